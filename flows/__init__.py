@@ -1,0 +1,1 @@
+"""Stages in order: the only package that knows Prefect and the Dask cluster."""

@@ -1,0 +1,234 @@
+"""The `spherescore` command: what people type, exit codes and one-line errors.
+
+Results go to stdout, everything else to stderr. The exit code of an error is the `exit_code` of
+its exception: 2 bad config, 10 input invalid, 11 input changed, 20 corrupt, 21 incomplete, 22 name
+conflict, 24 config changed on resume, 30 no space, 31 storage unavailable, 32 publish outcome
+unknown, 40 workers lost, 41 out of memory, 43 stalled, 50 training diverged, 51 sample not finite,
+60 refused for security; 1 for what nobody foresaw, 130 and 143 after SIGINT and SIGTERM.
+"""
+
+import argparse
+import errno
+import json
+import logging
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from flows.config import RunConfig
+    from flows.stage import Receipt
+
+LOGGER = logging.getLogger("spherescore")
+
+STAGE_COMMANDS = {
+    "ingest": "check the source and write fields.zarr",
+    "preprocess": "fit what is taken away (normals.zarr) and write whitened.zarr",
+    "train": "train the score model",
+    "generate": "draw the ensemble",
+    "verify": "score the model on held-out dates and write the report",
+}
+
+
+class Interrupted(KeyboardInterrupt):
+    """SIGINT or SIGTERM: contexts are left in order, so workers and servers end with us."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.exit_code = 128 + number
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = parser().parse_args(argv)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
+    try:
+        result = arguments.command(arguments)
+    except KeyboardInterrupt as stop:
+        return _refuse(arguments, "interrupted; finished units are safe, run again to go on", stop)
+    except Exception as error:
+        return _refuse(arguments, _one_line(error), error)
+    if arguments.json:
+        print(json.dumps(result, allow_nan=False), flush=True)
+    return int(result.get("exit_code", 0))
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(
+        prog="spherescore", description="From raw global fields to a verified generated ensemble."
+    )
+    commands = top.add_subparsers(required=True, metavar="command")
+
+    def add(name: str, command: Any, text: str) -> None:
+        one = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        one.add_argument("config", type=Path, help="the run's TOML file")
+        one.add_argument("--json", action="store_true", help="last line: one JSON object")
+        one.add_argument("--debug", action="store_true", help="tracebacks and debug messages")
+        one.set_defaults(command=command, stage=name)
+
+    add("run", run, "all stages, those that are up to date skipped")
+    add("plan", plan, "estimate bytes, files, memory and units of each stage; writes nothing")
+    for name, text in STAGE_COMMANDS.items():
+        add(name, stage, text)
+    add("status", status, "what is published, and whether it is up to date with the config")
+    add("check", check, "read every published byte again and compare its digest")
+    return top
+
+
+def run(arguments: argparse.Namespace) -> dict[str, Any]:
+    began = time.monotonic()
+    config = _prepare(arguments)
+    from flows.run import run as run_all
+
+    receipts = run_all(config)
+    if all(receipt.skipped for receipt in receipts):
+        print(f"nothing to do: {config.run.root} is up to date with {arguments.config}")
+    return _result(config, receipts, time.monotonic() - began)
+
+
+def stage(arguments: argparse.Namespace) -> dict[str, Any]:
+    began = time.monotonic()
+    config = _prepare(arguments)
+    from flows.run import run_alone
+
+    return _result(config, [run_alone(config, arguments.stage)], time.monotonic() - began)
+
+
+def plan(arguments: argparse.Namespace) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    config = _prepare(arguments, logs=False)
+    from flows.plan import estimate, free_space, memory_per_worker, preflight, spoken
+    from storage.layout import StoreLayout
+
+    layout = StoreLayout(config.run.root)
+    estimates = estimate(config)
+    free, memory = free_space(layout.path), memory_per_worker(config)
+    print(f"{'stage':<12}{'writes':>12}{'files':>8}{'units':>8}{'memory':>12}")
+    for one in estimates:
+        print(
+            f"{one.stage:<12}{spoken(one.bytes):>12}{one.files:>8}{one.units:>8}"
+            f"{spoken(one.memory):>12}"
+        )
+    print(f"{'there is':<12}{spoken(free):>12}{'':>16}{spoken(memory):>12} in each worker")
+    preflight(config, layout, [one.stage for one in estimates])
+    return {
+        "stages": {one.stage: asdict(one) for one in estimates},
+        "free_bytes": free,
+        "memory_per_worker": memory,
+    }
+
+
+def status(arguments: argparse.Namespace) -> dict[str, Any]:
+    config = _prepare(arguments, logs=False)
+    from flows.run import up_to_date
+    from flows.stage import STAGES
+    from storage import artifacts
+    from storage.layout import StoreLayout
+
+    layout = StoreLayout(config.run.root)
+    current = {receipt.stage for receipt in up_to_date(config, layout, point_names=False)}
+    stages: dict[str, Any] = {}
+    for one in STAGES:
+        published = artifacts.published(layout, one.kinds[-1])
+        if one.name in current:
+            state = "up to date"
+        elif published is not None:
+            state = "of another configuration, or of older inputs or code"
+        else:
+            state = "not published"
+        stages[one.name] = {"state": state, "digest": published and published.digest}
+        print(f"{one.name:<12}{(published.digest[:16] if published else '-'):<18}{state}")
+    return {"root": config.run.root, "stages": stages}
+
+
+def check(arguments: argparse.Namespace) -> dict[str, Any]:
+    config = _prepare(arguments, logs=False)
+    from storage import artifacts
+    from storage.layout import StoreLayout
+
+    problems = artifacts.check(StoreLayout(config.run.root))
+    print("\n".join(problems) if problems else f"{config.run.root}: every published byte is right")
+    return {"problems": problems, "exit_code": artifacts.CorruptArtifact.exit_code * bool(problems)}
+
+
+def _prepare(arguments: argparse.Namespace, *, logs: bool = True) -> "RunConfig":
+    from flows.config import read_config
+
+    config = read_config(arguments.config)
+    LOGGER.setLevel(logging.DEBUG if arguments.debug else logging.INFO)
+    LOGGER.propagate = False
+    handlers: list[logging.Handler] = [logging.StreamHandler()]
+    if logs:
+        from storage.layout import StoreLayout
+
+        directory = StoreLayout(config.run.root).logs
+        directory.mkdir(parents=True, exist_ok=True)
+        handlers.append(logging.FileHandler(directory / "spherescore.log", encoding="utf-8"))
+    for handler in handlers:
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%dT%H:%M:%S"))
+    LOGGER.handlers = handlers
+    return config
+
+
+def _result(config: "RunConfig", receipts: Sequence["Receipt"], seconds: float) -> dict[str, Any]:
+    """Say where things are, and gather them for `--json`."""
+    from flows.stage import STAGES
+    from storage import artifacts
+    from storage.layout import StoreLayout
+
+    layout = StoreLayout(config.run.root)
+    made: dict[str, Any] = {}
+    for kind in (kind for stage in STAGES for kind in stage.kinds):
+        published = artifacts.published(layout, kind)
+        if published is not None:
+            made[kind] = {"path": str(layout.name(kind)), "digest": published.digest}
+    for name in ("scores", "report"):
+        path = getattr(layout, name)
+        if path.exists():
+            made[name] = {"path": str(path)}
+    for kind, artifact in made.items():
+        print(f"{kind:<14}{artifact['path']}")
+    figures = {name: value for one in receipts for name, value in one.figures.items()}
+    return {
+        "root": config.run.root,
+        "artifacts": made,
+        "stages": {one.stage: one.to_dict() for one in receipts},
+        "seconds": round(seconds, 1),
+        "nothing_to_do": all(one.skipped for one in receipts),
+        "J_G": figures.get("J_G"),
+    }
+
+
+def _refuse(arguments: argparse.Namespace, message: str, error: BaseException) -> int:
+    if arguments.debug:
+        traceback.print_exception(error)
+    code = int(getattr(error, "exit_code", 1))
+    if code == 1 and isinstance(error, OSError):
+        code = 30 if error.errno in (errno.ENOSPC, errno.EDQUOT) else 31
+    if code == 1 and isinstance(error, MemoryError):
+        code = 41
+    if code == 1 and not arguments.debug and isinstance(error, Exception):
+        message += " (unexpected; --debug shows the traceback)"
+    print(f"spherescore: {message}", file=sys.stderr, flush=True)
+    if arguments.json:
+        print(json.dumps({"error": message, "exit_code": code}), flush=True)
+    return code
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    named = hasattr(error, "exit_code") or isinstance(error, OSError)
+    return text if text and named else f"{type(error).__name__}: {text}"
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise Interrupted(number)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

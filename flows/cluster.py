@@ -1,0 +1,195 @@
+"""The Dask cluster of a run: a few local processes of one thread, on loopback, with deadlines.
+
+Dask sees units: functions of one unit that read, compute, write and return a small record. Lost
+workers are retried in one layer only, by the scheduler (`allowed-failures`); an exception raised
+by the function itself is never retried, because units are deterministic.
+"""
+
+import itertools
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from flows.config import Cluster
+from flows.stage import Progress
+
+if TYPE_CHECKING:
+    from distributed import Client, Future
+
+U = TypeVar("U")
+R = TypeVar("R")
+
+LOOPBACK = "127.0.0.1"
+STALL_SECONDS = 1800.0  # longer than any one unit
+
+# Dask trims the heap after 64 KiB by default, so that every task faults its buffers in again:
+# 1.4 to 1.5 times slower on arrays of tens of MB. Memory then returns to the system later.
+WORKER_ENVIRONMENT = {
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
+    "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
+    "MALLOC_TOP_PAD_": str(1 << 26),
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "NUMEXPR_NUM_THREADS": "1",
+}
+
+DASK_CONFIG: dict[str, Any] = {
+    "distributed.nanny.pre-spawn-environ": WORKER_ENVIRONMENT,
+    "distributed.scheduler.no-workers-timeout": "60s",  # by default it waits for ever
+    "distributed.scheduler.allowed-failures": 3,
+    "distributed.scheduler.worker-ttl": "2 minutes",
+    # Asking a dead worker for a result takes as long as a connection may, each time.
+    "distributed.comm.timeouts.connect": "5s",
+    "distributed.comm.timeouts.tcp": "30s",
+    "distributed.comm.retry.count": 0,
+    "distributed.worker.profile.enabled": False,
+    "distributed.diagnostics.nvml": False,
+}
+
+
+class WorkersLost(RuntimeError):
+    """Workers died, more often than is retried, or never came."""
+
+    exit_code = 40
+
+
+class Stalled(RuntimeError):
+    """No unit ended within the deadline."""
+
+    exit_code = 43
+
+
+class UnitFailed(RuntimeError):
+    """A unit raised; the message names it, the exit code is that of its cause."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.exit_code)
+
+
+@contextmanager
+def local_client(cluster: Cluster, scratch: Path) -> Iterator["Client"]:
+    """A client of fresh local workers; all of them are gone when the block is left.
+
+    Args:
+        cluster: How many workers, and the memory limit of each.
+        scratch: Directory for what workers spill; made if need be.
+    Raises:
+        WorkersLost: If the workers did not start within a minute.
+    """
+    import dask
+    from distributed import Client, LocalCluster
+
+    scratch.mkdir(parents=True, exist_ok=True)
+    share = memory_share(cluster.workers)
+    with ExitStack() as stack:
+        stack.enter_context(dask.config.set(DASK_CONFIG))
+        spill = stack.enter_context(
+            TemporaryDirectory(dir=scratch, prefix="dask-", ignore_cleanup_errors=True)
+        )
+        try:
+            local = LocalCluster(
+                n_workers=cluster.workers,
+                threads_per_worker=1,
+                processes=True,
+                host=LOOPBACK,
+                dashboard_address=f"{LOOPBACK}:0",
+                worker_dashboard_address=f"{LOOPBACK}:0",
+                memory_limit=share if cluster.memory == "auto" else cluster.memory,
+                local_directory=spill,
+                silence_logs=logging.CRITICAL,
+            )
+            stack.callback(local.close, timeout=10)
+            client = stack.enter_context(Client(local, set_as_default=False, timeout=30))
+            client.wait_for_workers(cluster.workers, timeout=60)
+        except (TimeoutError, OSError) as error:
+            raise WorkersLost(
+                f"{cluster.workers} local Dask workers did not start within 60 s ({error}); "
+                "nothing was written; run again, or lower cluster.workers"
+            ) from error
+        yield client
+
+
+def memory_share(workers: int) -> int:
+    """Memory of one of `workers` processes [bytes]; a tenth is left to the rest of the machine."""
+    from distributed.system import MEMORY_LIMIT
+
+    return int(0.9 * MEMORY_LIMIT / workers)
+
+
+def map_units(
+    client: "Client",
+    function: Callable[[U], R],
+    units: Sequence[U],
+    progress: Progress,
+    *,
+    label: str = "unit",
+    done: int = 0,
+) -> list[R]:
+    """Apply `function` to every unit on the cluster; the results come in the order of `units`.
+
+    At most two units per worker are in flight, so that a failure stops the rest and the scheduler
+    stays small. Results should be small: they come back to this process.
+
+    Args:
+        function: Importable by workers (a module's function, or a partial of one).
+        progress: Told after every unit, with `done` (finished by an earlier run) counted in.
+        label: What a unit is called in messages.
+    Raises:
+        UnitFailed: If the function raised for a unit.
+        WorkersLost: If the workers of a unit died again and again, or none is left.
+        Stalled: If no unit ended for half an hour.
+    """
+    from distributed import wait
+
+    total = done + len(units)
+    window = 2 * max(1, len(client.scheduler_info(n_workers=-1)["workers"]))
+    waiting = iter(enumerate(units))
+    running: dict[Future, int] = {}
+    results: dict[int, R] = {}
+    progress(done, total, label)
+    try:
+        while len(results) < len(units):
+            for index, unit in itertools.islice(waiting, window - len(running)):
+                running[client.submit(function, unit, pure=False, retries=0)] = index
+            try:
+                with client.as_current():
+                    finished = wait(
+                        list(running), timeout=STALL_SECONDS, return_when="FIRST_COMPLETED"
+                    )
+            except TimeoutError as error:
+                raise Stalled(
+                    f"no {label} ended within {STALL_SECONDS:.0f} s, {len(results)} of "
+                    f"{len(units)} are done and safe; run again to go on from there"
+                ) from error
+            for future in finished.done:
+                index = running.pop(future)
+                results[index] = _result(future, f"{label} {units[index]}")
+                progress(done + len(results), total, label)
+    finally:
+        if running:
+            client.cancel(list(running))
+    return [results[index] for index in range(len(units))]
+
+
+def _result(future: "Future", name: str) -> Any:
+    from distributed import KilledWorker
+    from distributed.scheduler import NoValidWorkerError
+
+    if future.status == "finished":
+        return future.result()
+    error = future.exception() if future.status == "error" else None
+    if error is None or isinstance(error, KilledWorker | NoValidWorkerError):
+        raise WorkersLost(
+            f"{name}: its workers died {DASK_CONFIG['distributed.scheduler.allowed-failures'] + 1} "
+            "times or none is left; finished units are safe. If memory was short, raise "
+            "cluster.memory or lower cluster.workers; then run again"
+        ) from error
+    raise UnitFailed(f"{name}: {error}", getattr(error, "exit_code", 1)) from error

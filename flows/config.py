@@ -1,0 +1,260 @@
+"""The one configuration of a run: nested frozen dataclasses, read strictly from TOML.
+
+    [run] [source] [split] [spectral] [train] [generate] [verify] [cluster]
+
+Every section refuses nonsense at birth with its dotted key, its value and what was expected. Paths
+are relative to the working directory. A stage's content key is made of `RunConfig.subset(...)`, so
+a key that a stage does not read never invalidates its artifact.
+"""
+
+import itertools
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from flows.strict import ConfigError, nearest, plain, read_table
+
+__all__ = ["ConfigError", "RunConfig", "read_config"]
+
+Transform = Literal["identity", "cbrt", "log1p"]
+Period = tuple[str, str]  # first and last day, inclusive, ISO dates
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """Where a run lives and the seed from which all its randomness is derived."""
+
+    root: str
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _require(self.root.strip() != "", "run.root", self.root, "a directory")
+        _require(0 <= self.seed < 2**63, "run.seed", self.seed, "a whole number in [0, 2^63)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Raw files, and what has to be declared about them; the tables are by variable name."""
+
+    paths: tuple[str, ...]
+    variables: tuple[str, ...]
+    transform: Mapping[str, Transform] = field(default_factory=dict)
+    units: Mapping[str, str] = field(default_factory=dict)  # overrides a wrong or absent attribute
+    missing: Mapping[str, float] = field(default_factory=dict)  # a value that stands for missing
+    valid_range: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    fill: Literal["refuse", "harmonic"] = "refuse"  # what to do with cells that are always missing
+    static: tuple[str, ...] = ()  # maps without time, given to the model as inputs
+    allow_gaps: bool = False
+
+    def __post_init__(self) -> None:
+        _require(len(self.paths) > 0, "source.paths", self.paths, "at least one file")
+        _require(len(self.variables) > 0, "source.variables", self.variables, "at least one name")
+        for key in ("variables", "static"):
+            names = getattr(self, key)
+            _require(len(set(names)) == len(names), f"source.{key}", names, "each name once")
+        for key in ("transform", "units", "missing", "valid_range"):
+            for name in getattr(self, key):
+                if name not in self.variables:
+                    raise ConfigError(
+                        f"source.{key}.{name} is not in source.variables"
+                        f"{nearest(name, self.variables)}"
+                    )
+        for name, (low, high) in self.valid_range.items():
+            _require(low < high, f"source.valid_range.{name}", (low, high), "lowest < highest")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """Disjoint periods: what is learned from, what is chosen on, and what only scores see."""
+
+    train: Period
+    validation: Period
+    test: Period
+
+    def __post_init__(self) -> None:
+        periods = {name: getattr(self, name) for name in ("train", "validation", "test")}
+        for name, period in periods.items():
+            for day in period:
+                _require_day(day, f"split.{name}")
+            _require(period[0] <= period[1], f"split.{name}", period, "first day <= last day")
+        ordered = sorted(periods.items(), key=lambda item: item[1])
+        for (name, (_, last)), (other, (first, _)) in itertools.pairwise(ordered):
+            if first <= last:
+                raise ConfigError(
+                    f"split.{other} starts on {first}, before split.{name} ends on {last}; "
+                    "the periods must not overlap"
+                )
+
+
+@dataclass(frozen=True, kw_only=True)
+class WhittleMaternTable:
+    """Parameters of a fixed reference measure, q_l = amplitude (kappa^2 + l(l+1))^(-2 beta)."""
+
+    kappa: float
+    beta: float
+    amplitude: float
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            _require(value > 0, f"spectral.reference.{name}", value, "a positive number")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spectral:
+    """The band limit (inclusive) and the Gaussian measures."""
+
+    lmax: int
+    reference: Literal["fit", "semi-parametric"] | WhittleMaternTable = "semi-parametric"
+    baseline: Literal["isotropic", "m-block"] = "m-block"
+
+    def __post_init__(self) -> None:
+        _require(self.lmax >= 1, "spectral.lmax", self.lmax, "at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train:
+    """The score model and its optimisation; ends at `minutes` or `steps`, whichever is first."""
+
+    model: Literal["network", "gaussian:m-block", "gaussian:isotropic"] = "network"
+    minutes: float | None = None
+    steps: int | None = None
+    batch: int = 32
+    learning_rate: float = 2e-3
+    width: int = 32
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+    def __post_init__(self) -> None:
+        if self.model == "network" and self.minutes is None and self.steps is None:
+            raise ConfigError("train.minutes or train.steps is needed: the training has no end")
+        for name in ("minutes", "steps", "batch", "learning_rate", "width"):
+            value = getattr(self, name)
+            _require(value is None or value > 0, f"train.{name}", value, "a positive number")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generate:
+    """What to draw: `realizations` fields for each calendar time, in microbatches of fixed size."""
+
+    realizations: int
+    times: tuple[str, ...]
+    steps: int = 32
+    batch: int = 8  # realizations that one unit of work draws
+    microbatch: int = 4  # draws that pass the model together; part of the ensemble's identity
+
+    def __post_init__(self) -> None:
+        for name in ("realizations", "steps", "batch", "microbatch"):
+            value = getattr(self, name)
+            _require(value > 0, f"generate.{name}", value, "a positive number")
+        _require(len(self.times) > 0, "generate.times", self.times, "at least one date")
+        for day in self.times:
+            _require_day(day, "generate.times")
+        _require(
+            list(self.times) == sorted(set(self.times)),
+            "generate.times",
+            self.times,
+            "dates in order, each once",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verify:
+    """How much is drawn for the scores: `realizations` for each of `dates` held-out days."""
+
+    dates: int = 48
+    realizations: int = 16
+
+    def __post_init__(self) -> None:
+        _require(self.dates >= 2, "verify.dates", self.dates, "at least 2")
+        _require(self.realizations >= 2, "verify.realizations", self.realizations, "at least 2")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cluster:
+    """The Dask cluster of a run: processes of one thread on this machine."""
+
+    kind: Literal["local"] = "local"
+    workers: int = 2
+    memory: str = "auto"  # per worker, e.g. "2GiB"; "auto" shares out what the machine has
+
+    def __post_init__(self) -> None:
+        _require(self.workers >= 1, "cluster.workers", self.workers, "at least 1")
+        spelled = re.fullmatch(r"auto|\d+(\.\d+)?\s*[KMGT]i?B", self.memory)
+        _require(spelled is not None, "cluster.memory", self.memory, 'a size like "2GiB" or "auto"')
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """All a run depends on. Written into every artifact as `to_dict()`."""
+
+    run: Run
+    source: Source
+    split: Split
+    spectral: Spectral
+    train: Train
+    generate: Generate
+    verify: Verify = field(default_factory=Verify)
+    cluster: Cluster = field(default_factory=Cluster)
+
+    @classmethod
+    def from_dict(cls, table: Mapping[str, Any]) -> "RunConfig":
+        """Read plain nested tables; `from_dict(config.to_dict()) == config`."""
+        return read_table(cls, table)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain nested dicts and lists, absent options left out, ready for JSON and TOML."""
+        return {
+            section: {key: value for key, value in table.items() if value is not None}
+            for section, table in plain(self).items()
+        }
+
+    def subset(self, *names: str) -> dict[str, Any]:
+        """The part of the configuration that a stage reads, for its content key.
+
+        Args:
+            names: Sections ("split") or single keys ("spectral.lmax").
+        Returns:
+            Plain values by dotted name, e.g. {"split.train": ["2000-01-01", ...], ...}.
+        Raises:
+            KeyError: If a name is no part of the configuration.
+        """
+        part: dict[str, Any] = {}
+        for name in names:
+            section, _, key = name.partition(".")
+            table = plain(getattr(self, section, {}))
+            if not table or (key and key not in table):
+                raise KeyError(f"{name} is no part of RunConfig")
+            part |= {f"{section}.{k}": value for k, value in table.items() if key in ("", k)}
+        return part
+
+
+def read_config(path: str | Path) -> RunConfig:
+    """Read a run's TOML file.
+
+    Raises:
+        ConfigError: If the file cannot be read, is no TOML, or says something that is not accepted;
+            the message starts with the path.
+    """
+    try:
+        table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        return RunConfig.from_dict(table)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from error
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def _require(condition: bool, key: str, value: object, expected: str) -> None:
+    if not condition:
+        raise ConfigError(f"{key}: expected {expected}, got {value!r}")
+
+
+def _require_day(day: str, key: str) -> None:
+    # Not datetime.date: calendars of 360 days have a 30 February.
+    match = re.fullmatch(r"\d{4}-(\d{2})-(\d{2})", day)
+    valid = match is not None and 1 <= int(match[1]) <= 12 and 1 <= int(match[2]) <= 31
+    _require(valid, key, day, 'a date like "2002-07-15"')

@@ -1,0 +1,90 @@
+"""The run as a Prefect flow: one task per stage, receipts across the borders, no arrays.
+
+Prefect is the onlooker here. It neither retries nor caches data stages, because the store knows
+better what is done; losing its database costs no work.
+"""
+
+import logging
+from typing import Any
+from uuid import UUID
+
+from prefect import flow, task
+from prefect.artifacts import (
+    create_markdown_artifact,
+    create_progress_artifact,
+    update_progress_artifact,
+)
+from prefect.cache_policies import NO_CACHE
+
+from flows.config import RunConfig
+from flows.progress import at_intervals
+from flows.run import run_stage, stages_until
+from flows.stage import STAGES, Progress, Receipt
+from storage.layout import StoreLayout
+
+LOGGER = logging.getLogger("spherescore")
+
+
+@flow(
+    name="spherescore",
+    retries=0,
+    persist_result=False,
+    validate_parameters=False,
+    description="From raw fields to a verified ensemble.",
+)
+def pipeline(config: dict[str, Any], until: str = STAGES[-1].name) -> list[dict[str, Any]]:
+    """All stages up to `until`, as plain receipts.
+
+    Args:
+        config: `RunConfig.to_dict()`.
+    """
+    receipts = []
+    for stage in stages_until(until):
+        receipts.append(run_one.with_options(name=stage.name)(stage.name, config))
+    _tell(receipts)
+    return receipts
+
+
+@task(retries=0, persist_result=False, cache_policy=NO_CACHE, task_run_name="{name}")
+def run_one(name: str, config: dict[str, Any]) -> dict[str, Any]:
+    read = RunConfig.from_dict(config)
+    stage = stages_until(name)[-1]
+    return run_stage(stage, read, StoreLayout(read.run.root), _shown_in_prefect(name)).to_dict()
+
+
+def _shown_in_prefect(name: str) -> Progress:
+    """Progress as a Prefect artifact. What is only shown must not stop what is computed."""
+    artifact: UUID | None = None
+
+    def show(done: int, total: int, text: str) -> None:
+        nonlocal artifact
+        percent = 100.0 * done / max(total, 1)
+        try:
+            if artifact is None:
+                made = create_progress_artifact(percent, key=name, description=f"{name}: {text}")
+                artifact = made if isinstance(made, UUID) else None
+            else:
+                update_progress_artifact(artifact, percent, description=f"{name}: {text}")
+        except Exception as error:
+            LOGGER.debug("Prefect does not show the progress of %s: %s", name, error)
+
+    return at_intervals(10.0, show)
+
+
+def _tell(receipts: list[dict[str, Any]]) -> None:
+    try:
+        create_markdown_artifact(summary([Receipt(**receipt) for receipt in receipts]), key="run")
+    except Exception as error:
+        LOGGER.debug("Prefect does not show the summary: %s", error)
+
+
+def summary(receipts: list[Receipt]) -> str:
+    """A Markdown table of what each stage made."""
+    rows = ["| stage | artifact | digest | seconds | figures |", "|---|---|---|---|---|"]
+    for receipt in receipts:
+        figures = ", ".join(f"{name} {value}" for name, value in receipt.figures.items())
+        seconds = "skipped" if receipt.skipped else f"{receipt.seconds:.1f}"
+        rows.append(
+            f"| {receipt.stage} | {receipt.path} | {receipt.digest[:16]} | {seconds} | {figures} |"
+        )
+    return "\n".join(rows)

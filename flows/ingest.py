@@ -1,0 +1,175 @@
+"""Ingest: raw files to one checked and labelled store of physical fields.
+
+    fields.zarr
+      <variable>(time, lat, lon | cell)   float32, attributes of the source, NaN where missing
+      <static>(lat, lon | cell)           float32, maps without time
+      time, bounds, lat, lon | cell       as in the source; what was normalised is in `notes`
+
+Chunks are a few times of the whole sphere, shards many times. One unit is one shard of every
+variable. A cell may be missing always or never; how the model fills it is `source.fill`.
+"""
+
+import time
+from collections.abc import Mapping
+from functools import partial
+from math import ceil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+
+from flows.cluster import map_units
+from flows.config import RunConfig, Source
+from flows.stage import Progress, Receipt
+from storage import artifacts
+from storage.layout import StoreLayout
+from storage.sources import SourceError, SourceReport, open_source, source_digest
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+STAGE = "ingest"
+SCHEMA = 1
+KIND = "fields"
+
+CHUNK_BYTES = 1 << 20  # read at once, per variable
+SHARD_BYTES = 64 << 20  # written at once, per variable, at most
+FEWEST_UNITS = 16  # as far as whole chunks allow, so that a small source keeps workers busy too
+
+Masks = Mapping[str, np.ndarray]
+
+
+class InputChanged(RuntimeError):
+    """The source is no longer what it was when the stage began."""
+
+    exit_code = 11
+
+
+def key(config: RunConfig, layout: StoreLayout) -> str:
+    return _key(config, source_digest(config.source.paths))
+
+
+def run(
+    config: RunConfig, layout: StoreLayout, client: "Client | None", progress: Progress
+) -> Receipt:
+    """Check the source, write its fields by units on the cluster, publish them.
+
+    Raises:
+        SourceError: If the source is not acceptable; nothing is published then.
+        InputChanged: If the files changed while they were read.
+    """
+    assert client is not None
+    began = time.monotonic()
+    digest = source_digest(config.source.paths)
+    content_key = _key(config, digest)
+    with client.as_current():  # the checks read every value: on the cluster too
+        fields, report, masks = open_fields(config.source)
+
+    path = layout.artifact(KIND, content_key)
+    sizes = unit_sizes(fields, config.source)
+    artifacts.create(path, fields, chunks={"time": sizes["chunk"]}, shards={"time": sizes["shard"]})
+    units = artifacts.plan_units({"time": fields.sizes["time"]}, {"time": sizes["shard"]})
+    missing = artifacts.missing_units(path, units)
+    write = partial(write_fields, path, config.source, masks)
+    map_units(client, write, missing, progress, label="fields", done=len(units) - len(missing))
+
+    if source_digest(config.source.paths) != digest:
+        raise InputChanged(
+            f"{', '.join(config.source.paths)} changed while being read; nothing is published. "
+            "Run again once the files are complete"
+        )
+    figures = {"times": fields.sizes["time"], "variables": len(config.source.variables)}
+    attrs = {
+        "figures": figures,
+        "seconds": time.monotonic() - began,
+        "source_files": [Path(file).name for file in report.files],
+        "source_digest": digest,
+        "notes": [*report.notes, *report.gaps],
+        "config": config.to_dict(),
+    }
+    published = artifacts.publish(layout, KIND, content_key, units, attrs)
+    return Receipt(
+        stage=STAGE,
+        kind=KIND,
+        path=str(published.path),
+        key=content_key,
+        digest=published.digest,
+        seconds=time.monotonic() - began,
+        figures=figures,
+    )
+
+
+def open_fields(source: Source) -> tuple[xr.Dataset, SourceReport, Masks]:
+    """Open the source and check all its values.
+
+    Returns:
+        The dataset to write, what was normalised in it, and the masks (True = missing) of the
+        variables that have missing cells.
+    Raises:
+        SourceError: If the source is refused, or values are missing in a way `source.fill` does
+            not provide for.
+    """
+    fields, report = _open(source, missing=source.missing, check_values=True)
+    for name, found in report.missing.items():
+        if found.count and not found.static:
+            raise SourceError(
+                f"{name}: {found.count} values are missing in cells that have values at other "
+                "times; only cells that are missing always can be filled. Complete the source"
+            )
+        if found.count and source.fill == "refuse":
+            raise SourceError(
+                f"{name}: {found.fraction:.1%} of its values are missing; say how the model shall "
+                'fill these cells: source.fill = "harmonic" (the ensemble has them masked again)'
+            )
+    incomplete = [name for name, found in report.missing.items() if found.count]
+    masks = {
+        name: fields[name].isel(time=0).isnull().values
+        for name in incomplete
+        if name in source.variables
+    }
+    return fields, report, masks
+
+
+def write_fields(path: Path, source: Source, masks: Masks, unit: artifacts.Unit) -> dict[str, Any]:
+    """Write one unit: all variables at its times. Runs on a worker, which trusts the masks."""
+    fields, _ = _open(source, missing={}, check_values=False)
+    block = fields[list(source.variables)].isel(unit.region).load(scheduler="synchronous")
+    for name, mask in masks.items():
+        block[name] = block[name].where(~mask)
+    return artifacts.write_unit(path, unit, block)
+
+
+def unit_sizes(fields: xr.Dataset, source: Source) -> dict[str, int]:
+    """Times per chunk and per shard, from the metadata alone."""
+    times = fields.sizes["time"]
+    field_bytes = max(4 * fields[name].isel(time=0).size for name in source.variables)
+    chunk = min(max(1, CHUNK_BYTES // field_bytes), 64, times)
+    wanted = min(SHARD_BYTES // field_bytes, ceil(times / FEWEST_UNITS))
+    return {"chunk": chunk, "shard": chunk * max(1, round(wanted / chunk))}
+
+
+def _open(
+    source: Source, *, missing: Mapping[str, float], check_values: bool
+) -> tuple[xr.Dataset, SourceReport]:
+    return open_source(
+        source.paths,
+        source.variables,
+        units=source.units,
+        missing=missing,
+        valid_range=source.valid_range,
+        allow_gaps=source.allow_gaps,
+        static=source.static,
+        check_values=check_values,
+    )
+
+
+def _key(config: RunConfig, digest: str) -> str:
+    read = ("variables", "units", "missing", "valid_range", "fill", "static")
+    return artifacts.content_key(
+        stage=STAGE,
+        schema=SCHEMA,
+        config=config.subset(*(f"source.{name}" for name in read), "source.allow_gaps"),
+        inputs={"source": digest},
+        code=artifacts.code_digest([__name__]),
+    )

@@ -1,0 +1,90 @@
+"""From the artifacts of a run to its score: baseline, untrained network, trained network."""
+
+import numpy as np
+import torch
+import xarray as xr
+
+from flows.config import RunConfig
+from pipeline.gaussian import Baseline, baseline_from_arrays
+from pipeline.model import native_precision, score_network
+from pipeline.process import OrnsteinUhlenbeck
+from pipeline.sample import Sampler
+from pipeline.score import GaussianScore, Score, ScoreNet
+from pipeline.train import load
+from storage import artifacts, checkpoints
+from storage.layout import StoreLayout
+
+STORED_AS = {"isotropic": "isotropic", "m-block": "mblock"}
+
+
+def baseline_of(normals: xr.Dataset, name: str) -> Baseline:
+    """The Gaussian law of this name that `preprocess` fitted."""
+    prefix = STORED_AS[name]
+    arrays = {part: normals[f"{prefix}_{part}"].values for part in ("vectors", "variance")}
+    return baseline_from_arrays(name, arrays)
+
+
+def untrained(config: RunConfig, normals: xr.Dataset, precision: torch.dtype) -> ScoreNet:
+    """The score network before its first step, on the CPU."""
+    return score_network(
+        baseline=baseline_of(normals, config.spectral.baseline),
+        spectrum=normals["reference_spectrum"].values,
+        static=normals["static"].values,
+        width=config.train.width,
+        precision=precision,
+        seed=config.run.seed,
+    )
+
+
+def trained(config: RunConfig, checkpoint: artifacts.Published, normals: xr.Dataset) -> Score:
+    """The score that a published checkpoint holds, on the configured device."""
+    device = device_of(config)
+    if config.train.model != "network":
+        name = config.train.model.removeprefix("gaussian:")
+        return GaussianScore(baseline_of(normals, name).to(device))
+    state = checkpoints.load_latest(checkpoint.path)
+    if state is None:
+        raise artifacts.CorruptArtifact(
+            f"{checkpoint.path} holds no state that verifies; move it away and train again"
+        )
+    model = untrained(config, normals, getattr(torch, state.meta["precision"]))
+    best = {
+        name.removeprefix("best/"): torch.from_numpy(np.array(array))
+        for name, array in state.tensors.items()
+        if name.startswith("best/")
+    }
+    load(model, best)
+    return model.eval().requires_grad_(False).to(device)
+
+
+def sampler_of(config: RunConfig) -> Sampler:
+    return Sampler(process=OrnsteinUhlenbeck(), steps=config.generate.steps)
+
+
+def device_of(config: RunConfig) -> torch.device:
+    """The configured device; "auto" takes a GPU where there is one."""
+    wanted = config.train.device
+    if wanted == "auto":
+        wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(wanted)
+
+
+def published_input(layout: StoreLayout, kind: str, command: str) -> artifacts.Published:
+    """The current artifact of a kind that a stage needs; says what to run if there is none."""
+    found = artifacts.published(layout, kind)
+    if found is None:
+        raise artifacts.IncompleteArtifact(
+            f"{layout.name(kind)} is not published; run `spherescore {command}` first"
+        )
+    return found
+
+
+__all__ = [
+    "baseline_of",
+    "device_of",
+    "native_precision",
+    "published_input",
+    "sampler_of",
+    "trained",
+    "untrained",
+]

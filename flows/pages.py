@@ -1,0 +1,87 @@
+"""The pictures of one report, drawn from the store and the line-up of verify."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from flows import figures
+from flows.maps import Raster
+from pipeline.analogues import analogues, with_wind_speed
+from pipeline.climatology import season_phase
+from pipeline.transform import to_fields
+from pipeline.verify import Arena
+from storage import artifacts
+from storage.layout import StoreLayout
+
+SIDE_BY_SIDE = 3
+
+
+def pictures(
+    card: Mapping[str, Any],
+    layout: StoreLayout,
+    arena: Arena,
+    model: xr.Dataset,
+    normals: xr.Dataset,
+) -> dict[str, str]:
+    """Elements by name, as flows.report.render takes them."""
+    raster = Raster(arena.area)
+    real, generated, expected = gallery(layout, normals)
+    titles = {name: about["long_name"] for name, about in card["variables"].items()}
+    made: dict[str, str] = {}
+    for name, title in titles.items():
+        attrs = real[name].attrs
+        pair = real[name], generated[name]
+        absolute = figures.side_by_side(*pair, raster)
+        made[f"fields/{name}"] = figures.image(absolute, f"{title}: real and generated")
+        if not card["variables"][name]["derived"]:
+            departures = [(each - expected[name]).assign_attrs(attrs) for each in pair]
+            figure = figures.side_by_side(departures[0], departures[1], raster, anomaly=True)
+            made[f"anomalies/{name}"] = figures.image(figure, f"{title}: departures")
+        held_out = arena.maps(arena.truth.fields, name, "the truth")
+        drawn = arena.maps(model, name, "the model")
+        statistics = figures.statistic_maps(arena.truth.fields[name], held_out, drawn, raster)
+        made[f"maps/{name}"] = figures.image(statistics, f"{title}: statistics")
+    made["spectra"] = figures.svg(figures.spectrum_ratios(card["spectra"], titles), "Spectra")
+    made["ranks"] = figures.svg(figures.rank_histograms(card["ranks"], titles), "Rank histograms")
+    if card["certificate"].get("per_degree"):
+        curves = figures.certificate_curves(card["certificate"])
+        made["certificate"] = figures.svg(curves, "Certificate")
+    return made
+
+
+def gallery(
+    layout: StoreLayout, normals: xr.Dataset, number: int = SIDE_BY_SIDE
+) -> tuple[xr.Dataset, xr.Dataset, xr.Dataset]:
+    """Real fields of the season of the ensemble's first date, generated ones, and what is usual.
+
+    Returns:
+        Dims (time, *grid), (realization, *grid), (*grid); wind speed is added to each.
+    """
+    names = [str(name) for name in normals["channel"].values]
+    ensemble = artifacts.open_published(layout, "ensemble")[names].isel(time=[0])
+    fields = artifacts.open_published(layout, "fields")[names]
+    phase = season_phase(ensemble["time"])
+    record = fields.assign(day=("time", np.arange(fields.sizes["time"])))[["day"]]
+    # Same calendar day in other years; of a short record also days around it.
+    found = analogues(record, season_phase(fields["time"]), phase, offsets=(0.0, 10.0, -10.0))
+    days = [] if found is None else list(dict.fromkeys(found["day"].values.ravel().tolist()))
+    real = fields.isel(time=sorted(days[:number])).load()
+    still = xr.DataArray(
+        np.zeros((1, len(names), normals.sizes["coefficient"]), np.float32),
+        dims=("time", "channel", "coefficient"),
+        coords={"phase": ("time", phase), "channel": names},
+    )
+    expected = to_fields(still, normals).isel(time=0)
+    generated = ensemble.isel(time=0, drop=True, realization=slice(number)).load()
+    return with_wind_speed(real), with_wind_speed(generated), with_wind_speed(expected)
+
+
+def readme_picture(layout: StoreLayout, variable: str, path: str, *, anomaly: bool = False) -> None:
+    """Draw the picture of the README from a finished run."""
+    normals = artifacts.open_published(layout, "normals").load()
+    real, generated, expected = gallery(layout, normals)
+    pair = [each[variable] - (expected[variable] if anomaly else 0.0) for each in (real, generated)]
+    pair = [each.assign_attrs(real[variable].attrs) for each in pair]
+    figures.readme_picture(pair[0], pair[1], path, anomaly=anomaly)

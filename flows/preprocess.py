@@ -1,0 +1,428 @@
+"""Stage 2: what the model need not learn is measured on the training split and taken away.
+
+Reads `fields`; publishes `normals`, then `whitened`, both under one key. Three passes over blocks
+of times, on the cluster; sums and small arrays come back, never a series:
+
+    training times                 seasonal moments      -> climatology, scale, mask
+    training and validation times  coefficient moments   -> spectra, reference, Gaussian baselines
+    all times                      whitened coefficients, written unit by unit
+
+normals.zarr, float64
+    climatology(channel, season, *grid)  coefficients of 1, cos, sin, cos 2, sin 2 of the season
+    scale(channel, *grid)  mask(channel, *grid: 1 = missing)  transform(channel)
+    remainder(channel, *grid)            standard deviation of scaled anomalies beyond lmax
+    reference_spectrum(channel, degree)  data_spectrum(channel, other_channel, degree)
+    static(feature, coefficient)         standardised maps: climatology, log scale, source.static
+    isotropic_vectors, isotropic_variance, mblock_vectors, mblock_variance, mblock_shrinkage
+    attrs: lmax, samples, split, grid, variables (JSON: CF attributes by channel), reference (JSON)
+
+whitened.zarr
+    x(time, channel, coefficient) float32; coordinates phase(time) [rad], degree, order
+
+Only training times inform the statistics, but for the shrinkage of the m-block baseline, which is
+chosen on validation times.
+"""
+
+import itertools
+import json
+import time as clock
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial, reduce
+from operator import add
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+
+from flows.cluster import map_units
+from flows.config import ConfigError, Period, RunConfig
+from flows.stage import Progress, Receipt
+from pipeline.climatology import Climatology, SeasonalMoments, UnusableData, season_phase
+from pipeline.coefficients import degrees, orders
+from pipeline.gaussian import Moments, fit_isotropic, fit_m_block
+from pipeline.harmonics import plan
+from pipeline.measure import Reference, WhittleMatern, reference_from_config
+from pipeline.spectra import compatibility
+from pipeline.sphere import FloatArray
+from pipeline.transform import Normals, grid_of, stack_variables, to_whitened
+from storage import artifacts
+from storage.layout import StoreLayout
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+STAGE = "preprocess"
+SCHEMA = 1
+
+BLOCK_BYTES = 1 << 26  # of float64 fields, that a worker holds a few times over
+LARGEST_BLOCK = 256  # times
+SPANS = 8  # sums come back from so many stretches of a split, whatever the number of workers
+
+
+@dataclass(frozen=True)
+class Span:
+    """Consecutive times that one task sums over, block by block."""
+
+    start: int
+    stop: int
+
+    def __str__(self) -> str:
+        return f"times {self.start} to {self.stop - 1}"
+
+
+def key(config: RunConfig, layout: StoreLayout) -> str:
+    """Content key of both artifacts."""
+    return artifacts.content_key(
+        stage=STAGE,
+        schema=SCHEMA,
+        config=config.subset(
+            "source.variables",
+            "source.transform",
+            "source.fill",
+            "source.static",
+            "split.train",
+            "split.validation",
+            "spectral.lmax",
+            "spectral.reference",
+        ),
+        inputs={"fields": _published_fields(layout).digest},
+        code=artifacts.code_digest(["flows.preprocess"]),
+    )
+
+
+def run(config: RunConfig, layout: StoreLayout, client: "Client", progress: Progress) -> Receipt:
+    """Publish `normals` and `whitened`; what an interrupted run has published or written stays."""
+    started = clock.monotonic()
+    content = key(config, layout)
+    source = _published_fields(layout)
+    normals = artifacts.find(layout, "normals", content)
+    if normals is None:
+        normals = _publish_normals(config, layout, content, source, client, progress)
+    else:
+        artifacts.point_name(layout, normals)
+    whitened = _publish_whitened(layout, content, source, normals, client, progress, started)
+    return Receipt(
+        stage=STAGE,
+        kind="whitened",
+        path=str(whitened.path),
+        key=content,
+        digest=whitened.digest,
+        seconds=clock.monotonic() - started,
+        figures=dict(whitened.attrs["figures"]),
+    )
+
+
+def _publish_normals(
+    config: RunConfig,
+    layout: StoreLayout,
+    content: str,
+    source: artifacts.Published,
+    client: "Client",
+    progress: Progress,
+) -> artifacts.Published:
+    fields = artifacts.open_artifact(source)
+    transforms = {
+        name: config.source.transform.get(name, "identity") for name in config.source.variables
+    }
+    lmax, block = _checked_lmax(config, fields), _block_times(fields, len(transforms))
+    train = _spans(fields, "train", config.split.train, block)
+    validation = _spans(fields, "validation", config.split.validation, block)
+
+    seasonal = partial(_seasonal_moments, source, transforms, block)
+    climatology = reduce(
+        add, map_units(client, seasonal, train, progress, label="climatology")
+    ).fit()
+    _refuse_masks(config, transforms, climatology)
+    anomalies = _standardising(fields, transforms, climatology, lmax)
+    moments = partial(_coefficient_moments, source, anomalies, block)
+    parts = map_units(client, moments, train + validation, progress, label="spectra")
+    learned, energies, remainders = zip(*parts[: len(train)], strict=True)
+    chosen_on = reduce(add, (part for part, *_ in parts[len(train) :]))
+    observed = reduce(add, learned)
+    energy = reduce(add, energies) / observed.samples
+
+    data = observed.isotropic_covariance()  # (degree, channel, channel)
+    power = np.diagonal(data, axis1=1, axis2=2)
+    references = _references(config, power, observed.samples)
+    spectrum = np.stack([reference.spectrum(lmax) for reference in references])
+    verdicts = [compatibility(ratio, observed.samples) for ratio in power.T / spectrum]
+    isotropic = fit_isotropic(_whitened_moments(observed, spectrum))
+    m_block, shrinkage = fit_m_block(
+        _whitened_moments(observed, spectrum), _whitened_moments(chosen_on, spectrum)
+    )
+    kept = (2 * np.arange(lmax + 1) + 1) @ power / (4.0 * np.pi * energy)
+    dataset = _normals_dataset(config, fields, transforms, climatology, anomalies)
+    remainder = np.sqrt(reduce(add, remainders) / observed.samples)
+    dataset = dataset.assign(
+        remainder=(("channel", *anomalies.grid.dims), remainder),
+        reference_spectrum=(("channel", "degree"), spectrum),
+        data_spectrum=(("channel", "other_channel", "degree"), data.transpose(1, 2, 0)),
+        **_baseline_variables("isotropic", isotropic.to_arrays()),
+        **_baseline_variables("mblock", {**m_block.to_arrays(), "shrinkage": shrinkage}),
+    )
+    figures = {
+        "reference": {n: _spoken(r) for n, r in zip(transforms, references, strict=True)},
+        "compatibility": {n: v.words for n, v in zip(transforms, verdicts, strict=True)},
+        "variance_kept": {n: round(float(k), 4) for n, k in zip(transforms, kept, strict=True)},
+    }
+    path = layout.artifact("normals", content)
+    dataset.attrs |= {"samples": observed.samples, "reference": json.dumps(figures["reference"])}
+    artifacts.create(path, dataset, chunks={}, shards={})
+    provenance = {"figures": figures, "fields_digest": source.digest}
+    return artifacts.publish(layout, "normals", content, [], provenance)
+
+
+def _publish_whitened(
+    layout: StoreLayout,
+    content: str,
+    source: artifacts.Published,
+    normals: artifacts.Published,
+    client: "Client",
+    progress: Progress,
+    started: float,
+) -> artifacts.Published:
+    fields = artifacts.open_artifact(source)
+    template = to_whitened(fields.chunk(), artifacts.open_artifact(normals))
+    shard = {"time": _block_times(fields, template.sizes["channel"])}
+    path = layout.artifact("whitened", content)
+    artifacts.create(path, template, chunks=shard, shards=shard, compress=False)
+    units = artifacts.plan_units({"time": template.sizes["time"]}, shard)
+    missing = artifacts.missing_units(path, units)
+    write = partial(_write_whitened, path, source, normals)
+    map_units(client, write, missing, progress, label="whitening", done=len(units) - len(missing))
+    provenance = {
+        "figures": normals.attrs["figures"],
+        "fields_digest": source.digest,
+        "normals_digest": normals.digest,
+        "seconds": clock.monotonic() - started,
+    }
+    return artifacts.publish(layout, "whitened", content, units, provenance)
+
+
+# On the workers.
+
+
+def _seasonal_moments(
+    source: artifacts.Published, transforms: Mapping[str, str], block: int, span: Span
+) -> SeasonalMoments:
+    return reduce(
+        add,
+        (
+            SeasonalMoments.of(values, phase, tuple(transforms))
+            for values, phase in _loaded(source, transforms, block, span)
+        ),
+    )
+
+
+def _coefficient_moments(
+    source: artifacts.Published, anomalies: Normals, block: int, span: Span
+) -> tuple[Moments, FloatArray, FloatArray]:
+    """Moments of the scaled anomalies' coefficients, the sums of their area-mean squares, and the
+    sums of squares of what the coefficients leave out of each cell."""
+    transforms = dict(zip(anomalies.channels, anomalies.transforms, strict=True))
+    weight = anomalies.grid.area / (4.0 * np.pi)
+    total, energy, left = None, np.zeros(len(transforms)), np.zeros_like(anomalies.scale)
+    for values, phase in _loaded(source, transforms, block, span):
+        scaled = anomalies.anomalies(values, phase)
+        energy += np.square(scaled).sum(axis=0).reshape(len(energy), -1) @ weight.ravel()
+        transform = plan(anomalies.grid, anomalies.lmax, "float64")
+        coefficients = transform.analysis(scaled)
+        left += np.square(scaled - transform.synthesis(coefficients)).sum(axis=0)
+        part = Moments.of(coefficients)
+        total = part if total is None else total + part
+    assert total is not None
+    return total, energy, left
+
+
+def _write_whitened(
+    path: Any, source: artifacts.Published, normals: artifacts.Published, unit: artifacts.Unit
+) -> None:
+    fields = artifacts.open_artifact(source).isel(time=unit.region["time"])
+    whitened = to_whitened(fields, artifacts.open_artifact(normals))
+    artifacts.write_unit(path, unit, whitened)
+
+
+def _loaded(
+    source: artifacts.Published, transforms: Mapping[str, str], block: int, span: Span
+) -> Iterator[tuple[FloatArray, FloatArray]]:
+    """Transformed values and season of a span, one block in memory at a time."""
+    fields = artifacts.open_artifact(source)
+    edges = sorted(
+        {span.start, span.stop, *range(-(-span.start // block) * block, span.stop, block)}
+    )
+    for start, stop in itertools.pairwise(edges):
+        part = fields.isel(time=slice(start, stop))
+        yield stack_variables(part, transforms), season_phase(part["time"])
+
+
+# Small steps.
+
+
+def _published_fields(layout: StoreLayout) -> artifacts.Published:
+    source = artifacts.published(layout, "fields")
+    if source is None:
+        raise artifacts.IncompleteArtifact(
+            f"{layout.name('fields')} is not published; run `spherescore ingest` first"
+        )
+    return source
+
+
+def _checked_lmax(config: RunConfig, fields: xr.Dataset) -> int:
+    grid, lmax = grid_of(fields), config.spectral.lmax
+    least = 4 if isinstance(config.spectral.reference, str) else 1
+    if not least <= lmax <= grid.max_lmax:
+        raise ConfigError(
+            f"spectral.lmax: expected {least} to {grid.max_lmax}, what a {grid.describe()} grid "
+            f"determines, got {lmax}"
+        )
+    return lmax
+
+
+def _block_times(fields: xr.Dataset, channels: int) -> int:
+    times = BLOCK_BYTES // (8 * channels * grid_of(fields).size)
+    return int(np.clip(times, 1, min(LARGEST_BLOCK, fields.sizes["time"])))
+
+
+def _spans(fields: xr.Dataset, name: str, period: Period, block: int) -> list[Span]:
+    """At most `SPANS` stretches of the period's times, cut where blocks are."""
+    index = fields.indexes["time"].slice_indexer(*period)
+    if index.start >= index.stop:
+        times = fields.indexes["time"]
+        raise UnusableData(
+            f"split.{name}: the data have no times from {period[0]} to {period[1]}; "
+            f"they run from {times[0]} to {times[-1]}"
+        )
+    step = block * max(1, -(-(index.stop - index.start) // (SPANS * block)))
+    edges = [index.start, *range((index.start // step + 1) * step, index.stop, step), index.stop]
+    return [Span(start, stop) for start, stop in itertools.pairwise(edges)]
+
+
+def _standardising(
+    fields: xr.Dataset, transforms: Mapping[str, str], climatology: Climatology, lmax: int
+) -> Normals:
+    """Normals with a flat reference: they make scaled anomalies, not yet whitened."""
+    return Normals(
+        grid=grid_of(fields),
+        channels=tuple(transforms),
+        transforms=tuple(transforms.values()),
+        climatology=climatology.coefficients,
+        scale=climatology.scale,
+        mask=climatology.mask,
+        deviation=np.ones((len(transforms), lmax + 1)),
+        remainder=np.zeros_like(climatology.scale),
+    )
+
+
+def _references(config: RunConfig, power: FloatArray, samples: int) -> list[Reference]:
+    setting = config.spectral.reference
+    wanted: str | dict[str, float] = setting if isinstance(setting, str) else dict(vars(setting))
+    return [reference_from_config(wanted, channel, samples) for channel in power.T]
+
+
+def _whitened_moments(moments: Moments, spectrum: FloatArray) -> Moments:
+    """Moments of x = a / sqrt(q_l) from those of a; `spectrum` is q (channel, degree)."""
+    blocks = []
+    for m, block in enumerate(moments.blocks):
+        deviation = np.sqrt(spectrum[:, m:]).ravel()
+        blocks.append(block / np.outer(deviation, deviation))
+    return replace(moments, blocks=tuple(blocks))
+
+
+def _refuse_masks(
+    config: RunConfig, transforms: Mapping[str, str], climatology: Climatology
+) -> None:
+    for name, mask in zip(transforms, climatology.mask, strict=True):
+        if mask.any() and config.source.fill == "refuse":
+            raise UnusableData(
+                f"{name} is missing in {int(mask.sum())} of {mask.size} cells at all times; "
+                'declare source.fill = "harmonic" to fill them for the transform'
+            )
+
+
+def _normals_dataset(
+    config: RunConfig,
+    fields: xr.Dataset,
+    transforms: Mapping[str, str],
+    climatology: Climatology,
+    anomalies: Normals,
+) -> xr.Dataset:
+    grid, lmax = anomalies.grid, config.spectral.lmax
+    maps = {
+        f"{name}_climatology": m
+        for name, m in zip(transforms, climatology.coefficients[0], strict=True)
+    }
+    maps |= {
+        f"{name}_log_scale": np.log(m)
+        for name, m in zip(transforms, climatology.scale, strict=True)
+    }
+    for name in config.source.static:
+        if name not in fields:
+            raise UnusableData(f"source.static: the fields have no map {name!r}")
+        maps[name] = fields[name].transpose(*grid.dims).to_numpy().astype(np.float64)
+    channels = np.asarray(list(transforms))
+    coords: dict[str, Any] = {
+        "channel": channels,
+        "other_channel": channels,
+        "transform": ("channel", np.asarray(list(transforms.values()))),
+        "degree": np.arange(lmax + 1),
+        "coefficient_degree": ("coefficient", degrees(lmax)),
+        "coefficient_order": ("coefficient", orders(lmax)),
+        "feature": np.asarray(list(maps)),
+    }
+    coords |= {dim: fields[dim] for dim in grid.dims if dim in fields.coords}
+    return xr.Dataset(
+        {
+            "climatology": (
+                ("channel", "season", *grid.dims),
+                climatology.coefficients.swapaxes(0, 1),
+            ),
+            "scale": (("channel", *grid.dims), climatology.scale),
+            "mask": (("channel", *grid.dims), climatology.mask.astype(np.int8)),
+            "static": (
+                ("feature", "coefficient"),
+                np.stack([_standard_map(anomalies, values) for values in maps.values()]),
+            ),
+        },
+        coords=coords,
+        attrs={
+            "lmax": lmax,
+            "grid": grid.describe(),
+            "split": json.dumps(config.subset("split.train", "split.validation")),
+            "variables": json.dumps({name: _plain(fields[name].attrs) for name in transforms}),
+        },
+    )
+
+
+def _standard_map(anomalies: Normals, values: FloatArray) -> FloatArray:
+    """Coefficients of a map brought to area mean 0 and variance 1; a constant map becomes 0."""
+    weight = anomalies.grid.area / (4.0 * np.pi)
+    values = np.where(np.isfinite(values), values, np.nanmean(values))
+    centred = values - (weight * values).sum()
+    variance = float((weight * centred**2).sum())
+    standard = centred / np.sqrt(variance) if variance > 0.0 else centred
+    return plan(anomalies.grid, anomalies.lmax, "float64").analysis(standard)
+
+
+def _baseline_variables(prefix: str, arrays: Mapping[str, FloatArray]) -> dict[str, Any]:
+    """Baseline arrays as variables; those that are no maps over coefficients get own dimensions."""
+    variables: dict[str, Any] = {}
+    for name, values in arrays.items():
+        dims = tuple(f"{prefix}_{name}_{axis}" for axis in range(values.ndim))
+        variables[f"{prefix}_{name}"] = (
+            ("channel", "coefficient") if name == "variance" else dims,
+            values,
+        )
+    return variables
+
+
+def _spoken(reference: Reference) -> dict[str, float] | str:
+    if isinstance(reference, WhittleMatern):
+        return {name: float(value) for name, value in vars(reference).items()}
+    return type(reference).__name__
+
+
+def _plain(attributes: Mapping[Any, Any]) -> dict[str, Any]:
+    """Attributes that are text or numbers, as JSON takes them."""
+    plain = {str(k): v.item() if isinstance(v, np.generic) else v for k, v in attributes.items()}
+    return {k: v for k, v in plain.items() if isinstance(v, str | int | float)}

@@ -1,0 +1,134 @@
+"""The stages in order: what the store has is skipped, the rest is run, each gives a receipt.
+
+`spherescore run` decides from the store alone whether there is work; only then a flow run of
+Prefect (flows.flow) is started around the same `run_stage`, and a cluster around each stage.
+"""
+
+import logging
+import os
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+
+from flows.cluster import local_client
+from flows.config import RunConfig
+from flows.plan import preflight
+from flows.progress import stage_progress
+from flows.stage import STAGES, Progress, Receipt, Stage, skipped
+from storage.artifacts import IncompleteArtifact
+from storage.layout import StoreLayout
+
+LOGGER = logging.getLogger("spherescore")
+
+PREFECT_ENVIRONMENT = {
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+    # Stages speak for themselves on stderr; Prefect's view of them is in its database.
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+    "PREFECT_CLI_COLORS": "false",
+}
+
+
+def run(config: RunConfig, *, until: str = STAGES[-1].name) -> list[Receipt]:
+    """Bring all stages up to `until` up to date; nothing is started if they are.
+
+    Raises:
+        Whatever a stage raises; what it has finished by then is safe and not done again.
+    """
+    layout = StoreLayout(config.run.root)
+    receipts = up_to_date(config, layout, until)
+    if not receipts or receipts[-1].stage != until:
+        waiting = [stage.name for stage in stages_until(until)[len(receipts) :]]
+        preflight(config, layout, waiting)
+        set_prefect_environment(layout)
+        from flows.flow import pipeline
+
+        receipts = [Receipt(**receipt) for receipt in pipeline(config.to_dict(), until)]
+    return receipts
+
+
+def run_alone(config: RunConfig, name: str) -> Receipt:
+    """Run one stage, without Prefect.
+
+    Raises:
+        IncompleteArtifact: If a stage before it is not up to date with this configuration.
+    """
+    layout = StoreLayout(config.run.root)
+    before = stages_until(name)[:-1]
+    done = up_to_date(config, layout, before[-1].name) if before else []
+    if len(done) < len(before):
+        missing = before[len(done)].name
+        raise IncompleteArtifact(
+            f"{name} needs {missing}, which is not published in {config.run.root} for this "
+            f"configuration; run `spherescore {missing}` or `spherescore run` first"
+        )
+    return run_stage(stages_until(name)[-1], config, layout)
+
+
+def up_to_date(
+    config: RunConfig,
+    layout: StoreLayout,
+    until: str = STAGES[-1].name,
+    *,
+    point_names: bool = True,
+) -> list[Receipt]:
+    """Receipts of the leading stages that the store already holds for this configuration."""
+    receipts: list[Receipt] = []
+    for stage in stages_until(until):
+        key = stage.module().key(config, layout)
+        receipt = skipped(stage, key, layout, point_names=point_names)
+        if receipt is None:
+            break
+        receipts.append(receipt)
+    return receipts
+
+
+def run_stage(
+    stage: Stage, config: RunConfig, layout: StoreLayout, *listeners: Progress
+) -> Receipt:
+    """Skip a stage that is published, else run it, with a cluster of its own if it uses one.
+
+    The cluster lives as long as the stage, so that torch trains with no worker beside it.
+    """
+    module = stage.module()
+    receipt = skipped(stage, module.key(config, layout), layout)
+    if receipt is not None:
+        LOGGER.info("%s: nothing to do, %s is up to date", stage.name, layout.name(receipt.kind))
+        return receipt
+    LOGGER.info("%s: starts", stage.name)
+    began = time.monotonic()
+    with ExitStack() as stack:
+        client = None
+        if stage.on_cluster:
+            client = stack.enter_context(local_client(config.cluster, layout.scratch))
+        progress = stack.enter_context(stage_progress(stage.name, *listeners))
+        receipt = module.run(config, layout, client, progress)
+    figures = ", ".join(f"{name} {value}" for name, value in receipt.figures.items())
+    LOGGER.info(
+        "%s: published %s in %.1f s%s",
+        stage.name,
+        layout.name(receipt.kind),
+        time.monotonic() - began,
+        f" ({figures})" if figures else "",
+    )
+    return receipt
+
+
+def stages_until(name: str) -> Sequence[Stage]:
+    names = [stage.name for stage in STAGES]
+    return STAGES[: names.index(name) + 1]
+
+
+def set_prefect_environment(layout: StoreLayout) -> None:
+    """Prefect's settings for a run on its own: an embedded server, state below the root.
+
+    Settings that the user has made in the environment stand. To be called before Prefect is
+    imported, which reads them once.
+    """
+    for name, value in PREFECT_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    if "PREFECT_HOME" not in os.environ:
+        home = layout.prefect.absolute()
+        home.mkdir(parents=True, exist_ok=True)
+        os.environ["PREFECT_HOME"] = str(home)

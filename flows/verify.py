@@ -1,0 +1,232 @@
+"""Stage 5: the generated law against held-out fields, as numbers and as a page.
+
+Reads all artifacts, draws `verification` through flows/generate, and publishes `report`, a
+directory of two files that `scores.json` and `report.html` below the root lead to.
+
+scores.json
+    schema, key, title
+    made         realizations, times, training_fields
+    protocol     dates, block [dates], block_days, replicates, realizations (by candidate), lmax,
+                 grid, train, test
+    variables    by name: long_name, standard_name, units, derived, factor, display_units
+    scores, joint, spectra, ranks      see pipeline/verify
+    certificate  over {baseline: {nats, low, high}}, baseline, per_degree, per_variable, per_time,
+                 times, fields, block: see flows/train
+    memorisation levels, generated, held_out: quantiles of distances to the nearest training field
+    provenance   config, digests and seconds by artifact, software, source
+
+The candidates are described in flows/lineup.
+"""
+
+import json
+import math
+import platform
+import time as clock
+from importlib.metadata import version
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+
+from flows.config import RunConfig
+from flows.lineup import REPLICATES, deviations, held_out_times, line_up, spacing
+from flows.stage import Progress, Receipt
+from pipeline.proper import memorisation
+from pipeline.transform import grid_of
+from pipeline.verify import Arena, Sample, score_card
+from storage import artifacts
+from storage.files import point, write_file
+from storage.layout import StoreLayout
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+STAGE = "verify"
+SCHEMA = 1
+KIND = "report"
+INPUTS = ("fields", "normals", "whitened", "checkpoints", "ensemble")
+
+NEAREST = 512  # generated fields whose nearest training field is looked for
+
+
+def key(config: RunConfig, layout: StoreLayout) -> str:
+    return artifacts.content_key(
+        stage=STAGE,
+        schema=SCHEMA,
+        config=config.subset(
+            "run.seed", "split", "generate.steps", "generate.microbatch", "verify"
+        ),
+        inputs={kind: _input(layout, kind).digest for kind in INPUTS},
+        code=artifacts.code_digest([__name__, "flows.report", "flows.figures", "flows.maps"]),
+    )
+
+
+def run(config: RunConfig, layout: StoreLayout, client: "Client", progress: Progress) -> Receipt:
+    """Draw the verification ensemble, score it and publish the report."""
+    from flows import generate, pages, report, train
+
+    began = clock.monotonic()
+    content = key(config, layout)
+    dates = held_out_times(artifacts.open_published(layout, "fields"), config)
+    drawn = generate.generate_ensemble(
+        config, layout, client, progress, "verification", dates, config.verify.realizations
+    )
+    progress(0, 5, "the certificate")
+    certificate = train.certificate(config, layout)
+    progress(1, 5, "the Gaussian baselines")
+    gaussian = {
+        name: generate.gaussian_ensemble(config, layout, name, dates, config.verify.realizations)
+        for name in ("m-block", "isotropic")
+    }
+    progress(2, 5, "the scores")
+    normals = artifacts.open_published(layout, "normals").load()
+    ensembles = {"model": artifacts.open_artifact(drawn).load(), **gaussian}
+    arena, candidates, climatology = line_up(config, layout, normals, dates, ensembles)
+    card: dict[str, Any] = {
+        "schema": SCHEMA,
+        "key": content,
+        **_about(config, layout, arena, candidates, drawn),
+        **score_card(arena, candidates, climatology),
+        "certificate": certificate,
+        "memorisation": _memory(config, layout, arena, candidates["model"], normals),
+    }
+    progress(3, 5, "the pictures")
+    pictures = pages.pictures(card, layout, arena, candidates["model"].fields, normals)
+    progress(4, 5, "the page")
+    published = _publish(layout, content, card, report.render(card, pictures))
+    progress(5, 5, "published")
+    return Receipt(
+        stage=STAGE,
+        kind=KIND,
+        path=str(layout.report),
+        key=content,
+        digest=published.digest,
+        seconds=clock.monotonic() - began,
+        figures=published.attrs["figures"],
+    )
+
+
+def _memory(
+    config: RunConfig, layout: StoreLayout, arena: Arena, model: Sample, normals: xr.Dataset
+) -> dict[str, list[float]]:
+    whitened = artifacts.open_published(layout, "whitened")["x"]
+    bank = whitened.sel(time=slice(*config.split.train)).values
+    held_out = whitened.sel(time=arena.truth.fields["time"]).values
+    drawn = (model.coefficients / deviations(normals, model.coefficients["degree"])).values
+    generated = drawn.reshape(-1, *drawn.shape[2:])
+    chosen = np.linspace(0, len(generated) - 1, min(NEAREST, len(generated))).astype(int)
+    return memorisation(*(x.reshape(len(x), -1) for x in (generated[chosen], held_out, bank)))
+
+
+def _about(
+    config: RunConfig,
+    layout: StoreLayout,
+    arena: Arena,
+    candidates: dict[str, Sample],
+    drawn: artifacts.Published,
+) -> dict[str, Any]:
+    """The parts of the card that say what was compared, and where it comes from."""
+    from flows.figures import name_of, units_of
+
+    fields = artifacts.open_published(layout, "fields")
+    ensemble = artifacts.open_published(layout, "ensemble")
+    learned = artifacts.open_published(layout, "whitened")["x"]
+    variables = {}
+    for name, field in arena.truth.fields.data_vars.items():
+        factor, unit = units_of(field)
+        variables[str(name)] = {
+            "long_name": name_of(field),
+            "standard_name": field.attrs.get("standard_name"),
+            "units": field.attrs.get("units", "1"),
+            "derived": name not in fields,
+            "factor": factor,
+            "display_units": unit,
+        }
+    inputs = [*(_input(layout, kind) for kind in INPUTS), drawn]
+    dates = arena.truth.fields["time"]
+    title = fields.attrs.get("title")
+    return {
+        "title": "Generated global fields" + (f": {title}" if title else ""),
+        "made": {
+            "realizations": ensemble.sizes["realization"],
+            "times": [str(t)[:10] for t in ensemble["time"].values],
+            "training_fields": learned.sel(time=slice(*config.split.train)).sizes["time"],
+        },
+        "protocol": {
+            "dates": [str(time)[:10] for time in dates.values],
+            "block": arena.block,
+            "block_days": arena.block * spacing(dates),
+            "replicates": REPLICATES,
+            "realizations": {n: s.fields.sizes["realization"] for n, s in candidates.items()},
+            "lmax": config.spectral.lmax,
+            "grid": grid_of(fields).describe(),
+            "train": list(config.split.train),
+            "test": list(config.split.test),
+        },
+        "variables": variables,
+        "provenance": {
+            "config": config.to_dict(),
+            "digests": {each.kind: each.digest for each in inputs},
+            "seconds": {each.kind: each.attrs.get("seconds") for each in inputs},
+            "software": {
+                name: version(name) for name in ("spherescore", "torch", "numpy", "xarray")
+            }
+            | {"Python": platform.python_version()},
+            "source": _source(fields),
+        },
+    }
+
+
+def _source(fields: xr.Dataset) -> str:
+    parts = (fields.attrs.get(name) for name in ("title", "source", "license"))
+    return ". ".join(str(part) for part in parts if part)
+
+
+def _publish(
+    layout: StoreLayout, content: str, card: dict[str, Any], page: str
+) -> artifacts.Published:
+    folder = layout.artifact(KIND, content)
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {"scores.json": json.dumps(_finite(card), indent=1) + "\n", "report.html": page}
+    for name, text in files.items():
+        write_file(folder / name, text.encode())
+    attrs = {"figures": _figures(card)}
+    published = artifacts.publish_directory(
+        layout, KIND, content, [folder / name for name in files], attrs
+    )
+    point(layout.scores, layout.name(KIND) / "scores.json")
+    point(layout.report, layout.name(KIND) / "report.html")
+    return published
+
+
+def _figures(card: dict[str, Any]) -> dict[str, Any]:
+    figures = {
+        f"J_G over {name}": f"{part['nats']:.1f} [{part['low']:.1f}, {part['high']:.1f}]"
+        for name, part in card["certificate"]["over"].items()
+    }
+    ratios = [
+        entries["model"]["ratio"]["value"]
+        for scores in card["scores"].values()
+        for entries in scores.values()
+        if entries["model"]["ratio"]
+    ]
+    return figures | ({"median ratio to noise floor": round(median(ratios), 3)} if ratios else {})
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN: what could not be estimated is null."""
+    if isinstance(value, dict):
+        return {name: _finite(each) for name, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _input(layout: StoreLayout, kind: str) -> artifacts.Published:
+    found = artifacts.published(layout, kind)
+    if found is None:
+        raise artifacts.IncompleteArtifact(
+            f"{layout.name(kind)} is not published; run the stages before verify first"
+        )
+    return found

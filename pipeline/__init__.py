@@ -1,0 +1,1 @@
+"""Numerics on the sphere: transforms, Gaussian measures, diffusion. No disk, no scheduler."""

@@ -1,0 +1,77 @@
+"""Real fields of other years that could have stood at a date, and quantities derived from fields.
+
+Analogues of a date are fields of the same season, one per year of the record: scored as if they
+were an ensemble, they say how well any ensemble can score against one realisation of the weather.
+"""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+
+FloatArray = npt.NDArray[np.floating]
+
+YEAR = 365.2425  # days
+
+
+def analogues(
+    fields: xr.Dataset,
+    phase: FloatArray,
+    wanted: FloatArray,
+    *,
+    offsets: tuple[float, ...] = (0.0,),
+) -> xr.Dataset | None:
+    """For each wanted season, the fields of each year nearest to it.
+
+    Args:
+        fields: The record to choose from, along `time`.
+        phase: Season of its times [rad], 2 pi per calendar year.
+        wanted: Season of the dates to be matched [rad].
+        offsets: Days to add to the wanted dates; each makes further realizations.
+    Returns:
+        Dims (realization, time, *grid), realizations being (offset, year) and `time` without
+        coordinate, in memory; each date has as many. None if some date has no analogue.
+    """
+    year = fields["time"].dt.year.values
+    step = YEAR * np.median(np.abs(np.angle(np.exp(1j * np.diff(phase))))) / (2 * np.pi)
+    tolerance = 0.75 * step + 1.0  # days; a leap year moves the calendar by one
+    members = []
+    for offset in offsets:
+        target = wanted + 2 * np.pi * offset / YEAR
+        away = np.abs(np.angle(np.exp(1j * (phase[:, None] - target)))) * YEAR / (2 * np.pi)
+        for each in np.unique(year):
+            rows = np.flatnonzero(year == each)
+            nearest = rows[away[rows].argmin(axis=0)]
+            members.append(np.where(away[rows].min(axis=0) <= tolerance, nearest, -1))
+    table = np.stack(members)
+    found = (table >= 0).sum(axis=0).min()
+    if found == 0:
+        return None
+    # Dates at the ends of the record have fewer years: keep each date's first `found`.
+    columns = [column[column >= 0][:found] for column in table.T]
+    rows, index = np.unique(np.stack(columns, axis=1), return_inverse=True)
+    chosen = fields.isel(time=rows).load().drop_vars(["time", "phase"], errors="ignore")
+    return chosen.isel(time=xr.DataArray(index, dims=("realization", "time")))
+
+
+def with_wind_speed(fields: xr.Dataset) -> xr.Dataset:
+    """Add the speed of each pair of eastward and northward wind, e.g. `ws850` of ua850, va850."""
+    derived = {}
+    for name, east in fields.data_vars.items():
+        if east.attrs.get("standard_name") != "eastward_wind":
+            continue
+        level = re.sub(r"^\D+", "", str(name))
+        for other, north in fields.data_vars.items():
+            same = re.sub(r"^\D+", "", str(other)) == level
+            if same and north.attrs.get("standard_name") == "northward_wind":
+                long_name = str(east.attrs.get("long_name", "wind")).replace("eastward ", "")
+                speed = xr.apply_ufunc(np.hypot, east, north, dask="allowed")
+                derived[f"ws{level}"] = speed.assign_attrs(
+                    standard_name="wind_speed",
+                    long_name=long_name.replace("wind", "wind speed", 1),
+                    units=east.attrs.get("units", "1"),
+                )
+    return fields.assign(derived)

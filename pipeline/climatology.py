@@ -1,0 +1,170 @@
+"""Seasonal climatology, scale of anomalies, and the transforms that make variables more Gaussian.
+
+The climatology of every grid cell is a mean and two harmonics of the calendar year, fitted by least
+squares; the scale is the standard deviation about it. Both come from `SeasonalMoments`, sums over
+time that are added in any order, so no process ever holds the series.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+
+from pipeline.sphere import FloatArray
+
+__all__ = [
+    "HARMONICS",
+    "TRANSFORMS",
+    "Climatology",
+    "SeasonalMoments",
+    "Transform",
+    "UnusableData",
+    "design",
+    "season_phase",
+]
+
+HARMONICS = 2
+CONSTANT = 1e-10  # variance below this part of the mean square is rounding
+SMALLEST_SCALE = 1e-3  # of the variable's root mean square scale
+
+
+class UnusableData(ValueError):
+    """The data do not determine what is asked of them, or change their nature on the way."""
+
+    exit_code = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Transform:
+    """A pointwise bijection between a physical variable and the one that is modelled."""
+
+    forward: Callable[[FloatArray], FloatArray]
+    inverse: Callable[[FloatArray], FloatArray]
+
+
+TRANSFORMS: Mapping[str, Transform] = {
+    "identity": Transform(forward=lambda value: value, inverse=lambda value: value),
+    # Of amounts that cannot be negative: what the model draws below zero is none.
+    "cbrt": Transform(forward=np.cbrt, inverse=lambda value: np.maximum(value, 0.0) ** 3),
+    "log1p": Transform(forward=np.log1p, inverse=lambda value: np.expm1(np.maximum(value, 0.0))),
+}
+
+
+def season_phase(time: xr.DataArray) -> FloatArray:
+    """2 pi times the elapsed fraction of the calendar year, in any calendar."""
+    moment = time.dt
+    seconds = (moment.hour * 60.0 + moment.minute) * 60.0 + moment.second
+    day = moment.dayofyear - 1 + seconds / 86400.0
+    phase: FloatArray = (2.0 * np.pi * day / moment.days_in_year).to_numpy().astype(np.float64)
+    return phase
+
+
+def design(phase: FloatArray) -> FloatArray:
+    """Values of 1, cos, sin, cos 2, sin 2 at these phases, on a new last axis of length 5."""
+    waves = [wave(k * phase) for k in range(1, HARMONICS + 1) for wave in (np.cos, np.sin)]
+    return np.stack([np.ones_like(phase), *waves], axis=-1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Climatology:
+    """Seasonal means and scale of every cell.
+
+    Attributes:
+        coefficients: Of `design`, shape (5, channel, *grid).
+        scale: Standard deviation of the anomalies, shape (channel, *grid); positive.
+        mask: Cells without data, shape (channel, *grid); the others are 0 there and scale is 1.
+    """
+
+    coefficients: FloatArray
+    scale: FloatArray
+    mask: npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeasonalMoments:
+    """Sums over times of the regression of every cell on the season; add them to join blocks."""
+
+    channels: tuple[str, ...]
+    count: int
+    gram: FloatArray  # (5, 5)
+    cross: FloatArray  # (5, channel, *grid)
+    square: FloatArray  # (channel, *grid)
+    mask: npt.NDArray[np.bool_]  # (channel, *grid), True where data are missing
+
+    @classmethod
+    def of(
+        cls, values: FloatArray, phase: FloatArray, channels: tuple[str, ...]
+    ) -> SeasonalMoments:
+        """Sums over one block of times.
+
+        Args:
+            values: Transformed variables, shape (time, channel, *grid); NaN where masked.
+            phase: Season of each time [rad].
+            channels: Names, for messages.
+        """
+        missing = np.isnan(values)
+        mask = missing[0]
+        _refuse_moving_mask(channels, (missing != mask).any(axis=0))
+        waves = design(np.asarray(phase, np.float64))
+        filled = np.where(mask, 0.0, values).astype(np.float64)
+        return cls(
+            channels=channels,
+            count=len(values),
+            gram=waves.T @ waves,
+            cross=np.tensordot(waves, filled, axes=(0, 0)),
+            square=np.einsum("t...,t...->...", filled, filled),
+            mask=mask,
+        )
+
+    def __add__(self, other: SeasonalMoments) -> SeasonalMoments:
+        _refuse_moving_mask(self.channels, self.mask != other.mask)
+        return SeasonalMoments(
+            channels=self.channels,
+            count=self.count + other.count,
+            gram=self.gram + other.gram,
+            cross=self.cross + other.cross,
+            square=self.square + other.square,
+            mask=self.mask,
+        )
+
+    def fit(self) -> Climatology:
+        """Least-squares climatology and the scale about it.
+
+        Cells that never vary get the smallest scale, a thousandth of their variable's.
+
+        Raises:
+            UnusableData: If the times do not tell the seasons apart, or a variable is constant.
+        """
+        if self.count < len(self.gram) or np.linalg.cond(self.gram) > 1e6:
+            raise UnusableData(
+                f"{self.count} training times do not determine a yearly cycle of {HARMONICS} "
+                "harmonics; the training period must cover all seasons"
+            )
+        coefficients = np.tensordot(np.linalg.inv(self.gram), self.cross, axes=(1, 0))
+        explained = np.einsum("s...,s...->...", coefficients, self.cross)
+        variance = (self.square - explained) / self.count
+        variance = np.where(variance > CONSTANT * self.square / self.count, variance, 0.0)
+        scale = np.sqrt(variance)
+        for channel, cells, masked in zip(self.channels, scale, self.mask, strict=True):
+            present = cells[~masked]
+            typical = float(np.sqrt(np.mean(present**2))) if present.size else 0.0
+            if typical == 0.0:
+                state = "constant" if present.size else "missing"
+                raise UnusableData(
+                    f"{channel} is {state} in all cells at all training times; leave it out"
+                )
+            cells[...] = np.where(masked, 1.0, np.maximum(cells, SMALLEST_SCALE * typical))
+        return Climatology(coefficients=coefficients, scale=scale, mask=self.mask)
+
+
+def _refuse_moving_mask(channels: tuple[str, ...], changing: npt.NDArray[np.bool_]) -> None:
+    for channel, cells in zip(channels, changing, strict=True):
+        if cells.any():
+            raise UnusableData(
+                f"{channel} is missing at some times and present at others in {int(cells.sum())} "
+                "cells; fill these gaps in the source, or mask the cells at all times"
+            )

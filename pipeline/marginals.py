@@ -1,0 +1,205 @@
+"""Maps of an ensemble's marginal law, and their errors against held-out fields.
+
+Shapes: `ensemble` (realization, date, cell), `truth` (date, cell), `area` (cell). Each
+realization is reduced over the same dates as the truth, so that skewness and quantiles carry the
+same small-sample bias on both sides. `weights` and rows: pipeline/resampling.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.resampling import FloatArray, fair_rms, mean_over_dates
+
+IntArray = npt.NDArray[np.integer]
+
+TAIL = 1e-3  # the 99.9 % quantile
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Per cell over dates; leading axes as the values', dates replaced by replicates."""
+
+    mean: FloatArray
+    deviation: FloatArray
+    skewness: FloatArray
+
+
+def moments(values: FloatArray, weights: FloatArray) -> Moments:
+    """Mean, sd and skewness over dates: (..., date, cell) -> (..., replicate, cell).
+
+    The variance has the divisor n - 1; the skewness m3 / m2^1.5 is 0 in cells that never vary.
+    """
+    size = weights.sum(axis=1)[:, None]
+    origin = values.mean(axis=-2, keepdims=True)
+    centred = values - origin
+    square = centred * centred
+    first, second, third = (weights @ power / size for power in (centred, square, square * centred))
+    m2 = np.maximum(second - first**2, 0.0)
+    m3 = third - first * (3 * second - 2 * first**2)
+    root = np.sqrt(m2)
+    cube = root * m2
+    varies = (m2 > 1e-12 * second) & (cube > 0)
+    skewness = np.divide(m3, cube, out=np.zeros_like(m3), where=varies)
+    return Moments(origin + first, root * np.sqrt(size / (size - 1)), skewness)
+
+
+def standardised(values: FloatArray) -> FloatArray:
+    """(..., date, cell) by each cell's own mean and standard deviation over dates."""
+    centred = values - values.mean(axis=-2, keepdims=True)
+    deviation = values.std(axis=-2, ddof=1, keepdims=True)
+    result: FloatArray = np.divide(
+        centred, deviation, out=np.zeros_like(centred), where=deviation > 0
+    )
+    return result
+
+
+def upper_quantile(values: FloatArray, area: FloatArray, weights: FloatArray) -> FloatArray:
+    """The 99.9 % quantile of all values (date, cell) together, weighted by area and date.
+
+    Returns:
+        (replicate,), linear between the middles of the weighted steps.
+    """
+    target = TAIL * weights.sum(axis=1) * area.sum()
+    kept = max(32, int(10 * TAIL * values.size))
+    while True:
+        # Only the top matters; of small cells, and in some replicates, more of it.
+        kept = min(2 * kept, values.size)
+        order = np.argpartition(values, values.size - kept, axis=None)[-kept:]
+        order = order[np.argsort(values.ravel()[order])[::-1]]
+        date, cell = np.unravel_index(order, values.shape)
+        share = weights[:, date] * area[cell]
+        above = np.cumsum(share, axis=1)
+        if kept == values.size or np.all(above[:, -1] > 2 * target):
+            break
+    middle = above - share / 2
+    top = values[date, cell]
+    return np.array([np.interp(t, m, top) for t, m in zip(target, middle, strict=True)])
+
+
+def equal_area_bands(latitude: FloatArray, area: FloatArray, bands: int) -> IntArray:
+    """The band, counted from the south, of each cell; bands have nearly equal area."""
+    order = np.argsort(latitude, kind="stable")
+    middle = np.cumsum(area[order]) - area[order] / 2
+    band = np.empty(len(area), dtype=np.int64)
+    band[order] = np.minimum(bands * middle / area.sum(), bands - 1).astype(np.int64)
+    return band
+
+
+def tails(values: FloatArray, area: FloatArray, band: IntArray, weights: FloatArray) -> FloatArray:
+    """99.9 % quantile of standardised values, pooled within each band: (replicate, band).
+
+    A quantile beyond the reach of a cell's dates is shared by the cells of a band, as in regional
+    frequency analysis: a cell's own is its mean + standard deviation times this number. The
+    standardisation is that of the whole sample in every replicate.
+    """
+    z = standardised(values)
+    columns = [
+        upper_quantile(z[:, band == b], area[band == b], weights) for b in range(band.max() + 1)
+    ]
+    return np.stack(columns, axis=1)
+
+
+def map_statistics(
+    values: FloatArray, shift: FloatArray, area: FloatArray, band: IntArray
+) -> dict[str, FloatArray]:
+    """Mean, sd, skewness and q999 as `map_errors` compares them: (..., date, cell) -> (..., cell).
+
+    Args:
+        shift: (date, cell), the seasonal course; see `map_errors`.
+    """
+    once = np.ones((1, len(shift)))
+    departures = values - shift
+    found = moments(departures, once)
+    flat = departures.reshape(-1, *shift.shape)
+    shape = np.stack([tails(each, area, band, once)[0][band] for each in flat])
+    mean, deviation = found.mean[..., 0, :] + shift.mean(axis=0), found.deviation[..., 0, :]
+    high = mean + deviation * shape.reshape(mean.shape)
+    return {"mean": mean, "sd": deviation, "skewness": found.skewness[..., 0, :], "q999": high}
+
+
+def map_errors(
+    ensemble: FloatArray,
+    truth: FloatArray,
+    shift: FloatArray,
+    area: FloatArray,
+    band: IntArray,
+    weights: FloatArray,
+) -> dict[str, FloatArray]:
+    """Area-weighted rmse of the maps of mean, sd, skewness and q999, and the pooled tail ratio.
+
+    Args:
+        shift: (date, cell), the seasonal course; standard deviation, skewness and the shape of
+            the tail are those of values minus `shift`, which is common to all candidates.
+    Returns:
+        Rows (replicate,) by score; `tail` is the 99.9 % quantile of standardised values pooled
+        over the sphere, as a ratio to the truth's.
+    """
+    departures, target = ensemble - shift, truth - shift
+    everywhere = np.zeros_like(band)
+    theirs = np.stack([tails(member, area, band, weights) for member in departures])
+    ours = tails(target, area, band, weights)
+    pooled = np.stack([tails(member, area, everywhere, weights)[:, 0] for member in departures])
+    rows: dict[str, list[FloatArray]] = {"mean": [], "sd": [], "skewness": [], "q999": []}
+    for part in _row_blocks(len(weights), ensemble[:, 0].size):
+        some, course = weights[part], mean_over_dates(shift, weights[part])
+        a, b = moments(departures, some), moments(target, some)
+        rows["mean"].append(fair_rms(a.mean, b.mean, area))
+        rows["sd"].append(fair_rms(a.deviation, b.deviation, area))
+        rows["skewness"].append(fair_rms(a.skewness, b.skewness, area))
+        high_a = course + a.mean + a.deviation * theirs[:, part][..., band]
+        high_b = course + b.mean + b.deviation * ours[part][:, band]
+        rows["q999"].append(fair_rms(high_a, high_b, area))
+    scores = {name: np.concatenate(parts) for name, parts in rows.items()}
+    scores["tail"] = pooled.mean(axis=0) / tails(target, area, everywhere, weights)[:, 0]
+    return scores
+
+
+def correlation_error(
+    ensemble: tuple[FloatArray, FloatArray],
+    truth: tuple[FloatArray, FloatArray],
+    area: FloatArray,
+    weights: FloatArray,
+) -> FloatArray:
+    """Area-weighted rmse of the map of the correlation between two variables: (replicate,)."""
+    rows = []
+    for part in _row_blocks(len(weights), ensemble[0][:, 0].size):
+        a, b = correlation(*ensemble, weights[part]), correlation(*truth, weights[part])
+        rows.append(fair_rms(a, b, area))
+    return np.concatenate(rows)
+
+
+def correlation(x: FloatArray, y: FloatArray, weights: FloatArray) -> FloatArray:
+    """Of two variables per cell over dates: (..., date, cell) -> (..., replicate, cell)."""
+    size = weights.sum(axis=1)[:, None]
+    x = x - x.mean(axis=-2, keepdims=True)
+    y = y - y.mean(axis=-2, keepdims=True)
+    mx, my = weights @ x / size, weights @ y / size
+    covariance = weights @ (x * y) / size - mx * my
+    variances = (weights @ x**2 / size - mx**2) * (weights @ y**2 / size - my**2)
+    root = np.sqrt(np.maximum(variances, 0.0))
+    result: FloatArray = np.divide(covariance, root, out=np.zeros_like(root), where=root > 0)
+    return result
+
+
+def spectrum_error(ensemble: FloatArray, truth: FloatArray, weights: FloatArray) -> FloatArray:
+    """Rms over coefficients of the logarithm of the ratio of power spectra: (replicate,).
+
+    Args:
+        ensemble: Power of degree 0, 1, ... (realization, date, degree), all positive; truth
+            without the first axis. Degree l counts 2 l + 1 times, which makes the sampling noise
+            of all degrees alike.
+    """
+    theirs = np.stack([np.log(mean_over_dates(member, weights)) for member in ensemble])
+    ours = np.log(mean_over_dates(truth, weights))
+    return fair_rms(theirs, ours, 2.0 * np.arange(truth.shape[-1]) + 1)
+
+
+def _row_blocks(rows: int, row_size: int, limit: int = 2**22) -> Iterator[slice]:
+    step = max(1, limit // max(1, row_size))
+    for start in range(0, rows, step):
+        yield slice(start, start + step)

@@ -1,0 +1,59 @@
+"""The default score model of a run: its grid, its size and its precision, from a few arrays."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pipeline.gaussian import Baseline
+from pipeline.harmonics import TorchHarmonics, degrees
+from pipeline.network import SphericalUNet
+from pipeline.score import ScoreNet
+from pipeline.sphere import RingGrid
+
+LEVELS = 3
+
+
+def score_network(
+    *,
+    baseline: Baseline,
+    spectrum: NDArray[np.float64],
+    static: NDArray[np.float64],
+    width: int = 32,
+    precision: torch.dtype = torch.float32,
+    seed: int = 0,
+) -> ScoreNet:
+    """An untrained score: with its zero last layer it is the exact score of the baseline.
+
+    Args:
+        spectrum: reference spectrum q_l, (channel, degree).
+        static: coefficients of standardised static pictures, (feature, coefficient).
+        width: feature maps of the finest level; the next ones have 3/2 and 2 times as many.
+        seed: of the initial weights.
+    """
+    channels, lmax = spectrum.shape[0], spectrum.shape[1] - 1
+    harmonics = TorchHarmonics(network_grid(lmax), lmax)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = SphericalUNet(
+            channels,
+            harmonics,
+            torch.as_tensor(static),
+            widths=(width, 3 * width // 2, 2 * width),
+        )
+    per_coefficient = torch.as_tensor(spectrum[:, degrees(lmax)])
+    return ScoreNet(baseline, per_coefficient, harmonics, network, precision)
+
+
+def network_grid(lmax: int) -> RingGrid:
+    """The smallest Gaussian grid that carries lmax exactly and can be halved at every level."""
+    step = 2 ** (LEVELS - 1)
+    nlat = step * -(-(lmax + 1) // step)
+    return RingGrid.gaussian(nlat, 2 * nlat)
+
+
+def native_precision(device: torch.device) -> torch.dtype:
+    """bfloat16 where the device computes in it, float32 elsewhere."""
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    fast = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
+    return torch.bfloat16 if fast else torch.float32

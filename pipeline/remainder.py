@@ -1,0 +1,49 @@
+"""The remainder: variance of the fields that no coefficient up to lmax carries.
+
+Point-like fields (precipitation) have a good part of their variance at scales that the grid shows
+and the band limit does not. A score learned below the band limit says nothing of it, so generated
+fields get it back as noise: white on the grid, freed of everything that analysis up to lmax sees,
+with the standard deviation that each cell had in training. Spectra up to lmax do not change, and
+the pointwise variance is whole again.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+
+from pipeline.harmonics import plan
+from pipeline.sphere import FloatArray, RingGrid
+
+PROBES = 128
+
+
+def remainder(fields: FloatArray, grid: RingGrid, lmax: int) -> FloatArray:
+    """Fields (..., *grid) less what their coefficients up to lmax give back."""
+    transform = plan(grid, lmax, "float64")
+    left: FloatArray = fields - transform.synthesis(transform.analysis(fields))
+    return left
+
+
+def remainder_noise(
+    white: FloatArray, deviation: FloatArray, grid: RingGrid, lmax: int
+) -> FloatArray:
+    """Noise without degrees up to lmax and with the given standard deviation.
+
+    Args:
+        white: white noise on the grid, (..., *grid).
+        deviation: standard deviation of the remainder in each cell, broadcast against it.
+    """
+    return deviation * remainder(white, grid, lmax) / _white_deviation(grid, lmax)
+
+
+@lru_cache(maxsize=8)
+def _white_deviation(grid: RingGrid, lmax: int) -> FloatArray:
+    """Standard deviation of the remainder of white noise, the same along a ring, by probing."""
+    white = np.random.default_rng(0).standard_normal((PROBES, *grid.shape))
+    cells = np.square(remainder(white, grid, lmax)).mean(axis=0).ravel()
+    ring = np.repeat(np.arange(len(grid.points)), grid.points)
+    rings = np.bincount(ring, weights=cells) / np.asarray(grid.points)
+    deviation: FloatArray = np.sqrt(rings[ring]).reshape(grid.shape)
+    return deviation

@@ -1,0 +1,110 @@
+"""Scores with their uncertainty over dates, fair to the size of the ensemble.
+
+*A score is a function of date weights.* `weights` (replicate, date) has ones in row 0 and the
+counts of a block bootstrap below; a score has one number per row. Row 0 is its value, the rows
+below its uncertainty, and two candidates scored with the same weights are paired.
+
+*Fair to ensemble size.* Squares of ensemble means are taken between different realizations, so
+a score has the same expectation for 2 realizations as for 2000.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.floating]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """A score and its standard error over dates."""
+
+    value: float
+    standard_error: float
+
+    @classmethod
+    def of(cls, rows: FloatArray) -> Estimate:
+        return cls(value=float(rows[0]), standard_error=float(np.std(rows[1:], ddof=1)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ratio:
+    """A positive score over the noise floor's, with a 95 % interval (normal in the logarithm)."""
+
+    value: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, rows: FloatArray, floor: FloatArray) -> Ratio:
+        tiny = np.finfo(np.float64).tiny
+        logs = np.log(np.maximum(rows, tiny)) - np.log(np.maximum(floor, tiny))
+        width = 1.96 * float(np.std(logs[1:], ddof=1))
+        low, value, high = np.exp(np.clip(logs[0] + width * np.array([-1, 0, 1]), -50, 50))
+        return cls(value=float(value), low=float(low), high=float(high))
+
+
+def date_weights(
+    dates: int, *, block: int, replicates: int, generator: np.random.Generator
+) -> FloatArray:
+    """Row 0: ones. Below: how often a circular block bootstrap draws each date.
+
+    Args:
+        block: Consecutive dates drawn together; should outlast the memory of the weather.
+    Raises:
+        ValueError: If fewer than two blocks fit.
+    References:
+        Politis & Romano (1992), A circular block-resampling procedure for stationary data.
+    """
+    if not 1 <= block <= dates // 2:
+        raise ValueError(
+            f"blocks of {block} dates cannot be resampled from {dates} dates: "
+            "ask for more verification dates or a shorter block"
+        )
+    starts = generator.integers(dates, size=(replicates, -(-dates // block)))
+    drawn = ((starts[:, :, None] + np.arange(block)) % dates).reshape(replicates, -1)[:, :dates]
+    counts = np.zeros((replicates + 1, dates))
+    counts[0] = 1.0
+    np.add.at(counts, (np.arange(1, replicates + 1)[:, None], drawn), 1.0)
+    return counts
+
+
+def mean_over_dates(per_date: FloatArray, weights: FloatArray) -> FloatArray:
+    """(date, ...) -> (replicate, ...)"""
+    rows: FloatArray = np.tensordot(weights, per_date, axes=1) / weights.sum(1).reshape(
+        -1, *[1] * (per_date.ndim - 1)
+    )
+    return rows
+
+
+def fair_square(statistic: FloatArray, truth: FloatArray) -> FloatArray:
+    """Square of (ensemble mean - truth) without the noise of a finite ensemble.
+
+    It is the mean of (s_r - truth)(s_q - truth) over r != q: unbiased for the squared difference
+    to the law's expectation whatever the number of realizations, and may be slightly negative.
+
+    Args:
+        statistic: (realization, ...).
+        truth: (...).
+    """
+    realizations = len(statistic)
+    if realizations < 2:
+        raise ValueError(f"fair scores need at least 2 realizations; got {realizations}")
+    centred = statistic.mean(axis=0) - truth
+    square: FloatArray = centred**2 - statistic.var(axis=0, ddof=1) / realizations
+    return square
+
+
+def fair_rms(statistic: FloatArray, truth: FloatArray, measure: FloatArray) -> FloatArray:
+    """Root of the mean `fair_square` over the last axis, weighted by `measure`; 0 if negative.
+
+    Args:
+        statistic: (realization, replicate, cell).
+        truth: (replicate, cell).
+    """
+    mean = np.average(fair_square(statistic, truth), axis=-1, weights=measure)
+    root: FloatArray = np.sqrt(np.maximum(mean, 0.0))
+    return root

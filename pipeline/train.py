@@ -1,0 +1,261 @@
+"""Training of a score: batches of whitened fields in, states out.
+
+The loss is the unit-weight misfit of F, the standardised residual of score.py, in the coordinates
+of the baseline: the Cameron-Martin norm of the score error with the weight that gives every degree
+and every diffusion time the same gradient noise. Diffusion times are log-normal. What is
+reported, and what chooses the weights that are kept, is not the loss, whose floor is unknown, but
+J_G on validation fields.
+
+Matrices between hidden features are moved by orthogonalised momentum (Muon), all else by AdamW.
+All randomness of a step is a function of the seed and the step, and a state holds everything
+else, so a training that was stopped and resumed gives the same weights as one that was not.
+Notation: docs/mathematics.md, 3 and 5.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from pipeline.certificate import certify
+from pipeline.process import OrnsteinUhlenbeck
+from pipeline.score import Posterior, ScoreNet
+
+
+class TrainingDiverged(RuntimeError):
+    """The loss is no longer a number."""
+
+    exit_code = 50
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """How long and how to train; ends at `steps` or `minutes`, whichever comes first."""
+
+    steps: int | None = None
+    minutes: float | None = None
+    learning_rate: float = 3e-3
+    warmup: int = 50
+    decay_from: float = 0.3  # fraction of the training after which the rate falls to zero
+    weight_decay: float = 1e-4
+    typical_time: float = 0.15  # median and spread of the log-normal diffusion times
+    time_spread: float = 1.2
+    shortest_time: float = 1e-3
+    validations: int = 12
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.steps is None and self.minutes is None:
+            raise ValueError("a training needs an end: give steps or minutes")
+
+
+@dataclass(kw_only=True)
+class Training:
+    """A score network on its way, one `advance` a step.
+
+    Attributes:
+        model: the network that is optimised.
+        average: the moving average of its weights, which samples and is certified.
+        best: weights of `average` at the best validation so far.
+        seconds: time spent so far, in this process and before; set it after `restore`.
+        history: one entry per validation: step, loss, nats, error (standard error).
+    """
+
+    model: ScoreNet
+    config: TrainingConfig
+    process: OrnsteinUhlenbeck
+    times: NDArray[np.float64]
+    step: int = 0
+    seconds: float = 0.0
+    loss: float = math.nan
+    history: list[dict[str, float]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
+        self.best = weights(self.average)
+        matrices = self.model.network.matrices()
+        rest = {id(p): p for p in self.model.parameters()}
+        for matrix in matrices:
+            del rest[id(matrix)]
+        rate, decay = self.config.learning_rate, self.config.weight_decay
+        self.optimizers: tuple[torch.optim.Optimizer, ...] = (
+            torch.optim.Muon(matrices, lr=rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw"),
+            torch.optim.AdamW(rest.values(), lr=rate, weight_decay=decay, betas=(0.9, 0.99)),
+        )
+
+    @property
+    def progress(self) -> float:
+        """Fraction of the training that is done, by steps or by time, in [0, 1]."""
+        fractions = [0.0]
+        if self.config.steps is not None:
+            fractions.append(self.step / self.config.steps)
+        if self.config.minutes is not None:
+            fractions.append(self.seconds / (60 * self.config.minutes))
+        return min(1.0, max(fractions))
+
+    @property
+    def validation_due(self) -> bool:
+        return self.progress * self.config.validations >= len(self.history) + 1
+
+    def advance(self, x_0: Tensor, phase: Tensor) -> None:
+        """One optimisation step on whitened fields (batch, channel, coefficient).
+
+        Raises:
+            TrainingDiverged: If the loss is not finite; the weights are as before the step.
+        """
+        start = time.monotonic()
+        for optimizer in self.optimizers:
+            optimizer.param_groups[0]["lr"] = self._learning_rate()
+        loss = self._loss(x_0, phase)
+        if not torch.isfinite(loss):
+            raise TrainingDiverged(
+                f"the loss is {float(loss.detach())} at step {self.step}; lower "
+                "train.learning_rate, or look for fields far outside the training period's range"
+            )
+        self.model.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        for optimizer in self.optimizers:
+            optimizer.step()
+        self.step += 1
+        self._follow()
+        value = float(loss.detach())
+        self.loss = value if math.isnan(self.loss) else 0.98 * self.loss + 0.02 * value
+        self.seconds += time.monotonic() - start
+
+    def validate(self, x_0: Tensor, phase: Tensor, draws: int = 4) -> dict[str, float]:
+        """Certify the averaged weights on validation fields and keep them if they are the best."""
+        start = time.monotonic()
+        generator = torch.Generator().manual_seed(self.config.seed)
+        result = certify(self.average, x_0, phase, self.times, generator, draws=draws)
+        if all(result.nats > entry["nats"] for entry in self.history):
+            self.best = weights(self.average)
+        self.seconds += time.monotonic() - start
+        entry = {
+            "step": self.step,
+            "loss": self.loss,
+            "nats": result.nats,
+            "error": float(result.per_field.std() / math.sqrt(len(result.per_field))),
+        }
+        self.history.append(entry)
+        return entry
+
+    def _loss(self, x_0: Tensor, phase: Tensor) -> Tensor:
+        generator = torch.Generator().manual_seed(self._seed_of_step())
+        baseline = self.model.baseline
+        t = self._times(len(x_0), generator).to(x_0.device)
+        noise = torch.randn(x_0.shape, generator=generator).to(x_0.device)
+        posterior = Posterior(t, baseline.variance)
+        y_0 = baseline.rotate(x_0)
+        y_t = (posterior.alpha * y_0 + posterior.sigma * noise).float()
+        error = self.model.standardised(posterior, t, y_t, phase) - posterior.target(y_0, y_t)
+        return error.square().mean()
+
+    def _seed_of_step(self) -> int:
+        return int(np.random.SeedSequence([self.config.seed, self.step]).generate_state(1)[0])
+
+    def _times(self, batch: int, generator: torch.Generator) -> Tensor:
+        """Diffusion times, log-normal, one from each of `batch` equally likely strata."""
+        place = (torch.arange(batch) + torch.rand(batch, generator=generator)) / batch
+        normal = torch.special.ndtri(place.double())
+        times = self.config.typical_time * torch.exp(self.config.time_spread * normal)
+        return times.clamp(self.config.shortest_time, self.process.horizon)
+
+    def _learning_rate(self) -> float:
+        warm = min(1.0, (self.step + 1) / self.config.warmup)
+        fall = (1 - self.progress) / (1 - self.config.decay_from)
+        return self.config.learning_rate * warm * max(0.01, min(1.0, fall))
+
+    @torch.no_grad()
+    def _follow(self) -> None:
+        keep = min(0.998, (self.step + 1) / (self.step + 10))
+        for ours, theirs in zip(self.average.parameters(), self.model.parameters(), strict=True):
+            ours.lerp_(theirs, 1 - keep)
+
+    def to_tensors(self) -> dict[str, NDArray[Any]]:
+        """Every number of the state, by name."""
+        named: dict[str, dict[str, Tensor]] = {
+            "model": weights(self.model),
+            "average": weights(self.average),
+            "best": self.best,
+        }
+        for name, parameter, optimizer in self._optimised():
+            for key, value in optimizer.state[parameter].items():
+                named.setdefault(f"optimizer.{key}", {})[name] = torch.as_tensor(value)
+        return {
+            f"{group}/{name}": tensor.detach().cpu().numpy()
+            for group, tensors in named.items()
+            for name, tensor in tensors.items()
+        }
+
+    def to_meta(self) -> dict[str, Any]:
+        """What else the state is made of but the time it took, ready for JSON."""
+        return {"loss": self.loss, "history": self.history}
+
+    def restore(
+        self, step: int, tensors: Mapping[str, NDArray[Any]], meta: Mapping[str, Any]
+    ) -> None:
+        """Go on from a state given by `to_tensors` and `to_meta`."""
+        groups: dict[str, dict[str, Tensor]] = {}
+        for name, array in tensors.items():
+            group, _, key = name.partition("/")
+            groups.setdefault(group, {})[key] = torch.from_numpy(np.array(array))
+        load(self.model, groups["model"])
+        load(self.average, groups["average"])
+        self.best = groups["best"]
+        moments = {g.removeprefix("optimizer."): v for g, v in groups.items() if "optimizer." in g}
+        for name, parameter, optimizer in self._optimised():
+            optimizer.state[parameter] = {
+                key: values[name].to(parameter.device if values[name].ndim else "cpu")
+                for key, values in moments.items()
+                if name in values
+            }
+        self.step = step
+        self.loss, self.history = float(meta["loss"]), list(meta["history"])
+
+    def _optimised(self) -> Iterator[tuple[str, nn.Parameter, torch.optim.Optimizer]]:
+        """Every parameter with its name and the optimizer that moves it."""
+        owner = {
+            id(parameter): optimizer
+            for optimizer in self.optimizers
+            for parameter in optimizer.param_groups[0]["params"]
+        }
+        for name, parameter in self.model.named_parameters():
+            yield name, parameter, owner[id(parameter)]
+
+
+def weights(model: nn.Module) -> dict[str, Tensor]:
+    """A copy of the learned parameters, by name; tables that follow from the data are left out."""
+    return {name: value.detach().clone() for name, value in model.named_parameters()}
+
+
+def load(model: nn.Module, values: Mapping[str, Tensor]) -> None:
+    """Set the learned parameters to `values`.
+
+    Raises:
+        ValueError: If names or shapes are not those of this model.
+    """
+    parameters = dict(model.named_parameters())
+    wrong = [
+        name
+        for name in parameters.keys() | values.keys()
+        if name not in parameters
+        or name not in values
+        or parameters[name].shape != values[name].shape
+    ]
+    if wrong:
+        raise ValueError(
+            f"the weights belong to another network: {', '.join(sorted(wrong)[:3])} differ"
+        )
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(values[name])

@@ -1,0 +1,256 @@
+"""The one seam of labels and harmonics: physical fields to whitened coefficients and exactly back.
+
+    x = analysis((transform(value) - climatology(phase)) / scale) / sqrt(q_l)
+
+Whitened: x(time, channel, coefficient), float32, with coordinates phase(time) [rad], degree and
+order(coefficient). What is taken away comes from the `normals` artifact (schema: flows/preprocess),
+and `to_fields` gives just that back. Masked cells are filled before the analysis and empty again
+afterwards. Both directions are lazy on Dask-backed input and eager otherwise.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+
+from pipeline.climatology import TRANSFORMS, UnusableData, design, season_phase
+from pipeline.coefficients import degrees, lmax_of, orders
+from pipeline.harmonics import plan
+from pipeline.masks import harmonic_fill
+from pipeline.remainder import remainder_noise
+from pipeline.sphere import FloatArray, RingGrid
+
+__all__ = ["Normals", "grid_of", "label_whitened", "stack_variables", "to_fields", "to_whitened"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Normals:
+    """The arrays of a `normals` dataset that the transformation needs.
+
+    Attributes:
+        transforms: Name in `TRANSFORMS` of each channel.
+        climatology: Shape (season, channel, *grid).
+        scale, mask: Shape (channel, *grid).
+        deviation: sqrt(q_l), shape (channel, degree).
+        remainder: standard deviation of scaled anomalies beyond lmax, shape (channel, *grid).
+    """
+
+    grid: RingGrid
+    channels: tuple[str, ...]
+    transforms: tuple[str, ...]
+    climatology: FloatArray
+    scale: FloatArray
+    mask: npt.NDArray[np.bool_]
+    deviation: FloatArray
+    remainder: FloatArray
+
+    @classmethod
+    def of(cls, normals: xr.Dataset) -> Normals:
+        """Read them from a dataset, loading what is lazy."""
+        grid = grid_of(normals)
+        return cls(
+            grid=grid,
+            channels=tuple(map(str, normals["channel"].to_numpy())),
+            transforms=tuple(map(str, normals["transform"].to_numpy())),
+            climatology=normals["climatology"]
+            .transpose("season", "channel", *grid.dims)
+            .to_numpy(),
+            scale=normals["scale"].transpose("channel", *grid.dims).to_numpy(),
+            mask=normals["mask"].transpose("channel", *grid.dims).to_numpy().astype(bool),
+            deviation=np.sqrt(
+                normals["reference_spectrum"].transpose("channel", "degree").to_numpy()
+            ),
+            remainder=normals["remainder"].transpose("channel", *grid.dims).to_numpy(),
+        )
+
+    @property
+    def lmax(self) -> int:
+        return int(self.deviation.shape[1]) - 1
+
+    def anomalies(self, values: FloatArray, phase: FloatArray) -> FloatArray:
+        """Scaled anomalies, holes filled, of transformed values (time, channel, *grid)."""
+        seasonal = np.tensordot(design(phase), self.climatology, axes=(-1, 0))
+        scaled = (values - seasonal) / self.scale
+        for channel, mask in enumerate(self.mask):
+            if mask.any():
+                scaled[:, channel] = harmonic_fill(self.grid, mask)(scaled[:, channel])
+        if not np.isfinite(scaled).all():
+            finite = np.isfinite(scaled).all(axis=(0, *range(2, scaled.ndim)))
+            bad = ", ".join(self.channels[i] for i in np.flatnonzero(~finite))
+            raise UnusableData(
+                f"{bad}: values are missing where training data have them; fill them in the source"
+            )
+        return scaled
+
+    def whiten(self, values: FloatArray, phase: FloatArray) -> FloatArray:
+        """x (time, channel, coefficient), float32, of transformed values (time, channel, *grid)."""
+        coefficients = plan(self.grid, self.lmax, "float64").analysis(self.anomalies(values, phase))
+        return (coefficients / self.deviation[:, degrees(self.lmax)]).astype(np.float32)
+
+    def unwhiten(
+        self, x: FloatArray, phase: FloatArray, white: FloatArray | None = None
+    ) -> FloatArray:
+        """Physical values (..., channel, *grid), float32, of x (..., channel, coefficient).
+
+        `phase` broadcasts against the leading axes of x. White noise of the result's shape, if
+        given, becomes the remainder that x does not carry.
+        """
+        lmax = lmax_of(x.shape[-1])
+        coefficients = x * self.deviation[:, degrees(lmax)]
+        values = plan(self.grid, lmax, "float64").synthesis(coefficients)
+        if white is not None:
+            values += remainder_noise(white, self.remainder, self.grid, self.lmax)
+        values *= self.scale
+        values += np.tensordot(design(phase), self.climatology, axes=(-1, 0))
+        axis = x.ndim - 2
+        for channel, name in enumerate(self.transforms):
+            part = np.moveaxis(values, axis, 0)[channel]
+            part[...] = np.where(self.mask[channel], np.nan, TRANSFORMS[name].inverse(part))
+        return values.astype(np.float32)
+
+
+def grid_of(dataset: xr.Dataset) -> RingGrid:
+    """The grid of a dataset with dimensions (lat, lon), or (cell) in HEALPix ring order."""
+    if "cell" in dataset.dims:
+        cells = dataset.sizes["cell"]
+        nside = round((cells / 12) ** 0.5)
+        if 12 * nside**2 != cells:
+            raise ValueError(f"a HEALPix map has 12 nside^2 cells; dimension cell has {cells}")
+        return RingGrid.healpix(nside)
+    if not {"lat", "lon"} <= set(dataset.dims):
+        raise ValueError(f"fields need dimensions (lat, lon) or (cell); got {tuple(dataset.dims)}")
+    return RingGrid.from_coordinates(dataset["lat"].to_numpy(), dataset["lon"].to_numpy())
+
+
+def stack_variables(fields: xr.Dataset, transforms: Mapping[str, str]) -> FloatArray:
+    """Transformed variables in this order, in memory, float64: (time, channel, *grid)."""
+    dims = grid_of(fields).dims
+    arrays = [
+        TRANSFORMS[transform].forward(
+            fields[name].transpose("time", *dims).to_numpy().astype(np.float64)
+        )
+        for name, transform in transforms.items()
+    ]
+    return np.stack(arrays, axis=1)
+
+
+def to_whitened(fields: xr.Dataset, normals: xr.Dataset) -> xr.Dataset:
+    """Whitened coefficients x of the fields that `normals` describes.
+
+    Args:
+        fields: Variables (time, *grid) by channel name; others are ignored.
+            Chunked along time only.
+    """
+    known = Normals.of(normals)
+    if absent := [name for name in known.channels if name not in fields]:
+        raise ValueError(
+            f"fields lack {', '.join(absent)}; they hold {', '.join(map(str, fields))}"
+        )
+    if (grid := grid_of(fields)) != known.grid:
+        raise ValueError(f"fields are on {grid.describe()}, normals on {known.grid.describe()}")
+    phase = xr.DataArray(season_phase(fields["time"]), dims="time", coords={"time": fields["time"]})
+    x = xr.apply_ufunc(
+        _whiten,
+        _chunked_like(phase, fields[known.channels[0]]),
+        *(fields[name] for name in known.channels),
+        kwargs={"normals": known},
+        input_core_dims=[[], *([list(grid.dims)] * len(known.channels))],
+        output_core_dims=[["channel", "coefficient"]],
+        dask="parallelized",
+        output_dtypes=[np.float32],
+        dask_gufunc_kwargs={
+            "output_sizes": {"channel": len(known.channels), "coefficient": (known.lmax + 1) ** 2}
+        },
+    )
+    return label_whitened(x, phase, known.channels)
+
+
+def label_whitened(x: xr.DataArray, phase: xr.DataArray, channels: tuple[str, ...]) -> xr.Dataset:
+    """The `whitened` dataset of x (time, channel, coefficient)."""
+    lmax = lmax_of(x.sizes["coefficient"])
+    return xr.Dataset(
+        {"x": x.transpose("time", "channel", "coefficient").drop_vars(_scalars(x))},
+        coords={
+            "time": phase["time"],
+            "phase": ("time", phase.to_numpy(), {"units": "rad", "long_name": "phase of the year"}),
+            "channel": ("channel", np.asarray(channels)),
+            "degree": ("coefficient", degrees(lmax)),
+            "order": ("coefficient", orders(lmax)),
+        },
+    )
+
+
+def to_fields(
+    x: xr.DataArray, normals: xr.Dataset, white: xr.DataArray | None = None
+) -> xr.Dataset:
+    """Physical fields of whitened coefficients; undoes `to_whitened`.
+
+    Args:
+        white: White noise with the dims of x, but the grid's for `coefficient`; it becomes the
+            remainder (pipeline/remainder.py). None: the fields have no scales beyond lmax.
+        x: Dims (..., channel, coefficient), any lmax up to that of `normals`, with a coordinate
+            `phase` [rad] on its time dimension.
+    Returns:
+        One variable per channel, dims (..., *grid), float32, with the source's attributes and grid
+        coordinates.
+    """
+    known = Normals.of(normals)
+    phase = x.coords["phase"].drop_vars("phase")
+    values = xr.apply_ufunc(
+        _unwhiten,
+        x.drop_vars("phase"),
+        _chunked_like(phase, x),
+        *([] if white is None else [white]),
+        kwargs={"normals": known},
+        input_core_dims=[
+            ["channel", "coefficient"],
+            [],
+            *([] if white is None else [["channel", *known.grid.dims]]),
+        ],
+        output_core_dims=[["channel", *known.grid.dims]],
+        dask="parallelized",
+        output_dtypes=[np.float32],
+        dask_gufunc_kwargs={
+            "output_sizes": dict(zip(known.grid.dims, known.grid.shape, strict=True)),
+            "allow_rechunk": False,
+        },
+    )
+    attributes: dict[str, Any] = json.loads(normals.attrs.get("variables", "{}"))
+    variables = {}
+    for index, name in enumerate(known.channels):
+        field = values.isel(channel=index, drop=True)
+        variables[name] = field.drop_vars(_scalars(field)).assign_attrs(attributes.get(name, {}))
+    coords = {dim: normals[dim] for dim in known.grid.dims if dim in normals.coords}
+    return xr.Dataset(variables).assign_coords(coords)
+
+
+def _whiten(phase: FloatArray, *fields: FloatArray, normals: Normals) -> FloatArray:
+    values = [
+        TRANSFORMS[name].forward(field.astype(np.float64))
+        for name, field in zip(normals.transforms, fields, strict=True)
+    ]
+    return normals.whiten(np.stack(values, axis=1), phase)
+
+
+def _unwhiten(
+    x: FloatArray, phase: FloatArray, white: FloatArray | None = None, *, normals: Normals
+) -> FloatArray:
+    return normals.unwhiten(x, phase, white)
+
+
+def _chunked_like(small: xr.DataArray, large: xr.DataArray) -> xr.DataArray:
+    """`small` in the chunks of `large` when that is lazy."""
+    return (
+        small.chunk({dim: large.chunksizes[dim] for dim in small.dims}) if large.chunks else small
+    )
+
+
+def _scalars(array: xr.DataArray) -> list[Any]:
+    """Coordinates without dimension: pressure levels and the like, true of one variable only."""
+    return [name for name, coord in array.coords.items() if coord.ndim == 0]

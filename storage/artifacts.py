@@ -1,0 +1,324 @@
+"""Artifacts: Zarr stores (and directories) that are whole or not there.
+
+    create(path, template)   arrays' metadata, coordinates; no root zarr.json   (storage.templates)
+    write_unit(path, unit)   whole shards, then the unit's record                (storage.units)
+    publish(layout, ...)     manifest, then the root zarr.json, then the name
+
+Until the root zarr.json is in place neither xarray nor zarr opens the store; afterwards no byte
+below it changes. The manifest, beside the store, lists every file with its size and sha256; the
+digest of an artifact is the sha256 of that list, and so of all data and array metadata.
+
+The root's attributes carry `artifact_kind`, `artifact_key`, `artifact_digest`, `date_created`,
+and what the publisher gives.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+
+from storage.files import (
+    inventory,
+    point,
+    read_json,
+    sha256_of,
+    write_file_once,
+    write_json,
+)
+from storage.keys import canonical_json, code_digest, content_key
+from storage.layout import KINDS, StoreLayout, records_of
+from storage.templates import create, donors, root_metadata, variable_order
+from storage.units import (
+    Record,
+    Unit,
+    adopt_units,
+    missing_units,
+    plan_units,
+    unit_files,
+    waiting_arrays,
+    write_unit,
+)
+
+__all__ = [
+    "ArtifactError",
+    "CorruptArtifact",
+    "IncompleteArtifact",
+    "NameConflict",
+    "Published",
+    "Unit",
+    "adopt_units",
+    "canonical_json",
+    "check",
+    "code_digest",
+    "content_key",
+    "create",
+    "donors",
+    "find",
+    "missing_units",
+    "open_artifact",
+    "open_published",
+    "plan_units",
+    "point_name",
+    "publish",
+    "publish_directory",
+    "published",
+    "write_unit",
+]
+
+
+class ArtifactError(RuntimeError):
+    exit_code = 20
+
+
+class CorruptArtifact(ArtifactError):
+    """Published bytes are not what the manifest says."""
+
+    exit_code = 20
+
+
+class IncompleteArtifact(ArtifactError):
+    """Units are missing, or the artifact is not published."""
+
+    exit_code = 21
+
+
+class NameConflict(ArtifactError):
+    """Another artifact, or a foreign file, has the name."""
+
+    exit_code = 22
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """A complete artifact; `attrs` are its root's attributes."""
+
+    path: Path
+    kind: str
+    key: str
+    digest: str
+    attrs: Mapping[str, Any]
+
+
+def publish(
+    layout: StoreLayout, kind: str, key: str, units: Sequence[Unit], attrs: Mapping[str, Any]
+) -> Published:
+    """Complete an artifact: manifest, root zarr.json with consolidated metadata, then the name.
+
+    Args:
+        attrs: Root attributes beside the template's; they do not enter the digest.
+    Raises:
+        IncompleteArtifact: If a unit lacks a valid record or the units leave shards out.
+        CorruptArtifact: If the store holds files that no unit and no template made.
+        NameConflict: If other content is published there.
+    """
+    path = layout.artifact(kind, key)
+    done = find(layout, kind, key)
+    if done is not None:
+        return point_name(layout, done)
+    missing = missing_units(path, units)
+    if missing:
+        raise IncompleteArtifact(
+            f"{path.name} lacks {len(missing)} of {len(units)} units, first {missing[0].name}; "
+            "what is written is safe: run the stage again to make the rest"
+        )
+    shards = unit_files(path, units)
+    arrays = waiting_arrays(path)
+    expected = {f"{name}/{key}" for name, array in arrays.items() for key in array.chunk_keys({})}
+    left_out = expected - {file["path"] for file in shards}
+    if left_out:
+        raise IncompleteArtifact(
+            f"the {len(units)} units of {path.name} leave {len(left_out)} shards out, "
+            f"first {min(left_out)}; publish with all units of the plan"
+        )
+    structure = [f for f in _files_of(path) if f.relative_to(path).as_posix() not in expected]
+    for file in structure:
+        array, *inside = file.relative_to(path).parts
+        if array not in variable_order(path) or (array in arrays and inside != ["zarr.json"]):
+            raise CorruptArtifact(f"{file} does not belong to the artifact; move it away")
+    files = [*inventory(path, structure), *shards]
+    return _seal(layout, kind, key, files, attrs, root_metadata(path))
+
+
+def publish_directory(
+    layout: StoreLayout, kind: str, key: str, files: Iterable[Path], attrs: Mapping[str, Any]
+) -> Published:
+    """Complete an artifact that is a directory of files; `published.json` is its last one."""
+    done = find(layout, kind, key)
+    if done is not None:
+        return point_name(layout, done)
+    listed = list(inventory(layout.artifact(kind, key), files))
+    return _seal(layout, kind, key, listed, attrs, {"attributes": {}})
+
+
+def point_name(layout: StoreLayout, artifact: Published) -> Published:
+    """Make the name of the kind lead to this artifact, in one step."""
+    try:
+        point(layout.name(artifact.kind), artifact.path)
+    except FileExistsError as error:
+        raise NameConflict(str(error)) from None
+    return artifact
+
+
+def published(layout: StoreLayout, kind: str) -> Published | None:
+    """What the name of a kind leads to; None if it leads nowhere."""
+    name = layout.name(kind)
+    return _read(Path(os.path.realpath(name)), kind) if name.exists() else None
+
+
+def find(layout: StoreLayout, kind: str, key: str) -> Published | None:
+    """The artifact published under this content key, if any.
+
+    Raises:
+        CorruptArtifact: If it is published and files are missing or have another size.
+    """
+    artifact = _read(layout.artifact(kind, key), kind)
+    if artifact is not None and artifact.key != key:
+        raise NameConflict(f"{artifact.path} has key {artifact.key}, not {key}; move it away")
+    return artifact
+
+
+def open_published(
+    layout: StoreLayout, kind: str, *, chunks: Mapping[str, int] | None = None
+) -> xr.Dataset:
+    """Open the current artifact of a kind; see `open_artifact`."""
+    artifact = published(layout, kind)
+    if artifact is None:
+        raise IncompleteArtifact(
+            f"{layout.name(kind)} is not published; run `spherescore run` for it first"
+        )
+    return open_artifact(artifact, chunks=chunks)
+
+
+def open_artifact(artifact: Published, *, chunks: Mapping[str, int] | None = None) -> xr.Dataset:
+    """Open lazily, bounds as coordinates; as Dask arrays if `chunks` (sizes by dim) is given."""
+    dataset: xr.Dataset = xr.open_zarr(
+        artifact.path, consolidated=True, chunks=None, decode_coords="all"
+    )
+    if chunks is None:
+        return dataset
+    arrays = dataset.data_vars.items()
+    return dataset.assign(
+        {name: a.chunk({d: n for d, n in chunks.items() if d in a.dims}) for name, a in arrays}
+    )
+
+
+def check(layout: StoreLayout) -> list[str]:
+    """Read every published byte again; one sentence per problem, none if all is well."""
+    problems = []
+    for kind in KINDS:
+        for path in sorted(layout.artifacts.glob(f"{kind}-*")):
+            if path.suffix == layout.name(kind).suffix and _marker(path).exists():
+                problems += _problems(path)
+        name = layout.name(kind)
+        if name.is_symlink() and not _marker(name).exists():
+            problems.append(f"{name} leads to {os.readlink(name)}, which is not published")
+    return problems
+
+
+def _seal(
+    layout: StoreLayout,
+    kind: str,
+    key: str,
+    files: list[Record],
+    attrs: Mapping[str, Any],
+    root: dict[str, Any],
+) -> Published:
+    path = layout.artifact(kind, key)
+    files = sorted(files, key=lambda file: str(file["path"]))
+    digest = _digest(files)
+    attributes = {
+        "date_created": datetime.now(UTC).isoformat(timespec="seconds"),
+        **root["attributes"],
+        **json.loads(canonical_json(attrs)),
+        "artifact_kind": kind,
+        "artifact_key": key,
+        "artifact_digest": digest,
+    }
+    marker = json.dumps({**root, "attributes": attributes}, indent=1, allow_nan=False).encode()
+    records = records_of(path)
+    records.mkdir(parents=True, exist_ok=True)
+    seal = hashlib.sha256(marker).hexdigest()
+    write_json(records / "manifest.json", {"files": files, "digest": digest, "root": seal})
+    try:
+        write_file_once(_marker(path), marker)
+    except FileExistsError:
+        other = _read(path, kind)
+        if other is None or other.digest != digest:
+            raise NameConflict(f"{path} was published meanwhile with other content") from None
+        return point_name(layout, other)
+    return point_name(
+        layout, Published(path=path, kind=kind, key=key, digest=digest, attrs=attributes)
+    )
+
+
+def _read(path: Path, kind: str) -> Published | None:
+    if not _marker(path).exists():
+        return None
+    try:
+        attrs = read_json(_marker(path))["attributes"]
+        manifest = read_json(records_of(path) / "manifest.json")
+        absent = [f["path"] for f in manifest["files"] if _size(path / f["path"]) != f["size"]]
+        artifact = Published(
+            path=path, kind=kind, key=attrs["artifact_key"], digest=manifest["digest"], attrs=attrs
+        )
+        if attrs["artifact_digest"] != manifest["digest"]:
+            raise ValueError("root and manifest differ")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CorruptArtifact(f"{path} cannot be read ({error}); {_REMEDY}") from error
+    if absent:
+        raise CorruptArtifact(
+            f"{path} lacks {len(absent)} of its files or has them with another size, "
+            f"first {absent[0]}; {_REMEDY}"
+        )
+    return artifact
+
+
+def _problems(path: Path) -> list[str]:
+    try:
+        manifest = read_json(records_of(path) / "manifest.json")
+        listed = {file["path"]: file["sha256"] for file in manifest["files"]}
+        seal, digest = manifest["root"], manifest["digest"]
+        marker = _marker(path).read_bytes()
+        problems = []
+        if hashlib.sha256(marker).hexdigest() != seal:
+            problems.append(f"{_marker(path)} is not what was published")
+        if _digest(manifest["files"]) != digest:
+            problems.append(f"the manifest of {path} does not have its own digest")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return [f"the manifest of {path} cannot be read: {error}"]
+    present = {file.relative_to(path).as_posix() for file in _files_of(path)}
+    for name in sorted(listed.keys() | present):
+        if name not in present:
+            problems.append(f"{path / name} is missing")
+        elif name not in listed:
+            problems.append(f"{path / name} does not belong to the artifact")
+        elif sha256_of(path / name) != listed[name]:
+            problems.append(f"{path / name} is corrupt: its sha256 is not the manifest's")
+    return problems
+
+
+def _digest(files: Iterable[Record]) -> str:
+    return hashlib.sha256(canonical_json(list(files)).encode()).hexdigest()
+
+
+def _marker(path: Path) -> Path:
+    return path / ("zarr.json" if path.suffix == ".zarr" else "published.json")
+
+
+def _files_of(path: Path) -> list[Path]:
+    return [file for file in path.rglob("*") if file.is_file() and file != _marker(path)]
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else -1
+
+
+_REMEDY = "move it away and run the stage again"

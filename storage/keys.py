@@ -1,0 +1,135 @@
+"""Content keys: the identity of an artifact before it is made.
+
+A key is the sha256 of canonical JSON of everything that can change the result: the stage and its
+schema version, the config subset it reads, the digests of its inputs, the digest of its code.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import fields, is_dataclass
+from datetime import date
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+_HOUSE = ("pipeline", "storage")
+
+
+def canonical_json(value: object) -> str:
+    """One text for one value: keys sorted, no blanks, shortest exact floats.
+
+    Dataclasses read as mappings, tuples as lists, dates as ISO text.
+
+    Raises:
+        TypeError: For anything else than plain values, and for keys that are not text.
+        ValueError: For floats that are not finite.
+    """
+    return json.dumps(_plain(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def content_key(
+    *, stage: str, schema: int, config: object, inputs: Mapping[str, str], code: str
+) -> str:
+    """The content key of an artifact, 64 hex digits.
+
+    Args:
+        stage: Name of the stage that makes it.
+        schema: Version of the artifact's schema.
+        config: The subset of the configuration that the stage reads, and nothing else.
+        inputs: Digest of every artifact or file that it reads, by name.
+        code: `code_digest` of the modules that compute it.
+    """
+    subject = {
+        "stage": stage,
+        "schema": schema,
+        "config": config,
+        "inputs": dict(inputs),
+        "code": code,
+    }
+    return hashlib.sha256(canonical_json(subject).encode()).hexdigest()
+
+
+def code_digest(module_names: Iterable[str]) -> str:
+    """Digest of the named modules and of all they import, transitively, from pipeline and storage.
+
+    Comments, docstrings and layout do not count: what is hashed is the program, not its text.
+    """
+    sources: dict[str, str] = {}
+    pending = sorted(module_names)
+    while pending:
+        name = pending.pop()
+        if name not in sources:
+            tree = ast.parse(_source(name).read_text(encoding="utf-8"))
+            pending.extend(_imports(tree, name))
+            sources[name] = ast.unparse(_without_docstrings(tree))
+    return hashlib.sha256(canonical_json(sources).encode()).hexdigest()
+
+
+def _plain(value: object) -> Any:
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    if isinstance(value, np.generic):
+        return _plain(value.item())
+    if isinstance(value, date):
+        return value.isoformat()
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, Mapping):
+        strangers = [key for key in value if not isinstance(key, str)]
+        if strangers:
+            raise TypeError(f"canonical JSON has text keys only; got {strangers[0]!r}")
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    raise TypeError(f"no canonical JSON for {type(value).__name__}: {value!r}")
+
+
+def _source(module: str) -> Path:
+    spec = find_spec(module)
+    if spec is None or spec.origin is None:
+        raise ValueError(f"no source file for module {module!r}; cannot digest its code")
+    return Path(spec.origin)
+
+
+def _imports(tree: ast.Module, importer: str) -> Iterable[str]:
+    package = importer if _source(importer).name == "__init__.py" else importer.rpartition(".")[0]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            candidates = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            parents = package.split(".")[: len(package.split(".")) - node.level + 1]
+            base = ".".join(parents if node.level else [])
+            origin = ".".join(part for part in (base, node.module or "") if part)
+            candidates = [origin, *(f"{origin}.{alias.name}" for alias in node.names)]
+        else:
+            continue
+        for candidate in candidates:
+            if candidate.split(".")[0] in _HOUSE and _is_module(candidate):
+                yield candidate
+
+
+def _is_module(name: str) -> bool:
+    try:
+        spec = find_spec(name)
+    except ModuleNotFoundError:
+        return False
+    return spec is not None and spec.origin is not None
+
+
+def _without_docstrings(tree: ast.Module) -> ast.Module:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            first = node.body[0] if node.body else None
+            if (
+                isinstance(first, ast.Expr)
+                and isinstance(first.value, ast.Constant)
+                and isinstance(first.value.value, str)
+            ):
+                node.body[0] = ast.Pass()
+    return tree

@@ -1,0 +1,169 @@
+"""What dimensions, coordinates and attributes are called (CF-1.13, ACDD-1.3), and a check of them.
+
+Dimensions, in this order where they occur:
+
+    fields        time, lat, lon | cell
+    normals       channel, season, grid, degree
+    whitened      time, channel, coefficient
+    ensemble      realization, time, lat, lon | cell
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+GRIDS = (("lat", "lon"), ("cell",))
+CONVENTIONS = "CF-1.13 ACDD-1.3"
+
+COORDINATES: dict[str, dict[str, str]] = {
+    "realization": {"standard_name": "realization", "long_name": "realization", "units": "1"},
+    "time": {"standard_name": "time", "long_name": "time", "axis": "T"},
+    "lat": {
+        "standard_name": "latitude",
+        "long_name": "latitude",
+        "units": "degrees_north",
+        "axis": "Y",
+    },
+    "lon": {
+        "standard_name": "longitude",
+        "long_name": "longitude",
+        "units": "degrees_east",
+        "axis": "X",
+    },
+}
+
+_LEADING = {
+    "fields": ("time",),
+    "whitened": ("time", "channel", "coefficient"),
+    "ensemble": ("realization", "time"),
+    "verification": ("realization", "time"),
+}
+
+
+class LabelError(ValueError):
+    """A dataset is not labelled as its kind must be."""
+
+    exit_code = 10
+
+
+def label(dataset: xr.Dataset) -> xr.Dataset:
+    """The dataset with the CF attributes of the coordinates it has; other attributes are kept."""
+    coordinates = {}
+    for name, attrs in COORDINATES.items():
+        if name in dataset.coords:
+            coordinates[name] = dataset[name].assign_attrs(attrs)
+    return dataset.assign_coords(coordinates)
+
+
+def label_ensemble(
+    dataset: xr.Dataset,
+    source: xr.Dataset,
+    *,
+    realizations: Any,
+    attrs: Mapping[str, Any] | None = None,
+) -> xr.Dataset:
+    """Label generated fields as the fields that they were learned from.
+
+    Variables take units, standard_name, long_name and cell_methods from `source`; `realization`
+    becomes an integer coordinate and the first dimension; times get bounds if the source has them.
+
+    Args:
+        dataset: Dims (realization, time, grid) in any order; the same variable names as `source`.
+        source: Fields as `artifacts.open_published` gives them.
+        realizations: The number of each realization.
+        attrs: Root attributes beside `ensemble_attrs`.
+    """
+    numbers = np.asarray(realizations, dtype=np.int32)
+    grid = next(dims for dims in GRIDS if set(dims) <= set(dataset.dims))
+    labelled = dataset.assign_coords(realization=("realization", numbers))
+    bounds = time_bounds(source, labelled["time"])
+    if bounds is not None:
+        labelled = labelled.assign_coords(time_bnds=bounds)
+    labelled = label(labelled.transpose("realization", "time", *grid, ...))
+    for name in labelled.data_vars:
+        labelled[name].attrs = dict(source[name].attrs)
+    if bounds is not None:
+        labelled["time"].attrs["bounds"] = "time_bnds"
+    labelled.attrs = {**ensemble_attrs(labelled, source.attrs), **dict(attrs or {})}
+    return labelled
+
+
+def ensemble_attrs(dataset: xr.Dataset, source_attrs: Mapping[str, Any]) -> dict[str, Any]:
+    """Root attributes of an ensemble that follow from its coordinates and its source (ACDD-1.3)."""
+    names = ", ".join(str(v.attrs.get("long_name", k)) for k, v in dataset.data_vars.items())
+    learned_from = source_attrs.get("title", source_attrs.get("source", "an untitled data set"))
+    time, lat, lon = dataset["time"].values, dataset["lat"].values, dataset["lon"].values
+    return {
+        "Conventions": CONVENTIONS,
+        "title": f"Generated ensemble of {dataset.sizes['realization']} realizations",
+        "summary": f"Draws from a score-based model of global fields: {names}. "
+        f"Learned from: {learned_from}.",
+        "keywords": ", ".join(
+            sorted({str(v.attrs.get("standard_name", k)) for k, v in dataset.data_vars.items()})
+        ),
+        "source": f"spherescore, learned from: {learned_from}",
+        "license": str(source_attrs.get("license", "as the source's")),
+        "time_coverage_start": _iso(time.min()),
+        "time_coverage_end": _iso(time.max()),
+        "geospatial_lat_min": float(lat.min()),
+        "geospatial_lat_max": float(lat.max()),
+        "geospatial_lon_min": float(lon.min()),
+        "geospatial_lon_max": float(lon.max()),
+    }
+
+
+def time_bounds(source: xr.Dataset, time: xr.DataArray) -> xr.DataArray | None:
+    """Bounds for `time`, placed as the source's are; None if those are absent or vary."""
+    name = source["time"].attrs.get("bounds", source["time"].encoding.get("bounds", ""))
+    if name not in source.variables:
+        return None
+    reach = source[name].values - source["time"].values[:, None]
+    if not (reach == reach[0]).all():
+        return None
+    return xr.DataArray(time.values[:, None] + reach[0], dims=("time", "bnds"))
+
+
+def validate(dataset: xr.Dataset, kind: str) -> xr.Dataset:
+    """The dataset itself, if it is labelled as its kind must be.
+
+    Raises:
+        LabelError: If dimensions are missing or out of order, coordinates are missing, repeated
+            or out of order, or variables lack units.
+    """
+    leading = _LEADING.get(kind, ())
+    for name, variable in dataset.data_vars.items():
+        if leading and leading[0] in variable.dims:
+            grids = GRIDS if kind != "whitened" else ((),)
+            allowed = [(*leading, *grid) for grid in grids]
+            if variable.dims not in allowed:
+                raise LabelError(
+                    f"{kind}: {name} has dims {variable.dims}; expected "
+                    + " or ".join(str(dims) for dims in allowed)
+                )
+            if kind != "whitened" and "units" not in variable.attrs:
+                raise LabelError(f"{kind}: {name} has no units; declare them in source.units")
+    for name in {*leading, *(d for d in ("lat", "lon") if d in dataset.dims)} - {"coefficient"}:
+        _require_coordinate(dataset, kind, name)
+    return dataset
+
+
+def _require_coordinate(dataset: xr.Dataset, kind: str, name: str) -> None:
+    if name not in dataset.coords:
+        raise LabelError(f"{kind}: no coordinate {name}")
+    index = dataset.indexes[name]
+    if not index.is_unique:
+        raise LabelError(f"{kind}: {name} repeats {index[index.duplicated()][0]}")
+    if name in ("time", "realization") and not index.is_monotonic_increasing:
+        raise LabelError(f"{kind}: {name} is not in order")
+
+
+def _iso(time: Any) -> str:
+    return (
+        str(np.datetime_as_string(time, unit="s"))
+        if isinstance(time, np.datetime64)
+        else (str(time.isoformat()))
+    )

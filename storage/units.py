@@ -1,0 +1,281 @@
+"""Units of work: the part of an artifact that one task writes, and can write again.
+
+A unit is a region that covers whole shards of every array it writes, so no two units share a file.
+Its files are made beside the store and moved into it one by one; then its record (files, sizes,
+sha256) is written. A unit counts as done only if its record and its files agree.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numcodecs.blosc  # type: ignore[import-untyped]
+import numpy as np
+import xarray as xr
+import zarr
+
+from storage.files import (
+    beside_of,
+    inventory,
+    make_durable,
+    move_into_place,
+    read_json,
+    sha256_of,
+    write_json,
+)
+from storage.layout import records_of
+
+# With threads, Blosc stores blocks in the order in which they were ready: not the same bytes twice.
+numcodecs.blosc.use_threads = False
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A region of an artifact, by dimension; dimensions not named are covered whole."""
+
+    index: int
+    region: Mapping[str, slice]
+
+    @property
+    def name(self) -> str:
+        """The same for the same region, whatever the plan: `realization-0-1.time-0-24`."""
+        return ".".join(f"{dim}-{part.start}-{part.stop}" for dim, part in self.region.items())
+
+
+@dataclass(frozen=True)
+class WaitingArray:
+    """An array that units fill: its dimensions, shape and shard shape."""
+
+    dims: tuple[str, ...]
+    shape: tuple[int, ...]
+    shards: tuple[int, ...]
+
+    def selection(self, region: Mapping[str, slice]) -> tuple[slice, ...]:
+        """The region as one slice per axis.
+
+        Raises:
+            ValueError: If it names a dimension that the array lacks, or cuts a shard.
+        """
+        strangers = set(region) - set(self.dims)
+        if strangers:
+            raise ValueError(f"the array has dims {self.dims}, the unit names {sorted(strangers)}")
+        parts = [region.get(d, slice(0, n)) for d, n in zip(self.dims, self.shape, strict=True)]
+        for dim, part, size, shard in zip(self.dims, parts, self.shape, self.shards, strict=True):
+            whole = part.start % shard == 0 and (part.stop % shard == 0 or part.stop == size)
+            if not (whole and 0 <= part.start < part.stop <= size):
+                raise ValueError(
+                    f"a unit covers whole shards: {dim} has size {size} in shards of {shard}, "
+                    f"the unit takes [{part.start}, {part.stop}); plan units with plan_units"
+                )
+        return tuple(parts)
+
+    def chunk_keys(self, region: Mapping[str, slice]) -> Iterator[str]:
+        """The files of the region, below the array's directory."""
+        ranges = (
+            range(part.start // shard, math.ceil(part.stop / shard))
+            for part, shard in zip(self.selection(region), self.shards, strict=True)
+        )
+        return ("/".join(map(str, ("c", *index))) for index in itertools.product(*ranges))
+
+
+def plan_units(sizes: Mapping[str, int], shards: Mapping[str, int]) -> list[Unit]:
+    """All units of an artifact: one per shard of the named dimensions, the first one slowest."""
+    steps = [
+        [slice(start, min(start + shard, sizes[dim])) for start in range(0, sizes[dim], shard)]
+        for dim, shard in shards.items()
+    ]
+    regions = (dict(zip(shards, parts, strict=True)) for parts in itertools.product(*steps))
+    return [Unit(index, region) for index, region in enumerate(regions) if shards]
+
+
+def write_unit(
+    path: Path, unit: Unit, dataset: xr.Dataset, *, extra: Mapping[str, Any] | None = None
+) -> Record:
+    """Write one unit durably, then its record; repeating it with the same data changes no byte.
+
+    Args:
+        path: An artifact made by `artifacts.create`.
+        unit: The region, covering whole shards.
+        dataset: Every waiting variable, of the region's sizes; coordinates are not looked at.
+        extra: Facts to keep in the record, e.g. the digest of the checkpoint that was used.
+    Returns:
+        The record: `region`, `files` (path, size, sha256), `extra`.
+    Raises:
+        ValueError: If variables, sizes or types differ from the template, or it cuts shards.
+    """
+    arrays = waiting_arrays(path)
+    if set(dataset.data_vars) != set(arrays):
+        raise ValueError(
+            f"unit {unit.name} of {path.name} has variables {sorted(map(str, dataset.data_vars))}, "
+            f"the template waits for {sorted(arrays)}"
+        )
+    staging = beside_of(records_of(path) / unit.name)
+    staging.mkdir(parents=True)
+    try:
+        for name, array in arrays.items():
+            _write_array(path / name, staging / name, array, unit, dataset[name])
+        files = list(inventory(staging, (staging / file for file in _files(arrays, unit))))
+        for file in files:
+            move_into_place(staging / file["path"], path / file["path"])
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return _write_record(path, unit, files, extra or {})
+
+
+def missing_units(path: Path, units: Sequence[Unit]) -> list[Unit]:
+    """The units without a valid record: these are to be written (again), and only these.
+
+    A record is valid if it parses, lists the unit's files, and each has its size and sha256.
+    """
+    arrays = waiting_arrays(path)
+    return [unit for unit in units if _valid_record(path, arrays, unit) is None]
+
+
+def adopt_units(path: Path, units: Sequence[Unit], donors: Iterable[Path]) -> list[Unit]:
+    """Take missing units from older artifacts of the same family, by hard link where possible.
+
+    A donor must agree in all metadata but shape, and in all coordinate values as far as both go;
+    that its data are those the unit would get is the promise of the caller's family.
+
+    Returns:
+        The units adopted.
+    """
+    arrays = waiting_arrays(path)
+    adopted: list[Unit] = []
+    wanted = missing_units(path, units)
+    for donor in donors:
+        if not wanted:
+            break
+        if donor == path or not _agree(path, donor, arrays):
+            continue
+        theirs = waiting_arrays(donor)
+        for unit in list(wanted):
+            record = _valid_record(donor, theirs, unit)
+            if record is None:
+                continue
+            for file in record["files"]:
+                _link(donor / file["path"], path / file["path"])
+            _write_record(path, unit, record["files"], record["extra"])
+            wanted.remove(unit)
+            adopted.append(unit)
+    return adopted
+
+
+def describe_waiting(store: Path, names: Iterable[str]) -> dict[str, Record]:
+    """What `waiting_arrays` will read from the template's record, from the arrays' metadata."""
+    metadata = {name: read_json(store / name / "zarr.json") for name in names}
+    return {
+        name: {
+            "dims": array["dimension_names"],
+            "shape": array["shape"],
+            "shards": array["chunk_grid"]["configuration"]["chunk_shape"],
+        }
+        for name, array in metadata.items()
+    }
+
+
+def waiting_arrays(path: Path) -> dict[str, WaitingArray]:
+    """The arrays that units fill, in the template's order."""
+    waiting = read_json(records_of(path) / "template.json")["waiting"]
+    return {
+        name: WaitingArray(tuple(a["dims"]), tuple(a["shape"]), tuple(a["shards"]))
+        for name, a in waiting.items()
+    }
+
+
+def unit_files(path: Path, units: Iterable[Unit]) -> list[Record]:
+    """The files of units as their records list them."""
+    records = (read_json(_record_path(path, unit)) for unit in units)
+    return [file for record in records for file in record["files"]]
+
+
+def _write_array(
+    source: Path, staging: Path, array: WaitingArray, unit: Unit, values: xr.DataArray
+) -> None:
+    staging.mkdir()
+    shutil.copyfile(source / "zarr.json", staging / "zarr.json")
+    target = zarr.open_array(staging, mode="r+").with_config({"write_empty_chunks": True})
+    selection = array.selection(unit.region)
+    block = values.transpose(*array.dims).values
+    shape = tuple(part.stop - part.start for part in selection)
+    if block.shape != shape or not np.can_cast(block.dtype, target.dtype, "same_kind"):
+        raise ValueError(
+            f"unit {unit.name} gives {source.name} as {block.dtype}{list(block.shape)}, "
+            f"the template has {target.dtype}{list(shape)} there"
+        )
+    target[selection] = block.astype(target.dtype)
+
+
+def _files(arrays: Mapping[str, WaitingArray], unit: Unit) -> list[str]:
+    region = unit.region
+    return [f"{name}/{key}" for name, array in arrays.items() for key in array.chunk_keys(region)]
+
+
+def _record_path(path: Path, unit: Unit) -> Path:
+    return records_of(path) / f"{unit.name}.json"
+
+
+def _write_record(path: Path, unit: Unit, files: list[Record], extra: Mapping[str, Any]) -> Record:
+    region = {dim: [part.start, part.stop] for dim, part in unit.region.items()}
+    record = {"region": region, "files": files, "extra": dict(extra)}
+    write_json(_record_path(path, unit), record)
+    return record
+
+
+def _valid_record(path: Path, arrays: Mapping[str, WaitingArray], unit: Unit) -> Record | None:
+    try:
+        record = read_json(_record_path(path, unit))
+        files = {file["path"]: file for file in record["files"]}
+        if sorted(files) != sorted(_files(arrays, unit)):
+            return None
+        for name, file in files.items():
+            if (path / name).stat().st_size != file["size"]:
+                return None
+            if sha256_of(path / name) != file["sha256"]:
+                return None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return record
+
+
+def _agree(path: Path, donor: Path, arrays: Mapping[str, WaitingArray]) -> bool:
+    try:
+        for metadata in path.glob("*/zarr.json"):
+            name = metadata.parent.name
+            ours, theirs = read_json(metadata), read_json(donor / name / "zarr.json")
+            apart = {"shape"} if name in arrays else {"shape", "chunk_grid"}
+            if any(ours[k] != theirs.get(k) for k in ours.keys() - apart):
+                return False
+            if name not in arrays and not _same_values(path / name, donor / name):
+                return False
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def _same_values(ours: Path, theirs: Path) -> bool:
+    a, b = (np.asarray(zarr.open_array(array, mode="r")[...]) for array in (ours, theirs))
+    if a.ndim != b.ndim:
+        return False
+    common = tuple(slice(min(n, m)) for n, m in zip(a.shape, b.shape, strict=True))
+    return bool(np.array_equal(a[common], b[common], equal_nan=a.dtype.kind == "f"))
+
+
+def _link(source: Path, target: Path) -> None:
+    beside = beside_of(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, beside)
+    except OSError:
+        shutil.copyfile(source, beside)
+        make_durable(beside)
+    move_into_place(beside, target)

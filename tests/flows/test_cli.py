@@ -1,0 +1,94 @@
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows.cli import STAGE_COMMANDS, main
+from flows.stage import STAGES
+
+Write = Callable[[dict[str, Any]], str]
+
+
+def test_help_is_there_at_once() -> None:
+    times = []
+    for _ in range(3):
+        began = time.perf_counter()
+        done = subprocess.run(
+            [sys.executable, "-m", "flows.cli", "--help"], capture_output=True, text=True
+        )
+        times.append(time.perf_counter() - began)
+    assert done.returncode == 0
+    for command in ("run", "plan", *STAGE_COMMANDS, "status", "check"):
+        assert command in done.stdout
+    assert min(times) < 0.5
+
+
+def test_every_stage_is_a_command() -> None:
+    assert list(STAGE_COMMANDS) == [stage.name for stage in STAGES]
+
+
+def test_an_error_is_one_line_with_its_exit_code(
+    table: dict[str, Any], write_config: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table["train"]["lerning_rate"] = 0.1
+    assert main(["run", write_config(table)]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert "train.lerning_rate" in err and "'learning_rate'" in err
+
+
+def test_an_error_is_an_object_too_if_asked_for(
+    table: dict[str, Any], write_config: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table["source"]["paths"] = ["absent.nc"]
+    assert main(["ingest", write_config(table), "--json"]) == 10
+    last = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert last["exit_code"] == 10
+    assert "absent.nc" in last["error"]
+
+
+def test_debug_shows_the_traceback(
+    table: dict[str, Any], write_config: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table["source"]["paths"] = ["absent.nc"]
+    assert main(["plan", write_config(table), "--debug"]) == 10
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_plan_writes_nothing(
+    table: dict[str, Any], write_config: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["plan", write_config(table), "--json"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert set(json.loads(lines[-1])["stages"]) == set(STAGE_COMMANDS)
+    assert not Path(table["run"]["root"]).exists()
+
+
+def test_ingest_then_status_then_check_then_a_flipped_bit(
+    table: dict[str, Any], write_config: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, root = write_config(table), Path(table["run"]["root"])
+    assert main(["ingest", path, "--json"]) == 0
+    made = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert made["artifacts"]["fields"]["path"] == str(root / "fields.zarr")
+    assert made["stages"]["ingest"]["digest"] == made["artifacts"]["fields"]["digest"]
+    assert not made["nothing_to_do"]
+
+    assert main(["status", path, "--json"]) == 0
+    states = json.loads(capsys.readouterr().out.splitlines()[-1])["stages"]
+    assert states["ingest"]["state"] == "up to date"
+    assert states["generate"]["state"] == "not published"
+
+    assert main(["check", path]) == 0
+    shard = next(file for file in (root / "fields.zarr/z/c").resolve().rglob("*") if file.is_file())
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 1
+    shard.write_bytes(content)
+    assert main(["check", path]) == 20
+    assert "fields" in capsys.readouterr().out

@@ -1,0 +1,107 @@
+import os
+import signal
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from flows.cluster import UnitFailed, WorkersLost, local_client, map_units
+from flows.config import Cluster
+from flows.stage import Progress
+
+# Workers import functions by name, and this file is no module to them: Dask sends them by value.
+
+
+def square(unit: int) -> int:
+    return unit * unit
+
+
+def fail_at_five(unit: int) -> int:
+    if unit == 5:
+        raise OSError("no such thing")
+    return unit
+
+
+def die(marker: Path, once: bool, unit: int) -> int:
+    if unit == 3 and not (once and marker.exists()):
+        marker.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return unit
+
+
+def environment(name: str) -> str | None:
+    return os.environ.get(name)
+
+
+def listeners() -> set[str]:
+    me = psutil.Process()
+    return {
+        connection.laddr.ip
+        for process in (me, *me.children(recursive=True))
+        for connection in process.net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN
+    }
+
+
+def test_results_come_in_the_order_of_units(client: Any, quiet: Progress) -> None:
+    assert map_units(client, square, range(30), quiet) == [n * n for n in range(30)]
+
+
+def test_no_units_are_no_work(client: Any, quiet: Progress) -> None:
+    assert map_units(client, square, [], quiet) == []
+
+
+def test_progress_counts_what_an_earlier_run_did(client: Any) -> None:
+    told: list[tuple[int, int]] = []
+
+    def progress(done: int, total: int, text: str) -> None:
+        told.append((done, total))
+
+    map_units(client, square, range(3), progress, done=4)
+    assert told[0] == (4, 7) and told[-1] == (7, 7)
+    assert told == sorted(told)
+
+
+def test_an_error_names_its_unit_and_is_not_retried(client: Any, quiet: Progress) -> None:
+    with pytest.raises(UnitFailed, match="draw 5: no such thing"):
+        map_units(client, fail_at_five, range(8), quiet, label="draw")
+    assert map_units(client, square, range(3), quiet) == [0, 1, 4]
+
+
+def test_a_worker_that_dies_once_costs_only_time(
+    client: Any, quiet: Progress, tmp_path: Path
+) -> None:
+    began = time.monotonic()
+    mapped = map_units(client, partial(die, tmp_path / "died", True), range(8), quiet)
+    assert mapped == list(range(8))
+    assert (tmp_path / "died").exists()
+    assert time.monotonic() - began < 30
+
+
+def test_a_unit_that_kills_every_worker_is_named(
+    client: Any, quiet: Progress, tmp_path: Path
+) -> None:
+    with pytest.raises(WorkersLost, match=r"unit 3: its workers died 4 times") as lost:
+        map_units(client, partial(die, tmp_path / "died", False), range(4), quiet)
+    assert lost.value.exit_code == 40
+
+
+def test_workers_have_one_thread_and_keep_their_heap(client: Any, quiet: Progress) -> None:
+    names = ["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MALLOC_TRIM_THRESHOLD_"]
+    assert map_units(client, environment, names, quiet) == ["1", "1", str(1 << 30)]
+
+
+def test_everything_listens_on_loopback_only(client: Any) -> None:
+    assert listeners() == {"127.0.0.1"}
+
+
+def test_nothing_is_left_of_a_cluster(tmp_path: Path) -> None:
+    before = set(psutil.Process().children(recursive=True))
+    with pytest.raises(KeyboardInterrupt), local_client(Cluster(workers=1), tmp_path):
+        raise KeyboardInterrupt
+    started = set(psutil.Process().children(recursive=True)) - before
+    assert not [process for process in started if "spawn_main" in " ".join(process.cmdline())]
+    assert list(tmp_path.iterdir()) == []

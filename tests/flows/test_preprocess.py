@@ -1,0 +1,273 @@
+"""Fields to normals and whitened: what is learned, from which times, and how a run resumes."""
+
+import json
+
+import numpy as np
+import pytest
+import xarray as xr
+from distributed import Client
+
+from flows import preprocess
+from flows.config import ConfigError, RunConfig
+from pipeline.climatology import UnusableData
+from pipeline.gaussian import Moments, baseline_from_arrays
+from pipeline.sphere import RingGrid
+from pipeline.transform import to_fields, to_whitened
+from storage import artifacts
+from storage.layout import StoreLayout
+
+LMAX, SHARD = 7, 32
+GRID = RingGrid.gaussian(12)
+TIMES = xr.date_range("2000-01-01", "2002-12-31", freq="4D")
+TRAIN, VALIDATION, TEST = (
+    ("2000-01-01", "2001-12-31"),
+    ("2002-01-01", "2002-06-30"),
+    ("2002-07-01", "2002-12-31"),
+)
+
+
+def quiet(done, total, text):
+    pass
+
+
+@pytest.fixture(scope="module")
+def client():
+    with Client(
+        processes=False, n_workers=1, threads_per_worker=1, dashboard_address=None
+    ) as client:
+        yield client
+
+
+@pytest.fixture(autouse=True)
+def several_blocks(monkeypatch):
+    monkeypatch.setattr(preprocess, "LARGEST_BLOCK", SHARD)
+
+
+def make_fields():
+    """A temperature with a seasonal cycle, a rain that is never negative, and a map of land."""
+    generator = np.random.default_rng(0)
+    latitude = np.deg2rad(np.asarray(GRID.latitudes))[:, None]
+    season = 2.0 * np.pi * np.arange(len(TIMES))[:, None, None] / 91.3
+    noise = generator.standard_normal((2, len(TIMES), *GRID.shape))
+    smooth = noise + np.roll(noise, 1, axis=3) + np.roll(noise, 1, axis=2)
+    temperature = 280.0 - 30.0 * np.sin(latitude) ** 2 - 10.0 * np.sin(latitude) * np.cos(season)
+    dims = ("time", "lat", "lon")
+    return xr.Dataset(
+        {
+            "ta": (
+                dims,
+                (temperature + smooth[0]).astype("f4"),
+                {"units": "K", "long_name": "air"},
+            ),
+            "pr": (dims, (np.abs(smooth[1]) ** 3).astype("f4"), {"units": "kg m-2 s-1"}),
+            "land": (("lat", "lon"), (generator.random(GRID.shape) < 0.3).astype("f4")),
+        },
+        coords={
+            "time": TIMES,
+            "lat": np.asarray(GRID.latitudes),
+            "lon": np.arange(24) * 15.0,
+        },
+    )
+
+
+def publish_fields(root, fields):
+    layout, key = StoreLayout(str(root)), "f" * 64
+    path, shards = layout.artifact("fields", key), {"time": SHARD}
+    artifacts.create(path, fields, chunks=shards, shards=shards)
+    units = artifacts.plan_units({"time": fields.sizes["time"]}, shards)
+    for unit in units:
+        artifacts.write_unit(path, unit, fields[["ta", "pr"]].isel(time=unit.region["time"]))
+    artifacts.publish(layout, "fields", key, units, {})
+    return layout
+
+
+def configure(root, **changes):
+    return RunConfig.from_dict(
+        {
+            "run": {"root": str(root)},
+            "source": {
+                "paths": ["fields.nc"],
+                "variables": ["ta", "pr"],
+                "transform": {"pr": "cbrt"},
+                "static": ["land"],
+                **changes.get("source", {}),
+            },
+            "split": {
+                "train": TRAIN,
+                "validation": VALIDATION,
+                "test": TEST,
+                **changes.get("split", {}),
+            },
+            "spectral": {"lmax": LMAX, **changes.get("spectral", {})},
+            "train": {"steps": 1},
+            "generate": {"realizations": 1, "times": ["2002-01-15"]},
+        }
+    )
+
+
+def run(root, fields, client, **changes):
+    layout = publish_fields(root, fields)
+    receipt = preprocess.run(configure(root, **changes), layout, client, quiet)
+    normals = artifacts.open_published(layout, "normals").load()
+    return receipt, normals, artifacts.open_published(layout, "whitened").load()
+
+
+@pytest.fixture(scope="module")
+def made(client, tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(preprocess, "LARGEST_BLOCK", SHARD)
+        return run(tmp_path_factory.mktemp("run"), make_fields(), client)
+
+
+def test_whitened_holds_the_transform_of_every_time(made):
+    _, normals, whitened = made
+    assert whitened.x.dims == ("time", "channel", "coefficient")
+    assert whitened.sizes == {"time": len(TIMES), "channel": 2, "coefficient": (LMAX + 1) ** 2}
+    assert whitened.channel.values.tolist() == ["ta", "pr"]
+    expected = to_whitened(make_fields(), normals)
+    np.testing.assert_allclose(whitened.x, expected.x, atol=1e-6)
+    np.testing.assert_allclose(whitened.phase, expected.phase)
+    assert {"degree", "order"} <= set(whitened.coords)
+
+
+def test_training_anomalies_have_mean_zero_unit_variance_and_the_stored_spectra(made):
+    _, normals, whitened = made
+    x = whitened.x.sel(time=slice(*TRAIN)).values.astype(np.float64)
+    np.testing.assert_allclose(x.mean(axis=0), 0.0, atol=0.05)
+    moments = Moments.of(x)
+    deviation = np.sqrt(normals.reference_spectrum.values)
+    spectrum = np.einsum("dij,id,jd->ijd", moments.isotropic_covariance(), deviation, deviation)
+    np.testing.assert_allclose(normals.data_spectrum, spectrum, rtol=1e-5, atol=1e-9)
+    assert normals.attrs["samples"] == len(x)
+
+
+def test_the_way_back_gives_fields_with_the_attributes_of_the_source(made):
+    _, normals, whitened = made
+    fields = to_fields(whitened.x.isel(time=slice(0, 8)), normals)
+    assert fields.ta.attrs == {"units": "K", "long_name": "air"}
+    assert float(np.abs(fields.ta - make_fields().ta[:8]).mean()) < 2.0
+    assert float(fields.pr.min()) >= 0.0
+
+
+def test_baselines_are_stored_as_laws_of_the_whitened_data(made):
+    _, normals, whitened = made
+    x = whitened.x.sel(time=slice(*TRAIN)).values.astype(np.float64)
+    for name, prefix in (("isotropic", "isotropic"), ("m-block", "mblock")):
+        arrays = {part: normals[f"{prefix}_{part}"].values for part in ("vectors", "variance")}
+        assert normals[f"{prefix}_variance"].dims == ("channel", "coefficient")
+        law = baseline_from_arrays(name, arrays)
+        np.testing.assert_allclose(
+            law.variance.sum(), np.square(x).sum(axis=(1, 2)).mean(), rtol=0.02
+        )
+
+
+def test_static_features_are_standard_maps_of_the_sphere(made):
+    _, normals, _ = made
+    assert normals.feature.values.tolist() == [
+        "ta_climatology",
+        "pr_climatology",
+        "ta_log_scale",
+        "pr_log_scale",
+        "land",
+    ]
+    np.testing.assert_allclose(normals.static[:, 0], 0.0, atol=1e-10)
+    variance = np.square(normals.static.values).sum(axis=1) / (4.0 * np.pi)
+    assert np.all((variance > 0.1) & (variance < 1.0 + 1e-9))
+
+
+def test_the_receipt_speaks_of_compatibility_and_of_what_truncation_keeps(made):
+    receipt, normals, whitened = made
+    assert receipt.kind == "whitened"
+    assert set(receipt.figures) == {"reference", "compatibility", "variance_kept"}
+    assert "nats" in receipt.figures["compatibility"]["pr"]
+    assert all(0.1 < kept < 1.0 for kept in receipt.figures["variance_kept"].values())
+    assert json.loads(normals.attrs["reference"]) == receipt.figures["reference"]
+    assert whitened.attrs["normals_digest"] == normals.attrs["artifact_digest"]
+
+
+def test_only_training_times_inform_the_normals_but_for_the_shrinkage(made, client, tmp_path):
+    _, normals, _ = made
+    fields = make_fields()
+    later = fields.time > np.datetime64("2002-01-01")
+    fields["ta"] = xr.where(later, 3.0 * fields.ta + 50.0, fields.ta, keep_attrs=True).transpose(
+        *fields.pr.dims
+    )
+    fields["pr"] = xr.where(later, 2.0 * fields.pr, fields.pr, keep_attrs=True).transpose(
+        *fields.pr.dims
+    )
+    _, altered, _ = run(tmp_path / "both", fields, client)
+    assert any(
+        not altered[name].equals(normals[name]) for name in normals if name.startswith("mblock")
+    )
+    untouched = [name for name in normals.variables if not str(name).startswith("mblock")]
+    for name in untouched:
+        xr.testing.assert_identical(altered[name].variable, normals[name].variable)
+    tested = make_fields()
+    tested["ta"] = tested.ta.where(tested.time < np.datetime64(TEST[0]), 400.0)
+    _, retested, _ = run(tmp_path / "test", tested, client)
+    xr.testing.assert_equal(retested, normals)
+
+
+def test_a_killed_run_keeps_what_it_has_and_ends_in_the_same_bytes(made, client, tmp_path):
+    receipt, normals, _ = made
+    layout, config = publish_fields(tmp_path, make_fields()), configure(tmp_path)
+
+    def die(done, total, text):
+        if text == "whitening" and done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        preprocess.run(config, layout, client, die)
+    assert artifacts.published(layout, "normals").digest == normals.attrs["artifact_digest"]
+    assert artifacts.published(layout, "whitened") is None
+    counts = []
+    resumed = preprocess.run(config, layout, client, lambda *told: counts.append(told))
+    assert {text for _, _, text in counts} == {"whitening"}
+    assert counts[0][0] >= 3
+    assert resumed.digest == receipt.digest
+    assert resumed.key == receipt.key == preprocess.key(config, layout)
+
+
+def test_masked_cells_need_a_declared_policy_and_are_then_remembered(client, tmp_path):
+    fields = make_fields()
+    fields["ta"] = fields.ta.where(fields.land == 0)
+    with pytest.raises(
+        UnusableData, match=r'ta is missing in .*source.fill = "harmonic"'
+    ) as refusal:
+        run(tmp_path / "refused", fields, client)
+    assert refusal.value.exit_code == 10
+    changes = {"source": {"fill": "harmonic"}}
+    _, normals, whitened = run(tmp_path / "filled", fields, client, **changes)
+    np.testing.assert_array_equal(normals.mask.sel(channel="ta"), fields.land)
+    assert np.isfinite(whitened.x).all()
+
+
+def test_a_given_reference_is_used_as_it_is(client, tmp_path):
+    reference = {"kappa": 3.0, "beta": 1.0, "amplitude": 100.0}
+    _, normals, _ = run(tmp_path, make_fields(), client, spectral={"reference": reference})
+    degree = np.arange(LMAX + 1)
+    expected = 100.0 * (9.0 + degree * (degree + 1.0)) ** -2.0
+    np.testing.assert_allclose(normals.reference_spectrum, np.stack([expected] * 2))
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "message"),
+    [
+        ({"spectral": {"lmax": 12}}, ConfigError, "spectral.lmax: expected 4 to 11"),
+        ({"source": {"static": ["orog"]}}, UnusableData, "no map 'orog'"),
+        (
+            {"split": {"train": ("1990-01-01", "1991-12-31")}},
+            UnusableData,
+            "split.train: .* 1990-01-01",
+        ),
+        ({"split": {"train": ("2000-01-01", "2000-02-28")}}, UnusableData, "all seasons"),
+    ],
+)
+def test_what_the_data_cannot_give_is_refused_by_its_key(changes, kind, message, client, tmp_path):
+    with pytest.raises(kind, match=message):
+        run(tmp_path, make_fields(), client, **changes)
+
+
+def test_without_fields_the_remedy_is_named(tmp_path):
+    with pytest.raises(artifacts.IncompleteArtifact, match="spherescore ingest"):
+        preprocess.key(configure(tmp_path), StoreLayout(str(tmp_path)))

@@ -1,0 +1,223 @@
+"""The page and its pictures: projection, maps, self-containedness."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+import xarray as xr
+from PIL import Image
+
+from flows import figures, report
+from flows.maps import Raster, coastlines, project, unproject
+from pipeline.verify import FLOOR
+
+OWNERS = ("model", "m-block", "isotropic", FLOOR)
+
+
+def test_the_projection_is_inverted():
+    longitude, latitude = np.meshgrid(np.linspace(-180, 180, 25), np.linspace(-89.9, 89.9, 31))
+    found = unproject(*project(longitude, latitude))
+    np.testing.assert_allclose(found[0], longitude, atol=1e-6)
+    np.testing.assert_allclose(found[1], latitude, atol=1e-6)
+
+
+def test_the_projection_keeps_areas():
+    step = 1e-3
+    for latitude in (0.0, 35.0, 80.0):
+        corner = project(np.array([10.0]), np.array([latitude]))
+        east = project(np.array([10.0 + step]), np.array([latitude]))
+        north = project(np.array([10.0]), np.array([latitude + step]))
+        u = np.array([east[0] - corner[0], east[1] - corner[1]])
+        v = np.array([north[0] - corner[0], north[1] - corner[1]])
+        area = (u[0] * v[1] - u[1] * v[0]).item()
+        expected = np.deg2rad(step) ** 2 * np.cos(np.deg2rad(latitude))
+        assert area == pytest.approx(expected, rel=1e-3)
+
+
+def test_coastlines_lie_on_the_map():
+    (right, _), (_, top) = project(np.array([180.0, 0]), np.array([0.0, 90]))
+    points = np.concatenate(coastlines())
+    assert len(points) > 3000
+    assert np.all(np.abs(points) <= [right + 1e-9, top + 1e-9])
+
+
+def gaussian_like(nlat: int = 16, nlon: int = 32, descending: bool = False) -> xr.DataArray:
+    lat = np.linspace(-84, 84, nlat)[:: -1 if descending else 1]
+    lon = np.arange(nlon) * 360 / nlon
+    values = np.sin(np.deg2rad(lat))[:, None] * np.ones(nlon) + np.cos(np.deg2rad(lon))
+    return xr.DataArray(values, dims=("lat", "lon"), coords={"lat": lat, "lon": lon})
+
+
+@pytest.mark.parametrize("descending", [False, True])
+def test_pixels_show_the_field_where_it_is(descending):
+    field = gaussian_like(64, 128, descending)
+    raster = Raster(field, width=200)
+    pixels = raster(field)
+    rows, columns = pixels.shape
+    assert np.isnan(pixels[0, 0])
+    middle = pixels[rows // 2, columns // 2]
+    assert middle == pytest.approx(1.0, abs=0.05)  # equator, Greenwich
+    assert pixels[rows // 2, 2] == pytest.approx(-1.0, abs=0.05)  # date line
+    assert np.nanmean(pixels[-5:]) > np.nanmean(pixels[:5])  # north is up
+
+
+def test_cells_without_rows_are_drawn_too():
+    field = gaussian_like()
+    flat = field.stack(cell=("lat", "lon")).reset_index("cell")
+    pixels = Raster(flat, width=100)(flat)
+    assert np.isfinite(pixels).sum() > 3000
+
+
+@pytest.mark.parametrize(
+    ("units", "standard_name", "expected"),
+    [
+        ("m s-1", "eastward_wind", (1.0, "m s⁻¹")),
+        ("kg m-2 s-1", "precipitation_flux", (86400.0, "mm day⁻¹")),
+        ("kg m-2 s-1", "water_evapotranspiration_flux", (1.0, "kg m⁻² s⁻¹")),
+        ("1", "cloud_area_fraction", (1.0, "")),
+        ("K", "air_temperature", (1.0, "K")),
+    ],
+)
+def test_units_are_written_for_people(units, standard_name, expected):
+    field = xr.DataArray(0.0, attrs={"units": units, "standard_name": standard_name})
+    assert figures.units_of(field) == expected
+
+
+def fields(dimension: str, number: int, seed: int) -> xr.DataArray:
+    noise = np.random.default_rng(seed).standard_normal((number, 16, 32))
+    coords = {"time": np.array(["2000-07-15", "2001-07-15", "2002-07-15"], "datetime64[ns]")}
+    grid = gaussian_like()
+    named = coords if dimension == "time" else {"realization": np.arange(number)}
+    return xr.DataArray(
+        grid.values + 0.1 * noise,
+        dims=(dimension, "lat", "lon"),
+        coords={**named, "lat": grid["lat"], "lon": grid["lon"]},
+        attrs={"units": "K", "standard_name": "air_temperature", "long_name": "air temperature"},
+    )
+
+
+def test_the_picture_of_the_readme_is_small(tmp_path):
+    path = tmp_path / "picture.png"
+    figures.readme_picture(fields("time", 3, 0), fields("realization", 3, 1), path)
+    assert path.stat().st_size < 400_000
+    assert Image.open(path).width > 1000
+
+
+def entry(value: float, ratio: float | None) -> dict:
+    interval = None if ratio is None else {"value": ratio, "low": 0.9 * ratio, "high": 1.1 * ratio}
+    return {"value": value, "standard_error": 0.1, "ratio": interval, "excess": None}
+
+
+@pytest.fixture
+def card() -> dict:
+    names = ("mean", "sd", "skewness", "q999", "tail", "spectrum", "crps", "spread", "ranks")
+    entries = {owner: entry(1.0, None if owner == FLOOR else 1.2) for owner in OWNERS}
+    about = {"long_name": "a <b> & c", "factor": 1.0, "display_units": "K", "derived": False}
+    curve = {"value": [1.0] * 6, "low": [0.9] * 6, "high": [1.1] * 6}
+    return {
+        "title": "Fields of <nothing>",
+        "key": "ab" * 32,
+        "made": {"realizations": 4, "times": ["2002-07-15"], "training_fields": 99},
+        "protocol": {
+            "dates": ["2002-07-01", "2002-12-31"],
+            "block": 2,
+            "block_days": 15.0,
+            "replicates": 100,
+            "realizations": dict.fromkeys(OWNERS, 4),
+            "lmax": 5,
+            "grid": "a grid",
+            "train": ["2000-01-01", "2001-12-31"],
+            "test": ["2002-07-01", "2002-12-31"],
+        },
+        "variables": {"ta": about},
+        "scores": {"ta": {name: dict(entries) for name in names}},
+        "joint": {"energy_distance": {owner: entry(0.1, None) for owner in OWNERS}},
+        "spectra": {"ta": {"degree": list(range(6)), "ratio": dict.fromkeys(OWNERS, curve)}},
+        "ranks": {"ta": dict.fromkeys(OWNERS, [0.2] * 5)},
+        "certificate": {
+            "over": {"m-block": {"nats": 222.0, "low": 210.0, "high": 230.0}},
+            "baseline": "m-block",
+            "per_degree": [1.0] * 6,
+            "per_variable": {"ta": 222.0},
+            "per_time": [1.0, 2.0, 3.0],
+            "times": [3.0, 1.0, 0.1, 0.01],
+            "fields": 184,
+            "block": 15,
+        },
+        "memorisation": {"levels": [0.0, 0.5], "generated": [1.0, 1.1], "held_out": [1.0, 1.2]},
+        "provenance": {
+            "digests": {"fields": "1" * 64},
+            "seconds": {"fields": None},
+            "software": {"torch": "2"},
+            "config": {"run": {"root": "<root>"}},
+            "source": "somewhere",
+        },
+    }
+
+
+class Balance(HTMLParser):
+    """Tags that were opened and not closed, and what the page would load."""
+
+    VOID = ("meta", "img", "br")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.loads: list[str] = []
+
+    def handle_starttag(self, tag, attrs):
+        if tag not in self.VOID:
+            self.open.append(tag)
+        self.loads += [value for name, value in attrs if name in ("src", "href") and value]
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def pictures(card: dict) -> dict[str, str]:
+    titles = {"ta": "air temperature"}
+    return {
+        "spectra": figures.svg(figures.spectrum_ratios(card["spectra"], titles), "spectra"),
+        "ranks": figures.svg(figures.rank_histograms(card["ranks"], titles), "ranks"),
+        "certificate": figures.svg(figures.certificate_curves(card["certificate"]), "certificate"),
+        "fields/ta": figures.image(
+            figures.side_by_side(
+                fields("time", 3, 0), fields("realization", 3, 1), Raster(gaussian_like())
+            ),
+            "fields",
+        ),
+    }
+
+
+def test_the_page_is_well_formed_and_loads_nothing_from_elsewhere(card):
+    page = report.render(card, pictures(card))
+    balance = Balance()
+    balance.feed(page)
+    assert balance.open == []
+    assert all(link.startswith(("#", "data:")) for link in balance.loads)
+    assert not re.search(r"url\(\s*['\"]?http|<script|@import", page)
+
+
+def test_the_page_shows_the_numbers_and_escapes_names(card):
+    page = report.render(card, {})
+    assert "+222 nats" in page
+    assert "1.20" in page
+    assert "a &lt;b&gt; &amp; c" in page and "<b> & c" not in page
+    assert "&lt;root&gt;" in page
+
+
+def test_without_a_noise_floor_the_page_says_so(card):
+    del card["protocol"]["realizations"][FLOOR]
+    for scores in (*card["scores"].values(), card["joint"]):
+        for entries in scores.values():
+            entries.pop(FLOOR)
+            for each in entries.values():
+                each["ratio"] = None
+    assert "no noise floor" in report.render(card, {})
+
+
+def test_equal_figures_give_equal_text(card):
+    assert pictures(card) == pictures(card)

@@ -1,0 +1,153 @@
+"""One real flow run of Prefect, with its embedded server, around the first stage."""
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows import run as runs
+from flows.config import RunConfig
+from flows.plan import NotEnoughMemory, NotEnoughSpace, estimate, preflight, spoken
+from flows.progress import at_intervals
+from flows.stage import STAGES, Receipt
+from storage.artifacts import IncompleteArtifact
+from storage.layout import StoreLayout
+
+
+@pytest.fixture(scope="session")
+def prefect_harness(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Prefect's state in a directory of this test session, its embedded server started once."""
+    layout = StoreLayout(str(tmp_path_factory.mktemp("prefect")))
+    os.environ.pop("PREFECT_HOME", None)
+    runs.set_prefect_environment(layout)
+    yield layout.prefect
+
+
+def test_a_run_is_a_flow_of_stages_that_is_not_repeated(
+    config: RunConfig, prefect_harness: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (receipt,) = runs.run(config, until="ingest")
+    assert not receipt.skipped
+    assert StoreLayout(config.run.root).name("fields").exists()
+    database = sqlite3.connect(prefect_harness / "prefect.db")
+    assert database.execute("select name, state_name from task_run").fetchall() == [
+        ("ingest", "Completed")
+    ]
+    assert database.execute("select distinct key from artifact where type = 'markdown'").fetchall()
+
+    monkeypatch.setattr(runs, "set_prefect_environment", None)  # would fail if it were called
+    began = time.monotonic()
+    (again,) = runs.run(config, until="ingest")
+    assert again.skipped
+    assert (again.digest, again.figures) == (receipt.digest, receipt.figures)
+    assert time.monotonic() - began < 5
+
+
+def test_settings_of_the_user_stand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFECT_HOME", "mine")
+    monkeypatch.delenv("DO_NOT_TRACK", raising=False)
+    for name in runs.PREFECT_ENVIRONMENT:
+        monkeypatch.setenv(name, os.environ.get(name, "theirs"))
+    runs.set_prefect_environment(StoreLayout(str(tmp_path)))
+    assert os.environ["PREFECT_HOME"] == "mine"
+    assert not (tmp_path / "prefect").exists()
+
+
+def test_a_stage_alone_wants_those_before_it(config: RunConfig) -> None:
+    with pytest.raises(IncompleteArtifact, match=r"preprocess needs ingest.*spherescore ingest"):
+        runs.run_alone(config, "preprocess")
+
+
+def test_a_name_that_points_elsewhere_gets_back_to_the_configuration(
+    table: dict[str, Any],
+) -> None:
+    layout = StoreLayout(table["run"]["root"])
+    first = runs.run_alone(RunConfig.from_dict(table), "ingest")
+    table["source"]["units"] = {"z": "km"}
+    other = runs.run_alone(RunConfig.from_dict(table), "ingest")
+    assert layout.name("fields").resolve() == Path(other.path).resolve() != Path(first.path)
+    table["source"]["units"] = {}
+    again = runs.run_alone(RunConfig.from_dict(table), "ingest")
+    assert again.skipped
+    assert layout.name("fields").resolve() == Path(first.path).resolve()
+
+
+def test_a_receipt_is_plain_json() -> None:
+    receipt = Receipt(
+        stage="train",
+        kind="checkpoints",
+        path="p",
+        key="k",
+        digest="d",
+        seconds=1.5,
+        figures={"J_G": 3.0},
+    )
+    assert Receipt(**json.loads(json.dumps(receipt.to_dict()))) == receipt
+
+
+def test_a_run_that_cannot_end_well_is_not_started(
+    config: RunConfig, table: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout, names = StoreLayout(config.run.root), [stage.name for stage in STAGES]
+    assert [one.stage for one in estimate(config)] == names
+    preflight(config, layout, names)
+    table["cluster"]["memory"] = "1MiB"
+    with pytest.raises(NotEnoughMemory, match=r"they have 1\.0 MiB.*Nothing was started"):
+        preflight(RunConfig.from_dict(table), layout, names)
+    monkeypatch.setattr("flows.plan.free_space", lambda path: 1000)
+    with pytest.raises(NotEnoughSpace, match="has 1000 B free"):
+        preflight(config, layout, names)
+
+
+def test_the_plan_bounds_what_ingest_writes(config: RunConfig) -> None:
+    receipt = runs.run_alone(config, "ingest")
+    written = [
+        file.stat().st_size for file in Path(receipt.path).rglob("z/c/**/*") if file.is_file()
+    ]
+    planned = estimate(config)[0]
+    assert sum(written) <= planned.bytes
+    assert len(written) == planned.units
+
+
+@pytest.mark.parametrize(
+    ("size", "words"), [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (5 * 2**50, "5120.0 TiB")]
+)
+def test_sizes_are_spoken_in_the_largest_fitting_unit(size: int, words: str) -> None:
+    assert spoken(size) == words
+
+
+def test_the_first_and_the_last_report_are_never_dropped() -> None:
+    told: list[int] = []
+    report = at_intervals(1000.0, lambda done, total, text: told.append(done))
+    for done in range(5):
+        report(done, 4, "")
+    assert told == [0, 4]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_run_with_all_its_processes(
+    number: int, table: dict[str, Any], write_config: Callable[[dict[str, Any]], str]
+) -> None:
+    import psutil
+
+    command = [sys.executable, "-m", "flows.cli", "ingest", write_config(table)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert "ingest: starts" in process.stderr.readline()
+        time.sleep(1.0)
+        started = psutil.Process(process.pid).children(recursive=True)
+        process.send_signal(number)
+        _, message = process.communicate(timeout=30)
+    assert process.returncode == 128 + number
+    assert "interrupted; finished units are safe" in message
+    assert "Traceback" not in message
+    _, alive = psutil.wait_procs(started, timeout=10)
+    assert alive == []

@@ -1,0 +1,148 @@
+"""The last stage on a small world of its own: what it publishes, and for which dates."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import xarray as xr
+from distributed import Client
+
+from flows import generate, pages, preprocess, train, verify
+from flows.config import RunConfig
+from flows.lineup import block_of, held_out_times, spacing
+from pipeline.sphere import RingGrid
+from pipeline.verify import FLOOR
+from storage import artifacts
+from storage.layout import StoreLayout
+
+GRID = RingGrid.gaussian(12)
+TIMES = xr.date_range("2000-01-01", "2002-12-31", freq="4D")
+NAMES = {"ua850": "eastward_wind", "va850": "northward_wind", "pr": "precipitation_flux"}
+
+
+def make_fields(times=TIMES) -> xr.Dataset:
+    """Smooth noise with a season; rain with dry days."""
+    generator = np.random.default_rng(0)
+    noise = generator.standard_normal((len(NAMES), len(times), *GRID.shape))
+    smooth = noise + np.roll(noise, 1, axis=3) + np.roll(noise, 1, axis=2)
+    season = 5 * np.cos(2 * np.pi * np.arange(len(times)) / 91.3)[:, None, None]
+    values = dict(zip(NAMES, smooth + season, strict=True))
+    values["pr"] = 1e-5 * np.maximum(smooth[2], 0) ** 3
+    return xr.Dataset(
+        {
+            name: (
+                ("time", "lat", "lon"),
+                values[name].astype("f4"),
+                {
+                    "standard_name": standard,
+                    "long_name": standard.replace("_", " "),
+                    "units": "kg m-2 s-1" if name == "pr" else "m s-1",
+                },
+            )
+            for name, standard in NAMES.items()
+        },
+        coords={"time": times, "lat": np.asarray(GRID.latitudes), "lon": np.arange(24) * 15.0},
+        attrs={"title": "A small world"},
+    )
+
+
+def publish_fields(layout: StoreLayout, fields: xr.Dataset) -> None:
+    path, shards = layout.artifact("fields", "f" * 64), {"time": 32}
+    artifacts.create(path, fields, chunks=shards, shards=shards)
+    units = artifacts.plan_units({"time": fields.sizes["time"]}, shards)
+    for unit in units:
+        artifacts.write_unit(path, unit, fields.isel(time=unit.region["time"]))
+    artifacts.publish(layout, "fields", "f" * 64, units, {})
+
+
+def make_config(root, last_day="2002-12-31") -> RunConfig:
+    return RunConfig.from_dict(
+        {
+            "run": {"root": str(root)},
+            "source": {"paths": ["-"], "variables": list(NAMES), "transform": {"pr": "cbrt"}},
+            "split": {
+                "train": ["2000-01-01", "2001-12-31"],
+                "validation": ["2002-01-01", "2002-06-30"],
+                "test": ["2002-07-01", last_day],
+            },
+            "spectral": {"lmax": 7},
+            "train": {"model": "gaussian:m-block"},
+            "generate": {"realizations": 3, "times": ["2002-07-15"], "steps": 4},
+            "verify": {"dates": 12, "realizations": 4},
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run with a Gaussian model, up to and with its report."""
+    config = make_config(tmp_path_factory.mktemp("run"))
+    layout = StoreLayout(config.run.root)
+    publish_fields(layout, make_fields())
+    with Client(processes=False, n_workers=1, threads_per_worker=1, dashboard_address=None) as c:
+        for stage in (preprocess, train, generate):
+            stage.run(config, layout, c, lambda *_: None)
+        receipt = verify.run(config, layout, c, lambda *_: None)
+    return config, layout, receipt
+
+
+def test_scores_and_page_are_published_under_the_stages_key(run):
+    config, layout, receipt = run
+    found = artifacts.find(layout, "report", verify.key(config, layout))
+    assert found is not None and found.digest == receipt.digest
+    scores = json.loads(layout.scores.read_text())
+    assert scores["key"] == receipt.key
+    assert "A small world" in layout.report.read_text()
+    assert layout.report.stat().st_size < 3e6
+    assert artifacts.check(layout) == []
+
+
+def test_every_candidate_has_every_score(run):
+    scores = json.loads(run[1].scores.read_text())
+    owners = {"model", "m-block", "isotropic", FLOOR, "band-limit"}
+    assert set(scores["protocol"]["realizations"]) == owners
+    assert set(scores["scores"]) == {*NAMES, "ws850"}
+    for by_score in (*scores["scores"].values(), scores["joint"]):
+        for entries in by_score.values():
+            assert set(entries) == owners
+            assert all(entry["value"] is not None for entry in entries.values())
+
+
+def test_a_gaussian_model_certifies_nothing_over_its_own_law(run):
+    certificate = json.loads(run[1].scores.read_text())["certificate"]
+    assert certificate["over"]["m-block"]["nats"] == pytest.approx(0, abs=1e-6)
+
+
+def test_a_gaussian_law_does_not_replay_training_fields(run):
+    memory = json.loads(run[1].scores.read_text())["memorisation"]
+    middle = memory["levels"].index(0.5)
+    assert memory["generated"][middle] == pytest.approx(memory["held_out"][middle], rel=0.2)
+
+
+def test_the_readme_picture_is_drawn_from_the_run(run, tmp_path):
+    path = tmp_path / "picture.png"
+    pages.readme_picture(run[1], "ua850", str(path))
+    assert 10_000 < path.stat().st_size < 400_000
+
+
+def test_held_out_dates_lie_in_the_test_period_and_spread_over_it(tmp_path):
+    dates = held_out_times(make_fields(), make_config(tmp_path))
+    assert dates.size == 12
+    assert str(dates.values[0]) >= "2002-07" and str(dates.values[-1]) >= "2002-12-2"
+    assert spacing(dates) == pytest.approx(16, abs=1)
+    assert block_of(dates) == 1
+
+
+def test_fewer_times_than_asked_for_are_all_taken(tmp_path):
+    fields = make_fields().isel(time=slice(0, 240))
+    dates = held_out_times(fields, make_config(tmp_path))
+    assert np.unique(dates.values).size == dates.size
+
+
+def test_held_out_dates_keep_the_calendar_of_the_source(tmp_path):
+    times = xr.date_range("2000-01-01", "2002-12-30", freq="4D", calendar="360_day")
+    dates = held_out_times(make_fields(times), make_config(tmp_path, "2002-12-30"))
+    assert dates.dt.calendar == "360_day"
+    assert spacing(dates) == pytest.approx(16, abs=1)

@@ -1,0 +1,240 @@
+"""Analysis and synthesis against independent transforms and the laws of an orthonormal basis."""
+
+import ducc0
+import healpy
+import numpy as np
+import pytest
+import torch
+from scipy.special import sph_harm_y
+
+from pipeline.harmonics import (
+    Harmonics,
+    TorchHarmonics,
+    degrees,
+    from_complex,
+    orders,
+    plan,
+    to_complex,
+)
+from pipeline.sphere import RingGrid
+
+IRREGULAR = RingGrid.from_coordinates(
+    np.linspace(-88.0, 85.0, 30) + 1.5 * np.sin(np.arange(30)), np.arange(64) * 5.625 + 1.0
+)
+GRIDS = [
+    (RingGrid.gaussian(32), 31),
+    (RingGrid.gaussian(32), 21),
+    (RingGrid.gaussian(33, 70), 32),
+    (RingGrid.latlon(33), 31),
+    (RingGrid.latlon(32, poles=False), 31),
+    (
+        RingGrid.from_coordinates(
+            -np.asarray(RingGrid.gaussian(20).latitudes), np.arange(48) * 7.5 - 180
+        ),
+        19,
+    ),
+    (IRREGULAR, 20),
+]
+NAMES = [f"{grid.describe()} {lmax}".replace(" ", "-") for grid, lmax in GRIDS]
+
+
+@pytest.fixture
+def generator():
+    return np.random.default_rng(7)
+
+
+def angles(grid):
+    first, points = grid.first_longitudes[0], grid.points[0]
+    longitude = np.deg2rad(first) + 2.0 * np.pi * np.arange(points) / points
+    return np.deg2rad(90.0 - np.asarray(grid.latitudes))[:, None], longitude
+
+
+def basis(grid, lmax):
+    """R_lm on the grid, from scipy's complex harmonics."""
+    colatitude, longitude = angles(grid)
+    degree, order = degrees(lmax)[:, None, None], orders(lmax)[:, None, None]
+    value = sph_harm_y(degree, np.abs(order), colatitude, longitude)
+    return np.where(order < 0, -value.imag, value.real) * np.where(order == 0, 1.0, np.sqrt(2.0))
+
+
+def test_degree_major_order():
+    assert degrees(2).tolist() == [0, 1, 1, 1, 2, 2, 2, 2, 2]
+    assert orders(2).tolist() == [0, -1, 0, 1, -2, -1, 0, 1, 2]
+
+
+@pytest.mark.parametrize(("grid", "lmax"), GRIDS, ids=NAMES)
+def test_synthesis_of_unit_coefficients_is_the_basis_of_scipy(grid, lmax):
+    n = (lmax + 1) ** 2
+    fields = Harmonics(grid, lmax, np.float64).synthesis(np.eye(n))
+    np.testing.assert_allclose(fields, basis(grid, lmax), atol=2e-12)
+
+
+def test_gram_matrix_by_gauss_legendre_is_the_identity():
+    grid, lmax = RingGrid.gaussian(22), 21
+    fields = Harmonics(grid, lmax, np.float64).synthesis(np.eye((lmax + 1) ** 2))
+    flat = fields.reshape(len(fields), -1)
+    gram = (flat * grid.area.ravel()) @ flat.T
+    np.testing.assert_allclose(gram, np.eye(len(gram)), atol=1e-12)
+
+
+@pytest.mark.parametrize(("grid", "lmax"), GRIDS, ids=NAMES)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float32, 2e-5), (np.float64, 1e-11)])
+def test_analysis_undoes_synthesis(grid, lmax, dtype, tolerance, generator):
+    transform = plan(grid, lmax, np.dtype(dtype).name)
+    coefficients = generator.standard_normal((2, 3, (lmax + 1) ** 2)).astype(dtype)
+    fields = transform.synthesis(coefficients)
+    assert fields.shape == (2, 3, *grid.shape)
+    assert fields.dtype == dtype
+    back = transform.analysis(fields)
+    assert back.dtype == dtype
+    np.testing.assert_allclose(back, coefficients, atol=tolerance)
+
+
+def test_blocks_do_not_change_the_result(generator, monkeypatch):
+    transform = Harmonics(RingGrid.gaussian(16), 15, np.float64)
+    fields = generator.standard_normal((100, 16, 32))
+    whole = transform.analysis(fields)
+    monkeypatch.setattr("pipeline.harmonics.BLOCK_BYTES", 1)
+    np.testing.assert_allclose(transform.analysis(fields), whole, atol=1e-14)
+    np.testing.assert_allclose(
+        transform.synthesis(whole),
+        np.concatenate([transform.synthesis(whole[i : i + 7]) for i in range(0, 100, 7)]),
+        atol=1e-13,
+    )
+
+
+def test_parseval(generator):
+    grid, lmax = RingGrid.gaussian(32), 31
+    coefficients = generator.standard_normal((lmax + 1) ** 2)
+    field = plan(grid, lmax, "float64").synthesis(coefficients)
+    np.testing.assert_allclose((field**2 * grid.area).sum(), (coefficients**2).sum(), rtol=1e-12)
+
+
+def test_complex_and_real_coefficients_carry_the_same(generator):
+    lmax = 12
+    coefficients = generator.standard_normal((3, (lmax + 1) ** 2))
+    alm = to_complex(coefficients)
+    np.testing.assert_allclose(from_complex(alm), coefficients, atol=1e-15)
+    power = np.abs(alm) ** 2
+    degree, order = healpy.Alm.getlm(lmax)
+    total = np.where(order > 0, 2.0, 1.0) * power
+    for one in range(lmax + 1):
+        np.testing.assert_allclose(
+            total[:, degree == one].sum(1), (coefficients[:, degrees(lmax) == one] ** 2).sum(1)
+        )
+
+
+def test_isotropic_coefficients_have_half_their_power_in_each_part(generator):
+    samples, lmax = 4000, 4
+    alm = to_complex(generator.standard_normal((samples, (lmax + 1) ** 2)))
+    order = healpy.Alm.getlm(lmax)[1]
+    for part, expected in (
+        (alm[:, order == 0].real, 1.0),
+        (alm[:, order > 0].real, 0.5),
+        (alm[:, order > 0].imag, 0.5),
+    ):
+        error = expected * np.sqrt(2.0 / samples)
+        np.testing.assert_allclose(part.var(axis=0), expected, atol=5.0 * error)
+
+
+def test_single_fields_agree_with_ducc0(generator):
+    grid, lmax = RingGrid.gaussian(24), 23
+    coefficients = generator.standard_normal((lmax + 1) ** 2)
+    expected = ducc0.sht.synthesis_2d(
+        alm=to_complex(coefficients)[None], spin=0, lmax=lmax, geometry="GL", ntheta=24, nphi=48
+    )[0]
+    field = plan(grid, lmax, "float64").synthesis(coefficients)
+    np.testing.assert_allclose(field[::-1], expected, atol=1e-11)
+
+
+def test_healpix_agrees_with_healpy_and_inverts(generator):
+    grid, lmax = RingGrid.healpix(8), 16
+    coefficients = generator.standard_normal((2, (lmax + 1) ** 2))
+    transform = Harmonics(grid, lmax, np.float64)
+    fields = transform.synthesis(coefficients)
+    expected = healpy.alm2map(np.ascontiguousarray(to_complex(coefficients[0])), 8, lmax=lmax)
+    np.testing.assert_allclose(fields[0], expected, atol=1e-11)
+    np.testing.assert_allclose(transform.analysis(fields), coefficients, atol=1e-7)
+
+
+@pytest.mark.parametrize(("grid", "lmax"), GRIDS, ids=NAMES)
+def test_torch_and_numpy_transform_alike(grid, lmax, generator):
+    numpy_, torch_ = plan(grid, lmax, "float64"), TorchHarmonics(grid, lmax).double()
+    fields = generator.standard_normal((2, 3, *grid.shape))
+    coefficients = numpy_.analysis(fields)
+    ours = torch_.analysis(torch.from_numpy(fields))
+    np.testing.assert_allclose(ours.numpy(), coefficients, atol=1e-12)
+    back = torch_.synthesis(torch.from_numpy(coefficients))
+    np.testing.assert_allclose(back.numpy(), numpy_.synthesis(coefficients), atol=1e-11)
+
+
+@pytest.mark.parametrize(("grid", "lmax"), [(RingGrid.gaussian(6), 5), (RingGrid.latlon(8), 5)])
+def test_gradients_are_right(grid, lmax):
+    transform = TorchHarmonics(grid, lmax).double()
+    fields = torch.randn(2, *grid.shape, dtype=torch.float64, requires_grad=True)
+    coefficients = torch.randn(2, (lmax + 1) ** 2, dtype=torch.float64, requires_grad=True)
+    for check in (torch.autograd.gradcheck, torch.autograd.gradgradcheck):
+        assert check(transform.analysis, (fields,))
+        assert check(transform.synthesis, (coefficients,))
+    assert torch.autograd.gradcheck(transform.synthesis, (coefficients,), check_forward_ad=True)
+
+
+def test_on_gauss_legendre_synthesis_is_the_adjoint_of_analysis(generator):
+    grid, lmax = RingGrid.gaussian(12), 11
+    transform = plan(grid, lmax, "float64")
+    field = generator.standard_normal(grid.shape)
+    coefficients = generator.standard_normal((lmax + 1) ** 2)
+    np.testing.assert_allclose(
+        transform.analysis(field) @ coefficients,
+        (field * grid.area * transform.synthesis(coefficients)).sum(),
+        rtol=1e-12,
+    )
+
+
+def test_torch_transforms_keep_full_precision():
+    transform = TorchHarmonics(RingGrid.gaussian(16), 15)
+    coefficients = torch.randn(4, 256)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        back = transform.analysis(transform.synthesis(coefficients.bfloat16()))
+    assert back.dtype == torch.float32
+    torch.testing.assert_close(back, coefficients.bfloat16().float(), atol=1e-5, rtol=0.0)
+    assert transform.bfloat16().fourier.dtype == torch.float32
+    doubled = transform.double()
+    exact = torch.randn(4, 256, dtype=torch.float64)
+    torch.testing.assert_close(
+        doubled.analysis(doubled.synthesis(exact)), exact, atol=1e-12, rtol=0.0
+    )
+    assert not transform.state_dict()
+
+
+@pytest.mark.parametrize(
+    ("grid", "lmax", "message"),
+    [
+        (RingGrid.gaussian(16), 16, "degrees 0 to 15"),
+        (RingGrid.latlon(17), 16, "degrees 0 to 15"),
+        (RingGrid.gaussian(16, 16), 15, "degrees 0 to 7"),
+        (RingGrid.healpix(4), 9, "0 to 8"),
+        (
+            RingGrid.from_coordinates(np.linspace(-80, 80, 81), np.arange(180) * 2.0),
+            79,
+            "undetermined",
+        ),
+    ],
+)
+def test_what_a_grid_does_not_determine_is_refused(grid, lmax, message):
+    with pytest.raises(ValueError, match=message):
+        Harmonics(grid, lmax)
+
+
+def test_wrong_shapes_are_refused_with_both_shapes():
+    transform = plan(RingGrid.gaussian(16), 15)
+    with pytest.raises(ValueError, match=r"\(16, 32\).*\(3, 32, 16\)"):
+        transform.analysis(np.zeros((3, 32, 16)))
+    with pytest.raises(ValueError, match=r"\(256,\).*\(3, 255\)"):
+        transform.synthesis(np.zeros((3, 255)))
+    with pytest.raises(ValueError, match="float16"):
+        Harmonics(RingGrid.gaussian(16), 15, np.float16)
+    with pytest.raises(ValueError, match="one length"):
+        TorchHarmonics(RingGrid.healpix(4), 4)
+    with pytest.raises(ValueError, match="255"):
+        to_complex(np.zeros(255))

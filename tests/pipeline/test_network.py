@@ -1,0 +1,131 @@
+import numpy as np
+import pytest
+import torch
+
+from pipeline.coefficients import degrees
+from pipeline.gaussian import Moments, fit_m_block
+from pipeline.harmonics import Harmonics
+from pipeline.model import network_grid, score_network
+from pipeline.network import PadSphere
+from pipeline.sphere import RingGrid
+from pipeline.train import load, weights
+
+CHANNELS, LMAX = 2, 7
+
+
+def some_score(lmax: int = LMAX, seed: int = 0):
+    generator = np.random.default_rng(seed)
+    x = generator.standard_normal((60, CHANNELS, (lmax + 1) ** 2))
+    baseline = fit_m_block(Moments.of(x[:30]), Moments.of(x[30:]))[0]
+    static = generator.standard_normal((3, (lmax + 1) ** 2))
+    spectrum = np.tile(1.0 / (1 + np.arange(lmax + 1)) ** 3, (CHANNELS, 1))
+    return score_network(baseline=baseline, spectrum=spectrum, static=static, width=16)
+
+
+@pytest.fixture
+def fields() -> torch.Tensor:
+    return torch.randn(4, CHANNELS, (LMAX + 1) ** 2, generator=torch.Generator().manual_seed(1))
+
+
+def test_beyond_a_pole_lies_the_same_row_half_a_revolution_away():
+    """A smooth field continued over pole and date line is the padded field."""
+    grid = RingGrid.gaussian(16)
+    wide = np.deg2rad(
+        np.concatenate([[180 - grid.latitudes[0]], grid.latitudes, [-180 - grid.latitudes[-1]]])
+    )
+    step = 2 * np.pi / grid.points[0]
+    lon = step * np.arange(-1, grid.points[0] + 1)
+
+    def field(lat, lon):
+        x, y, z = np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)
+        return x * y + z * x - y + z**2
+
+    inner = field(wide[1:-1, None], lon[1:-1])
+    padded = PadSphere.apply(torch.from_numpy(inner)[None, None])
+    np.testing.assert_allclose(padded[0, 0], field(wide[:, None], lon), atol=1e-12)
+
+
+def test_the_adjoint_of_padding_is_its_gradient():
+    x = torch.randn(1, 2, 3, 6, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(PadSphere.apply, (x,))
+
+
+def test_an_untrained_network_is_the_baseline(fields):
+    residual = some_score().residual(torch.full((4,), 0.3), fields, torch.zeros(4))
+    assert not residual.any()
+
+
+def trained_a_little(score):
+    with torch.no_grad():
+        for parameter in score.network.out.parameters():
+            parameter.normal_(generator=torch.Generator().manual_seed(2))
+        for block in score.network.modules():
+            if hasattr(block, "conv_out"):
+                block.conv_out.weight.normal_(0, 0.05, generator=torch.Generator().manual_seed(3))
+    return score
+
+
+def test_the_residual_depends_on_time_season_and_place(fields):
+    score = trained_a_little(some_score())
+    t, phase = torch.full((4,), 0.3), torch.zeros(4)
+    base = score.residual(t, fields, phase)
+    assert not torch.allclose(score.residual(t * 2, fields, phase), base)
+    assert not torch.allclose(score.residual(t, fields, phase + 1), base)
+
+
+def test_fields_of_a_batch_do_not_see_each_other(fields):
+    score = trained_a_little(some_score())
+    t, phase = torch.tensor([0.1, 0.3, 0.5, 1.0]), torch.arange(4.0)
+    together = score.residual(t, fields, phase)
+    for i in range(4):
+        rows = slice(i, i + 1)
+        alone = score.residual(t[rows], fields[rows], phase[rows])
+        np.testing.assert_allclose(alone.detach(), together[rows].detach(), atol=1e-4)
+
+
+def test_without_places_the_network_turns_with_the_globe(fields):
+    """Zonal symmetry: turning the input by whole cells of the coarsest level turns the output."""
+    score = trained_a_little(some_score())
+    with torch.no_grad():
+        score.network.static.zero_()
+        score.network.maps.zero_()
+    grid = network_grid(LMAX)
+    plan, shift = Harmonics(grid, LMAX, np.float64), 4
+
+    def turn(x):
+        return plan.analysis(np.roll(plan.synthesis(x), shift, axis=-1))
+
+    t, phase = torch.full((4,), 0.3), torch.zeros(4)
+    to_y, to_x = score.baseline.rotate, score.baseline.unrotate
+
+    def residual(x):
+        return to_x(score.residual(t, to_y(torch.from_numpy(x).float()), phase)).detach().numpy()
+
+    x = fields.numpy().astype(np.float64)
+    np.testing.assert_allclose(residual(turn(x)), turn(residual(x)), atol=2e-3)
+
+
+def test_the_same_weights_serve_another_band_limit(fields):
+    """Low degrees of a field without high ones give a like correction at twice the band limit."""
+    low, high = trained_a_little(some_score(LMAX)), some_score(2 * LMAX + 1)
+    load(high.network, weights(low.network))
+    size = (LMAX + 1) ** 2
+    wide = torch.zeros(4, CHANNELS, (2 * LMAX + 2) ** 2)
+    wide[..., :size] = fields
+    t, phase = torch.full((4,), 1.0), torch.zeros(4)
+    out = high.residual(t, high.baseline.rotate(wide), phase)
+    assert out.shape == wide.shape
+    assert torch.isfinite(out).all()
+
+
+def test_the_grid_of_the_network_carries_the_band_limit():
+    for lmax in (1, 5, 21, 31, 63):
+        grid = network_grid(lmax)
+        assert grid.max_lmax >= lmax
+        assert grid.shape[0] % 4 == 0
+
+
+def test_the_correction_has_no_degrees_beyond_its_own(fields):
+    assert degrees(LMAX).max() == LMAX
+    score = trained_a_little(some_score())
+    assert score.residual(torch.ones(4), fields, torch.zeros(4)).shape == fields.shape

@@ -1,0 +1,117 @@
+"""The import laws of the three packages, read from the AST, and pickles banned on the way."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+HOUSE = Path(__file__).parent.parent
+PACKAGES = ("pipeline", "storage", "flows")
+FORBIDDEN_IN = {  # package: what none of its files imports
+    "pipeline": {"storage", "flows", "prefect", "distributed", "zarr", "netCDF4", "h5netcdf"},
+    "storage": {"pipeline", "flows", "prefect", "distributed", "torch"},
+    "flows": set[str](),
+}
+UNSAFE_MODULES = {"pickle", "dill", "joblib", "cloudpickle", "shelve", "marshal", "yaml"}
+UNSAFE_CALLS = {"eval", "exec", "torch.load", "torch.save"}
+
+
+def imported(source: str) -> set[str]:
+    """Top-level names of all modules imported anywhere in a file, with `dask.distributed` whole."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            modules = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative imports hide what a file knows"
+            modules = [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Call) and _dotted(node.func).endswith("import_module"):
+            modules = [a.value for a in node.args if isinstance(a, ast.Constant)]
+        else:
+            continue
+        for module in map(str, modules):
+            distributed = module.startswith("dask.distributed")
+            names.add("distributed" if distributed else module.split(".")[0])
+    return names
+
+
+def broken_laws(package: str, source: str) -> list[str]:
+    """One sentence for each law that a file of `package` breaks."""
+    known = imported(source)
+    laws = [f"{package} imports {name}" for name in sorted(known & FORBIDDEN_IN[package])]
+    if package == "pipeline" and {"torch", "xarray"} <= known:
+        laws.append("a file of pipeline imports both torch and xarray")
+    laws += [f"imports {name}" for name in sorted(known & UNSAFE_MODULES)]
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Call):
+            if _dotted(node.func) in UNSAFE_CALLS:
+                laws.append(f"calls {_dotted(node.func)}")
+            if any(
+                word.arg == "allow_pickle" and not _is(word.value, False) for word in node.keywords
+            ):
+                laws.append("allows pickles")
+    return laws
+
+
+def files() -> Iterator[tuple[str, Path]]:
+    for package in PACKAGES:
+        for path in sorted((HOUSE / package).rglob("*.py")):
+            yield package, path
+
+
+@pytest.mark.parametrize(
+    ("package", "path"), list(files()), ids=lambda value: getattr(value, "stem", value)
+)
+def test_every_file_keeps_the_laws_of_its_package(package: str, path: Path) -> None:
+    assert broken_laws(package, path.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize(
+    ("package", "source"),
+    [
+        ("pipeline", "import storage.layout"),
+        ("pipeline", "from flows import config"),
+        ("pipeline", "def f():\n    import prefect"),
+        ("pipeline", "from dask import distributed"),
+        ("pipeline", "from dask.distributed import Client"),
+        ("pipeline", "import importlib\nimportlib.import_module('storage.artifacts')"),
+        ("pipeline", "import torch.nn as nn\nfrom xarray import Dataset"),
+        ("storage", "from pipeline.sphere import RingGrid"),
+        ("storage", "import torch"),
+        ("storage", "if True:\n    from distributed import Client"),
+        ("flows", "import pickle"),
+        ("flows", "import torch\ntorch.load('x')"),
+        ("flows", "import numpy as np\nnp.load('x', allow_pickle=True)"),
+        ("flows", "eval('1')"),
+    ],
+)
+def test_a_file_that_breaks_a_law_is_found(package: str, source: str) -> None:
+    assert len(broken_laws(package, source)) == 1
+
+
+@pytest.mark.parametrize(
+    ("package", "source"),
+    [
+        ("pipeline", "import torch\nimport numpy as np\nimport dask.array"),
+        ("pipeline", "import xarray as xr\nfrom pipeline.sphere import RingGrid"),
+        ("storage", "import zarr\nimport xarray\nnp.load('x', allow_pickle=False)"),
+        ("flows", "import prefect\nimport torch\nimport xarray\nfrom storage import artifacts"),
+    ],
+)
+def test_a_file_that_keeps_the_laws_is_let_through(package: str, source: str) -> None:
+    assert broken_laws(package, source) == []
+
+
+def test_there_are_files_to_look_at() -> None:
+    assert {package for package, _ in files()} == set(PACKAGES)
+
+
+def _dotted(node: ast.expr) -> str:
+    if isinstance(node, ast.Attribute):
+        return f"{_dotted(node.value)}.{node.attr}"
+    return node.id if isinstance(node, ast.Name) else ""
+
+
+def _is(node: ast.expr, value: object) -> bool:
+    return isinstance(node, ast.Constant) and node.value is value
