@@ -7,7 +7,10 @@ by the function itself is never retried, because units are deterministic.
 
 import itertools
 import logging
-from collections.abc import Callable, Iterator, Sequence
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -90,23 +93,27 @@ def local_client(cluster: Cluster, scratch: Path) -> Iterator["Client"]:
     scratch.mkdir(parents=True, exist_ok=True)
     share = memory_share(cluster.workers)
     with ExitStack() as stack:
+        # Dask puts the workers' environment into ours and leaves it there: torch, imported for
+        # the training, would take one thread of it.
+        stack.callback(_restore, {name: os.environ.get(name) for name in WORKER_ENVIRONMENT})
         stack.enter_context(dask.config.set(DASK_CONFIG))
         spill = stack.enter_context(
             TemporaryDirectory(dir=scratch, prefix="dask-", ignore_cleanup_errors=True)
         )
         try:
-            local = LocalCluster(
-                n_workers=cluster.workers,
-                threads_per_worker=1,
-                processes=True,
-                host=LOOPBACK,
-                dashboard_address=f"{LOOPBACK}:0",
-                worker_dashboard_address=f"{LOOPBACK}:0",
-                memory_limit=share if cluster.memory == "auto" else cluster.memory,
-                local_directory=spill,
-                silence_logs=logging.CRITICAL,
-            )
-            stack.callback(local.close, timeout=10)
+            with _signals_wait():
+                local = LocalCluster(
+                    n_workers=cluster.workers,
+                    threads_per_worker=1,
+                    processes=True,
+                    host=LOOPBACK,
+                    dashboard_address=f"{LOOPBACK}:0",
+                    worker_dashboard_address=f"{LOOPBACK}:0",
+                    memory_limit=share if cluster.memory == "auto" else cluster.memory,
+                    local_directory=spill,
+                    silence_logs=logging.CRITICAL,
+                )
+                stack.callback(local.close, timeout=10)
             client = stack.enter_context(Client(local, set_as_default=False, timeout=30))
             client.wait_for_workers(cluster.workers, timeout=60)
         except (TimeoutError, OSError) as error:
@@ -115,6 +122,34 @@ def local_client(cluster: Cluster, scratch: Path) -> Iterator["Client"]:
                 "nothing was written; run again, or lower cluster.workers"
             ) from error
         yield client
+
+
+@contextmanager
+def _signals_wait() -> Iterator[None]:
+    """Hold SIGINT and SIGTERM back: a cluster that is half started cannot be closed."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    caught: list[int] = []
+    handlers = {
+        number: signal.signal(number, lambda number, frame: caught.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        if caught:
+            signal.raise_signal(caught[0])
+
+
+def _restore(environment: Mapping[str, str | None]) -> None:
+    for name, value in environment.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
 
 
 def memory_share(workers: int) -> int:

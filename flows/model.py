@@ -5,6 +5,7 @@ import torch
 import xarray as xr
 
 from flows.config import RunConfig
+from pipeline.calibration import Calibration
 from pipeline.gaussian import Baseline, baseline_from_arrays
 from pipeline.model import native_precision, score_network
 from pipeline.process import OrnsteinUhlenbeck
@@ -48,12 +49,17 @@ def trained(config: RunConfig, checkpoint: artifacts.Published, normals: xr.Data
             f"{checkpoint.path} holds no state that verifies; move it away and train again"
         )
     model = untrained(config, normals, getattr(torch, state.meta["precision"]))
-    best = {
-        name.removeprefix("best/"): torch.from_numpy(np.array(array))
-        for name, array in state.tensors.items()
-        if name.startswith("best/")
-    }
+    best, tables = (
+        {
+            name.removeprefix(part): torch.from_numpy(np.array(array))
+            for name, array in state.tensors.items()
+            if name.startswith(part)
+        }
+        for part in ("best/", "calibration/")
+    )
     load(model, best)
+    model.calibration = Calibration(model.baseline, 1e-3, 1.0)  # the tables tell the times
+    model.calibration.load_state_dict(tables)
     return model.eval().requires_grad_(False).to(device)
 
 

@@ -40,7 +40,7 @@ from flows.config import ConfigError, Period, RunConfig
 from flows.stage import Progress, Receipt
 from pipeline.climatology import Climatology, SeasonalMoments, UnusableData, season_phase
 from pipeline.coefficients import degrees, orders
-from pipeline.gaussian import Moments, fit_isotropic, fit_m_block
+from pipeline.gaussian import Moments, choose_shrinkage, fit_isotropic, fit_m_block
 from pipeline.harmonics import plan
 from pipeline.measure import Reference, WhittleMatern, reference_from_config
 from pipeline.spectra import compatibility
@@ -147,10 +147,9 @@ def _publish_normals(
     references = _references(config, power, observed.samples)
     spectrum = np.stack([reference.spectrum(lmax) for reference in references])
     verdicts = [compatibility(ratio, observed.samples) for ratio in power.T / spectrum]
-    isotropic = fit_isotropic(_whitened_moments(observed, spectrum))
-    m_block, shrinkage = fit_m_block(
-        _whitened_moments(observed, spectrum), _whitened_moments(chosen_on, spectrum)
-    )
+    whitened = _whitened_moments(observed, spectrum)
+    shrinkage = choose_shrinkage(whitened, _whitened_moments(chosen_on, spectrum))
+    isotropic, m_block = fit_isotropic(whitened), fit_m_block(whitened, shrinkage)
     kept = (2 * np.arange(lmax + 1) + 1) @ power / (4.0 * np.pi * energy)
     dataset = _normals_dataset(config, fields, transforms, climatology, anomalies)
     remainder = np.sqrt(reduce(add, remainders) / observed.samples)

@@ -2,7 +2,8 @@
 
 Reads `whitened` and `normals`; publishes `checkpoints`:
 
-    checkpoints/step-.../   tensors.safetensors (model, average, best, optimizer), meta.json
+    checkpoints/step-.../   tensors.safetensors (model, average, best, optimizer, calibration)
+                            meta.json (loss, history, precision)
     attrs: figures (steps, J_G on validation [nats]), history of the training
 
 A training that was stopped goes on from its newest state. With a Gaussian model there is nothing
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 import xarray as xr
+from dask.system import CPU_COUNT
 
 from flows.config import Period, RunConfig
 from flows.model import (
@@ -29,6 +31,7 @@ from flows.model import (
 from flows.stage import Progress, Receipt
 from pipeline.certificate import block_interval, certify
 from pipeline.coefficients import degrees
+from pipeline.gaussian import Baseline, cross_fitted
 from pipeline.process import OrnsteinUhlenbeck
 from pipeline.train import Training, TrainingConfig
 from storage import artifacts, checkpoints
@@ -43,6 +46,7 @@ SCHEMA = 1
 KIND = "checkpoints"
 
 SECONDS_BETWEEN_STATES = 60.0
+FOLDS = 4  # stretches of the training period, each trained on with the law of the others
 CORRELATED_DAYS = 15.0  # that the bootstrap of the certificate keeps together
 
 
@@ -140,6 +144,7 @@ def certificate(config: RunConfig, layout: StoreLayout) -> dict[str, Any]:
 def _train_network(
     config: RunConfig, layout: StoreLayout, directory: Any, normals: xr.Dataset, progress: Progress
 ) -> dict[str, Any]:
+    torch.set_num_threads(CPU_COUNT)
     device, state = device_of(config), checkpoints.load_latest(directory)
     precision = str(native_precision(device)).removeprefix("torch.")
     if state is not None:
@@ -159,13 +164,14 @@ def _train_network(
         training.restore(state.step, state.tensors, state.meta)
         training.seconds = float(state.meta.get("seconds", 60 * (config.train.minutes or 0)))
 
-    x, phase = _split(layout, config.split.train)
-    batches = Batches(x.numpy(), phase.numpy(), seed=config.run.seed, batch=config.train.batch)
+    stretches = _stretches(config, layout, training.model.baseline, normals)
     x_held_out, phase_held_out = _split(layout, config.split.validation)
     saved = clock.monotonic()
     while training.progress < 1:
-        batch = (torch.from_numpy(part).to(device) for part in batches.batch_at(training.step))
-        training.advance(*batch)
+        turn, number = divmod(training.step, len(stretches))
+        batches, baseline = stretches[number]
+        x, phase = (torch.from_numpy(part).to(device) for part in batches.batch_at(turn))
+        training.advance(x, phase, baseline)
         if training.validation_due:
             training.validate(x_held_out.to(device), phase_held_out.to(device))
         if training.progress < 1 and clock.monotonic() - saved > SECONDS_BETWEEN_STATES:
@@ -175,7 +181,12 @@ def _train_network(
         progress(*_told(training))
     # The finished state does not tell how long it took: equal trainings have equal digests.
     finished = {**training.to_meta(), "precision": precision}
-    checkpoints.save(directory, training.step, training.to_tensors(), finished)
+    calibration = training.calibrate(x_held_out.to(device), phase_held_out.to(device))
+    tables = {
+        f"calibration/{name}": table.cpu().numpy()
+        for name, table in calibration.state_dict().items()
+    }
+    checkpoints.save(directory, training.step, training.to_tensors() | tables, finished)
     best = max(training.history, key=lambda entry: entry["nats"])
     return {
         "figures": {
@@ -186,6 +197,24 @@ def _train_network(
         "history": training.history,
         "seconds": training.seconds,
     }
+
+
+def _stretches(
+    config: RunConfig, layout: StoreLayout, baseline: Baseline, normals: xr.Dataset
+) -> list[tuple[Batches, Baseline]]:
+    """Batches of each stretch of the training period, and the linear part fitted without it."""
+    x, phase = (part.numpy() for part in _split(layout, config.split.train))
+    stretches: list[tuple[slice, Baseline]] = [(slice(None), baseline)]
+    if baseline.name == "m-block":
+        stretches = [*cross_fitted(x, normals["mblock_shrinkage"].values, FOLDS)]
+    size, seed = config.train.batch, config.run.seed
+    return [
+        (
+            Batches(x[part], phase[part], seed=seed + number, batch=min(size, len(x[part]))),
+            law.to(baseline.variance.device),
+        )
+        for number, (part, law) in enumerate(stretches)
+    ]
 
 
 def _name_baseline(config: RunConfig, directory: Any) -> dict[str, Any]:

@@ -15,8 +15,11 @@ eigen-coordinate. Notation: docs/mathematics.md, 6.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 
 import numpy as np
 import torch
@@ -212,38 +215,61 @@ def fit_isotropic(train: Moments) -> Isotropic:
     return Isotropic(vectors, floored[degrees(train.lmax)].T)
 
 
-def fit_m_block(train: Moments, validation: Moments) -> tuple[MBlock, FloatArray]:
-    """The m-block law, each S_m shrunk towards the isotropic law.
+def choose_shrinkage(train: Moments, validation: Moments) -> FloatArray:
+    """For each order m the shrinkage under which the validation fields are most likely."""
+    isotropic, chosen = train.isotropic_covariance(), np.empty(train.lmax + 1)
+    for m in range(train.lmax + 1):
+        misfits = []
+        for shrinkage in SHRINKAGES:
+            values, basis = _shrunk(train, isotropic, m, shrinkage)
+            observed = (basis.conj() * (validation.covariance(m) @ basis)).sum(axis=0).real
+            misfits.append(float((observed / values + np.log(values)).sum()))
+        chosen[m] = SHRINKAGES[int(np.argmin(misfits))]
+    return chosen
+
+
+def fit_m_block(train: Moments, shrinkage: FloatArray) -> MBlock:
+    """The m-block law, each S_m shrunk towards the isotropic law by `shrinkage`, (lmax + 1,)."""
+    isotropic, channels, lmax = train.isotropic_covariance(), train.channels, train.lmax
+    variance, vectors = np.empty((channels, (lmax + 1) ** 2)), []
+    for m in range(lmax + 1):
+        values, basis = _shrunk(train, isotropic, m, shrinkage[m])
+        plus, minus = _positions(channels, lmax, m)
+        variance.flat[plus] = variance.flat[minus] = values
+        vectors.append(np.stack([basis.real, basis.imag], axis=-1).reshape(-1, 2))
+    return MBlock(np.concatenate(vectors), variance)
+
+
+def cross_fitted(
+    x: NDArray[np.floating], shrinkage: FloatArray, folds: int
+) -> list[tuple[slice, MBlock]]:
+    """Stretches of a series of fields, each with the m-block law of all the other fields.
+
+    A law fitted to the fields that a network learns from knows them too well: in its coordinates
+    they vary less than new ones do, and the network would learn that.
 
     Args:
-        train: moments that determine S_m and the isotropic target.
-        validation: moments that choose the shrinkage of each order by likelihood.
-    Returns:
-        The baseline and the shrinkage chosen for each m, shape (lmax + 1,).
+        x: whitened fields in order of time, (field, channel, coefficient).
     """
-    isotropic = train.isotropic_covariance()
-    channels, lmax = train.channels, train.lmax
-    variance = np.empty((channels, (lmax + 1) ** 2))
-    chosen, vectors = np.empty(lmax + 1), []
-    for m in range(lmax + 1):
-        n = lmax + 1 - m
-        by_degree = np.zeros((channels, n, channels, n))
-        by_degree[:, range(n), :, range(n)] = isotropic[m:]
-        target = by_degree.reshape(channels * n, channels * n)
-        best = np.inf
-        for shrinkage in SHRINKAGES:
-            values, basis = np.linalg.eigh(
-                (1 - shrinkage) * train.covariance(m) + shrinkage * target
-            )
-            values = np.maximum(values, SMALLEST_VARIANCE)
-            observed = (basis.conj() * (validation.covariance(m) @ basis)).sum(axis=0).real
-            misfit = float((observed / values + np.log(values)).sum())
-            if misfit < best:
-                best, chosen[m], eigen = misfit, shrinkage, (values, basis)
-        plus, minus = _positions(channels, lmax, m)
-        variance.flat[plus] = variance.flat[minus] = eigen[0]
-        vectors.append(np.stack([eigen[1].real, eigen[1].imag], axis=-1).reshape(-1, 2))
-    return MBlock(np.concatenate(vectors), variance), chosen
+    edges = np.linspace(0, len(x), folds + 1).astype(int)
+    stretches = [slice(a, b) for a, b in itertools.pairwise(edges)]
+    moments = [Moments.of(x[stretch]) for stretch in stretches]
+    return [
+        (stretch, fit_m_block(reduce(add, moments[:k] + moments[k + 1 :]), shrinkage))
+        for k, stretch in enumerate(stretches)
+    ]
+
+
+def _shrunk(
+    moments: Moments, isotropic: FloatArray, m: int, shrinkage: float
+) -> tuple[FloatArray, ComplexArray]:
+    """Variances and eigenvectors of (1 - shrinkage) S_m + shrinkage S_l."""
+    channels, n = moments.channels, moments.lmax + 1 - m
+    target = np.zeros((channels, n, channels, n))
+    target[:, range(n), :, range(n)] = isotropic[m:]
+    mixed = (1 - shrinkage) * moments.covariance(m)
+    values, basis = np.linalg.eigh(mixed + shrinkage * target.reshape(mixed.shape))
+    return np.maximum(values, SMALLEST_VARIANCE), basis
 
 
 BASELINES: Mapping[str, type[Isotropic] | type[MBlock]] = {

@@ -20,6 +20,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from pipeline.calibration import Calibration
 from pipeline.gaussian import Baseline
 from pipeline.harmonics import TorchHarmonics
 from pipeline.network import SphericalUNet
@@ -89,7 +90,8 @@ class ScoreNet(nn.Module):
     The network sees two physical pictures on its own Gaussian grid, the posterior mean of the
     baseline and the noised field, both coloured: whitened coefficients synthesised as they
     are would be white noise, on which a local operator finds nothing. Its output is analysed
-    into F, so the correction lies in the Cameron-Martin space at every band limit.
+    into F, so the correction lies in the Cameron-Martin space at every band limit. A finished
+    training gives it a `calibration`.
 
     Args:
         baseline: the exact linear part.
@@ -113,21 +115,35 @@ class ScoreNet(nn.Module):
     ) -> None:
         super().__init__()
         self.precision = precision
+        self.calibration: Calibration | None = None
         self.baseline, self.harmonics, self.network = baseline, harmonics, network
         self.register_buffer("color", spectrum.sqrt().float(), persistent=False)
 
-    def standardised(self, posterior: Posterior, t: Tensor, y: Tensor, phase: Tensor) -> Tensor:
-        """F: the learned mean of Y_0, less c_skip y, in units of c_out."""
-        mean = self.baseline.unrotate((posterior.c_skip * y).float())
-        noised = self.baseline.unrotate((posterior.c_in * y).float())
+    def standardised(
+        self,
+        posterior: Posterior,
+        t: Tensor,
+        y: Tensor,
+        phase: Tensor,
+        baseline: Baseline | None = None,
+    ) -> Tensor:
+        """F: the learned mean of Y_0, less c_skip y, in units of c_out.
+
+        Training passes a baseline that was fitted without the fields behind y.
+        """
+        baseline = baseline or self.baseline
+        mean = baseline.unrotate((posterior.c_skip * y).float())
+        noised = baseline.unrotate((posterior.c_in * y).float())
         pictures = self.harmonics.synthesis(self.color * torch.stack([mean, noised], dim=1))
         log_noise = torch.log(torch.expm1(2 * t.double())).float() / 2
         low = self.precision != torch.float32
         with torch.autocast(y.device.type, self.precision, enabled=low):
             output = self.network(pictures.flatten(1, 2), log_noise, phase.float())
-        return self.baseline.rotate(self.harmonics.analysis(output))
+        return baseline.rotate(self.harmonics.analysis(output))
 
     def residual(self, t: Tensor, y: Tensor, phase: Tensor) -> Tensor:
         posterior = Posterior(t, self.baseline.variance)
         standardised = self.standardised(posterior, t, y, phase)
+        if self.calibration is not None:
+            standardised = self.calibration(t, standardised, (posterior.c_in * y).float())
         return (posterior.residual_scale * standardised).to(y.dtype)

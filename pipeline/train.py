@@ -26,7 +26,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from pipeline.calibration import Calibration
 from pipeline.certificate import certify
+from pipeline.gaussian import Baseline
 from pipeline.process import OrnsteinUhlenbeck
 from pipeline.score import Posterior, ScoreNet
 
@@ -106,16 +108,18 @@ class Training:
     def validation_due(self) -> bool:
         return self.progress * self.config.validations >= len(self.history) + 1
 
-    def advance(self, x_0: Tensor, phase: Tensor) -> None:
+    def advance(self, x_0: Tensor, phase: Tensor, baseline: Baseline | None = None) -> None:
         """One optimisation step on whitened fields (batch, channel, coefficient).
 
+        Args:
+            baseline: the linear part fitted without these fields; by default the model's own.
         Raises:
             TrainingDiverged: If the loss is not finite; the weights are as before the step.
         """
         start = time.monotonic()
         for optimizer in self.optimizers:
             optimizer.param_groups[0]["lr"] = self._learning_rate()
-        loss = self._loss(x_0, phase)
+        loss = self._loss(x_0, phase, baseline or self.model.baseline)
         if not torch.isfinite(loss):
             raise TrainingDiverged(
                 f"the loss is {float(loss.detach())} at step {self.step}; lower "
@@ -149,16 +153,39 @@ class Training:
         self.history.append(entry)
         return entry
 
-    def _loss(self, x_0: Tensor, phase: Tensor) -> Tensor:
+    def calibrate(self, x_0: Tensor, phase: Tensor, batch: int = 64) -> Calibration:
+        """Calibrate the best weights on validation fields, at every node with every field."""
+        load(self.average, self.best)
+        model, shortest = self.average, self.config.shortest_time
+        calibration = Calibration(model.baseline, shortest, self.process.horizon).to(x_0.device)
+        generator = torch.Generator().manual_seed(self.config.seed)
+        y_0 = model.baseline.rotate(x_0)
+        for node, log_time in enumerate(calibration.nodes):
+            t = torch.exp(log_time.double()).expand(len(x_0))
+            posterior = Posterior(t, model.baseline.variance)
+            noise = torch.randn(x_0.shape, generator=generator).to(x_0.device)
+            y_t = (posterior.alpha * y_0 + posterior.sigma * noise).float()
+            with torch.no_grad():
+                parts = [
+                    model.standardised(
+                        Posterior(t[rows], model.baseline.variance), t[rows], y_t[rows], phase[rows]
+                    )
+                    for rows in (slice(i, i + batch) for i in range(0, len(x_0), batch))
+                ]
+            calibration.solve(
+                node, torch.cat(parts), posterior.c_in * y_t, posterior.target(y_0, y_t)
+            )
+        return calibration
+
+    def _loss(self, x_0: Tensor, phase: Tensor, baseline: Baseline) -> Tensor:
         generator = torch.Generator().manual_seed(self._seed_of_step())
-        baseline = self.model.baseline
         t = self._times(len(x_0), generator).to(x_0.device)
         noise = torch.randn(x_0.shape, generator=generator).to(x_0.device)
         posterior = Posterior(t, baseline.variance)
         y_0 = baseline.rotate(x_0)
         y_t = (posterior.alpha * y_0 + posterior.sigma * noise).float()
-        error = self.model.standardised(posterior, t, y_t, phase) - posterior.target(y_0, y_t)
-        return error.square().mean()
+        learned = self.model.standardised(posterior, t, y_t, phase, baseline)
+        return (learned - posterior.target(y_0, y_t)).square().mean()
 
     def _seed_of_step(self) -> int:
         return int(np.random.SeedSequence([self.config.seed, self.step]).generate_state(1)[0])

@@ -60,9 +60,7 @@ def main() -> None:
     daily, terrain = simulate(arguments.trunc, first, days, arguments.spinup_days)
     described = describe(daily, terrain, first, arguments.trunc, arguments.spinup_days)
     packed, encoding = pack(described)
-    packed.to_netcdf(
-        arguments.out, format="NETCDF4", encoding=encoding, unlimited_dims=["time"]
-    )
+    packed.to_netcdf(arguments.out, format="NETCDF4", encoding=encoding, unlimited_dims=["time"])
 
 
 def simulate(
@@ -119,9 +117,7 @@ def wanted(state: xr.Dataset) -> xr.Dataset:
     )
 
 
-def to_pressure(
-    values: np.ndarray, log_p: np.ndarray, target: float, warming: bool
-) -> np.ndarray:
+def to_pressure(values: np.ndarray, log_p: np.ndarray, target: float, warming: bool) -> np.ndarray:
     """Interpolate (time, level, lat, lon) to ln p = `target`, linearly in ln p.
 
     Below the lowest level the value is that of the lowest level, or warms by the standard lapse

@@ -105,3 +105,13 @@ def test_nothing_is_left_of_a_cluster(tmp_path: Path) -> None:
     started = set(psutil.Process().children(recursive=True)) - before
     assert not [process for process in started if "spawn_main" in " ".join(process.cmdline())]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_cluster_leaves_the_environment_as_it_was(tmp_path: Path, monkeypatch) -> None:
+    """Dask sets its workers' thread limits in the parent and does not take them back."""
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setenv("MKL_NUM_THREADS", "7")
+    with local_client(Cluster(workers=1), tmp_path):
+        pass
+    assert "OMP_NUM_THREADS" not in os.environ
+    assert os.environ["MKL_NUM_THREADS"] == "7"

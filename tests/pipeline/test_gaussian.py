@@ -7,6 +7,8 @@ from pipeline.gaussian import (
     Baseline,
     Moments,
     baseline_from_arrays,
+    choose_shrinkage,
+    cross_fitted,
     fit_isotropic,
     fit_m_block,
 )
@@ -36,7 +38,7 @@ def baseline(request, fields) -> Baseline:
     train, validation = Moments.of(fields[:FIELDS]), Moments.of(fields[FIELDS:])
     if request.param == "isotropic":
         return fit_isotropic(train)
-    return fit_m_block(train, validation)[0]
+    return fit_m_block(train, choose_shrinkage(train, validation))
 
 
 def test_rotations_are_orthogonal(baseline):
@@ -78,8 +80,9 @@ def test_draws_have_the_covariances_that_were_fitted(fields):
 
 def test_without_shrinkage_the_m_block_law_has_the_moments_of_its_fields(fields):
     moments = Moments.of(fields)
-    fitted, shrinkage = fit_m_block(moments, moments)
+    shrinkage = choose_shrinkage(moments, moments)
     assert (shrinkage == 0).all()
+    fitted = fit_m_block(moments, shrinkage)
     y = fitted.rotate(torch.from_numpy(fields))
     pairs = y.square().mean(0)
     # +m and -m hold the two parts of one complex coordinate: their mean square is its variance.
@@ -88,20 +91,19 @@ def test_without_shrinkage_the_m_block_law_has_the_moments_of_its_fields(fields)
 
 def test_the_m_block_law_is_more_likely_on_held_out_fields(fields):
     train, held_out = Moments.of(fields[:FIELDS]), torch.from_numpy(fields[FIELDS:])
-    m_block, _ = fit_m_block(train, Moments.of(fields[FIELDS:]))
+    m_block = fit_m_block(train, choose_shrinkage(train, Moments.of(fields[FIELDS:])))
     gain = m_block.log_density(held_out) - fit_isotropic(train).log_density(held_out)
     assert gain.mean() > 10 * gain.std() / len(gain) ** 0.5
 
 
 def test_isotropic_fields_are_shrunk_to_the_isotropic_law():
     x = white(120, 5)
-    _, shrinkage = fit_m_block(Moments.of(x[:60]), Moments.of(x[60:]))
-    assert shrinkage.mean() > 0.4
+    assert choose_shrinkage(Moments.of(x[:60]), Moments.of(x[60:])).mean() > 0.4
 
 
 def test_an_m_block_law_does_not_change_when_the_globe_turns(fields):
     """Turning by an angle mixes +m and -m; the density stays."""
-    law = fit_m_block(Moments.of(fields[:FIELDS]), Moments.of(fields[FIELDS:]))[0]
+    law = fit_m_block(Moments.of(fields[:FIELDS]), np.full(LMAX + 1, 0.02))
     grid = RingGrid.gaussian(12)
     plan = Harmonics(grid, LMAX, np.float64)
     turned = plan.analysis(np.roll(plan.synthesis(fields[:5]), 7, axis=-1))
@@ -132,3 +134,24 @@ def test_isotropic_covariance_is_the_mean_over_orders(fields):
 def test_moments_of_different_fields_are_refused(fields):
     with pytest.raises(ValueError, match="lmax"):
         Moments.of(fields) + Moments.of(fields[..., :25])
+
+
+def test_fields_vary_in_coordinates_fitted_to_them_less_than_in_those_of_the_others():
+    """Why the network trains with cross-fitted baselines."""
+    x, shrinkage = white(20, 6), np.full(LMAX + 1, 0.1)
+    own = fit_m_block(Moments.of(x), shrinkage)
+    inside = (own.rotate(torch.from_numpy(x)).square() / own.variance).mean()
+    outside = [
+        (law.rotate(torch.from_numpy(x[stretch])).square() / law.variance).mean()
+        for stretch, law in cross_fitted(x, shrinkage, 4)
+    ]
+    assert inside < 1.0
+    assert min(outside) > 1.2
+
+
+def test_cross_fitting_covers_every_field_once_and_leaves_it_out():
+    x, shrinkage = white(10, 7), np.full(LMAX + 1, 0.5)
+    stretches = cross_fitted(x, shrinkage, 3)
+    assert [(s.start, s.stop) for s, _ in stretches] == [(0, 3), (3, 6), (6, 10)]
+    expected = fit_m_block(Moments.of(np.concatenate([x[:3], x[6:]])), shrinkage)
+    np.testing.assert_allclose(stretches[1][1].variance, expected.variance, rtol=1e-10)

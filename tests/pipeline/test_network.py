@@ -16,7 +16,7 @@ CHANNELS, LMAX = 2, 7
 def some_score(lmax: int = LMAX, seed: int = 0):
     generator = np.random.default_rng(seed)
     x = generator.standard_normal((60, CHANNELS, (lmax + 1) ** 2))
-    baseline = fit_m_block(Moments.of(x[:30]), Moments.of(x[30:]))[0]
+    baseline = fit_m_block(Moments.of(x), np.full(lmax + 1, 0.5))
     static = generator.standard_normal((3, (lmax + 1) ** 2))
     spectrum = np.tile(1.0 / (1 + np.arange(lmax + 1)) ** 3, (CHANNELS, 1))
     return score_network(baseline=baseline, spectrum=spectrum, static=static, width=16)

@@ -1,0 +1,269 @@
+"""Training and drawing on a small world: the bytes of an ensemble and what they depend on."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+from distributed import Client
+
+from flows import generate, preprocess, train
+from flows.cluster import UnitFailed, local_client
+from flows.config import Cluster, RunConfig
+from pipeline.sphere import RingGrid
+from storage import artifacts, checkpoints
+from storage.layout import StoreLayout
+
+GRID = RingGrid.gaussian(12)
+DAYS = xr.date_range("2000-01-01T12:00", "2000-12-31T12:00", freq="2D")
+
+
+def silent(*_: Any) -> None:
+    pass
+
+
+def publish_fields(layout: StoreLayout) -> None:
+    """Two variables with a season; the second one positive and skewed, empty on a continent."""
+    generator = np.random.default_rng(0)
+    noise = generator.standard_normal((2, len(DAYS), *GRID.shape)).cumsum(axis=3)
+    noise -= noise.mean(axis=3, keepdims=True)
+    rain = np.maximum(noise[1], 0) ** 3 * 1e-6
+    rain[:, 3:6, 2:7] = np.nan
+    attrs = {"ta": ("air_temperature", "K"), "pr": ("precipitation_flux", "kg m-2 s-1")}
+    season = 10 * np.cos(2 * np.pi * np.arange(len(DAYS)) / len(DAYS))[:, None, None]
+    fields = xr.Dataset(
+        {
+            name: (
+                ("time", "lat", "lon"),
+                values.astype("f4"),
+                {
+                    "standard_name": attrs[name][0],
+                    "units": attrs[name][1],
+                    "cell_methods": "time: mean",
+                },
+            )
+            for name, values in (("ta", 280 + season + noise[0]), ("pr", rain))
+        },
+        coords={
+            "time": DAYS,
+            "lat": np.asarray(GRID.latitudes),
+            "lon": np.arange(24) * 15.0,
+            "time_bnds": (
+                ("time", "bnds"),
+                DAYS.values[:, None] + np.array([-12, 12], "timedelta64[h]"),
+            ),
+        },
+        attrs={"title": "A small world"},
+    )
+    fields["time"].attrs["bounds"] = "time_bnds"
+    path, shards = layout.artifact("fields", "f" * 64), {"time": 64}
+    artifacts.create(path, fields, chunks=shards, shards=shards)
+    units = artifacts.plan_units({"time": len(DAYS)}, shards)
+    for unit in units:
+        block = fields.reset_coords("time_bnds", drop=True).isel(time=unit.region["time"])
+        artifacts.write_unit(path, unit, block)
+    artifacts.publish(layout, "fields", "f" * 64, units, {})
+
+
+def make_config(root: Path, **changes: Any) -> RunConfig:
+    table: dict[str, dict[str, Any]] = {
+        "run": {"root": str(root), "seed": 3},
+        "source": {
+            "paths": ["-"],
+            "variables": ["ta", "pr"],
+            "transform": {"pr": "cbrt"},
+            "fill": "harmonic",
+        },
+        "split": {
+            "train": ["2000-01-01", "2000-08-31"],
+            "validation": ["2000-09-01", "2000-10-31"],
+            "test": ["2000-11-01", "2000-12-31"],
+        },
+        "spectral": {"lmax": 7},
+        "train": {"steps": 4, "batch": 8, "width": 16},
+        "generate": {"realizations": 5, "times": ["2000-01-15", "2000-07-15"], "steps": 3},
+    }
+    for key, value in changes.items():
+        section, _, name = key.partition("_")
+        table[section][name] = value
+    return RunConfig.from_dict(table)
+
+
+@pytest.fixture(scope="module")
+def here() -> Iterator[Client]:
+    with Client(processes=False, n_workers=1, threads_per_worker=1, dashboard_address=None) as c:
+        yield c
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, here: Client) -> Path:
+    """The root of a run up to and with its training."""
+    root = tmp_path_factory.mktemp("trained")
+    config, layout = make_config(root), StoreLayout(str(root))
+    publish_fields(layout)
+    preprocess.run(config, layout, here, silent)
+    train.run(config, layout, None, silent)
+    return root
+
+
+def drawn(trained: Path, root: Path, client: Client, **changes: Any) -> tuple[str, StoreLayout]:
+    """Digest of the ensemble that a copy of the trained run gives."""
+    if not root.exists():
+        shutil.copytree(trained, root, symlinks=True)
+    config = make_config(root, **changes)
+    layout = StoreLayout(str(root))
+    return generate.run(config, layout, client, silent).digest, layout
+
+
+@pytest.fixture(scope="module")
+def golden(trained: Path, here: Client, tmp_path_factory: pytest.TempPathFactory) -> str:
+    return drawn(trained, tmp_path_factory.mktemp("golden") / "run", here)[0]
+
+
+@pytest.mark.parametrize("batch", [1, 3, 16])
+def test_the_batch_does_not_change_the_bytes(trained, golden, here, tmp_path, batch):
+    assert drawn(trained, tmp_path / "run", here, generate_batch=batch)[0] == golden
+
+
+def test_two_worker_processes_give_the_bytes_of_one(trained, golden, tmp_path):
+    """T-19."""
+    with local_client(Cluster(workers=2), tmp_path / "scratch") as client:
+        assert drawn(trained, tmp_path / "run", client, generate_batch=2)[0] == golden
+
+
+def test_a_killed_run_is_resumed_with_the_missing_realizations_only(
+    trained, golden, here, tmp_path, monkeypatch
+):
+    written: list[str] = []
+    write = artifacts.write_unit
+
+    def until_the_third(path, unit, dataset, **options):
+        if len(written) == 3:
+            raise OSError("killed")
+        written.append(unit.name)
+        return write(path, unit, dataset, **options)
+
+    monkeypatch.setattr(artifacts, "write_unit", until_the_third)
+    root = tmp_path / "run"
+    with pytest.raises(UnitFailed, match="killed"):
+        drawn(trained, root, here, generate_batch=1)
+    layout = StoreLayout(str(root))
+    assert artifacts.published(layout, "ensemble") is None
+
+    def recorded(path, unit, dataset, **options):
+        written.append(unit.name)
+        return write(path, unit, dataset, **options)
+
+    monkeypatch.setattr(artifacts, "write_unit", recorded)
+    assert drawn(trained, root, here, generate_batch=1)[0] == golden
+    # A unit that was in flight may be written by both runs; one that was finished is not.
+    assert not set(written[:3]) & set(written[3:])
+    assert len(set(written)) == 5
+
+
+def test_a_growing_ensemble_draws_only_the_new_realizations(trained, golden, here, tmp_path):
+    root = tmp_path / "run"
+    _, layout = drawn(trained, root, here, generate_realizations=2)
+    small = artifacts.open_published(layout, "ensemble").load()
+    digest, _ = drawn(trained, root, here)
+    assert digest == golden
+    found = artifacts.published(layout, "ensemble")
+    assert found is not None and found.attrs["figures"]["units drawn"] == 3
+    grown = artifacts.open_published(layout, "ensemble")
+    xr.testing.assert_equal(grown.isel(realization=slice(0, 2)), small)
+
+
+def test_another_seed_gives_other_fields(trained, golden, here, tmp_path):
+    root = tmp_path / "run"
+    shutil.copytree(trained, root, symlinks=True)
+    config = make_config(root)
+    config = replace(config, run=replace(config.run, seed=4))
+    assert generate.run(config, StoreLayout(str(root)), here, silent).digest != golden
+
+
+def test_the_ensemble_is_labelled_for_any_reader(trained, here, tmp_path):
+    _, layout = drawn(trained, tmp_path / "run", here)
+    ensemble = xr.open_zarr(layout.name("ensemble"))
+    assert ensemble["ta"].dims == ("realization", "time", "lat", "lon")
+    assert ensemble["ta"].attrs["standard_name"] == "air_temperature"
+    assert ensemble["pr"].attrs["units"] == "kg m-2 s-1"
+    assert list(ensemble["realization"].values) == [0, 1, 2, 3, 4]
+    assert ensemble["realization"].attrs["standard_name"] == "realization"
+    assert [str(time)[:16] for time in ensemble["time"].values] == [
+        "2000-01-15T12:00",
+        "2000-07-15T12:00",
+    ]
+    bounds = ensemble[ensemble["time"].attrs["bounds"]]
+    assert str(bounds.values[0, 0])[:16] == "2000-01-15T00:00"
+    assert ensemble.attrs["Conventions"].startswith("CF-1.13")
+    checkpoint = artifacts.published(layout, "checkpoints")
+    assert checkpoint is not None and ensemble.attrs["checkpoints_digest"] == checkpoint.digest
+    assert ensemble.attrs["run_seed"] == 3
+
+
+def test_masked_cells_are_masked_and_rain_is_not_negative(trained, here, tmp_path):
+    _, layout = drawn(trained, tmp_path / "run", here)
+    ensemble = xr.open_zarr(layout.name("ensemble")).load()
+    hole = np.zeros(GRID.shape, bool)
+    hole[3:6, 2:7] = True
+    assert (np.isnan(ensemble["pr"]) == hole).all()
+    assert np.isfinite(ensemble["ta"]).all()
+    assert (ensemble["pr"].values[..., ~hole] >= 0).all()
+
+
+def test_the_same_training_gives_the_same_checkpoint(trained, here, tmp_path):
+    root = tmp_path / "again"
+    config, layout = make_config(root), StoreLayout(str(root))
+    publish_fields(layout)
+    preprocess.run(config, layout, here, silent)
+    digest = train.run(config, layout, None, silent).digest
+    first = artifacts.published(StoreLayout(str(trained)), "checkpoints")
+    assert first is not None and digest == first.digest
+
+
+def test_a_killed_training_ends_with_the_same_weights(trained, tmp_path, monkeypatch):
+    root = tmp_path / "run"
+    shutil.copytree(trained, root, symlinks=True)
+    config, layout = make_config(root), StoreLayout(str(root))
+    first = artifacts.published(layout, "checkpoints")
+    assert first is not None
+    shutil.rmtree(first.path)
+    shutil.rmtree(layout.records("checkpoints", first.key))
+    layout.name("checkpoints").unlink()
+    monkeypatch.setattr(train, "SECONDS_BETWEEN_STATES", 0.0)
+
+    def dies(done: int, total: int, text: str) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train.run(config, layout, None, dies)
+    state = checkpoints.load_latest(layout.artifact("checkpoints", first.key))
+    assert state is not None and state.step == 2
+    assert train.run(config, layout, None, silent).digest == first.digest
+
+
+def test_the_certificate_splits_add_up(trained):
+    config, layout = make_config(trained), StoreLayout(str(trained))
+    certificate = train.certificate(config, layout)
+    own = certificate["over"]["m-block"]["nats"]
+    assert sum(certificate["per_degree"]) == pytest.approx(own, abs=1e-6)
+    assert sum(certificate["per_variable"].values()) == pytest.approx(own, abs=1e-6)
+    assert sum(certificate["per_time"]) == pytest.approx(own, abs=1e-6)
+    assert certificate["over"]["m-block"]["low"] <= own <= certificate["over"]["m-block"]["high"]
+
+
+def test_a_gaussian_model_is_a_finished_generator(trained, here, tmp_path):
+    root = tmp_path / "run"
+    shutil.copytree(trained, root, symlinks=True)
+    config, layout = make_config(root, train_model="gaussian:m-block"), StoreLayout(str(root))
+    train.run(config, layout, None, silent)
+    generate.run(config, layout, here, silent)
+    assert train.certificate(config, layout)["over"]["m-block"]["nats"] == 0.0
+    assert np.isfinite(artifacts.open_published(layout, "ensemble")["ta"].values).all()
