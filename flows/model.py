@@ -1,12 +1,12 @@
-"""From the artifacts of a run to its score: baseline, untrained network, trained network."""
+"""From the artifacts of a run to its score, untrained and trained, and to its sampler."""
 
 import numpy as np
 import torch
 import xarray as xr
 
 from flows.config import RunConfig
+from flows.normals import baseline_of
 from pipeline.calibration import Calibration
-from pipeline.gaussian import Baseline, baseline_from_arrays
 from pipeline.model import native_precision, score_network
 from pipeline.process import OrnsteinUhlenbeck
 from pipeline.sample import Sampler
@@ -14,15 +14,6 @@ from pipeline.score import GaussianScore, Score, ScoreNet
 from pipeline.train import load
 from storage import artifacts, checkpoints
 from storage.layout import StoreLayout
-
-STORED_AS = {"isotropic": "isotropic", "m-block": "mblock"}
-
-
-def baseline_of(normals: xr.Dataset, name: str) -> Baseline:
-    """The Gaussian law of this name that `preprocess` fitted."""
-    prefix = STORED_AS[name]
-    arrays = {part: normals[f"{prefix}_{part}"].values for part in ("vectors", "variance")}
-    return baseline_from_arrays(name, arrays)
 
 
 def untrained(config: RunConfig, normals: xr.Dataset, precision: torch.dtype) -> ScoreNet:
@@ -86,7 +77,6 @@ def published_input(layout: StoreLayout, kind: str, command: str) -> artifacts.P
 
 
 __all__ = [
-    "baseline_of",
     "device_of",
     "native_precision",
     "published_input",

@@ -7,14 +7,7 @@ of times, on the cluster; sums and small arrays come back, never a series:
     training and validation times  coefficient moments   -> spectra, reference, Gaussian baselines
     all times                      whitened coefficients, written unit by unit
 
-normals.zarr, float64
-    climatology(channel, season, *grid)  coefficients of 1, cos, sin, cos 2, sin 2 of the season
-    scale(channel, *grid)  mask(channel, *grid: 1 = missing)  transform(channel)
-    remainder(channel, *grid)            standard deviation of scaled anomalies beyond lmax
-    reference_spectrum(channel, degree)  data_spectrum(channel, other_channel, degree)
-    static(feature, coefficient)         standardised maps: climatology, log scale, source.static
-    isotropic_vectors, isotropic_variance, mblock_vectors, mblock_variance, mblock_shrinkage
-    attrs: lmax, samples, split, grid, variables (JSON: CF attributes by channel), reference (JSON)
+normals.zarr: see flows/normals.
 
 whitened.zarr
     x(time, channel, coefficient) float32; coordinates phase(time) [rad], degree, order
@@ -37,9 +30,9 @@ import xarray as xr
 
 from flows.cluster import map_units
 from flows.config import ConfigError, Period, RunConfig
+from flows.normals import baseline_variables, normals_dataset
 from flows.stage import Progress, Receipt
 from pipeline.climatology import Climatology, SeasonalMoments, UnusableData, season_phase
-from pipeline.coefficients import degrees, orders
 from pipeline.gaussian import Moments, choose_shrinkage, fit_isotropic, fit_m_block
 from pipeline.harmonics import plan
 from pipeline.measure import Reference, WhittleMatern, reference_from_config
@@ -87,7 +80,7 @@ def key(config: RunConfig, layout: StoreLayout) -> str:
             "spectral.reference",
         ),
         inputs={"fields": _published_fields(layout).digest},
-        code=artifacts.code_digest(["flows.preprocess"]),
+        code=artifacts.code_digest([__name__, "flows.normals"]),
     )
 
 
@@ -151,14 +144,14 @@ def _publish_normals(
     shrinkage = choose_shrinkage(whitened, _whitened_moments(chosen_on, spectrum))
     isotropic, m_block = fit_isotropic(whitened), fit_m_block(whitened, shrinkage)
     kept = (2 * np.arange(lmax + 1) + 1) @ power / (4.0 * np.pi * energy)
-    dataset = _normals_dataset(config, fields, transforms, climatology, anomalies)
-    remainder = np.sqrt(reduce(add, remainders) / observed.samples)
-    dataset = dataset.assign(
-        remainder=(("channel", *anomalies.grid.dims), remainder),
-        reference_spectrum=(("channel", "degree"), spectrum),
-        data_spectrum=(("channel", "other_channel", "degree"), data.transpose(1, 2, 0)),
-        **_baseline_variables("isotropic", isotropic.to_arrays()),
-        **_baseline_variables("mblock", {**m_block.to_arrays(), "shrinkage": shrinkage}),
+    spectra = {
+        "reference": spectrum,
+        "data": data.transpose(1, 2, 0),
+        "remainder": np.sqrt(reduce(add, remainders) / observed.samples),
+    }
+    dataset = normals_dataset(config, fields, transforms, climatology, anomalies, spectra).assign(
+        **baseline_variables("isotropic", isotropic.to_arrays()),
+        **baseline_variables("m-block", {**m_block.to_arrays(), "shrinkage": shrinkage}),
     )
     figures = {
         "reference": {n: _spoken(r) for n, r in zip(transforms, references, strict=True)},
@@ -339,89 +332,7 @@ def _refuse_masks(
             )
 
 
-def _normals_dataset(
-    config: RunConfig,
-    fields: xr.Dataset,
-    transforms: Mapping[str, str],
-    climatology: Climatology,
-    anomalies: Normals,
-) -> xr.Dataset:
-    grid, lmax = anomalies.grid, config.spectral.lmax
-    maps = {
-        f"{name}_climatology": m
-        for name, m in zip(transforms, climatology.coefficients[0], strict=True)
-    }
-    maps |= {
-        f"{name}_log_scale": np.log(m)
-        for name, m in zip(transforms, climatology.scale, strict=True)
-    }
-    for name in config.source.static:
-        if name not in fields:
-            raise UnusableData(f"source.static: the fields have no map {name!r}")
-        maps[name] = fields[name].transpose(*grid.dims).to_numpy().astype(np.float64)
-    channels = np.asarray(list(transforms))
-    coords: dict[str, Any] = {
-        "channel": channels,
-        "other_channel": channels,
-        "transform": ("channel", np.asarray(list(transforms.values()))),
-        "degree": np.arange(lmax + 1),
-        "coefficient_degree": ("coefficient", degrees(lmax)),
-        "coefficient_order": ("coefficient", orders(lmax)),
-        "feature": np.asarray(list(maps)),
-    }
-    coords |= {dim: fields[dim] for dim in grid.dims if dim in fields.coords}
-    return xr.Dataset(
-        {
-            "climatology": (
-                ("channel", "season", *grid.dims),
-                climatology.coefficients.swapaxes(0, 1),
-            ),
-            "scale": (("channel", *grid.dims), climatology.scale),
-            "mask": (("channel", *grid.dims), climatology.mask.astype(np.int8)),
-            "static": (
-                ("feature", "coefficient"),
-                np.stack([_standard_map(anomalies, values) for values in maps.values()]),
-            ),
-        },
-        coords=coords,
-        attrs={
-            "lmax": lmax,
-            "grid": grid.describe(),
-            "split": json.dumps(config.subset("split.train", "split.validation")),
-            "variables": json.dumps({name: _plain(fields[name].attrs) for name in transforms}),
-        },
-    )
-
-
-def _standard_map(anomalies: Normals, values: FloatArray) -> FloatArray:
-    """Coefficients of a map brought to area mean 0 and variance 1; a constant map becomes 0."""
-    weight = anomalies.grid.area / (4.0 * np.pi)
-    values = np.where(np.isfinite(values), values, np.nanmean(values))
-    centred = values - (weight * values).sum()
-    variance = float((weight * centred**2).sum())
-    standard = centred / np.sqrt(variance) if variance > 0.0 else centred
-    return plan(anomalies.grid, anomalies.lmax, "float64").analysis(standard)
-
-
-def _baseline_variables(prefix: str, arrays: Mapping[str, FloatArray]) -> dict[str, Any]:
-    """Baseline arrays as variables; those that are no maps over coefficients get own dimensions."""
-    variables: dict[str, Any] = {}
-    for name, values in arrays.items():
-        dims = tuple(f"{prefix}_{name}_{axis}" for axis in range(values.ndim))
-        variables[f"{prefix}_{name}"] = (
-            ("channel", "coefficient") if name == "variance" else dims,
-            values,
-        )
-    return variables
-
-
 def _spoken(reference: Reference) -> dict[str, float] | str:
     if isinstance(reference, WhittleMatern):
         return {name: float(value) for name, value in vars(reference).items()}
     return type(reference).__name__
-
-
-def _plain(attributes: Mapping[Any, Any]) -> dict[str, Any]:
-    """Attributes that are text or numbers, as JSON takes them."""
-    plain = {str(k): v.item() if isinstance(v, np.generic) else v for k, v in attributes.items()}
-    return {k: v for k, v in plain.items() if isinstance(v, str | int | float)}

@@ -20,7 +20,6 @@ from dask.system import CPU_COUNT
 
 from flows.config import Period, RunConfig
 from flows.model import (
-    baseline_of,
     device_of,
     native_precision,
     published_input,
@@ -28,6 +27,7 @@ from flows.model import (
     trained,
     untrained,
 )
+from flows.normals import baseline_of
 from flows.stage import Progress, Receipt
 from pipeline.certificate import block_interval, certify
 from pipeline.coefficients import degrees
@@ -68,7 +68,7 @@ def key(config: RunConfig, layout: StoreLayout) -> str:
             kind: published_input(layout, kind, "preprocess").digest
             for kind in ("normals", "whitened")
         },
-        code=artifacts.code_digest(["flows.train", "flows.model"]),
+        code=artifacts.code_digest([__name__, "flows.model", "flows.normals"]),
     )
 
 

@@ -58,13 +58,19 @@ def key(config: RunConfig, layout: StoreLayout) -> str:
             "run.seed", "split", "generate.steps", "generate.microbatch", "verify"
         ),
         inputs={kind: _input(layout, kind).digest for kind in INPUTS},
-        code=artifacts.code_digest([__name__, "flows.report", "flows.figures", "flows.maps"]),
+        code=artifacts.code_digest(
+            [
+                __name__,
+                *("flows.draws", "flows.lineup", "flows.normals", "flows.train"),
+                *("flows.report", "flows.pages", "flows.figures", "flows.maps"),
+            ]
+        ),
     )
 
 
 def run(config: RunConfig, layout: StoreLayout, client: "Client", progress: Progress) -> Receipt:
     """Draw the verification ensemble, score it and publish the report."""
-    from flows import generate, pages, report, train
+    from flows import draws, generate, pages, report, train
 
     began = clock.monotonic()
     content = key(config, layout)
@@ -76,7 +82,7 @@ def run(config: RunConfig, layout: StoreLayout, client: "Client", progress: Prog
     certificate = train.certificate(config, layout)
     progress(1, 5, "the Gaussian baselines")
     gaussian = {
-        name: generate.gaussian_ensemble(config, layout, name, dates, config.verify.realizations)
+        name: draws.gaussian_ensemble(config, layout, name, dates, config.verify.realizations)
         for name in ("m-block", "isotropic")
     }
     progress(2, 5, "the scores")

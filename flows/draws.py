@@ -1,0 +1,177 @@
+"""Draws of the learned law: whitened fields from addressed noise, and their way back to the grid.
+
+Noise is addressed by seed, realization, time, variable and step, and draws pass the network in
+microbatches whose members are fixed: the same draw has the same bytes in every plan.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import xarray as xr
+
+from flows.config import RunConfig
+from flows.model import sampler_of, trained
+from flows.normals import baseline_of
+from pipeline.climatology import season_phase
+from pipeline.sample import NoiseAddress
+from pipeline.score import Score
+from pipeline.transform import grid_of, to_fields
+from storage import artifacts
+from storage.layout import StoreLayout
+
+
+class SampleNotFinite(RuntimeError):
+    """The model gave a field that is not made of numbers."""
+
+    exit_code = 51
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What one task makes: units of neighbouring realizations at the same times."""
+
+    units: tuple[artifacts.Unit, ...]
+
+    def __str__(self) -> str:
+        return f"{self.units[0].name} to {self.units[-1].name}"
+
+
+def draw_units(
+    config: RunConfig,
+    path: Path,
+    checkpoint: artifacts.Published,
+    normals: artifacts.Published,
+    times: xr.DataArray,
+    draw: Draw,
+) -> None:
+    """Draw the fields of some units and write each. Runs on a worker."""
+    torch.set_num_threads(1)
+    score, constants = _loaded(config, checkpoint, normals)
+    part = times.isel(time=draw.units[0].region["time"])
+    wanted = [unit.region["realization"].start for unit in draw.units]
+    x = whitened_draws(config, score, constants, wanted, part)
+    fields = to_fields(x, constants, white_remainder(config, constants, wanted, part))
+    for number, unit in enumerate(draw.units):
+        block = fields.isel(realization=[number])
+        for name, values in block.items():
+            if not _finite_where_data_are(values, constants):
+                raise SampleNotFinite(
+                    f"{unit.name}: {name} is not finite; nothing of this unit is written. Train "
+                    "longer or with a lower train.learning_rate, or sample with more steps"
+                )
+        artifacts.write_unit(path, unit, block, extra={"checkpoint": checkpoint.digest})
+
+
+def whitened_draws(
+    config: RunConfig,
+    score: Score,
+    normals: xr.Dataset,
+    realizations: Sequence[int],
+    times: xr.DataArray,
+) -> xr.DataArray:
+    """Whitened draws (realization, time, channel, coefficient) of the score's law.
+
+    The network sees aligned groups of `generate.microbatch` realizations at one time, whole even
+    where only some of a group are wanted: the same draw has the same neighbours in every plan.
+    """
+    sampler, size = sampler_of(config), config.generate.microbatch
+    channels, phase = _channels(normals), season_phase(times)
+    lmax, device = int(normals.attrs["lmax"]), score.baseline.variance.device
+    result = np.empty((len(realizations), len(times), len(channels), (lmax + 1) ** 2), np.float32)
+    for column in range(len(times)):
+        season = torch.full((size,), float(phase[column]), dtype=torch.float64, device=device)
+        for group in sorted({number // size for number in realizations}):
+            members = range(group * size, (group + 1) * size)
+            column_of = times.isel(time=[column])
+            addresses = [row for (row,) in _addresses(config, members, column_of)]
+
+            def noise(step: int, addresses: list[NoiseAddress] = addresses) -> torch.Tensor:
+                white = [address.white(step, channels, lmax) for address in addresses]
+                return torch.from_numpy(np.stack(white)).to(device)
+
+            drawn = sampler(score, noise, season).cpu().numpy()
+            for row, number in enumerate(realizations):
+                if number in members:
+                    result[row, column] = drawn[number - members.start]
+    return _label(result, times, normals)
+
+
+def white_remainder(
+    config: RunConfig, normals: xr.Dataset, realizations: Sequence[int], times: xr.DataArray
+) -> xr.DataArray:
+    """White noise on the grid, addressed as that of the coefficients is."""
+    grid, channels = grid_of(normals), _channels(normals)
+    white = [
+        [address.on_grid(channels, grid.shape) for address in row]
+        for row in _addresses(config, realizations, times)
+    ]
+    return xr.DataArray(
+        np.array(white, dtype=np.float64), dims=("realization", "time", "channel", *grid.dims)
+    )
+
+
+def gaussian_ensemble(
+    config: RunConfig, layout: StoreLayout, name: str, times: xr.DataArray, realizations: int
+) -> xr.Dataset:
+    """The same number of fields at the same times from a Gaussian baseline alone, in memory."""
+    normals = artifacts.open_published(layout, "normals").load()
+    channels, lmax = _channels(normals), int(normals.attrs["lmax"])
+    white = [
+        [address.white(0, channels, lmax) for address in row]
+        for row in _addresses(config, range(realizations), times)
+    ]
+    x = baseline_of(normals, name).color(torch.from_numpy(np.array(white))).numpy()
+    remainder = white_remainder(config, normals, range(realizations), times)
+    return to_fields(_label(x, times, normals), normals, remainder)
+
+
+def _label(x: np.ndarray, times: xr.DataArray, normals: xr.Dataset) -> xr.DataArray:
+    return xr.DataArray(
+        x,
+        dims=("realization", "time", "channel", "coefficient"),
+        coords={
+            "time": times,
+            "phase": ("time", season_phase(times)),
+            "channel": _channels(normals),
+        },
+    )
+
+
+def _channels(normals: xr.Dataset) -> list[str]:
+    return [str(name) for name in normals["channel"].values]
+
+
+def _addresses(
+    config: RunConfig, realizations: Sequence[int], times: xr.DataArray
+) -> list[list[NoiseAddress]]:
+    """The address of each draw, by realization, then time."""
+    return [
+        [
+            NoiseAddress(seed=config.run.seed, realization=number, time=str(time))
+            for time in times.values
+        ]
+        for number in realizations
+    ]
+
+
+def _finite_where_data_are(values: xr.DataArray, normals: xr.Dataset) -> bool:
+    missing = normals["mask"].sel(channel=values.name, drop=True).astype(bool)
+    return bool((np.isfinite(values) | missing).all())
+
+
+# One model per worker process; a new run brings new digests.
+_MODELS: dict[tuple[str, str], tuple[Score, xr.Dataset]] = {}
+
+
+def _loaded(
+    config: RunConfig, checkpoint: artifacts.Published, normals: artifacts.Published
+) -> tuple[Score, xr.Dataset]:
+    place = (checkpoint.digest, normals.digest)
+    if place not in _MODELS:
+        _MODELS.clear()
+        constants = artifacts.open_artifact(normals).load()
+        _MODELS[place] = trained(config, checkpoint, constants), constants
+    return _MODELS[place]

@@ -1,0 +1,121 @@
+"""The `normals` artifact: what preprocess takes away from the fields, as labelled arrays.
+
+normals.zarr, float64
+    climatology(channel, season, *grid)  coefficients of 1, cos, sin, cos 2, sin 2 of the season
+    scale(channel, *grid)  mask(channel, *grid: 1 = missing)  transform(channel)
+    remainder(channel, *grid)            standard deviation of scaled anomalies beyond lmax
+    reference_spectrum(channel, degree)  data_spectrum(channel, other_channel, degree)
+    static(feature, coefficient)         standardised maps: climatology, log scale, source.static
+    isotropic_vectors, isotropic_variance, mblock_vectors, mblock_variance, mblock_shrinkage
+    attrs: lmax, samples, split, grid, variables (JSON: CF attributes by channel), reference (JSON)
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from flows.config import RunConfig
+from pipeline.climatology import Climatology, UnusableData
+from pipeline.coefficients import degrees, orders
+from pipeline.gaussian import Baseline, baseline_from_arrays
+from pipeline.harmonics import plan
+from pipeline.sphere import FloatArray
+from pipeline.transform import Normals
+
+STORED_AS = {"isotropic": "isotropic", "m-block": "mblock"}
+
+
+def normals_dataset(
+    config: RunConfig,
+    fields: xr.Dataset,
+    transforms: Mapping[str, str],
+    climatology: Climatology,
+    anomalies: Normals,
+    spectra: Mapping[str, FloatArray],
+) -> xr.Dataset:
+    """The dataset, but for its baselines (`baseline_variables`).
+
+    Args:
+        anomalies: the same climatology as the transformation to scaled anomalies.
+        spectra: `reference` (channel, degree), `data` (channel, channel, degree) and `remainder`
+            (channel, *grid).
+    """
+    grid, lmax = anomalies.grid, config.spectral.lmax
+    maps = {
+        f"{name}_climatology": m
+        for name, m in zip(transforms, climatology.coefficients[0], strict=True)
+    }
+    maps |= {
+        f"{name}_log_scale": np.log(m)
+        for name, m in zip(transforms, climatology.scale, strict=True)
+    }
+    for name in config.source.static:
+        if name not in fields:
+            raise UnusableData(f"source.static: the fields have no map {name!r}")
+        maps[name] = fields[name].transpose(*grid.dims).to_numpy().astype(np.float64)
+    channels = np.asarray(list(transforms))
+    coords: dict[str, Any] = {
+        "channel": channels,
+        "other_channel": channels,
+        "transform": ("channel", np.asarray(list(transforms.values()))),
+        "degree": np.arange(lmax + 1),
+        "coefficient_degree": ("coefficient", degrees(lmax)),
+        "coefficient_order": ("coefficient", orders(lmax)),
+        "feature": np.asarray(list(maps)),
+    }
+    coords |= {dim: fields[dim] for dim in grid.dims if dim in fields.coords}
+    seasonal = climatology.coefficients.swapaxes(0, 1)
+    static = np.stack([_standard_map(anomalies, values) for values in maps.values()])
+    return xr.Dataset(
+        {
+            "climatology": (("channel", "season", *grid.dims), seasonal),
+            "scale": (("channel", *grid.dims), climatology.scale),
+            "mask": (("channel", *grid.dims), climatology.mask.astype(np.int8)),
+            "remainder": (("channel", *grid.dims), spectra["remainder"]),
+            "reference_spectrum": (("channel", "degree"), spectra["reference"]),
+            "data_spectrum": (("channel", "other_channel", "degree"), spectra["data"]),
+            "static": (("feature", "coefficient"), static),
+        },
+        coords=coords,
+        attrs={
+            "lmax": lmax,
+            "grid": grid.describe(),
+            "split": json.dumps(config.subset("split.train", "split.validation")),
+            "variables": json.dumps({name: _plain(fields[name].attrs) for name in transforms}),
+        },
+    )
+
+
+def baseline_variables(name: str, arrays: Mapping[str, FloatArray]) -> dict[str, Any]:
+    """Arrays of a baseline as variables; those that are no maps get dimensions of their own."""
+    variables: dict[str, Any] = {}
+    for part, values in arrays.items():
+        stored = f"{STORED_AS[name]}_{part}"
+        dims = tuple(f"{stored}_{axis}" for axis in range(values.ndim))
+        variables[stored] = (("channel", "coefficient") if part == "variance" else dims, values)
+    return variables
+
+
+def baseline_of(normals: xr.Dataset, name: str) -> Baseline:
+    """The Gaussian law of this name, as it was fitted."""
+    arrays = {part: normals[f"{STORED_AS[name]}_{part}"].values for part in ("vectors", "variance")}
+    return baseline_from_arrays(name, arrays)
+
+
+def _standard_map(anomalies: Normals, values: FloatArray) -> FloatArray:
+    """Coefficients of a map brought to area mean 0 and variance 1; a constant map becomes 0."""
+    weight = anomalies.grid.area / (4.0 * np.pi)
+    values = np.where(np.isfinite(values), values, np.nanmean(values))
+    centred = values - (weight * values).sum()
+    variance = float((weight * centred**2).sum())
+    standard = centred / np.sqrt(variance) if variance > 0.0 else centred
+    return plan(anomalies.grid, anomalies.lmax, "float64").analysis(standard)
+
+
+def _plain(attributes: Mapping[Any, Any]) -> dict[str, Any]:
+    """Attributes that are text or numbers, as JSON takes them."""
+    plain = {str(k): v.item() if isinstance(v, np.generic) else v for k, v in attributes.items()}
+    return {k: v for k, v in plain.items() if isinstance(v, str | int | float)}
