@@ -9,7 +9,7 @@ below it changes. The manifest, beside the store, lists every file with its size
 digest of an artifact is the sha256 of that list, and so of all data and array metadata.
 
 The root's attributes carry `artifact_kind`, `artifact_key`, `artifact_digest`, `date_created`,
-and what the publisher gives.
+and what the publisher gives; tables among them are stored as JSON text.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -242,7 +243,8 @@ def _seal(
         "artifact_key": key,
         "artifact_digest": digest,
     }
-    marker = json.dumps({**root, "attributes": attributes}, indent=1, allow_nan=False).encode()
+    plain = {name: _as_text(value) for name, value in attributes.items()}
+    marker = json.dumps({**root, "attributes": plain}, indent=1, allow_nan=False).encode()
     records = records_of(path)
     records.mkdir(parents=True, exist_ok=True)
     seal = hashlib.sha256(marker).hexdigest()
@@ -263,7 +265,8 @@ def _read(path: Path, kind: str) -> Published | None:
     if not _marker(path).exists():
         return None
     try:
-        attrs = read_json(_marker(path))["attributes"]
+        attributes = read_json(_marker(path))["attributes"]
+        attrs = {name: _from_text(value) for name, value in attributes.items()}
         manifest = read_json(records_of(path) / "manifest.json")
         absent = [f["path"] for f in manifest["files"] if _size(path / f["path"]) != f["size"]]
         artifact = Published(
@@ -303,6 +306,18 @@ def _problems(path: Path) -> list[str]:
         elif sha256_of(path / name) != listed[name]:
             problems.append(f"{path / name} is corrupt: its sha256 is not the manifest's")
     return problems
+
+
+def _as_text(value: Any) -> Any:
+    """Tables as JSON: readers may write the data set as NetCDF, whose attributes are flat."""
+    return canonical_json(value) if isinstance(value, dict) else value
+
+
+def _from_text(value: Any) -> Any:
+    if isinstance(value, str) and value.startswith("{"):
+        with suppress(ValueError):  # a title may begin like a table
+            return json.loads(value)
+    return value
 
 
 def _digest(files: Iterable[Record]) -> str:

@@ -207,6 +207,13 @@ def test_the_ensemble_is_labelled_for_any_reader(trained, here, tmp_path):
     assert ensemble.attrs["run_seed"] == 3
 
 
+def test_the_ensemble_can_be_written_as_netcdf(trained, here, tmp_path):
+    _, layout = drawn(trained, tmp_path / "run", here)
+    with xr.open_zarr(layout.name("ensemble")) as ensemble:
+        ensemble.to_netcdf(tmp_path / "ensemble.nc")
+        xr.testing.assert_identical(xr.open_dataset(tmp_path / "ensemble.nc"), ensemble.load())
+
+
 def test_masked_cells_are_masked_and_rain_is_not_negative(trained, here, tmp_path):
     _, layout = drawn(trained, tmp_path / "run", here)
     ensemble = xr.open_zarr(layout.name("ensemble")).load()
