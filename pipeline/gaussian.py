@@ -16,6 +16,7 @@ eigen-coordinate. Notation: docs/mathematics.md, 6.
 from __future__ import annotations
 
 import itertools
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import reduce
@@ -88,23 +89,23 @@ class Moments:
         return result / (2 * np.arange(self.lmax + 1) + 1)[:, None, None]
 
 
-class Baseline(nn.Module):
+class Baseline(nn.Module, ABC):
     """A Gaussian law N(0, U diag(s) U^T) of whitened fields (..., channel, coefficient)."""
 
     name: str
     variance: Tensor
 
+    @abstractmethod
     def rotate(self, x: Tensor) -> Tensor:
         """Whitened coordinates to the baseline's own: y = U^T x, same shape."""
-        raise NotImplementedError
 
+    @abstractmethod
     def unrotate(self, y: Tensor) -> Tensor:
         """The inverse of `rotate`: x = U y."""
-        raise NotImplementedError
 
+    @abstractmethod
     def to_arrays(self) -> dict[str, FloatArray]:
         """What is stored in `normals`; `baseline_from_arrays` rebuilds the same law."""
-        raise NotImplementedError
 
     def log_density(self, x: Tensor) -> Tensor:
         """log of the density [nats] of whitened fields, shape (...)."""

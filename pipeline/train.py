@@ -45,7 +45,7 @@ class TrainingConfig:
 
     steps: int | None = None
     minutes: float | None = None
-    learning_rate: float = 3e-3
+    learning_rate: float = 2e-3
     warmup: int = 50
     decay_from: float = 0.3  # fraction of the training after which the rate falls to zero
     weight_decay: float = 1e-4

@@ -25,6 +25,9 @@ class Diagonal(Baseline):
     def unrotate(self, y: Tensor) -> Tensor:
         return y
 
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        return {"variance": self.variance.numpy()}
+
 
 class TwoPoint:
     """X_0 = +-m + Z with a smooth field m of Cameron-Martin norm a, along the first coordinate.
