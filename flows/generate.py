@@ -23,8 +23,7 @@ import xarray as xr
 from flows.cluster import map_units
 from flows.config import RunConfig
 from flows.draws import Draw, draw_units
-from flows.model import published_input
-from flows.stage import Progress, Receipt
+from flows.stage import Progress, Receipt, published_input
 from pipeline.transform import grid_of
 from storage import artifacts
 from storage.labels import label_ensemble
@@ -76,8 +75,8 @@ def ensemble_key(
         config=config.subset("run.seed", "generate.steps", "generate.microbatch")
         | {"times": list(times), "realizations": realizations},
         inputs={
-            "checkpoints": published_input(layout, "checkpoints", "train").digest,
-            "normals": published_input(layout, "normals", "preprocess").digest,
+            "checkpoints": published_input(layout, "checkpoints").digest,
+            "normals": published_input(layout, "normals").digest,
         },
         code=artifacts.code_digest([__name__, "flows.draws", "flows.model", "flows.normals"]),
     )
@@ -94,8 +93,8 @@ def generate_ensemble(
 ) -> artifacts.Published:
     """Draw `realizations` fields at each of `times` (in the source's calendar) and publish them."""
     began = clock.monotonic()
-    checkpoint = published_input(layout, "checkpoints", "train")
-    normals = published_input(layout, "normals", "preprocess")
+    checkpoint = published_input(layout, "checkpoints")
+    normals = published_input(layout, "normals")
     names = [str(time) for time in times.values]
     content = ensemble_key(config, layout, kind, names, realizations)
     family = ensemble_key(config, layout, kind, names, None)
@@ -124,7 +123,7 @@ def generate_ensemble(
 
 def asked_times(config: RunConfig, layout: StoreLayout) -> xr.DataArray:
     """The dates of the configuration as times of the source's calendar, at its time of day."""
-    published_input(layout, "fields", "ingest")
+    published_input(layout, "fields")
     source = artifacts.open_published(layout, "fields")["time"]
     first = source.values[0]
     if isinstance(first, np.datetime64):

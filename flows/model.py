@@ -7,13 +7,12 @@ import xarray as xr
 from flows.config import RunConfig
 from flows.normals import baseline_of
 from pipeline.calibration import Calibration
-from pipeline.model import native_precision, score_network
+from pipeline.model import score_network
 from pipeline.process import OrnsteinUhlenbeck
 from pipeline.sample import Sampler
 from pipeline.score import GaussianScore, Score, ScoreNet
 from pipeline.train import load
 from storage import artifacts, checkpoints
-from storage.layout import StoreLayout
 
 
 def untrained(config: RunConfig, normals: xr.Dataset, precision: torch.dtype) -> ScoreNet:
@@ -64,23 +63,3 @@ def device_of(config: RunConfig) -> torch.device:
     if wanted == "auto":
         wanted = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(wanted)
-
-
-def published_input(layout: StoreLayout, kind: str, command: str) -> artifacts.Published:
-    """The current artifact of a kind that a stage needs; says what to run if there is none."""
-    found = artifacts.published(layout, kind)
-    if found is None:
-        raise artifacts.IncompleteArtifact(
-            f"{layout.name(kind)} is not published; run `spherescore {command}` first"
-        )
-    return found
-
-
-__all__ = [
-    "device_of",
-    "native_precision",
-    "published_input",
-    "sampler_of",
-    "trained",
-    "untrained",
-]

@@ -31,7 +31,7 @@ import xarray as xr
 from flows.cluster import map_units
 from flows.config import ConfigError, Period, RunConfig
 from flows.normals import baseline_variables, normals_dataset
-from flows.stage import Progress, Receipt
+from flows.stage import Progress, Receipt, published_input
 from pipeline.climatology import Climatology, SeasonalMoments, UnusableData, season_phase
 from pipeline.gaussian import Moments, choose_shrinkage, fit_isotropic, fit_m_block
 from pipeline.harmonics import plan
@@ -79,7 +79,7 @@ def key(config: RunConfig, layout: StoreLayout) -> str:
             "spectral.lmax",
             "spectral.reference",
         ),
-        inputs={"fields": _published_fields(layout).digest},
+        inputs={"fields": published_input(layout, "fields").digest},
         code=artifacts.code_digest([__name__, "flows.normals"]),
     )
 
@@ -88,7 +88,7 @@ def run(config: RunConfig, layout: StoreLayout, client: "Client", progress: Prog
     """Publish `normals` and `whitened`; what an interrupted run has published or written stays."""
     started = clock.monotonic()
     content = key(config, layout)
-    source = _published_fields(layout)
+    source = published_input(layout, "fields")
     normals = artifacts.find(layout, "normals", content)
     if normals is None:
         normals = _publish_normals(config, layout, content, source, client, progress)
@@ -249,15 +249,6 @@ def _loaded(
 
 
 # Small steps.
-
-
-def _published_fields(layout: StoreLayout) -> artifacts.Published:
-    source = artifacts.published(layout, "fields")
-    if source is None:
-        raise artifacts.IncompleteArtifact(
-            f"{layout.name('fields')} is not published; run `spherescore ingest` first"
-        )
-    return source
 
 
 def _checked_lmax(config: RunConfig, fields: xr.Dataset) -> int:

@@ -23,6 +23,8 @@ from storage.layout import StoreLayout
 if TYPE_CHECKING:
     from distributed import Client
 
+    from storage.artifacts import Published
+
 Progress = Callable[[int, int, str], None]  # done, total, what is being done (or its figures)
 
 
@@ -78,6 +80,19 @@ STAGES = (
     Stage(name="generate", kinds=("ensemble",)),
     Stage(name="verify", kinds=("report",)),
 )
+
+
+def published_input(layout: StoreLayout, kind: str) -> "Published":
+    """The current artifact of a kind that a stage needs; says what to run if there is none."""
+    from storage import artifacts
+
+    found = artifacts.published(layout, kind)
+    if found is None:
+        command = next(stage.name for stage in STAGES if kind in stage.kinds)
+        raise artifacts.IncompleteArtifact(
+            f"{layout.name(kind)} is not published; run `spherescore {command}` first"
+        )
+    return found
 
 
 def skipped(

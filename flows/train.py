@@ -21,17 +21,16 @@ from dask.system import CPU_COUNT
 from flows.config import Period, RunConfig
 from flows.model import (
     device_of,
-    native_precision,
-    published_input,
     sampler_of,
     trained,
     untrained,
 )
 from flows.normals import baseline_of
-from flows.stage import Progress, Receipt
+from flows.stage import Progress, Receipt, published_input
 from pipeline.certificate import block_interval, certify
 from pipeline.coefficients import degrees
 from pipeline.gaussian import Baseline, cross_fitted
+from pipeline.model import native_precision
 from pipeline.process import OrnsteinUhlenbeck
 from pipeline.train import Training, TrainingConfig
 from storage import artifacts, checkpoints
@@ -64,10 +63,7 @@ def key(config: RunConfig, layout: StoreLayout) -> str:
             "generate.steps",  # validation is over the sampler's steps
             *(f"train.{name}" for name in read if name in known),
         ),
-        inputs={
-            kind: published_input(layout, kind, "preprocess").digest
-            for kind in ("normals", "whitened")
-        },
+        inputs={kind: published_input(layout, kind).digest for kind in ("normals", "whitened")},
         code=artifacts.code_digest([__name__, "flows.model", "flows.normals"]),
     )
 
@@ -107,7 +103,7 @@ def certificate(config: RunConfig, layout: StoreLayout) -> dict[str, Any]:
         "fields", "block", "baseline"}; the splits are over the model's own baseline.
     """
     normals = artifacts.open_published(layout, "normals").load()
-    score = trained(config, published_input(layout, KIND, "train"), normals)
+    score = trained(config, published_input(layout, KIND), normals)
     device = device_of(config)
     x_0, phase = _split(layout, config.split.test)
     # The season advances by 2 pi a year; the median step is not fooled by gaps or the year's end.

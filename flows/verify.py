@@ -31,7 +31,7 @@ import xarray as xr
 
 from flows.config import RunConfig
 from flows.lineup import REPLICATES, deviations, held_out_times, line_up, spacing
-from flows.stage import Progress, Receipt
+from flows.stage import Progress, Receipt, published_input
 from pipeline.proper import memorisation
 from pipeline.transform import grid_of
 from pipeline.verify import Arena, Sample, score_card
@@ -57,7 +57,7 @@ def key(config: RunConfig, layout: StoreLayout) -> str:
         config=config.subset(
             "run.seed", "split", "generate.steps", "generate.microbatch", "verify"
         ),
-        inputs={kind: _input(layout, kind).digest for kind in INPUTS},
+        inputs={kind: published_input(layout, kind).digest for kind in INPUTS},
         code=artifacts.code_digest(
             [
                 __name__,
@@ -149,7 +149,7 @@ def _about(
             "factor": factor,
             "display_units": unit,
         }
-    inputs = [*(_input(layout, kind) for kind in INPUTS), drawn]
+    inputs = [*(published_input(layout, kind) for kind in INPUTS), drawn]
     dates = arena.truth.fields["time"]
     title = fields.attrs.get("title")
     return {
@@ -227,12 +227,3 @@ def _finite(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_finite(each) for each in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _input(layout: StoreLayout, kind: str) -> artifacts.Published:
-    found = artifacts.published(layout, kind)
-    if found is None:
-        raise artifacts.IncompleteArtifact(
-            f"{layout.name(kind)} is not published; run the stages before verify first"
-        )
-    return found
