@@ -82,7 +82,7 @@ def whitened_draws(
     lmax, device = int(normals.attrs["lmax"]), score.baseline.variance.device
     result = np.empty((len(realizations), len(times), len(channels), (lmax + 1) ** 2), np.float32)
     for column in range(len(times)):
-        season = torch.full((size,), float(phase[column]), dtype=torch.float64, device=device)
+        condition = torch.full((size, 1), float(phase[column]), dtype=torch.float64, device=device)
         for group in sorted({number // size for number in realizations}):
             members = range(group * size, (group + 1) * size)
             column_of = times.isel(time=[column])
@@ -92,7 +92,7 @@ def whitened_draws(
                 white = [address.white(step, channels, lmax) for address in addresses]
                 return torch.from_numpy(np.stack(white)).to(device)
 
-            drawn = sampler(score, noise, season).cpu().numpy()
+            drawn = sampler(score, noise, condition).cpu().numpy()
             for row, number in enumerate(realizations):
                 if number in members:
                     result[row, column] = drawn[number - members.start]

@@ -105,13 +105,14 @@ def certificate(config: RunConfig, layout: StoreLayout) -> dict[str, Any]:
     normals = artifacts.open_published(layout, "normals").load()
     score = trained(config, published_input(layout, KIND), normals)
     device = device_of(config)
-    x_0, phase = _split(layout, config.split.test)
+    x_0, condition = _split(layout, config.split.test)
     # The season advances by 2 pi a year; the median step is not fooled by gaps or the year's end.
-    days = 365.25 * float(np.median(np.diff(phase.numpy()) % (2 * np.pi))) / (2 * np.pi)
+    phase = condition[:, 0].numpy()
+    days = 365.25 * float(np.median(np.diff(phase) % (2 * np.pi))) / (2 * np.pi)
     block = max(1, round(CORRELATED_DAYS / max(days, 1e-3)))
-    x_0, phase = x_0.to(device), phase.to(device)
+    x_0, condition = x_0.to(device), condition.to(device)
     times = sampler_of(config).times
-    result = certify(score, x_0, phase, times, torch.Generator().manual_seed(config.run.seed))
+    result = certify(score, x_0, condition, times, torch.Generator().manual_seed(config.run.seed))
     generator = np.random.default_rng(config.run.seed)
     own = score.baseline.log_density(x_0)
     over = {}
@@ -161,15 +162,15 @@ def _train_network(
         training.seconds = float(state.meta.get("seconds", 60 * (config.train.minutes or 0)))
 
     stretches = _stretches(config, layout, training.model.baseline, normals)
-    x_held_out, phase_held_out = _split(layout, config.split.validation)
+    x_held_out, condition_held_out = _split(layout, config.split.validation)
     saved = clock.monotonic()
     while training.progress < 1:
         turn, number = divmod(training.step, len(stretches))
         batches, baseline = stretches[number]
-        x, phase = (torch.from_numpy(part).to(device) for part in batches.batch_at(turn))
-        training.advance(x, phase, baseline)
+        x, condition = (torch.from_numpy(part).to(device) for part in batches.batch_at(turn))
+        training.advance(x, condition, baseline)
         if training.validation_due:
-            training.validate(x_held_out.to(device), phase_held_out.to(device))
+            training.validate(x_held_out.to(device), condition_held_out.to(device))
         if training.progress < 1 and clock.monotonic() - saved > SECONDS_BETWEEN_STATES:
             running = {**training.to_meta(), "precision": precision, "seconds": training.seconds}
             checkpoints.save(directory, training.step, training.to_tensors(), running)
@@ -177,7 +178,7 @@ def _train_network(
         progress(*_told(training))
     # The finished state does not tell how long it took: equal trainings have equal digests.
     finished = {**training.to_meta(), "precision": precision}
-    calibration = training.calibrate(x_held_out.to(device), phase_held_out.to(device))
+    calibration = training.calibrate(x_held_out.to(device), condition_held_out.to(device))
     tables = {
         f"calibration/{name}": table.cpu().numpy()
         for name, table in calibration.state_dict().items()
@@ -199,14 +200,14 @@ def _stretches(
     config: RunConfig, layout: StoreLayout, baseline: Baseline, normals: xr.Dataset
 ) -> list[tuple[Batches, Baseline]]:
     """Batches of each stretch of the training period, and the linear part fitted without it."""
-    x, phase = (part.numpy() for part in _split(layout, config.split.train))
+    x, condition = (part.numpy() for part in _split(layout, config.split.train))
     stretches: list[tuple[slice, Baseline]] = [(slice(None), baseline)]
     if baseline.name == "m-block":
         stretches = [*cross_fitted(x, normals["mblock_shrinkage"].values, FOLDS)]
     size, seed = config.train.batch, config.run.seed
     return [
         (
-            Batches(x[part], phase[part], seed=seed + number, batch=min(size, len(x[part]))),
+            Batches(x[part], condition[part], seed=seed + number, batch=min(size, len(x[part]))),
             law.to(baseline.variance.device),
         )
         for number, (part, law) in enumerate(stretches)
@@ -230,7 +231,7 @@ def _told(training: Training) -> tuple[int, int, str]:
 
 
 def _split(layout: StoreLayout, period: Period) -> tuple[torch.Tensor, torch.Tensor]:
-    """Whitened fields of a period, (time, channel, coefficient), and their season."""
+    """Whitened fields of a period, (time, channel, coefficient), and their condition."""
     whitened = artifacts.open_published(layout, "whitened").sel(time=slice(*period))
     x = np.ascontiguousarray(whitened["x"].values, dtype=np.float32)
-    return torch.from_numpy(x), torch.from_numpy(np.array(whitened["phase"].values, np.float64))
+    return torch.from_numpy(x), torch.from_numpy(np.array(whitened["phase"].values, np.float64))[:, None]

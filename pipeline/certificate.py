@@ -48,7 +48,7 @@ class Certificate:
 def certify(
     score: Score,
     x_0: Tensor,
-    phase: Tensor,
+    condition: Tensor,
     times: FloatArray,
     generator: torch.Generator,
     draws: int | None = None,
@@ -58,7 +58,7 @@ def certify(
 
     Args:
         x_0: held-out whitened fields, (field, channel, coefficient).
-        phase: their season [rad], (field,).
+        condition: of each field, (field, feature), as a score takes it.
         times: decreasing grid t_0 > ... > t_N of the sampler.
         draws: steps k drawn for each field, spread evenly over the grid; all N if None.
         generator: source of the noise, on the CPU.
@@ -76,7 +76,7 @@ def certify(
             rows = slice(start, start + batch)
             k = torch.as_tensor(step[rows], device=x_0.device)
             noise = torch.randn(x_0[rows].shape, generator=generator).to(x_0.device)
-            nats = information(score, x_0[rows], grid[k], grid[k + 1], phase[rows], noise) * stride
+            nats = information(score, x_0[rows], grid[k], grid[k + 1], condition[rows], noise) * stride
             total = nats.sum(dim=(1, 2)).cpu().numpy()
             per_field[rows] += total
             np.add.at(per_time, step[rows], total / fields)
@@ -87,7 +87,7 @@ def certify(
 
 
 def information(
-    score: Score, x_0: Tensor, t: Tensor, t_next: Tensor, phase: Tensor, noise: Tensor
+    score: Score, x_0: Tensor, t: Tensor, t_next: Tensor, condition: Tensor, noise: Tensor
 ) -> Tensor:
     """The term of the step t to t_next, one draw, split by whitened coefficient.
 
@@ -99,7 +99,7 @@ def information(
     y_0 = baseline.rotate(x_0)
     y_t = (posterior.alpha * y_0 + posterior.sigma * baseline.rotate(noise)).to(x_0.dtype)
     root = torch.sqrt(step_weight(t, t_next, baseline.variance))
-    learned = score.residual(t, y_t, phase).double()
+    learned = score.residual(t, y_t, condition).double()
     target = posterior.residual_scale * posterior.target(y_0.double(), y_t.double())
     learned, target = baseline.unrotate(root * learned), baseline.unrotate(root * target)
     return learned * target - learned.square() / 2

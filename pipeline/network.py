@@ -182,8 +182,9 @@ class SphericalUNet(nn.Module):
         self.norm = CellNorm(width)
         self.out = SphereConv(width, channels, zero=True)
 
-    def forward(self, pictures: Tensor, log_noise: Tensor, phase: Tensor) -> Tensor:
+    def forward(self, pictures: Tensor, log_noise: Tensor, condition: Tensor) -> Tensor:
         """The correction (batch, channel, lat, lon) of pictures (batch, 2 channel, lat, lon)."""
+        phase = condition[:, 0]
         angle = log_noise[:, None] * self.frequencies
         season = torch.stack([f(k * phase) for k in (1, 2) for f in (torch.cos, torch.sin)], dim=1)
         embedding = self.embedding(torch.cat([angle.sin(), angle.cos(), season], dim=1))

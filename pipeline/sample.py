@@ -41,20 +41,20 @@ class Sampler:
         return self.process.power_grid(self.steps, self.exponent)
 
     @torch.no_grad()
-    def __call__(self, score: Score, noise: Callable[[int], Tensor], phase: Tensor) -> Tensor:
+    def __call__(self, score: Score, noise: Callable[[int], Tensor], condition: Tensor) -> Tensor:
         """Whitened fields (batch, channel, coefficient).
 
         Args:
             noise: white noise of that shape in whitened coordinates, for the start (0) and
                 for the steps 1 ... N.
-            phase: season of each field [rad], (batch,).
+            condition: (batch, feature), as a score takes it.
         """
         baseline, s = score.baseline, score.baseline.variance
-        times = torch.as_tensor(self.times, device=phase.device)
+        times = torch.as_tensor(self.times, device=condition.device)
         y = torch.sqrt(self.process.variance(times[0], s)).float() * baseline.rotate(noise(0))
         for k in range(self.steps):
             phi, weight, tau = gme_step(times[k], times[k + 1], s)
-            rho = score.residual(times[k].expand(len(y)), y, phase)
+            rho = score.residual(times[k].expand(len(y)), y, condition)
             y = (phi * y + weight * rho + tau * baseline.rotate(noise(k + 1))).float()
         return baseline.unrotate(y)
 

@@ -32,13 +32,13 @@ class Score(Protocol):
 
     baseline: Baseline
 
-    def residual(self, t: Tensor, y: Tensor, phase: Tensor) -> Tensor:
+    def residual(self, t: Tensor, y: Tensor, condition: Tensor) -> Tensor:
         """rho: the score less its Gaussian part.
 
         Args:
             t: diffusion time of each field, shape (batch,), positive.
             y: noised fields in baseline coordinates, (batch, channel, coefficient).
-            phase: season of each field [rad], shape (batch,).
+            condition: (batch, feature); the first feature is the season of each field [rad].
         """
         ...
 
@@ -80,7 +80,7 @@ class GaussianScore:
     def __init__(self, baseline: Baseline) -> None:
         self.baseline = baseline
 
-    def residual(self, t: Tensor, y: Tensor, phase: Tensor) -> Tensor:
+    def residual(self, t: Tensor, y: Tensor, condition: Tensor) -> Tensor:
         return torch.zeros_like(y)
 
 
@@ -98,7 +98,7 @@ class ScoreNet(nn.Module):
         spectrum: reference spectrum q_l of each coefficient, (channel, coefficient).
         harmonics: transforms of the network's grid at the band limit of the data.
         network: maps (batch, 2 channel, lat, lon) pictures, log noise-to-signal ratio
-            (batch,) and phase (batch,) to (batch, channel, lat, lon).
+            (batch,) and condition (batch, feature) to (batch, channel, lat, lon).
         precision: of the network's arithmetic; transforms and Gaussian parts never go below
             float32.
     """
@@ -124,7 +124,7 @@ class ScoreNet(nn.Module):
         posterior: Posterior,
         t: Tensor,
         y: Tensor,
-        phase: Tensor,
+        condition: Tensor,
         baseline: Baseline | None = None,
     ) -> Tensor:
         """F: the learned mean of Y_0, less c_skip y, in units of c_out.
@@ -138,12 +138,12 @@ class ScoreNet(nn.Module):
         log_noise = torch.log(torch.expm1(2 * t.double())).float() / 2
         low = self.precision != torch.float32
         with torch.autocast(y.device.type, self.precision, enabled=low):
-            output = self.network(pictures.flatten(1, 2), log_noise, phase.float())
+            output = self.network(pictures.flatten(1, 2), log_noise, condition.float())
         return baseline.rotate(self.harmonics.analysis(output))
 
-    def residual(self, t: Tensor, y: Tensor, phase: Tensor) -> Tensor:
+    def residual(self, t: Tensor, y: Tensor, condition: Tensor) -> Tensor:
         posterior = Posterior(t, self.baseline.variance)
-        standardised = self.standardised(posterior, t, y, phase)
+        standardised = self.standardised(posterior, t, y, condition)
         if self.calibration is not None:
             standardised = self.calibration(t, standardised, (posterior.c_in * y).float())
         return (posterior.residual_scale * standardised).to(y.dtype)

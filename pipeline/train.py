@@ -108,7 +108,7 @@ class Training:
     def validation_due(self) -> bool:
         return self.progress * self.config.validations >= len(self.history) + 1
 
-    def advance(self, x_0: Tensor, phase: Tensor, baseline: Baseline | None = None) -> None:
+    def advance(self, x_0: Tensor, condition: Tensor, baseline: Baseline | None = None) -> None:
         """One optimisation step on whitened fields (batch, channel, coefficient).
 
         Args:
@@ -119,7 +119,7 @@ class Training:
         start = time.monotonic()
         for optimizer in self.optimizers:
             optimizer.param_groups[0]["lr"] = self._learning_rate()
-        loss = self._loss(x_0, phase, baseline or self.model.baseline)
+        loss = self._loss(x_0, condition, baseline or self.model.baseline)
         if not torch.isfinite(loss):
             raise TrainingDiverged(
                 f"the loss is {float(loss.detach())} at step {self.step}; lower "
@@ -136,11 +136,11 @@ class Training:
         self.loss = value if math.isnan(self.loss) else 0.98 * self.loss + 0.02 * value
         self.seconds += time.monotonic() - start
 
-    def validate(self, x_0: Tensor, phase: Tensor, draws: int = 4) -> dict[str, float]:
+    def validate(self, x_0: Tensor, condition: Tensor, draws: int = 4) -> dict[str, float]:
         """Certify the averaged weights on validation fields and keep them if they are the best."""
         start = time.monotonic()
         generator = torch.Generator().manual_seed(self.config.seed)
-        result = certify(self.average, x_0, phase, self.times, generator, draws=draws)
+        result = certify(self.average, x_0, condition, self.times, generator, draws=draws)
         if all(result.nats > entry["nats"] for entry in self.history):
             self.best = weights(self.average)
         self.seconds += time.monotonic() - start
@@ -153,7 +153,7 @@ class Training:
         self.history.append(entry)
         return entry
 
-    def calibrate(self, x_0: Tensor, phase: Tensor, batch: int = 64) -> Calibration:
+    def calibrate(self, x_0: Tensor, condition: Tensor, batch: int = 64) -> Calibration:
         """Calibrate the best weights on validation fields, at every node with every field."""
         load(self.average, self.best)
         model, shortest = self.average, self.config.shortest_time
@@ -168,7 +168,7 @@ class Training:
             with torch.no_grad():
                 parts = [
                     model.standardised(
-                        Posterior(t[rows], model.baseline.variance), t[rows], y_t[rows], phase[rows]
+                        Posterior(t[rows], model.baseline.variance), t[rows], y_t[rows], condition[rows]
                     )
                     for rows in (slice(i, i + batch) for i in range(0, len(x_0), batch))
                 ]
@@ -177,14 +177,14 @@ class Training:
             )
         return calibration
 
-    def _loss(self, x_0: Tensor, phase: Tensor, baseline: Baseline) -> Tensor:
+    def _loss(self, x_0: Tensor, condition: Tensor, baseline: Baseline) -> Tensor:
         generator = torch.Generator().manual_seed(self._seed_of_step())
         t = self._times(len(x_0), generator).to(x_0.device)
         noise = torch.randn(x_0.shape, generator=generator).to(x_0.device)
         posterior = Posterior(t, baseline.variance)
         y_0 = baseline.rotate(x_0)
         y_t = (posterior.alpha * y_0 + posterior.sigma * noise).float()
-        learned = self.model.standardised(posterior, t, y_t, phase, baseline)
+        learned = self.model.standardised(posterior, t, y_t, condition, baseline)
         return (learned - posterior.target(y_0, y_t)).square().mean()
 
     def _seed_of_step(self) -> int:

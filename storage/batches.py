@@ -14,23 +14,23 @@ import numpy as np
 
 
 class Batches:
-    """Batches of (x, phase).
+    """Batches of (x, condition).
 
     Args:
         x: Array with samples on its first axis, shape (time, channel, coefficient); anything
             that takes an index array there.
-        phase: Season phase of each sample [rad], shape (time,).
+        condition: what each sample is conditioned on, shape (time, feature).
         seed: Key of the order.
         batch: Samples per step, at most as many as there are.
     """
 
-    def __init__(self, x: Any, phase: Any, *, seed: int, batch: int) -> None:
-        if len(x) != len(phase):
-            raise ValueError(f"x has {len(x)} samples and phase has {len(phase)}")
+    def __init__(self, x: Any, condition: Any, *, seed: int, batch: int) -> None:
+        if len(x) != len(condition):
+            raise ValueError(f"x has {len(x)} samples and condition has {len(condition)}")
         if not 1 <= batch <= len(x):
             raise ValueError(f"batch must lie in [1, {len(x)}], the samples there are; got {batch}")
         self.x = x
-        self.phase = np.asarray(phase)
+        self.condition = np.asarray(condition)
         self.seed = seed
         self.batch = batch
 
@@ -39,9 +39,9 @@ class Batches:
         return len(self.x)
 
     def batch_at(self, step: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-        """The batch of a step: x (batch, channel, coefficient) and phase (batch,)."""
+        """The batch of a step: x (batch, channel, coefficient) and condition (batch, feature)."""
         indices = self.indices_at(step)
-        return np.asarray(self.x[indices]), self.phase[indices]
+        return np.asarray(self.x[indices]), self.condition[indices]
 
     def indices_at(self, step: int) -> np.ndarray[Any, Any]:
         """The samples of a step, as indices into x."""

@@ -48,7 +48,7 @@ class TwoPoint:
         b[..., 0] = decay * self.a * torch.tanh(decay * self.a * y[..., 0].double())
         return b
 
-    def residual(self, t: Tensor, y: Tensor, phase: Tensor) -> Tensor:
+    def residual(self, t: Tensor, y: Tensor, condition: Tensor) -> Tensor:
         v = OrnsteinUhlenbeck.variance(t.double()[:, None, None], self.baseline.variance)
         return self.scale * (self.score(t, y) - (1 - 1 / v) * y)
 

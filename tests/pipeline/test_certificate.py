@@ -14,7 +14,7 @@ def certified(scale: float, fields: int = 6000):
     law = TwoPoint(2.0, scale=scale)
     x_0 = law.sample(fields, torch.Generator().manual_seed(0))
     noise = torch.Generator().manual_seed(1)
-    return certify(law, x_0, torch.zeros(fields), TIMES, noise, batch=6000)
+    return certify(law, x_0, torch.zeros(fields, 1), TIMES, noise, batch=6000)
 
 
 def test_the_exact_score_is_certified_with_the_known_number_of_nats():
@@ -36,7 +36,7 @@ def test_no_residual_certifies_exactly_nothing():
     law = TwoPoint(2.0)
     x_0 = law.sample(64, torch.Generator().manual_seed(0))
     result = certify(
-        GaussianScore(law.baseline), x_0, torch.zeros(64), TIMES, torch.Generator(), draws=4
+        GaussianScore(law.baseline), x_0, torch.zeros(64, 1), TIMES, torch.Generator(), draws=4
     )
     assert result.nats == 0.0
 

@@ -51,7 +51,7 @@ def test_the_adjoint_of_padding_is_its_gradient():
 
 
 def test_an_untrained_network_is_the_baseline(fields):
-    residual = some_score().residual(torch.full((4,), 0.3), fields, torch.zeros(4))
+    residual = some_score().residual(torch.full((4,), 0.3), fields, torch.zeros(4, 1))
     assert not residual.any()
 
 
@@ -67,19 +67,19 @@ def trained_a_little(score):
 
 def test_the_residual_depends_on_time_season_and_place(fields):
     score = trained_a_little(some_score())
-    t, phase = torch.full((4,), 0.3), torch.zeros(4)
-    base = score.residual(t, fields, phase)
-    assert not torch.allclose(score.residual(t * 2, fields, phase), base)
-    assert not torch.allclose(score.residual(t, fields, phase + 1), base)
+    t, condition = torch.full((4,), 0.3), torch.zeros(4, 1)
+    base = score.residual(t, fields, condition)
+    assert not torch.allclose(score.residual(t * 2, fields, condition), base)
+    assert not torch.allclose(score.residual(t, fields, condition + 1), base)
 
 
 def test_fields_of_a_batch_do_not_see_each_other(fields):
     score = trained_a_little(some_score())
-    t, phase = torch.tensor([0.1, 0.3, 0.5, 1.0]), torch.arange(4.0)
-    together = score.residual(t, fields, phase)
+    t, condition = torch.tensor([0.1, 0.3, 0.5, 1.0]), torch.arange(4.0)[:, None]
+    together = score.residual(t, fields, condition)
     for i in range(4):
         rows = slice(i, i + 1)
-        alone = score.residual(t[rows], fields[rows], phase[rows])
+        alone = score.residual(t[rows], fields[rows], condition[rows])
         np.testing.assert_allclose(alone.detach(), together[rows].detach(), atol=1e-4)
 
 
@@ -95,11 +95,11 @@ def test_without_places_the_network_turns_with_the_globe(fields):
     def turn(x):
         return plan.analysis(np.roll(plan.synthesis(x), shift, axis=-1))
 
-    t, phase = torch.full((4,), 0.3), torch.zeros(4)
+    t, condition = torch.full((4,), 0.3), torch.zeros(4, 1)
     to_y, to_x = score.baseline.rotate, score.baseline.unrotate
 
     def residual(x):
-        return to_x(score.residual(t, to_y(torch.from_numpy(x).float()), phase)).detach().numpy()
+        return to_x(score.residual(t, to_y(torch.from_numpy(x).float()), condition)).detach().numpy()
 
     x = fields.numpy().astype(np.float64)
     np.testing.assert_allclose(residual(turn(x)), turn(residual(x)), atol=2e-3)
@@ -112,8 +112,8 @@ def test_the_same_weights_serve_another_band_limit(fields):
     size = (LMAX + 1) ** 2
     wide = torch.zeros(4, CHANNELS, (2 * LMAX + 2) ** 2)
     wide[..., :size] = fields
-    t, phase = torch.full((4,), 1.0), torch.zeros(4)
-    out = high.residual(t, high.baseline.rotate(wide), phase)
+    t, condition = torch.full((4,), 1.0), torch.zeros(4, 1)
+    out = high.residual(t, high.baseline.rotate(wide), condition)
     assert out.shape == wide.shape
     assert torch.isfinite(out).all()
 
@@ -128,4 +128,4 @@ def test_the_grid_of_the_network_carries_the_band_limit():
 def test_the_correction_has_no_degrees_beyond_its_own(fields):
     assert degrees(LMAX).max() == LMAX
     score = trained_a_little(some_score())
-    assert score.residual(torch.ones(4), fields, torch.zeros(4)).shape == fields.shape
+    assert score.residual(torch.ones(4), fields, torch.zeros(4, 1)).shape == fields.shape

@@ -20,7 +20,7 @@ def responses(sampler: Sampler, score: GaussianScore) -> torch.Tensor:
         white[step] = 1.0
         return white
 
-    return sampler(score, noise, torch.zeros(fields))[:, 0]
+    return sampler(score, noise, torch.zeros(fields, 1))[:, 0]
 
 
 @pytest.mark.parametrize("steps", [1, 2, 32])
@@ -47,7 +47,7 @@ def test_the_mean_of_a_step_is_that_of_the_bridge():
     fields = torch.zeros(3, 1, 4, dtype=torch.float64)
     fields[:, 0, 0] = y
     phi, weight, _ = gme_step(t, t_next, law.baseline.variance)
-    moved = phi * fields + weight * law.residual(t.expand(3), fields, torch.zeros(3))
+    moved = phi * fields + weight * law.residual(t.expand(3), fields, torch.zeros(3, 1))
     np.testing.assert_allclose(moved[:, 0, 0], [-1.48769109, 0.26696455, 2.02411568], atol=1e-8)
 
 
@@ -64,7 +64,7 @@ def test_the_divergence_on_the_two_point_law_falls_as_known(steps, divergence):
     density = torch.exp(-(y**2) / (2 * start)) / torch.sqrt(2 * math.pi * start)
     for t, t_next in itertools.pairwise(times):
         phi, weight, tau = gme_step(t, t_next, s)
-        rho = law.residual(t.expand(len(y)), fields, torch.zeros(len(y)))[:, 0, 0]
+        rho = law.residual(t.expand(len(y)), fields, torch.zeros(len(y), 1))[:, 0, 0]
         gap = (y[:, None] - phi * y - weight * rho) / tau
         density = (torch.exp(-(gap**2) / 2) / (tau * math.sqrt(2 * math.pi))) @ density * 0.01
     truth = law.log_density(y.numpy(), 0.0)
@@ -108,7 +108,7 @@ def test_the_two_point_law_comes_out_in_two_halves():
     generator = torch.Generator().manual_seed(1)
     shape = (fields, *law.baseline.variance.shape)
     drawn = Sampler(steps=16)(
-        law, lambda step: torch.randn(shape, generator=generator), torch.zeros(fields)
+        law, lambda step: torch.randn(shape, generator=generator), torch.zeros(fields, 1)
     )
     first = drawn[:, 0, 0]
     assert abs(float((first > 0).double().mean()) - 0.5) < 4 * 0.5 / fields**0.5

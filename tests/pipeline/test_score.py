@@ -22,7 +22,7 @@ def test_the_score_is_the_derivative_of_the_log_density_against_the_reference():
         (gradient,) = torch.autograd.grad(log_p.sum(), y)
         expected = (y + gradient).detach()
         actual = gaussian_score(law.baseline, t.expand(7), y) + law.residual(
-            t.expand(7), y, torch.zeros(7)
+            t.expand(7), y, torch.zeros(7, 1)
         )
         np.testing.assert_allclose(actual.detach(), expected, atol=1e-10)
 
@@ -46,7 +46,7 @@ def test_the_gaussian_score_of_the_reference_itself_is_zero():
     y = torch.randn(3, 1, 4, generator=torch.Generator().manual_seed(0))
     baseline = Diagonal(torch.ones(1, 4))
     assert not gaussian_score(baseline, torch.tensor([0.1, 1.0, 2.0]), y).any()
-    assert not GaussianScore(baseline).residual(torch.ones(3), y, torch.zeros(3)).any()
+    assert not GaussianScore(baseline).residual(torch.ones(3), y, torch.zeros(3, 1)).any()
 
 
 def test_the_learned_target_has_unit_variance_and_is_uncorrelated_with_its_input():

@@ -38,7 +38,7 @@ def some_training(**options) -> Training:
 
 
 def run(training: Training, until: int) -> Training:
-    x, season = two_point_fields(64, 1), torch.zeros(64)
+    x, season = two_point_fields(64, 1), torch.zeros(64, 1)
     while training.step < until:
         rows = torch.arange(8) + 8 * (training.step % 8)
         training.advance(x[rows], season[rows])
@@ -80,7 +80,7 @@ def test_a_loss_that_is_no_number_stops_the_training():
     x[0, 0, 0] = float("nan")
     before = weights(training.model)
     with pytest.raises(TrainingDiverged, match="step 0"):
-        training.advance(x, torch.zeros(8))
+        training.advance(x, torch.zeros(8, 1))
     after = weights(training.model)
     assert all(torch.equal(before[name], after[name]) for name in before)
 
@@ -102,10 +102,10 @@ def test_a_training_without_an_end_is_refused():
 def test_a_small_model_learns_what_is_not_gaussian():
     """T-20: J_G of the learned score is positive by more than three standard errors."""
     training = some_training(steps=60, validations=1, warmup=10)
-    x, season = two_point_fields(1920, 2), torch.zeros(1920)
+    x, season = two_point_fields(1920, 2), torch.zeros(1920, 1)
     while training.progress < 1:
         rows = torch.arange(32) + 32 * (training.step % 60)
         training.advance(x[rows], season[rows])
     held_out = two_point_fields(600, 3)
-    entry = training.validate(held_out, torch.zeros(600), draws=4)
+    entry = training.validate(held_out, torch.zeros(600, 1), draws=4)
     assert entry["nats"] > 3 * entry["error"]

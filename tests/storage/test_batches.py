@@ -20,11 +20,11 @@ def test_every_sample_comes_once_per_epoch_also_when_batches_straddle_epochs():
     assert not np.array_equal(stream[:10], stream[10:20])
 
 
-def test_a_batch_holds_samples_with_their_own_phase():
+def test_a_batch_holds_samples_with_their_own_condition():
     data = batches()
-    x, phase = data.batch_at(3)
+    x, condition = data.batch_at(3)
     assert x.shape == (4, 2, 3)
-    np.testing.assert_allclose(x[:, 0, 0] / 60, phase)
+    np.testing.assert_allclose(x[:, 0, 0] / 60, condition)
 
 
 def test_a_step_gives_the_same_batch_whatever_was_asked_before():
