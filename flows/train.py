@@ -234,4 +234,6 @@ def _split(layout: StoreLayout, period: Period) -> tuple[torch.Tensor, torch.Ten
     """Whitened fields of a period, (time, channel, coefficient), and their condition."""
     whitened = artifacts.open_published(layout, "whitened").sel(time=slice(*period))
     x = np.ascontiguousarray(whitened["x"].values, dtype=np.float32)
-    return torch.from_numpy(x), torch.from_numpy(np.array(whitened["phase"].values, np.float64))[:, None]
+    return torch.from_numpy(x), torch.from_numpy(np.array(whitened["phase"].values, np.float64))[
+        :, None
+    ]

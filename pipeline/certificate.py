@@ -76,7 +76,9 @@ def certify(
             rows = slice(start, start + batch)
             k = torch.as_tensor(step[rows], device=x_0.device)
             noise = torch.randn(x_0[rows].shape, generator=generator).to(x_0.device)
-            nats = information(score, x_0[rows], grid[k], grid[k + 1], condition[rows], noise) * stride
+            nats = (
+                information(score, x_0[rows], grid[k], grid[k + 1], condition[rows], noise) * stride
+            )
             total = nats.sum(dim=(1, 2)).cpu().numpy()
             per_field[rows] += total
             np.add.at(per_time, step[rows], total / fields)

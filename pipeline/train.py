@@ -168,7 +168,10 @@ class Training:
             with torch.no_grad():
                 parts = [
                     model.standardised(
-                        Posterior(t[rows], model.baseline.variance), t[rows], y_t[rows], condition[rows]
+                        Posterior(t[rows], model.baseline.variance),
+                        t[rows],
+                        y_t[rows],
+                        condition[rows],
                     )
                     for rows in (slice(i, i + batch) for i in range(0, len(x_0), batch))
                 ]

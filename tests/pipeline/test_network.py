@@ -99,7 +99,9 @@ def test_without_places_the_network_turns_with_the_globe(fields):
     to_y, to_x = score.baseline.rotate, score.baseline.unrotate
 
     def residual(x):
-        return to_x(score.residual(t, to_y(torch.from_numpy(x).float()), condition)).detach().numpy()
+        return (
+            to_x(score.residual(t, to_y(torch.from_numpy(x).float()), condition)).detach().numpy()
+        )
 
     x = fields.numpy().astype(np.float64)
     np.testing.assert_allclose(residual(turn(x)), turn(residual(x)), atol=2e-3)
