@@ -20,7 +20,10 @@ from flows.strict import ConfigError, nearest, plain, read_table
 __all__ = ["ConfigError", "RunConfig", "read_config"]
 
 Transform = Literal["identity", "cbrt", "log1p"]
+Integrator = Literal["ei", "mei", "gei", "gme", "gei-heun", "z-heun", "z-ab2", "z-rk4"]
 Period = tuple[str, str]  # first and last day, inclusive, ISO dates
+
+EVALUATIONS_PER_STEP = {"gei-heun": 2, "z-heun": 2, "z-rk4": 4}  # one where not said
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +50,7 @@ class Source:
     valid_range: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     fill: Literal["refuse", "harmonic"] = "refuse"  # what to do with cells that are always missing
     static: tuple[str, ...] = ()  # maps without time, given to the model as inputs
+    covariates: Mapping[str, str] = field(default_factory=dict)  # series along time: name = file
     allow_gaps: bool = False
 
     def __post_init__(self) -> None:
@@ -55,6 +59,9 @@ class Source:
         for key in ("variables", "static"):
             names = getattr(self, key)
             _require(len(set(names)) == len(names), f"source.{key}", names, "each name once")
+        for name in self.covariates:
+            taken = name in self.variables or name in self.static
+            _require(not taken, "source.covariates", name, "a name of its own")
         for key in ("transform", "units", "missing", "valid_range"):
             for name in getattr(self, key):
                 if name not in self.variables:
@@ -108,7 +115,8 @@ class Spectral:
 
     lmax: int
     reference: Literal["fit", "semi-parametric"] | WhittleMaternTable = "semi-parametric"
-    baseline: Literal["isotropic", "m-block"] = "m-block"
+    baseline: Literal["isotropic", "channels", "m-block", "eof"] = "m-block"
+    joint: bool = False  # whether the channels of the reference covary as those of the data do
 
     def __post_init__(self) -> None:
         _require(self.lmax >= 1, "spectral.lmax", self.lmax, "at least 1")
@@ -118,7 +126,9 @@ class Spectral:
 class Train:
     """The score model and its optimisation; ends at `minutes` or `steps`, whichever is first."""
 
-    model: Literal["network", "gaussian:m-block", "gaussian:isotropic"] = "network"
+    model: Literal[
+        "network", "gaussian:isotropic", "gaussian:channels", "gaussian:m-block", "gaussian:eof"
+    ] = "network"
     minutes: float | None = None
     steps: int | None = None
     batch: int = 32
@@ -140,14 +150,24 @@ class Generate:
 
     realizations: int
     times: tuple[str, ...]
-    steps: int = 32
+    integrator: Integrator = "gme"
+    evaluations: int = 32  # of the network, for each draw
+    grid_exponent: float = 2.0  # times horizon * (1 - k / steps)^exponent
     batch: int = 8  # realizations that one unit of work draws
+    covariates: Mapping[str, float] = field(default_factory=dict)  # given; others are free
     microbatch: int = 4  # draws that pass the model together; part of the ensemble's identity
 
     def __post_init__(self) -> None:
-        for name in ("realizations", "steps", "batch", "microbatch"):
+        for name in ("realizations", "evaluations", "grid_exponent", "batch", "microbatch"):
             value = getattr(self, name)
             _require(value > 0, f"generate.{name}", value, "a positive number")
+        each = EVALUATIONS_PER_STEP.get(self.integrator, 1)
+        _require(
+            self.evaluations % each == 0,
+            "generate.evaluations",
+            self.evaluations,
+            f"a multiple of {each}, what a step of {self.integrator} takes",
+        )
         _require(len(self.times) > 0, "generate.times", self.times, "at least one date")
         for day in self.times:
             _require_day(day, "generate.times")
@@ -197,6 +217,14 @@ class RunConfig:
     generate: Generate
     verify: Verify = field(default_factory=Verify)
     cluster: Cluster = field(default_factory=Cluster)
+
+    def __post_init__(self) -> None:
+        for name in self.generate.covariates:
+            if name not in self.source.covariates:
+                raise ConfigError(
+                    f"generate.covariates.{name} is not in source.covariates"
+                    f"{nearest(name, tuple(self.source.covariates))}"
+                )
 
     @classmethod
     def from_dict(cls, table: Mapping[str, Any]) -> "RunConfig":

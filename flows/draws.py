@@ -16,7 +16,7 @@ from flows.config import RunConfig
 from flows.model import sampler_of, trained
 from flows.normals import baseline_of
 from pipeline.climatology import season_phase
-from pipeline.sample import NoiseAddress
+from pipeline.noise import NoiseAddress
 from pipeline.score import Score
 from pipeline.transform import grid_of, to_fields
 from storage import artifacts
@@ -44,7 +44,7 @@ def draw_units(
     path: Path,
     checkpoint: artifacts.Published,
     normals: artifacts.Published,
-    times: xr.DataArray,
+    times: xr.Dataset,
     draw: Draw,
 ) -> None:
     """Draw the fields of some units and write each. Runs on a worker."""
@@ -53,14 +53,14 @@ def draw_units(
     part = times.isel(time=draw.units[0].region["time"])
     wanted = [unit.region["realization"].start for unit in draw.units]
     x = whitened_draws(config, score, constants, wanted, part)
-    fields = to_fields(x, constants, white_remainder(config, constants, wanted, part))
+    fields = to_fields(x, constants, white_remainder(config, constants, wanted, part["time"]))
     for number, unit in enumerate(draw.units):
         block = fields.isel(realization=[number])
         for name, values in block.items():
             if not _finite_where_data_are(values, constants):
                 raise SampleNotFinite(
                     f"{unit.name}: {name} is not finite; nothing of this unit is written. Train "
-                    "longer or with a lower train.learning_rate, or sample with more steps"
+                    "longer or with a lower train.learning_rate, or sample with more evaluations"
                 )
         artifacts.write_unit(path, unit, block, extra={"checkpoint": checkpoint.digest})
 
@@ -70,7 +70,7 @@ def whitened_draws(
     score: Score,
     normals: xr.Dataset,
     realizations: Sequence[int],
-    times: xr.DataArray,
+    times: xr.Dataset,
 ) -> xr.DataArray:
     """Whitened draws (realization, time, channel, coefficient) of the score's law.
 
@@ -78,14 +78,16 @@ def whitened_draws(
     where only some of a group are wanted: the same draw has the same neighbours in every plan.
     """
     sampler, size = sampler_of(config), config.generate.microbatch
-    channels, phase = _channels(normals), season_phase(times)
+    channels, conditions = _channels(normals), times["condition"].values
     lmax, device = int(normals.attrs["lmax"]), score.baseline.variance.device
-    result = np.empty((len(realizations), len(times), len(channels), (lmax + 1) ** 2), np.float32)
-    for column in range(len(times)):
-        condition = torch.full((size, 1), float(phase[column]), dtype=torch.float64, device=device)
+    result = np.empty(
+        (len(realizations), times.sizes["time"], len(channels), (lmax + 1) ** 2), np.float32
+    )
+    for column in range(times.sizes["time"]):
+        condition = torch.from_numpy(np.tile(conditions[column], (size, 1))).to(device)
         for group in sorted({number // size for number in realizations}):
             members = range(group * size, (group + 1) * size)
-            column_of = times.isel(time=[column])
+            column_of = times["time"].isel(time=[column])
             addresses = [row for (row,) in _addresses(config, members, column_of)]
 
             def noise(step: int, addresses: list[NoiseAddress] = addresses) -> torch.Tensor:
@@ -96,7 +98,7 @@ def whitened_draws(
             for row, number in enumerate(realizations):
                 if number in members:
                     result[row, column] = drawn[number - members.start]
-    return _label(result, times, normals)
+    return _label(result, times["time"], normals)
 
 
 def white_remainder(

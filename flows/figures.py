@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import io
 import re
+import textwrap
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -26,14 +27,16 @@ from flows.maps import THERMAL, Raster, draw
 COLOURS = {
     "model": "#d1495b",
     "m-block": "#2e6f95",
-    "isotropic": "#7fb7be",
+    "channels": "#7fb7be",
     "noise-floor": "#555555",
     "band-limit": "#b08968",
 }
 NAMES = {
     "model": "model",
     "m-block": "m-block Gaussian",
-    "isotropic": "isotropic Gaussian",
+    "channels": "isotropic Gaussian",
+    "isotropic": "isotropic Gaussian, each variable alone",
+    "eof": "EOF Gaussian",
     "noise-floor": "noise floor",
     "band-limit": "noise floor, band-limited",
 }
@@ -206,7 +209,7 @@ def spectrum_ratios(spectra: Mapping[str, Any], titles: Mapping[str, str]) -> Fi
 
 def rank_histograms(ranks: Mapping[str, Any], titles: Mapping[str, str]) -> Figure:
     """Density of the truth's rank among the realizations; flat when the two are exchangeable."""
-    shown = ("isotropic", "m-block", "noise-floor", "model")
+    shown = ("channels", "m-block", "noise-floor", "model")
     with matplotlib.rc_context(STYLE):
         figure, panels = _panels(len(ranks))
         for axes, (name, by_owner) in zip(panels, ranks.items(), strict=True):
@@ -228,24 +231,46 @@ def rank_histograms(ranks: Mapping[str, Any], titles: Mapping[str, str]) -> Figu
     return figure
 
 
-def certificate_curves(certificate: Mapping[str, Any]) -> Figure:
-    """J_G over the model's own baseline, by degree and by diffusion time."""
+def certificate_splits(certificate: Mapping[str, Any], titles: Mapping[str, str]) -> Figure:
+    """J_G over the model's own baseline: by degree, by variable, by degree and diffusion time.
+
+    Bars have their standard errors.
+    """
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(10.2, 2.7))
-        by_degree, by_time = figure.subplots(1, 2)
-        colour = COLOURS["model"]
+        figure = Figure(figsize=(10.2, 3.0), dpi=150)
+        by_degree, by_variable, by_both = figure.subplots(1, 3, width_ratios=(1.15, 0.8, 1.15))
+        look: dict[str, Any] = {"color": COLOURS["model"], "ecolor": INK}
+        bars: dict[str, Any] = {"elinewidth": 0.7}
         nats = np.array(certificate["per_degree"])
-        by_degree.bar(np.arange(len(nats)), nats, color=colour, width=0.7)
+        error = certificate["per_degree_error"]
+        by_degree.bar(np.arange(len(nats)), nats, 0.75, yerr=error, error_kw=bars, **look)
+        by_degree.axhline(0, color="#8a94a0", linewidth=0.8)
         by_degree.set_xlabel("degree")
-        by_degree.set_ylabel("nats")
-        # A step goes from one time of the grid to the next and acts at the first.
-        times = np.array(certificate["times"])[: len(certificate["per_time"])]
-        by_time.plot(times, certificate["per_time"], "o-", color=colour, markersize=3)
-        by_time.set_xscale("log")
-        by_time.set_xlabel("diffusion time t: noise on the left is little, on the right all")
-        by_time.set_ylabel("nats per step")
-        for axes in (by_degree, by_time):
-            axes.axhline(0, color="#8a94a0", linewidth=0.8)
+        by_degree.set_title("by degree [nats]", fontsize=9, loc="left")
+
+        shares = certificate["per_variable"]
+        error = [certificate["per_variable_error"][name] for name in shares]
+        place = np.arange(len(shares))
+        by_variable.barh(place, [*shares.values()], 0.6, xerr=error, error_kw=bars, **look)
+        by_variable.axvline(0, color="#8a94a0", linewidth=0.8)
+        names = [titles.get(name, name) for name in shares]
+        by_variable.set_yticks(place, [textwrap.fill(name, 16) for name in names], fontsize=7.5)
+        by_variable.invert_yaxis()
+        by_variable.set_title("by variable [nats]", fontsize=9, loc="left")
+
+        table = np.array(certificate["spectrum"]).sum(axis=1)
+        # A step goes from one time of the grid to the next and acts at the first; the last ends at
+        # 0, which has no place on a logarithmic axis.
+        times = np.array(certificate["times"])
+        edges = np.append(times[:-1], times[-2] ** 2 / times[-3] if len(times) > 2 else 0.1)
+        degree = np.arange(table.shape[1] + 1) - 0.5
+        shown = by_both.pcolormesh(
+            degree, edges, table, cmap="RdBu_r", norm=symmetric(table), rasterized=True
+        )
+        by_both.set_yscale("log")
+        by_both.set_xlabel("degree")
+        by_both.set_title("by degree and diffusion time t [nats]", fontsize=9, loc="left")
+        figure.colorbar(shown, ax=by_both, pad=0.02).outline.set_linewidth(0.4)
         figure.tight_layout()
     return figure
 

@@ -11,6 +11,7 @@ bytes depend neither on batches nor on workers nor on order (flows/draws), and a
 grows takes over the realizations it has.
 """
 
+import json
 import time as clock
 from collections.abc import Sequence
 from functools import partial
@@ -21,6 +22,7 @@ import numpy as np
 import xarray as xr
 
 from flows.cluster import map_units
+from flows.conditions import conditioned
 from flows.config import RunConfig
 from flows.draws import Draw, draw_units
 from flows.stage import Progress, Receipt, published_input
@@ -40,7 +42,7 @@ TIMES_PER_CHUNK = 8
 
 
 def key(config: RunConfig, layout: StoreLayout) -> str:
-    times = [str(time) for time in asked_times(config, layout).values]
+    times = asked_times(config, layout)
     return ensemble_key(config, layout, KIND, times, config.generate.realizations)
 
 
@@ -65,20 +67,30 @@ def ensemble_key(
     config: RunConfig,
     layout: StoreLayout,
     kind: str,
-    times: Sequence[str],
+    times: xr.Dataset,
     realizations: int | None,
 ) -> str:
-    """Content key of an ensemble; without realizations that of its family, of any number."""
+    """Content key of an ensemble at conditioned times; without realizations that of its family."""
     return artifacts.content_key(
         stage=f"{STAGE} {kind}",
         schema=SCHEMA,
-        config=config.subset("run.seed", "generate.steps", "generate.microbatch")
-        | {"times": list(times), "realizations": realizations},
+        config=config.subset(
+            "run.seed",
+            *(f"generate.{name}" for name in ("integrator", "evaluations", "grid_exponent")),
+            "generate.microbatch",
+        )
+        | {
+            "times": [str(time) for time in times["time"].values],
+            "conditions": json.dumps(times["condition"].values.tolist()),
+            "realizations": realizations,
+        },
         inputs={
             "checkpoints": published_input(layout, "checkpoints").digest,
             "normals": published_input(layout, "normals").digest,
         },
-        code=artifacts.code_digest([__name__, "flows.draws", "flows.model", "flows.normals"]),
+        code=artifacts.code_digest(
+            [__name__, "flows.conditions", "flows.draws", "flows.model", "flows.normals"]
+        ),
     )
 
 
@@ -88,30 +100,34 @@ def generate_ensemble(
     client: "Client",
     progress: Progress,
     kind: str,
-    times: xr.DataArray,
+    times: xr.Dataset,
     realizations: int,
 ) -> artifacts.Published:
-    """Draw `realizations` fields at each of `times` (in the source's calendar) and publish them."""
+    """Draw `realizations` fields at each of the conditioned `times` and publish them."""
     began = clock.monotonic()
     checkpoint = published_input(layout, "checkpoints")
     normals = published_input(layout, "normals")
-    names = [str(time) for time in times.values]
-    content = ensemble_key(config, layout, kind, names, realizations)
-    family = ensemble_key(config, layout, kind, names, None)
+    content = ensemble_key(config, layout, kind, times, realizations)
+    family = ensemble_key(config, layout, kind, times, None)
     path = layout.artifact(kind, content)
-    template = _template(layout, artifacts.open_artifact(normals), times, realizations)
-    shards = {"realization": 1, "time": min(TIMES_PER_CHUNK, len(times))}
+    template = _template(layout, artifacts.open_artifact(normals), times["time"], realizations)
+    shards = {"realization": 1, "time": min(TIMES_PER_CHUNK, times.sizes["time"])}
     artifacts.create(path, template, chunks=shards, shards=shards, family=family)
     units = artifacts.plan_units({str(d): n for d, n in template.sizes.items()}, shards)
     artifacts.adopt_units(path, units, artifacts.donors(layout, kind, family))
     missing = artifacts.missing_units(path, units)
     draw = partial(draw_units, config, path, checkpoint, normals, times)
     map_units(client, draw, _draws(missing, config.generate.batch), progress, label=kind)
-    figures = {"realizations": realizations, "times": len(times), "units drawn": len(missing)}
+    figures = {
+        "realizations": realizations,
+        "times": times.sizes["time"],
+        "units drawn": len(missing),
+    }
     provenance = {
         "figures": figures,
         "seconds": clock.monotonic() - began,
-        "history": f"spherescore {version('spherescore')}: GME, {config.generate.steps} steps",
+        "history": f"spherescore {version('spherescore')}: {config.generate.integrator}, "
+        f"{config.generate.evaluations} evaluations",
         "run_seed": config.run.seed,
         "normals_digest": normals.digest,
         "checkpoints_digest": checkpoint.digest,
@@ -121,8 +137,11 @@ def generate_ensemble(
     return artifacts.publish(layout, kind, content, units, provenance)
 
 
-def asked_times(config: RunConfig, layout: StoreLayout) -> xr.DataArray:
-    """The dates of the configuration as times of the source's calendar, at its time of day."""
+def asked_times(config: RunConfig, layout: StoreLayout) -> xr.Dataset:
+    """The dates of the configuration as conditioned times of the source's calendar.
+
+    The time of day is the source's.
+    """
     published_input(layout, "fields")
     source = artifacts.open_published(layout, "fields")["time"]
     first = source.values[0]
@@ -139,7 +158,10 @@ def asked_times(config: RunConfig, layout: StoreLayout) -> xr.DataArray:
                 )
             ]
         )
-    return xr.DataArray(values, dims="time", coords={"time": values}, name="time")
+    times = xr.DataArray(values, dims="time", coords={"time": values}, name="time")
+    published_input(layout, "normals")
+    normals = artifacts.open_published(layout, "normals")
+    return conditioned(times, config.generate.covariates, normals)
 
 
 def _template(

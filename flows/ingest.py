@@ -3,6 +3,7 @@
     fields.zarr
       <variable>(time, lat, lon | cell)   float32, attributes of the source, NaN where missing
       <static>(lat, lon | cell)           float32, maps without time
+      <covariate>(time)                   float64, interpolated to the times of the fields
       time, bounds, lat, lon | cell       as in the source; what was normalised is in `notes`
 
 Chunks are a few times of the whole sphere, shards many times. One unit is one shard of every
@@ -23,6 +24,7 @@ from flows.cluster import map_units
 from flows.config import RunConfig, Source
 from flows.stage import Progress, Receipt
 from storage import artifacts
+from storage.covariates import add_covariates
 from storage.layout import StoreLayout
 from storage.sources import SourceError, SourceReport, open_source, source_digest
 
@@ -47,7 +49,7 @@ class InputChanged(RuntimeError):
 
 
 def key(config: RunConfig, layout: StoreLayout) -> str:
-    return _key(config, source_digest(config.source.paths))
+    return _key(config, _digest(config.source))
 
 
 def run(
@@ -61,7 +63,7 @@ def run(
     """
     assert client is not None
     began = time.monotonic()
-    digest = source_digest(config.source.paths)
+    digest = _digest(config.source)
     content_key = _key(config, digest)
     with client.as_current():  # the checks read every value: on the cluster too
         fields, report, masks = open_fields(config.source)
@@ -74,9 +76,9 @@ def run(
     write = partial(write_fields, path, config.source, masks)
     map_units(client, write, missing, progress, label="fields", done=len(units) - len(missing))
 
-    if source_digest(config.source.paths) != digest:
+    if _digest(config.source) != digest:
         raise InputChanged(
-            f"{', '.join(config.source.paths)} changed while being read; nothing is published. "
+            f"{', '.join(_files(config.source))} changed while being read; nothing is published. "
             "Run again once the files are complete"
         )
     figures = {"times": fields.sizes["time"], "variables": len(config.source.variables)}
@@ -134,7 +136,8 @@ def open_fields(source: Source) -> tuple[xr.Dataset, SourceReport, Masks]:
 def write_fields(path: Path, source: Source, masks: Masks, unit: artifacts.Unit) -> dict[str, Any]:
     """Write one unit: all variables at its times. Runs on a worker, which trusts the masks."""
     fields, _ = _open(source, missing={}, check_values=False)
-    block = fields[list(source.variables)].isel(unit.region).load(scheduler="synchronous")
+    names = [*source.variables, *source.covariates]
+    block = fields[names].isel(unit.region).load(scheduler="synchronous")
     for name, mask in masks.items():
         block[name] = block[name].where(~mask)
     return artifacts.write_unit(path, unit, block)
@@ -152,7 +155,7 @@ def unit_sizes(fields: xr.Dataset, source: Source) -> dict[str, int]:
 def _open(
     source: Source, *, missing: Mapping[str, float], check_values: bool
 ) -> tuple[xr.Dataset, SourceReport]:
-    return open_source(
+    fields, report = open_source(
         source.paths,
         source.variables,
         units=source.units,
@@ -162,10 +165,19 @@ def _open(
         static=source.static,
         check_values=check_values,
     )
+    return add_covariates(fields, source.covariates), report
+
+
+def _files(source: Source) -> tuple[str, ...]:
+    return (*source.paths, *source.covariates.values())
+
+
+def _digest(source: Source) -> str:
+    return source_digest(_files(source))
 
 
 def _key(config: RunConfig, digest: str) -> str:
-    read = ("variables", "units", "missing", "valid_range", "fill", "static")
+    read = ("variables", "units", "missing", "valid_range", "fill", "static", "covariates")
     return artifacts.content_key(
         stage=STAGE,
         schema=SCHEMA,

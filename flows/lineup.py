@@ -1,6 +1,6 @@
 """Who is scored against what: the held-out truth, the candidates, the climatological reference.
 
-`model`, `m-block` and `isotropic` come in as generated fields. `noise-floor` are the training
+`model` and the Gaussian baselines come in as generated fields. `noise-floor` are the training
 fields of the same calendar days, `band-limit` those fields cut to lmax: a perfect draw of what the
 score model learns, without the remainder. The last two are absent if the training period lacks the
 season of the held-out dates or holds it only once.
@@ -16,7 +16,7 @@ from flows.config import RunConfig
 from pipeline.analogues import analogues, with_wind_speed
 from pipeline.climatology import season_phase
 from pipeline.resampling import date_weights
-from pipeline.transform import grid_of, to_fields, to_whitened
+from pipeline.transform import color, grid_of, to_fields, to_whitened
 from pipeline.verify import FLOOR, Arena, Sample
 from storage import artifacts
 from storage.layout import StoreLayout
@@ -54,10 +54,9 @@ def line_up(
     names = [str(name) for name in normals["channel"].values]
     fields = artifacts.open_published(layout, "fields")[names]
     whitened = artifacts.open_published(layout, "whitened")
-    deviation = deviations(normals, whitened["degree"])
 
     def scaled(x: xr.DataArray) -> xr.DataArray:
-        return (x * deviation).transpose(..., "time", "channel", "coefficient")
+        return color(x, normals).transpose(..., "time", "channel", "coefficient")
 
     truth = Sample(
         fields=with_wind_speed(fields.sel(time=dates["time"]).load()),
@@ -115,12 +114,6 @@ def spacing(dates: xr.DataArray) -> float:
     span = dates.values[-1] - dates.values[0]
     days = span / np.timedelta64(1, "D") if isinstance(span, np.timedelta64) else span.days
     return float(days) / (dates.size - 1)
-
-
-def deviations(normals: xr.Dataset, degree: xr.DataArray) -> xr.DataArray:
-    """sqrt(q_l) of each coefficient: (channel, coefficient)."""
-    spectrum = normals["reference_spectrum"].transpose("channel", "degree").values
-    return xr.DataArray(np.sqrt(spectrum[:, degree.values]), dims=("channel", "coefficient"))
 
 
 def _whiten(ensemble: xr.Dataset, normals: xr.Dataset) -> xr.DataArray:

@@ -1,5 +1,7 @@
 """From the artifacts of a run to its score, untrained and trained, and to its sampler."""
 
+from functools import partial
+
 import numpy as np
 import torch
 import xarray as xr
@@ -9,7 +11,7 @@ from flows.normals import baseline_of
 from pipeline.calibration import Calibration
 from pipeline.model import score_network
 from pipeline.process import OrnsteinUhlenbeck
-from pipeline.sample import Sampler
+from pipeline.sample import INTEGRATORS, Sampler
 from pipeline.score import GaussianScore, Score, ScoreNet
 from pipeline.train import load
 from storage import artifacts, checkpoints
@@ -19,9 +21,10 @@ def untrained(config: RunConfig, normals: xr.Dataset, precision: torch.dtype) ->
     """The score network before its first step, on the CPU."""
     return score_network(
         baseline=baseline_of(normals, config.spectral.baseline),
-        spectrum=normals["reference_spectrum"].values,
+        factor=normals["reference_factor"].values,
         static=normals["static"].values,
         width=config.train.width,
+        covariates=len(config.source.covariates),
         precision=precision,
         seed=config.run.seed,
     )
@@ -54,7 +57,20 @@ def trained(config: RunConfig, checkpoint: artifacts.Published, normals: xr.Data
 
 
 def sampler_of(config: RunConfig) -> Sampler:
-    return Sampler(process=OrnsteinUhlenbeck(), steps=config.generate.steps)
+    """The sampler that the configuration asks for."""
+    return Sampler(
+        integrator=INTEGRATORS[config.generate.integrator],
+        evaluations=config.generate.evaluations,
+        grid=partial(OrnsteinUhlenbeck().power_grid, exponent=config.generate.grid_exponent),
+    )
+
+
+def certified_sampler(config: RunConfig) -> Sampler:
+    """The GME sampler that J_G is about: the configured one, or the default for other integrators.
+
+    J_G bounds the law of one-step Gaussian samplers alone.
+    """
+    return sampler_of(config) if config.generate.integrator == "gme" else Sampler()
 
 
 def device_of(config: RunConfig) -> torch.device:

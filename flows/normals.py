@@ -5,8 +5,13 @@ normals.zarr, float64
     scale(channel, *grid)  mask(channel, *grid: 1 = missing)  transform(channel)
     remainder(channel, *grid)            standard deviation of scaled anomalies beyond lmax
     reference_spectrum(channel, degree)  data_spectrum(channel, other_channel, degree)
+    reference_factor(degree, channel, other_channel)   Cholesky factor of the reference covariance
+    compatibility_ratio, _kl, _fisher(channel, degree) data over reference power; Gaussian
+                                         divergence and Fisher information up to each degree
     static(feature, coefficient)         standardised maps: climatology, log scale, source.static
-    isotropic_vectors, isotropic_variance, mblock_vectors, mblock_variance, mblock_shrinkage
+    isotropic_variance, channels_*, mblock_*, eof_*    arrays of the baselines (pipeline/laws), and
+    mblock_shrinkage, eof_choice         what the validation times chose
+    covariate_mean, covariate_scale(covariate)         where the source has covariates
     attrs: lmax, samples, split, grid, variables (JSON: CF attributes by channel), reference (JSON)
 """
 
@@ -20,12 +25,13 @@ import xarray as xr
 from flows.config import RunConfig
 from pipeline.climatology import Climatology, UnusableData
 from pipeline.coefficients import degrees, orders
-from pipeline.gaussian import Baseline, baseline_from_arrays
+from pipeline.gaussian import BASELINES, Baseline, Moments, baseline_from_arrays, fit
 from pipeline.harmonics import plan
 from pipeline.sphere import FloatArray
 from pipeline.transform import Normals
 
-STORED_AS = {"isotropic": "isotropic", "m-block": "mblock"}
+STORED_AS = {"isotropic": "isotropic", "channels": "channels", "m-block": "mblock", "eof": "eof"}
+CHOSEN = {"m-block": "shrinkage", "eof": "choice"}
 
 
 def normals_dataset(
@@ -35,15 +41,17 @@ def normals_dataset(
     climatology: Climatology,
     anomalies: Normals,
     spectra: Mapping[str, FloatArray],
+    verdict: Mapping[str, FloatArray],
 ) -> xr.Dataset:
     """The dataset, but for its baselines (`baseline_variables`).
 
     Args:
         anomalies: the same climatology as the transformation to scaled anomalies.
-        spectra: `reference` (channel, degree), `data` (channel, channel, degree) and `remainder`
-            (channel, *grid).
+        spectra: `factor` (degree, channel, channel), `data` (channel, channel, degree) and
+            `remainder` (channel, *grid).
+        verdict: `ratio`, `kl` and `fisher` (channel, degree).
     """
-    grid, lmax = anomalies.grid, config.spectral.lmax
+    grid, lmax, factor = anomalies.grid, config.spectral.lmax, spectra["factor"]
     maps = {
         f"{name}_climatology": m
         for name, m in zip(transforms, climatology.coefficients[0], strict=True)
@@ -75,9 +83,11 @@ def normals_dataset(
             "scale": (("channel", *grid.dims), climatology.scale),
             "mask": (("channel", *grid.dims), climatology.mask.astype(np.int8)),
             "remainder": (("channel", *grid.dims), spectra["remainder"]),
-            "reference_spectrum": (("channel", "degree"), spectra["reference"]),
+            "reference_spectrum": (("channel", "degree"), np.square(factor).sum(axis=2).T),
+            "reference_factor": (("degree", "channel", "other_channel"), factor),
             "data_spectrum": (("channel", "other_channel", "degree"), spectra["data"]),
             "static": (("feature", "coefficient"), static),
+            **{f"compatibility_{n}": (("channel", "degree"), v) for n, v in verdict.items()},
         },
         coords=coords,
         attrs={
@@ -101,8 +111,14 @@ def baseline_variables(name: str, arrays: Mapping[str, FloatArray]) -> dict[str,
 
 def baseline_of(normals: xr.Dataset, name: str) -> Baseline:
     """The Gaussian law of this name, as it was fitted."""
-    arrays = {part: normals[f"{STORED_AS[name]}_{part}"].values for part in ("vectors", "variance")}
+    arrays = {part: normals[f"{STORED_AS[name]}_{part}"].values for part in BASELINES[name].parts}
     return baseline_from_arrays(name, arrays)
+
+
+def refit(normals: xr.Dataset, name: str, moments: Moments) -> Baseline:
+    """The law of this name fitted to other moments, with what the validation times chose."""
+    part = CHOSEN.get(name)
+    return fit(name, moments, {part: normals[f"{STORED_AS[name]}_{part}"].values} if part else {})
 
 
 def _standard_map(anomalies: Normals, values: FloatArray) -> FloatArray:

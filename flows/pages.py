@@ -7,6 +7,7 @@ import numpy as np
 import xarray as xr
 
 from flows import figures
+from flows.compatibility import compatibility_curves
 from flows.maps import Raster
 from pipeline.analogues import analogues, with_wind_speed
 from pipeline.climatology import season_phase
@@ -45,9 +46,9 @@ def pictures(
         made[f"maps/{name}"] = figures.image(statistics, f"{title}: statistics")
     made["spectra"] = figures.svg(figures.spectrum_ratios(card["spectra"], titles), "Spectra")
     made["ranks"] = figures.svg(figures.rank_histograms(card["ranks"], titles), "Rank histograms")
-    if card["certificate"].get("per_degree"):
-        curves = figures.certificate_curves(card["certificate"])
-        made["certificate"] = figures.svg(curves, "Certificate")
+    splits = figures.certificate_splits(card["certificate"], titles)
+    made["certificate"] = figures.svg(splits, "Certificate")
+    made["compatibility"] = figures.svg(compatibility_curves(normals, titles), "Compatibility")
     return made
 
 

@@ -10,17 +10,18 @@ of times, on the cluster; sums and small arrays come back, never a series:
 normals.zarr: see flows/normals.
 
 whitened.zarr
-    x(time, channel, coefficient) float32; coordinates phase(time) [rad], degree, order
+    x(time, channel, coefficient) float32; coordinates phase(time) [rad], degree, order, and
+    covariates(time, covariate) in standard units where the source has some
 
-Only training times inform the statistics, but for the shrinkage of the m-block baseline, which is
-chosen on validation times.
+Only training times inform the statistics, but for how much the m-block and eof baselines are
+shrunk, which is chosen on validation times.
 """
 
 import itertools
 import json
 import time as clock
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial, reduce
 from operator import add
 from typing import TYPE_CHECKING, Any
@@ -29,14 +30,14 @@ import numpy as np
 import xarray as xr
 
 from flows.cluster import map_units
+from flows.conditions import covariate_variables, standard_covariates
 from flows.config import ConfigError, Period, RunConfig
 from flows.normals import baseline_variables, normals_dataset
+from flows.reference import Judged, chosen_words
 from flows.stage import Progress, Receipt, published_input
 from pipeline.climatology import Climatology, SeasonalMoments, UnusableData, season_phase
-from pipeline.gaussian import Moments, choose_shrinkage, fit_isotropic, fit_m_block
+from pipeline.gaussian import BASELINES, Moments, choose, fit, refuse_sizes
 from pipeline.harmonics import plan
-from pipeline.measure import Reference, WhittleMatern, reference_from_config
-from pipeline.spectra import compatibility
 from pipeline.sphere import FloatArray
 from pipeline.transform import Normals, grid_of, stack_variables, to_whitened
 from storage import artifacts
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
     from distributed import Client
 
 STAGE = "preprocess"
-SCHEMA = 1
+SCHEMA = 2
 
 BLOCK_BYTES = 1 << 26  # of float64 fields, that a worker holds a few times over
 LARGEST_BLOCK = 256  # times
@@ -74,13 +75,17 @@ def key(config: RunConfig, layout: StoreLayout) -> str:
             "source.transform",
             "source.fill",
             "source.static",
+            "source.covariates",
             "split.train",
             "split.validation",
             "spectral.lmax",
             "spectral.reference",
+            "spectral.joint",
         ),
         inputs={"fields": published_input(layout, "fields").digest},
-        code=artifacts.code_digest([__name__, "flows.normals"]),
+        code=artifacts.code_digest(
+            [__name__, "flows.normals", "flows.reference", "flows.conditions"]
+        ),
     )
 
 
@@ -94,7 +99,9 @@ def run(config: RunConfig, layout: StoreLayout, client: "Client", progress: Prog
         normals = _publish_normals(config, layout, content, source, client, progress)
     else:
         artifacts.point_name(layout, normals)
-    whitened = _publish_whitened(layout, content, source, normals, client, progress, started)
+    whitened = _publish_whitened(
+        config, layout, content, source, normals, client, progress, started
+    )
     return Receipt(
         stage=STAGE,
         kind="whitened",
@@ -119,6 +126,7 @@ def _publish_normals(
         name: config.source.transform.get(name, "identity") for name in config.source.variables
     }
     lmax, block = _checked_lmax(config, fields), _block_times(fields, len(transforms))
+    _refuse_sizes(len(transforms), lmax)
     train = _spans(fields, "train", config.split.train, block)
     validation = _spans(fields, "validation", config.split.validation, block)
 
@@ -135,29 +143,31 @@ def _publish_normals(
     observed = reduce(add, learned)
     energy = reduce(add, energies) / observed.samples
 
-    data = observed.isotropic_covariance()  # (degree, channel, channel)
+    data = observed.channel_covariance()  # (degree, channel, channel)
     power = np.diagonal(data, axis1=1, axis2=2)
-    references = _references(config, power, observed.samples)
-    spectrum = np.stack([reference.spectrum(lmax) for reference in references])
-    verdicts = [compatibility(ratio, observed.samples) for ratio in power.T / spectrum]
-    whitened = _whitened_moments(observed, spectrum)
-    shrinkage = choose_shrinkage(whitened, _whitened_moments(chosen_on, spectrum))
-    isotropic, m_block = fit_isotropic(whitened), fit_m_block(whitened, shrinkage)
+    reference = Judged.configured(config, data, observed.samples)
+    whitened, chosen_on = observed.mixed(reference.inverse), chosen_on.mixed(reference.inverse)
+    choices = {name: choose(name, whitened, chosen_on) for name in BASELINES}
+    laws = {name: fit(name, whitened, choices[name]) for name in BASELINES}
+
     kept = (2 * np.arange(lmax + 1) + 1) @ power / (4.0 * np.pi * energy)
     spectra = {
-        "reference": spectrum,
+        "factor": reference.factor,
         "data": data.transpose(1, 2, 0),
         "remainder": np.sqrt(reduce(add, remainders) / observed.samples),
     }
-    dataset = normals_dataset(config, fields, transforms, climatology, anomalies, spectra).assign(
-        **baseline_variables("isotropic", isotropic.to_arrays()),
-        **baseline_variables("m-block", {**m_block.to_arrays(), "shrinkage": shrinkage}),
+    dataset = normals_dataset(
+        config, fields, transforms, climatology, anomalies, spectra, reference.arrays()
     )
+    for name, law in laws.items():
+        dataset = dataset.assign(**baseline_variables(name, {**law.to_arrays(), **choices[name]}))
     figures = {
-        "reference": {n: _spoken(r) for n, r in zip(transforms, references, strict=True)},
-        "compatibility": {n: v.words for n, v in zip(transforms, verdicts, strict=True)},
+        **reference.figures(tuple(transforms)),
+        "baselines": chosen_words(choices),
         "variance_kept": {n: round(float(k), 4) for n, k in zip(transforms, kept, strict=True)},
     }
+    names = tuple(config.source.covariates)
+    dataset = dataset.merge(covariate_variables(fields, names, config.split.train))
     path = layout.artifact("normals", content)
     dataset.attrs |= {"samples": observed.samples, "reference": json.dumps(figures["reference"])}
     artifacts.create(path, dataset, chunks={}, shards={})
@@ -166,6 +176,7 @@ def _publish_normals(
 
 
 def _publish_whitened(
+    config: RunConfig,
     layout: StoreLayout,
     content: str,
     source: artifacts.Published,
@@ -175,7 +186,14 @@ def _publish_whitened(
     started: float,
 ) -> artifacts.Published:
     fields = artifacts.open_artifact(source)
-    template = to_whitened(fields.chunk(), artifacts.open_artifact(normals))
+    constants = artifacts.open_artifact(normals).load()
+    template = to_whitened(fields.chunk(), constants)
+    if config.source.covariates:
+        series = {name: fields[name].to_numpy() for name in config.source.covariates}
+        rows = standard_covariates(series, fields.sizes["time"], constants)
+        template = template.assign_coords(
+            covariate=constants["covariate"], covariates=(("time", "covariate"), rows)
+        )
     shard = {"time": _block_times(fields, template.sizes["channel"])}
     path = layout.artifact("whitened", content)
     artifacts.create(path, template, chunks=shard, shards=shard, compress=False)
@@ -262,6 +280,13 @@ def _checked_lmax(config: RunConfig, fields: xr.Dataset) -> int:
     return lmax
 
 
+def _refuse_sizes(channels: int, lmax: int) -> None:
+    try:
+        refuse_sizes(channels, lmax)
+    except ValueError as error:
+        raise ConfigError(f"spectral.lmax: {error}") from error
+
+
 def _block_times(fields: xr.Dataset, channels: int) -> int:
     times = BLOCK_BYTES // (8 * channels * grid_of(fields).size)
     return int(np.clip(times, 1, min(LARGEST_BLOCK, fields.sizes["time"])))
@@ -292,24 +317,9 @@ def _standardising(
         climatology=climatology.coefficients,
         scale=climatology.scale,
         mask=climatology.mask,
-        deviation=np.ones((len(transforms), lmax + 1)),
+        factor=np.tile(np.eye(len(transforms)), (lmax + 1, 1, 1)),
         remainder=np.zeros_like(climatology.scale),
     )
-
-
-def _references(config: RunConfig, power: FloatArray, samples: int) -> list[Reference]:
-    setting = config.spectral.reference
-    wanted: str | dict[str, float] = setting if isinstance(setting, str) else dict(vars(setting))
-    return [reference_from_config(wanted, channel, samples) for channel in power.T]
-
-
-def _whitened_moments(moments: Moments, spectrum: FloatArray) -> Moments:
-    """Moments of x = a / sqrt(q_l) from those of a; `spectrum` is q (channel, degree)."""
-    blocks = []
-    for m, block in enumerate(moments.blocks):
-        deviation = np.sqrt(spectrum[:, m:]).ravel()
-        blocks.append(block / np.outer(deviation, deviation))
-    return replace(moments, blocks=tuple(blocks))
 
 
 def _refuse_masks(
@@ -321,9 +331,3 @@ def _refuse_masks(
                 f"{name} is missing in {int(mask.sum())} of {mask.size} cells at all times; "
                 'declare source.fill = "harmonic" to fill them for the transform'
             )
-
-
-def _spoken(reference: Reference) -> dict[str, float] | str:
-    if isinstance(reference, WhittleMatern):
-        return {name: float(value) for name, value in vars(reference).items()}
-    return type(reference).__name__

@@ -12,8 +12,9 @@ from html import escape
 from importlib import resources
 from statistics import median
 
+from flows.certificate_section import certificate_section
 from flows.figures import NAMES
-from flows.score_tables import MATRIX, Card, period, ratios, scores_section
+from flows.score_tables import BESIDE, MATRIX, Card, period, ratios, scores_section
 from pipeline.verify import FLOOR
 
 
@@ -23,7 +24,7 @@ def render(card: Card, pictures: Mapping[str, str]) -> str:
     Args:
         card: The content of scores.json.
         pictures: HTML elements: `fields/<variable>`, `anomalies/<variable>`, `maps/<variable>`,
-            `spectra`, `ranks`, `certificate`; what is absent is left out.
+            `spectra`, `ranks`, `certificate`, `compatibility`; what is absent is left out.
     """
     titles = {
         "fields": "Generated beside real",
@@ -31,6 +32,7 @@ def render(card: Card, pictures: Mapping[str, str]) -> str:
         "certificate": "Beyond Gaussian",
         "maps": "Climate maps",
         "spectra": "Spectra",
+        "compatibility": "Data and noise",
         "ranks": "Calibration",
         "memory": "Memorisation",
         "care": "What to be careful about",
@@ -39,9 +41,10 @@ def render(card: Card, pictures: Mapping[str, str]) -> str:
     bodies = {
         "fields": _fields(card, pictures),
         "scores": scores_section(card),
-        "certificate": _certificate(card, pictures),
+        "certificate": certificate_section(card, pictures),
         "maps": _maps(card, pictures),
         "spectra": _spectra(card, pictures),
+        "compatibility": _compatibility(pictures),
         "ranks": _ranks(card, pictures),
         "memory": _memory(card),
         "care": _care(card),
@@ -79,8 +82,8 @@ def _what(card: Card) -> str:
 
 def _tiles(card: Card) -> str:
     tiles = []
-    certificate = (card.get("certificate") or {}).get("over", {})
-    for name in ("m-block", "isotropic"):
+    certificate = card["certificate"]["over"] if card.get("certificate") else {}
+    for name in BESIDE:
         if name in certificate:
             part = certificate[name]
             tiles.append(
@@ -92,7 +95,7 @@ def _tiles(card: Card) -> str:
             )
     typical = {
         owner: median(values)
-        for owner in ("model", "m-block", "isotropic")
+        for owner in ("model", "m-block", "channels")
         if (values := list(ratios(card, owner)))
     }
     if "model" in typical:
@@ -139,42 +142,6 @@ def _fields(card: Card, pictures: Mapping[str, str]) -> str:
     )
 
 
-def _certificate(card: Card, pictures: Mapping[str, str]) -> str:
-    certificate = card.get("certificate") or {}
-    over = certificate.get("over", {})
-    if not over:
-        return ""
-    rows = "".join(
-        f"<tr><td>over the {NAMES.get(name, escape(name))}</td>"
-        f'<td class="number"><b>{part["nats"]:.1f}</b></td>'
-        f'<td class="number">{part["low"]:.1f} to {part["high"]:.1f}</td></tr>'
-        for name, part in over.items()
-    )
-    split = certificate.get("per_variable") or {}
-    heads = "".join(f'<th class="number">{escape(name)}</th>' for name in split)
-    cells = "".join(f'<td class="number">{nats:.1f}</td>' for nats in split.values())
-    own = NAMES.get(certificate.get("baseline", ""), "baseline")
-    shares = (
-        f'<h3>Where it comes from</h3><div class="scroll"><table><tr><th>over the {own}</th>'
-        f"{heads}</tr><tr><td>nats per field</td>{cells}</tr></table></div>"
-    )
-    picture = pictures.get("certificate", "")
-    return (
-        "<p>J<sub>G</sub> is measured on held-out fields and says by how many nats the generated "
-        "law is closer to the truth, in Kullback-Leibler divergence, than a fitted Gaussian law: "
-        "KL(truth | generated) ≤ KL(truth | Gaussian) − J<sub>G</sub>, every error of the sampler "
-        "included. Above 0, the model knows something about the fields that no Gaussian law "
-        "of that kind can hold.</p>"
-        '<div class="scroll"><table><tr><th></th><th class="number">J<sub>G</sub> [nats per field]'
-        f'</th><th class="number">95 % interval</th></tr>{rows}</table></div>'
-        f"{shares if split else ''}<figure>{picture}</figure>"
-        f'<p class="note">From {certificate.get("fields", "the")} held-out fields, intervals from '
-        f"blocks of {certificate.get('block', 'some')} consecutive ones. The curves split the "
-        f"number over the {own} by spherical harmonic degree, which is where the non-Gaussianity "
-        "that was learned sits, and by diffusion time.</p>"
-    )
-
-
 def _maps(card: Card, pictures: Mapping[str, str]) -> str:
     parts = [
         f"<details{' open' if not index else ''}><summary>{escape(about['long_name'])}</summary>"
@@ -198,6 +165,19 @@ def _spectra(card: Card, pictures: Mapping[str, str]) -> str:
         "<p>Power of the scaled anomalies per degree, over that of the held-out fields; bands are "
         "95 % intervals over dates. Low degrees have few coefficients and slow weather, so their "
         f"ratios scatter even for real years.</p><figure>{pictures['spectra']}</figure>"
+    )
+
+
+def _compatibility(pictures: Mapping[str, str]) -> str:
+    if "compatibility" not in pictures:
+        return ""
+    return (
+        "<p>The noise is a Gaussian field with a spectrum of its own. Left: variance of the data "
+        "over that of the noise, 1 where they agree, shaded what sampling alone would show. Right: "
+        "the divergence of their Gaussian parts, summed up to each degree, dotted what sampling "
+        "alone would show. If it levels off, bounds that start from the noise mean the same on any "
+        "finer grid; if it climbs along the dashed line, like the number of coefficients, they "
+        f"have no limit.</p><figure>{pictures['compatibility']}</figure>"
     )
 
 
@@ -251,7 +231,8 @@ def _care(card: Card) -> str:
         f"{protocol['realizations'].get(FLOOR, 0)} real years, and neighbouring days of a real "
         "year hang together where generated ones do not.",
         "J<sub>G</sub> is a difference to a Gaussian law, a lower bound on what was gained. It "
-        "does not say how far the model still is from the truth.",
+        "does not say how far the model still is from the truth, and each coefficient counts "
+        "alike in it.",
         "A score model cannot go beyond its training years: extremes that they do not contain, "
         "trends and events of years to come are outside its law.",
     ]

@@ -104,7 +104,11 @@ def run_stage(
             client = stack.enter_context(local_client(config.cluster, layout.scratch))
         progress = stack.enter_context(stage_progress(stage.name, *listeners))
         receipt = module.run(config, layout, client, progress)
-    figures = ", ".join(f"{name} {value}" for name, value in receipt.figures.items())
+    said = {k: v for k, v in receipt.figures.items() if isinstance(v, dict)}
+    figures = ", ".join(f"{k} {v}" for k, v in receipt.figures.items() if k not in said)
+    for name, sentences in said.items():
+        for subject, sentence in sentences.items():
+            LOGGER.info("%s: %s, %s: %s", stage.name, name, subject, sentence)
     LOGGER.info(
         "%s: published %s in %.1f s%s",
         stage.name,

@@ -38,7 +38,7 @@ SCORES = {
     ),
 }
 MATRIX = ("mean", "sd", "skewness", "q999", "spectrum", "crps")
-BESIDE = ("m-block", "isotropic", "band-limit")
+BESIDE = ("m-block", "channels", "band-limit")
 CALIBRATION = ("spread", "tail")
 IN_FIELD_UNITS = ("mean", "sd", "q999", "crps")
 SHADES = ((1.1, "#d8efe3"), (1.3, "#eef4d4"), (1.7, "#fdeec7"), (2.5, "#fad9c1"))

@@ -18,18 +18,16 @@ import torch
 import xarray as xr
 from dask.system import CPU_COUNT
 
+from flows.conditions import condition_of
 from flows.config import Period, RunConfig
 from flows.model import (
+    certified_sampler,
     device_of,
-    sampler_of,
-    trained,
     untrained,
 )
-from flows.normals import baseline_of
+from flows.normals import refit
 from flows.stage import Progress, Receipt, published_input
-from pipeline.certificate import block_interval, certify
-from pipeline.coefficients import degrees
-from pipeline.gaussian import Baseline, cross_fitted
+from pipeline.gaussian import Baseline, left_out
 from pipeline.model import native_precision
 from pipeline.process import OrnsteinUhlenbeck
 from pipeline.train import Training, TrainingConfig
@@ -46,7 +44,6 @@ KIND = "checkpoints"
 
 SECONDS_BETWEEN_STATES = 60.0
 FOLDS = 4  # stretches of the training period, each trained on with the law of the others
-CORRELATED_DAYS = 15.0  # that the bootstrap of the certificate keeps together
 
 
 def key(config: RunConfig, layout: StoreLayout) -> str:
@@ -60,11 +57,11 @@ def key(config: RunConfig, layout: StoreLayout) -> str:
             "split.train",
             "split.validation",
             "spectral.baseline",
-            "generate.steps",  # validation is over the sampler's steps
             *(f"train.{name}" for name in read if name in known),
-        ),
+        )
+        | {"validation times": certified_sampler(config).times.tolist()},
         inputs={kind: published_input(layout, kind).digest for kind in ("normals", "whitened")},
-        code=artifacts.code_digest([__name__, "flows.model", "flows.normals"]),
+        code=artifacts.code_digest([__name__, "flows.conditions", "flows.model", "flows.normals"]),
     )
 
 
@@ -92,52 +89,6 @@ def run(
     )
 
 
-def certificate(config: RunConfig, layout: StoreLayout) -> dict[str, Any]:
-    """J_G of the published model on the test split, over each baseline.
-
-    Over the model's own baseline it is the estimate of pipeline.certificate; over another one the
-    exact log-likelihood ratio of the two Gaussian laws on the same fields is added.
-
-    Returns:
-        {"over": {baseline: {"nats", "low", "high"}}, "per_degree", "per_variable", "per_time",
-        "fields", "block", "baseline"}; the splits are over the model's own baseline.
-    """
-    normals = artifacts.open_published(layout, "normals").load()
-    score = trained(config, published_input(layout, KIND), normals)
-    device = device_of(config)
-    x_0, condition = _split(layout, config.split.test)
-    # The season advances by 2 pi a year; the median step is not fooled by gaps or the year's end.
-    phase = condition[:, 0].numpy()
-    days = 365.25 * float(np.median(np.diff(phase) % (2 * np.pi))) / (2 * np.pi)
-    block = max(1, round(CORRELATED_DAYS / max(days, 1e-3)))
-    x_0, condition = x_0.to(device), condition.to(device)
-    times = sampler_of(config).times
-    result = certify(score, x_0, condition, times, torch.Generator().manual_seed(config.run.seed))
-    generator = np.random.default_rng(config.run.seed)
-    own = score.baseline.log_density(x_0)
-    over = {}
-    for name in ("isotropic", "m-block"):
-        other = baseline_of(normals, name).to(device).log_density(x_0)
-        nats = result.per_field + (own - other).cpu().numpy()
-        low, high = block_interval(nats, block, generator)
-        over[name] = {"nats": float(nats.mean()), "low": low, "high": high}
-    degree = degrees(int(normals.attrs["lmax"]))
-    per_degree = np.bincount(degree, weights=result.per_coefficient.sum(axis=0))
-    channels = [str(name) for name in normals["channel"].values]
-    return {
-        "over": over,
-        "baseline": score.baseline.name,
-        "fields": len(x_0),
-        "block": block,
-        "per_degree": per_degree.tolist(),
-        "per_variable": dict(
-            zip(channels, result.per_coefficient.sum(axis=1).tolist(), strict=True)
-        ),
-        "per_time": result.per_time.tolist(),
-        "times": times.tolist(),
-    }
-
-
 def _train_network(
     config: RunConfig, layout: StoreLayout, directory: Any, normals: xr.Dataset, progress: Progress
 ) -> dict[str, Any]:
@@ -155,14 +106,14 @@ def _train_network(
             seed=config.run.seed,
         ),
         process=OrnsteinUhlenbeck(),
-        times=sampler_of(config).times,
+        times=certified_sampler(config).times,
     )
     if state is not None:
         training.restore(state.step, state.tensors, state.meta)
         training.seconds = float(state.meta.get("seconds", 60 * (config.train.minutes or 0)))
 
     stretches = _stretches(config, layout, training.model.baseline, normals)
-    x_held_out, condition_held_out = _split(layout, config.split.validation)
+    x_held_out, condition_held_out = split_fields(layout, config.split.validation)
     saved = clock.monotonic()
     while training.progress < 1:
         turn, number = divmod(training.step, len(stretches))
@@ -200,10 +151,11 @@ def _stretches(
     config: RunConfig, layout: StoreLayout, baseline: Baseline, normals: xr.Dataset
 ) -> list[tuple[Batches, Baseline]]:
     """Batches of each stretch of the training period, and the linear part fitted without it."""
-    x, condition = (part.numpy() for part in _split(layout, config.split.train))
+    x, condition = (part.numpy() for part in split_fields(layout, config.split.train))
     stretches: list[tuple[slice, Baseline]] = [(slice(None), baseline)]
-    if baseline.name == "m-block":
-        stretches = [*cross_fitted(x, normals["mblock_shrinkage"].values, FOLDS)]
+    if baseline.name in ("m-block", "eof"):
+        folds = left_out(x, FOLDS)
+        stretches = [(part, refit(normals, baseline.name, others)) for part, others in folds]
     size, seed = config.train.batch, config.run.seed
     return [
         (
@@ -230,10 +182,8 @@ def _told(training: Training) -> tuple[int, int, str]:
     return training.step, total, words
 
 
-def _split(layout: StoreLayout, period: Period) -> tuple[torch.Tensor, torch.Tensor]:
+def split_fields(layout: StoreLayout, period: Period) -> tuple[torch.Tensor, torch.Tensor]:
     """Whitened fields of a period, (time, channel, coefficient), and their condition."""
     whitened = artifacts.open_published(layout, "whitened").sel(time=slice(*period))
     x = np.ascontiguousarray(whitened["x"].values, dtype=np.float32)
-    return torch.from_numpy(x), torch.from_numpy(np.array(whitened["phase"].values, np.float64))[
-        :, None
-    ]
+    return torch.from_numpy(x), torch.from_numpy(condition_of(whitened))

@@ -10,8 +10,7 @@ scores.json
                  grid, train, test
     variables    by name: long_name, standard_name, units, derived, factor, display_units
     scores, joint, spectra, ranks      see pipeline/verify
-    certificate  over {baseline: {nats, low, high}}, baseline, per_degree, per_variable, per_time,
-                 times, fields, block: see flows/train
+    certificate  J_G, likelihood and bounds: see flows/certificate
     memorisation levels, generated, held_out: quantiles of distances to the nearest training field
     provenance   config, digests and seconds by artifact, software, source
 
@@ -29,11 +28,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
+from flows.conditions import conditioned
 from flows.config import RunConfig
-from flows.lineup import REPLICATES, deviations, held_out_times, line_up, spacing
+from flows.lineup import REPLICATES, held_out_times, line_up, spacing
 from flows.stage import Progress, Receipt, published_input
 from pipeline.proper import memorisation
-from pipeline.transform import grid_of
+from pipeline.transform import grid_of, whiten
 from pipeline.verify import Arena, Sample, score_card
 from storage import artifacts
 from storage.files import point, write_file
@@ -47,6 +47,7 @@ SCHEMA = 1
 KIND = "report"
 INPUTS = ("fields", "normals", "whitened", "checkpoints", "ensemble")
 
+GAUSSIAN = ("m-block", "channels")  # baselines whose draws are scored beside the model's
 NEAREST = 512  # generated fields whose nearest training field is looked for
 
 
@@ -55,14 +56,20 @@ def key(config: RunConfig, layout: StoreLayout) -> str:
         stage=STAGE,
         schema=SCHEMA,
         config=config.subset(
-            "run.seed", "split", "generate.steps", "generate.microbatch", "verify"
+            "run.seed",
+            "split",
+            "verify",
+            *(f"generate.{name}" for name in ("integrator", "evaluations", "grid_exponent")),
+            "generate.microbatch",
         ),
         inputs={kind: published_input(layout, kind).digest for kind in INPUTS},
         code=artifacts.code_digest(
             [
                 __name__,
-                *("flows.draws", "flows.lineup", "flows.normals", "flows.train"),
+                *("flows.draws", "flows.lineup", "flows.model", "flows.normals"),
+                *("flows.certificate", "flows.train"),
                 *("flows.report", "flows.pages", "flows.figures", "flows.maps"),
+                *("flows.score_tables", "flows.certificate_section", "flows.compatibility"),
             ]
         ),
     )
@@ -70,20 +77,24 @@ def key(config: RunConfig, layout: StoreLayout) -> str:
 
 def run(config: RunConfig, layout: StoreLayout, client: "Client", progress: Progress) -> Receipt:
     """Draw the verification ensemble, score it and publish the report."""
-    from flows import draws, generate, pages, report, train
+    from flows import draws, generate, pages, report
+    from flows.certificate import certificate
 
     began = clock.monotonic()
     content = key(config, layout)
-    dates = held_out_times(artifacts.open_published(layout, "fields"), config)
+    fields = artifacts.open_published(layout, "fields")
+    dates = held_out_times(fields, config)
+    truly = {name: fields[name].sel(time=dates).values for name in config.source.covariates}
+    conditions = conditioned(dates, truly, artifacts.open_published(layout, "normals"))
     drawn = generate.generate_ensemble(
-        config, layout, client, progress, "verification", dates, config.verify.realizations
+        config, layout, client, progress, "verification", conditions, config.verify.realizations
     )
     progress(0, 5, "the certificate")
-    certificate = train.certificate(config, layout)
+    certified = certificate(config, layout)
     progress(1, 5, "the Gaussian baselines")
     gaussian = {
         name: draws.gaussian_ensemble(config, layout, name, dates, config.verify.realizations)
-        for name in ("m-block", "isotropic")
+        for name in GAUSSIAN
     }
     progress(2, 5, "the scores")
     normals = artifacts.open_published(layout, "normals").load()
@@ -94,7 +105,7 @@ def run(config: RunConfig, layout: StoreLayout, client: "Client", progress: Prog
         "key": content,
         **_about(config, layout, arena, candidates, drawn),
         **score_card(arena, candidates, climatology),
-        "certificate": certificate,
+        "certificate": certified,
         "memorisation": _memory(config, layout, arena, candidates["model"], normals),
     }
     progress(3, 5, "the pictures")
@@ -119,7 +130,7 @@ def _memory(
     whitened = artifacts.open_published(layout, "whitened")["x"]
     bank = whitened.sel(time=slice(*config.split.train)).values
     held_out = whitened.sel(time=arena.truth.fields["time"]).values
-    drawn = (model.coefficients / deviations(normals, model.coefficients["degree"])).values
+    drawn = whiten(model.coefficients, normals).values
     generated = drawn.reshape(-1, *drawn.shape[2:])
     chosen = np.linspace(0, len(generated) - 1, min(NEAREST, len(generated))).astype(int)
     return memorisation(*(x.reshape(len(x), -1) for x in (generated[chosen], held_out, bank)))

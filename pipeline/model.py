@@ -16,21 +16,23 @@ LEVELS = 3
 def score_network(
     *,
     baseline: Baseline,
-    spectrum: NDArray[np.float64],
+    factor: NDArray[np.float64],
     static: NDArray[np.float64],
     width: int = 32,
+    covariates: int = 0,
     precision: torch.dtype = torch.float32,
     seed: int = 0,
 ) -> ScoreNet:
     """An untrained score: with its zero last layer it is the exact score of the baseline.
 
     Args:
-        spectrum: reference spectrum q_l, (channel, degree).
+        factor: Cholesky factors of the reference covariance, (degree, channel, channel).
         static: coefficients of standardised static pictures, (feature, coefficient).
         width: feature maps of the finest level; the next ones have 3/2 and 2 times as many.
+        covariates: how many scalars a condition holds beside the season.
         seed: of the initial weights.
     """
-    channels, lmax = spectrum.shape[0], spectrum.shape[1] - 1
+    channels, lmax = factor.shape[1], len(factor) - 1
     harmonics = TorchHarmonics(network_grid(lmax), lmax)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -39,8 +41,9 @@ def score_network(
             harmonics,
             torch.as_tensor(static),
             widths=(width, 3 * width // 2, 2 * width),
+            covariates=covariates,
         )
-    per_coefficient = torch.as_tensor(spectrum[:, degrees(lmax)])
+    per_coefficient = torch.as_tensor(factor[degrees(lmax)])
     return ScoreNet(baseline, per_coefficient, harmonics, network, precision)
 
 

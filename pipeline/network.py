@@ -138,7 +138,8 @@ class SphericalUNet(nn.Module):
     """Pictures of a noised field to the picture of the correction.
 
     Args:
-        channels: variables; the input holds two pictures of each.
+        channels: variables; the input holds three pictures of each.
+        covariates: scalar covariates, features 1, 2, ... of a condition.
         harmonics: transforms of the grid on which the pictures lie.
         static: coefficients of static pictures, (feature, coefficient).
         widths: feature maps per level; each level halves the grid.
@@ -154,6 +155,7 @@ class SphericalUNet(nn.Module):
         harmonics: TorchHarmonics,
         static: Tensor,
         widths: Sequence[int] = (32, 48, 64),
+        covariates: int = 0,
         embedding: int = 128,
         maps: int = 8,
         map_degree: int = 15,
@@ -165,9 +167,12 @@ class SphericalUNet(nn.Module):
         self.register_buffer("static", static.float(), persistent=False)
         self.register_buffer("frequencies", torch.exp(torch.linspace(-1, 3, 16)), persistent=False)
         self.embedding = nn.Sequential(
-            nn.Linear(32 + 4, embedding), nn.SiLU(), nn.Linear(embedding, embedding), nn.SiLU()
+            nn.Linear(32 + 4 + 2 * covariates, embedding),
+            nn.SiLU(),
+            nn.Linear(embedding, embedding),
+            nn.SiLU(),
         )
-        self.stem = SphereConv(2 * channels + static.shape[0] + maps, widths[0])
+        self.stem = SphereConv(3 * channels + static.shape[0] + maps, widths[0])
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
         width = widths[0]
         for outputs in widths:
@@ -183,11 +188,17 @@ class SphericalUNet(nn.Module):
         self.out = SphereConv(width, channels, zero=True)
 
     def forward(self, pictures: Tensor, log_noise: Tensor, condition: Tensor) -> Tensor:
-        """The correction (batch, channel, lat, lon) of pictures (batch, 2 channel, lat, lon)."""
-        phase = condition[:, 0]
+        """The correction (batch, channel, lat, lon) of pictures (batch, 3 channel, lat, lon).
+
+        Args:
+            condition: (batch, 1 + covariates); NaN is a covariate that is not given.
+        """
+        phase, covariates = condition[:, 0], condition[:, 1:]
+        given = torch.isfinite(covariates)
+        known = torch.cat([torch.where(given, covariates, 0.0), given.to(covariates.dtype)], dim=1)
         angle = log_noise[:, None] * self.frequencies
         season = torch.stack([f(k * phase) for k in (1, 2) for f in (torch.cos, torch.sin)], dim=1)
-        embedding = self.embedding(torch.cat([angle.sin(), angle.cos(), season], dim=1))
+        embedding = self.embedding(torch.cat([angle.sin(), angle.cos(), season, known], dim=1))
 
         x = torch.cat([pictures, self._places().expand(len(pictures), -1, -1, -1)], dim=1)
         x = self.stem(x.contiguous(memory_format=torch.channels_last))

@@ -15,16 +15,20 @@ F = 0 is the exact score of the baseline. Notation: docs/mathematics.md, 3 and 7
 
 from __future__ import annotations
 
+import math
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from pipeline.calibration import Calibration
+from pipeline.coefficients import degrees
 from pipeline.gaussian import Baseline
 from pipeline.harmonics import TorchHarmonics
 from pipeline.network import SphericalUNet
 from pipeline.process import OrnsteinUhlenbeck
+
+ROUGHNESS = 2.2
 
 
 class Score(Protocol):
@@ -38,7 +42,8 @@ class Score(Protocol):
         Args:
             t: diffusion time of each field, shape (batch,), positive.
             y: noised fields in baseline coordinates, (batch, channel, coefficient).
-            condition: (batch, feature); the first feature is the season of each field [rad].
+            condition: (batch, 1 + covariates): the season of each field [rad], then its
+                covariates in standard units, NaN where none is given.
         """
         ...
 
@@ -87,28 +92,31 @@ class GaussianScore:
 class ScoreNet(nn.Module):
     """The Gaussian part of a baseline plus a residual learned on the sphere.
 
-    The network sees two physical pictures on its own Gaussian grid, the posterior mean of the
-    baseline and the noised field, both coloured: whitened coefficients synthesised as they
-    are would be white noise, on which a local operator finds nothing. Its output is analysed
+    The network sees three pictures on its own Gaussian grid: the posterior mean of the baseline
+    and the noised field, coloured as physical fields are, and the noised field once more with a
+    spectrum l^-`ROUGHNESS` that shows its small scales. Whitened coefficients synthesised as they
+    are would be white noise, on which a local operator finds nothing. The output is analysed
     into F, so the correction lies in the Cameron-Martin space at every band limit. A finished
     training gives it a `calibration`.
 
     Args:
         baseline: the exact linear part.
-        spectrum: reference spectrum q_l of each coefficient, (channel, coefficient).
+        factor: Cholesky factor of the reference covariance of each coefficient,
+            (coefficient, channel, channel).
         harmonics: transforms of the network's grid at the band limit of the data.
-        network: maps (batch, 2 channel, lat, lon) pictures, log noise-to-signal ratio
+        network: maps (batch, 3 channel, lat, lon) pictures, log noise-to-signal ratio
             (batch,) and condition (batch, feature) to (batch, channel, lat, lon).
         precision: of the network's arithmetic; transforms and Gaussian parts never go below
             float32.
     """
 
-    color: Tensor
+    factor: Tensor
+    rough: Tensor
 
     def __init__(
         self,
         baseline: Baseline,
-        spectrum: Tensor,
+        factor: Tensor,
         harmonics: TorchHarmonics,
         network: SphericalUNet,
         precision: torch.dtype = torch.float32,
@@ -117,7 +125,10 @@ class ScoreNet(nn.Module):
         self.precision = precision
         self.calibration: Calibration | None = None
         self.baseline, self.harmonics, self.network = baseline, harmonics, network
-        self.register_buffer("color", spectrum.sqrt().float(), persistent=False)
+        self.register_buffer("factor", factor.float(), persistent=False)
+        rough = (1.0 + torch.as_tensor(degrees(harmonics.lmax))) ** (-ROUGHNESS / 2)
+        rough *= math.sqrt(4 * math.pi) / rough.norm()
+        self.register_buffer("rough", rough.float(), persistent=False)
 
     def standardised(
         self,
@@ -134,7 +145,9 @@ class ScoreNet(nn.Module):
         baseline = baseline or self.baseline
         mean = baseline.unrotate((posterior.c_skip * y).float())
         noised = baseline.unrotate((posterior.c_in * y).float())
-        pictures = self.harmonics.synthesis(self.color * torch.stack([mean, noised], dim=1))
+        colored = torch.einsum("kcd,bpdk->bpck", self.factor, torch.stack([mean, noised], dim=1))
+        coefficients = torch.cat([colored, (self.rough * noised)[:, None]], dim=1)
+        pictures = self.harmonics.synthesis(coefficients)
         log_noise = torch.log(torch.expm1(2 * t.double())).float() / 2
         low = self.precision != torch.float32
         with torch.autocast(y.device.type, self.precision, enabled=low):

@@ -52,6 +52,7 @@ class TrainingConfig:
     typical_time: float = 0.15  # median and spread of the log-normal diffusion times
     time_spread: float = 1.2
     shortest_time: float = 1e-3
+    forgotten: float = 0.1  # part of the fields whose covariates are withheld, all or each alone
     validations: int = 12
     seed: int = 0
 
@@ -183,6 +184,7 @@ class Training:
     def _loss(self, x_0: Tensor, condition: Tensor, baseline: Baseline) -> Tensor:
         generator = torch.Generator().manual_seed(self._seed_of_step())
         t = self._times(len(x_0), generator).to(x_0.device)
+        condition = self._withhold(condition, generator)
         noise = torch.randn(x_0.shape, generator=generator).to(x_0.device)
         posterior = Posterior(t, baseline.variance)
         y_0 = baseline.rotate(x_0)
@@ -199,6 +201,16 @@ class Training:
         normal = torch.special.ndtri(place.double())
         times = self.config.typical_time * torch.exp(self.config.time_spread * normal)
         return times.clamp(self.config.shortest_time, self.process.horizon)
+
+    def _withhold(self, condition: Tensor, generator: torch.Generator) -> Tensor:
+        """The condition without all covariates of some fields and without some of others."""
+        if condition.shape[1] == 1:
+            return condition
+        draw = torch.rand(condition.shape, generator=generator).to(condition.device)
+        withheld = draw < self.config.forgotten
+        withheld[:, 1:] |= withheld[:, :1]
+        withheld[:, 0] = False
+        return condition.masked_fill(withheld, math.nan)
 
     def _learning_rate(self) -> float:
         warm = min(1.0, (self.step + 1) / self.config.warmup)

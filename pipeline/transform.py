@@ -1,11 +1,13 @@
 """The one seam of labels and harmonics: physical fields to whitened coefficients and exactly back.
 
-    x = analysis((transform(value) - climatology(phase)) / scale) / sqrt(q_l)
+    x = L_l^-1 analysis((transform(value) - climatology(phase)) / scale),    L_l L_l^T = Q_l
 
 Whitened: x(time, channel, coefficient), float32, with coordinates phase(time) [rad], degree and
-order(coefficient). What is taken away comes from the `normals` artifact (schema: flows/preprocess),
-and `to_fields` gives just that back. Masked cells are filled before the analysis and empty again
-afterwards. Both directions are lazy on Dask-backed input and eager otherwise.
+order(coefficient). L_l is diagonal, sqrt(q_l) of each channel, unless the channels of the reference
+covary (joint.py); then x of a channel is what it has beyond the channels before it. What is taken
+away comes from the `normals` artifact (schema: flows/normals), and `to_fields` gives just that
+back. Masked cells are filled before the analysis and empty again afterwards. Both directions are
+lazy on Dask-backed input and eager otherwise.
 """
 
 from __future__ import annotations
@@ -22,11 +24,21 @@ import xarray as xr
 from pipeline.climatology import TRANSFORMS, UnusableData, design, season_phase
 from pipeline.coefficients import degrees, lmax_of, orders
 from pipeline.harmonics import plan
+from pipeline.joint import mix_channels
 from pipeline.masks import harmonic_fill
 from pipeline.remainder import remainder_noise
 from pipeline.sphere import FloatArray, RingGrid
 
-__all__ = ["Normals", "grid_of", "label_whitened", "stack_variables", "to_fields", "to_whitened"]
+__all__ = [
+    "Normals",
+    "color",
+    "grid_of",
+    "label_whitened",
+    "stack_variables",
+    "to_fields",
+    "to_whitened",
+    "whiten",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +49,7 @@ class Normals:
         transforms: Name in `TRANSFORMS` of each channel.
         climatology: Shape (season, channel, *grid).
         scale, mask: Shape (channel, *grid).
-        deviation: sqrt(q_l), shape (channel, degree).
+        factor: L_l, lower triangular, shape (degree, channel, channel).
         remainder: standard deviation of scaled anomalies beyond lmax, shape (channel, *grid).
     """
 
@@ -47,7 +59,7 @@ class Normals:
     climatology: FloatArray
     scale: FloatArray
     mask: npt.NDArray[np.bool_]
-    deviation: FloatArray
+    factor: FloatArray
     remainder: FloatArray
 
     @classmethod
@@ -63,15 +75,13 @@ class Normals:
             .to_numpy(),
             scale=normals["scale"].transpose("channel", *grid.dims).to_numpy(),
             mask=normals["mask"].transpose("channel", *grid.dims).to_numpy().astype(bool),
-            deviation=np.sqrt(
-                normals["reference_spectrum"].transpose("channel", "degree").to_numpy()
-            ),
+            factor=_factor(normals),
             remainder=normals["remainder"].transpose("channel", *grid.dims).to_numpy(),
         )
 
     @property
     def lmax(self) -> int:
-        return int(self.deviation.shape[1]) - 1
+        return len(self.factor) - 1
 
     def anomalies(self, values: FloatArray, phase: FloatArray) -> FloatArray:
         """Scaled anomalies, holes filled, of transformed values (time, channel, *grid)."""
@@ -91,7 +101,7 @@ class Normals:
     def whiten(self, values: FloatArray, phase: FloatArray) -> FloatArray:
         """x (time, channel, coefficient), float32, of transformed values (time, channel, *grid)."""
         coefficients = plan(self.grid, self.lmax, "float64").analysis(self.anomalies(values, phase))
-        return (coefficients / self.deviation[:, degrees(self.lmax)]).astype(np.float32)
+        return mix_channels(np.linalg.inv(self.factor), coefficients).astype(np.float32)
 
     def unwhiten(
         self, x: FloatArray, phase: FloatArray, white: FloatArray | None = None
@@ -102,7 +112,7 @@ class Normals:
         given, becomes the remainder that x does not carry.
         """
         lmax = lmax_of(x.shape[-1])
-        coefficients = x * self.deviation[:, degrees(lmax)]
+        coefficients = mix_channels(self.factor, x.astype(np.float64))
         values = plan(self.grid, lmax, "float64").synthesis(coefficients)
         if white is not None:
             values += remainder_noise(white, self.remainder, self.grid, self.lmax)
@@ -113,6 +123,16 @@ class Normals:
             part = np.moveaxis(values, axis, 0)[channel]
             part[...] = np.where(self.mask[channel], np.nan, TRANSFORMS[name].inverse(part))
         return values.astype(np.float32)
+
+
+def whiten(coefficients: xr.DataArray, normals: xr.Dataset) -> xr.DataArray:
+    """x of coefficients of scaled anomalies, dims (..., channel, coefficient), in memory."""
+    return _mixed(coefficients, np.linalg.inv(_factor(normals)))
+
+
+def color(x: xr.DataArray, normals: xr.Dataset) -> xr.DataArray:
+    """Undo `whiten`."""
+    return _mixed(x, _factor(normals))
 
 
 def grid_of(dataset: xr.Dataset) -> RingGrid:
@@ -242,6 +262,16 @@ def _unwhiten(
     x: FloatArray, phase: FloatArray, white: FloatArray | None = None, *, normals: Normals
 ) -> FloatArray:
     return normals.unwhiten(x, phase, white)
+
+
+def _factor(normals: xr.Dataset) -> FloatArray:
+    dims = ("degree", "channel", "other_channel")
+    return normals["reference_factor"].transpose(*dims).to_numpy()
+
+
+def _mixed(x: xr.DataArray, matrices: FloatArray) -> xr.DataArray:
+    ordered = x.transpose(..., "channel", "coefficient").astype(np.float64)
+    return ordered.copy(data=mix_channels(matrices, ordered.to_numpy()))
 
 
 def _chunked_like(small: xr.DataArray, large: xr.DataArray) -> xr.DataArray:

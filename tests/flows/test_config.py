@@ -5,7 +5,9 @@ from typing import Any
 import pytest
 
 from flows.config import Cluster, ConfigError, Generate, RunConfig, read_config
+from flows.model import certified_sampler, sampler_of
 from flows.strict import read_value
+from pipeline.sample import INTEGRATORS, Sampler
 
 HOUSE = Path(__file__).parent.parent.parent
 
@@ -27,7 +29,32 @@ def test_reading_undoes_writing(table: dict[str, Any]) -> None:
 
 def test_what_is_not_said_has_its_default(config: RunConfig) -> None:
     assert config.cluster == Cluster(workers=1)
-    assert config.generate == Generate(realizations=2, times=("2001-03-01",), steps=32)
+    assert config.generate == Generate(
+        realizations=2,
+        times=("2001-03-01",),
+        integrator="gme",
+        evaluations=32,
+        grid_exponent=2.0,
+    )
+
+
+def test_every_integrator_can_be_asked_for_in_whole_steps(table: dict[str, Any]) -> None:
+    for name, integrator in INTEGRATORS.items():
+        named = changed(table, "generate.integrator", name)
+        each = integrator.evaluations_per_step
+        one_step = RunConfig.from_dict(changed(named, "generate.evaluations", each))
+        assert sampler_of(one_step).integrator is integrator
+        assert len(sampler_of(one_step).times) == 2
+        if each > 1:
+            with pytest.raises(ConfigError, match=f"a multiple of {each}.*{name} takes, got 33"):
+                RunConfig.from_dict(changed(named, "generate.evaluations", 33))
+
+
+def test_only_a_sampler_of_gme_is_the_one_that_is_certified(table: dict[str, Any]) -> None:
+    twelve = changed(table, "generate.evaluations", 12)
+    assert len(certified_sampler(RunConfig.from_dict(twelve)).times) == 13
+    flow = changed(twelve, "generate.integrator", "z-heun")
+    assert certified_sampler(RunConfig.from_dict(flow)) == Sampler(evaluations=32)
 
 
 @pytest.mark.parametrize("path", sorted((HOUSE / "deploy/configs").glob("*.toml")), ids=str)
@@ -44,6 +71,8 @@ def test_the_configurations_that_are_shipped_are_accepted(path: Path) -> None:
         ("train.steps", "ten", r"train\.steps: expected a whole number, got 'ten'"),
         ("train.steps", True, r"train\.steps: expected a whole number, got True"),
         ("train.steps", 0, r"train\.steps: expected a positive number, got 0"),
+        ("generate.evaluations", 0, r"generate\.evaluations: expected a positive number, got 0"),
+        ("generate.integrator", "opt", r"generate\.integrator: expected one of ei, .* got 'opt'"),
         ("train.learning_rate", float("nan"), r"train\.learning_rate: .* finite number, got nan"),
         ("train.model", "netwrok", r"train\.model: expected one of network, .*got 'netwrok'"),
         ("spectral.reference", "fitted", r"spectral\.reference: expected one of fit"),

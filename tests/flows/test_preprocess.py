@@ -8,11 +8,15 @@ import xarray as xr
 from distributed import Client
 
 from flows import preprocess
+from flows.compatibility import compatibility_curves
 from flows.config import ConfigError, RunConfig
+from flows.normals import baseline_of, refit
 from pipeline.climatology import UnusableData
-from pipeline.gaussian import Moments, baseline_from_arrays
+from pipeline.coefficients import degrees
+from pipeline.gaussian import BASELINES, Moments
+from pipeline.spectra import compatibility, cross_spectrum
 from pipeline.sphere import RingGrid
-from pipeline.transform import to_fields, to_whitened
+from pipeline.transform import color, to_fields, to_whitened
 from storage import artifacts
 from storage.layout import StoreLayout
 
@@ -136,7 +140,7 @@ def test_training_anomalies_have_mean_zero_unit_variance_and_the_stored_spectra(
     np.testing.assert_allclose(x.mean(axis=0), 0.0, atol=0.05)
     moments = Moments.of(x)
     deviation = np.sqrt(normals.reference_spectrum.values)
-    spectrum = np.einsum("dij,id,jd->ijd", moments.isotropic_covariance(), deviation, deviation)
+    spectrum = np.einsum("dij,id,jd->ijd", moments.channel_covariance(), deviation, deviation)
     np.testing.assert_allclose(normals.data_spectrum, spectrum, rtol=1e-5, atol=1e-9)
     assert normals.attrs["samples"] == len(x)
 
@@ -152,13 +156,15 @@ def test_the_way_back_gives_fields_with_the_attributes_of_the_source(made):
 def test_baselines_are_stored_as_laws_of_the_whitened_data(made):
     _, normals, whitened = made
     x = whitened.x.sel(time=slice(*TRAIN)).values.astype(np.float64)
-    for name, prefix in (("isotropic", "isotropic"), ("m-block", "mblock")):
-        arrays = {part: normals[f"{prefix}_{part}"].values for part in ("vectors", "variance")}
-        assert normals[f"{prefix}_variance"].dims == ("channel", "coefficient")
-        law = baseline_from_arrays(name, arrays)
+    for name in BASELINES:
+        assert normals[f"{name.replace('-', '')}_variance"].dims == ("channel", "coefficient")
+        law = baseline_of(normals, name)
+        assert law.name == name
         np.testing.assert_allclose(
             law.variance.sum(), np.square(x).sum(axis=(1, 2)).mean(), rtol=0.02
         )
+        again = refit(normals, name, Moments.of(x))
+        np.testing.assert_allclose(again.variance.sum(), law.variance.sum(), rtol=1e-4)
 
 
 def test_static_features_are_standard_maps_of_the_sphere(made):
@@ -178,8 +184,17 @@ def test_static_features_are_standard_maps_of_the_sphere(made):
 def test_the_receipt_speaks_of_compatibility_and_of_what_truncation_keeps(made):
     receipt, normals, whitened = made
     assert receipt.kind == "whitened"
-    assert set(receipt.figures) == {"reference", "compatibility", "variance_kept"}
+    assert set(receipt.figures) == {
+        "reference",
+        "fit",
+        "compatibility",
+        "baselines",
+        "variance_kept",
+    }
     assert "nats" in receipt.figures["compatibility"]["pr"]
+    assert "nats" in receipt.figures["compatibility"]["together"]
+    assert "kappa" in receipt.figures["fit"]["ta"]
+    assert "shrunk" in receipt.figures["baselines"]["m-block"]
     assert all(0.1 < kept < 1.0 for kept in receipt.figures["variance_kept"].values())
     assert json.loads(normals.attrs["reference"]) == receipt.figures["reference"]
     assert whitened.attrs["normals_digest"] == normals.attrs["artifact_digest"]
@@ -199,13 +214,76 @@ def test_only_training_times_inform_the_normals_but_for_the_shrinkage(made, clie
     assert any(
         not altered[name].equals(normals[name]) for name in normals if name.startswith("mblock")
     )
-    untouched = [name for name in normals.variables if not str(name).startswith("mblock")]
+    chosen = ("mblock", "eof")
+    untouched = [name for name in normals.variables if not str(name).startswith(chosen)]
     for name in untouched:
         xr.testing.assert_identical(altered[name].variable, normals[name].variable)
     tested = make_fields()
     tested["ta"] = tested.ta.where(tested.time < np.datetime64(TEST[0]), 400.0)
     _, retested, _ = run(tmp_path / "test", tested, client)
     xr.testing.assert_equal(retested, normals)
+
+
+def test_compatibility_is_stored_by_channel_and_degree(made):
+    _, normals, _ = made
+    power = np.diagonal(normals.data_spectrum, axis1=0, axis2=1).T
+    np.testing.assert_allclose(normals.compatibility_ratio, power / normals.reference_spectrum)
+    for channel in ("ta", "pr"):
+        one = normals.sel(channel=channel)
+        verdict = compatibility(one.compatibility_ratio.values, normals.attrs["samples"])
+        np.testing.assert_allclose(one.compatibility_kl[-1], verdict.kl)
+        np.testing.assert_allclose(one.compatibility_fisher[-1], verdict.fisher)
+        assert float(one.compatibility_kl[0]) == 0.0
+        assert np.all(np.diff(one.compatibility_kl) >= 0.0)
+
+
+def test_compatibility_is_drawn(made):
+    _, normals, _ = made
+    ratios, sums = compatibility_curves(normals, {"ta": "air", "pr": "rain"}).axes
+    assert {line.get_label() for line in ratios.lines} == {"air", "rain"}
+    np.testing.assert_allclose(ratios.lines[0].get_ydata(), normals.compatibility_ratio[0, 1:])
+    assert len(sums.lines) == 4
+
+
+def test_a_joint_reference_takes_the_correlations_of_the_channels_away(client, tmp_path):
+    fields = make_fields()
+    fields["pr"] = fields.pr + 0.5 * np.abs(fields.ta - fields.ta.mean("time"))
+    _, alone, _ = run(tmp_path / "alone", fields, client)
+    receipt, normals, whitened = run(tmp_path / "joint", fields, client, spectral={"joint": True})
+    factor = normals.reference_factor.values
+    assert np.abs(factor[:, 1, 0]).max() > 0.0
+    np.testing.assert_array_equal(factor[:, 0, 1], 0.0)
+    np.testing.assert_array_equal(alone.reference_factor[:, 1, 0], 0.0)
+    for each in (alone, normals):
+        power = np.einsum("lcd,lcd->cl", *[each.reference_factor.values] * 2)
+        np.testing.assert_allclose(each.reference_spectrum, power)
+    np.testing.assert_allclose(normals.reference_spectrum, alone.reference_spectrum)
+    x = whitened.x.sel(time=slice(*TRAIN))
+    np.testing.assert_allclose(
+        cross_spectrum(color(x, normals).values),
+        normals.data_spectrum.values.transpose(2, 0, 1),
+        rtol=1e-5,
+        atol=1e-9,
+    )
+    inverse = np.linalg.inv(factor)
+    expected = inverse @ normals.data_spectrum.values.transpose(2, 0, 1) @ inverse.swapaxes(1, 2)
+    np.testing.assert_allclose(cross_spectrum(x.values), expected, rtol=1e-5, atol=1e-6)
+    law = baseline_of(normals, "channels")
+    degree, s = degrees(LMAX), law.variance.numpy()
+    found = np.stack([np.sort(s[:, degree == n][:, 0]) for n in range(LMAX + 1)])
+    np.testing.assert_allclose(found, np.linalg.eigvalsh(expected), rtol=1e-4)
+    back = to_fields(whitened.x, normals)
+    again = to_whitened(back.assign_coords(time=whitened.time), normals)
+    np.testing.assert_allclose(again.x, whitened.x, atol=0.05)
+    assert "together" in receipt.figures["compatibility"]
+
+
+def test_covariances_that_do_not_fit_are_refused_before_the_first_pass(
+    client, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("pipeline.gaussian.LARGEST_BYTES", 10_000)
+    with pytest.raises(ConfigError, match=r"spectral.lmax: .* 2 channels at lmax 7 .* lower"):
+        run(tmp_path, make_fields(), client)
 
 
 def test_a_killed_run_keeps_what_it_has_and_ends_in_the_same_bytes(made, client, tmp_path):

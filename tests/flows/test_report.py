@@ -14,7 +14,7 @@ from flows import figures, report
 from flows.maps import Raster, coastlines, project, unproject
 from pipeline.verify import FLOOR
 
-OWNERS = ("model", "m-block", "isotropic", FLOOR)
+OWNERS = ("model", "m-block", "channels", FLOOR)
 
 
 def test_the_projection_is_inverted():
@@ -138,14 +138,30 @@ def card() -> dict:
         "spectra": {"ta": {"degree": list(range(6)), "ratio": dict.fromkeys(OWNERS, curve)}},
         "ranks": {"ta": dict.fromkeys(OWNERS, [0.2] * 5)},
         "certificate": {
-            "over": {"m-block": {"nats": 222.0, "low": 210.0, "high": 230.0}},
+            "statement": "The divergence is smaller by at least 210 nats & so on.",
+            "over": {
+                "m-block": {"nats": 222.0, "low": 210.0, "high": 230.0, "per_coefficient": 6.2},
+                "isotropic": {"nats": 999.0, "low": 990.0, "high": 1010.0, "per_coefficient": 28.0},
+            },
             "baseline": "m-block",
-            "per_degree": [1.0] * 6,
-            "per_variable": {"ta": 222.0},
-            "per_time": [1.0, 2.0, 3.0],
-            "times": [3.0, 1.0, 0.1, 0.01],
+            "chain": {"integrator": "gme", "steps": 3, "drawn_with": "gme"},
             "fields": 184,
+            "draws": 2,
             "block": 15,
+            "coefficients": 36,
+            "per_degree": [37.0] * 6,
+            "per_degree_error": [1.0] * 6,
+            "per_variable": {"ta": 222.0},
+            "per_variable_error": {"ta": 5.0},
+            "per_time": [74.0] * 3,
+            "times": [3.0, 1.0, 0.1, 0.0],
+            "spectrum": [[[12.333] * 6]] * 3,
+            "likelihood": {
+                "over": {"m-block": {"nats": 231.0, "error": 12.0}},
+                "fields": 8,
+                "trace_error": 3.0,
+            },
+            "bounds": {"start": 27.0, "step": 1.25},
         },
         "memorisation": {"levels": [0.0, 0.5], "generated": [1.0, 1.1], "held_out": [1.0, 1.2]},
         "provenance": {
@@ -182,7 +198,9 @@ def pictures(card: dict) -> dict[str, str]:
     return {
         "spectra": figures.svg(figures.spectrum_ratios(card["spectra"], titles), "spectra"),
         "ranks": figures.svg(figures.rank_histograms(card["ranks"], titles), "ranks"),
-        "certificate": figures.svg(figures.certificate_curves(card["certificate"]), "certificate"),
+        "certificate": figures.svg(
+            figures.certificate_splits(card["certificate"], titles), "certificate"
+        ),
         "fields/ta": figures.image(
             figures.side_by_side(
                 fields("time", 3, 0), fields("realization", 3, 1), Raster(gaussian_like())
@@ -207,6 +225,20 @@ def test_the_page_shows_the_numbers_and_escapes_names(card):
     assert "1.20" in page
     assert "a &lt;b&gt; &amp; c" in page and "<b> & c" not in page
     assert "&lt;root&gt;" in page
+
+
+def test_the_page_says_what_the_certificate_is_and_what_is_only_indicative(card):
+    page = report.render(card, {})
+    assert "at least 210 nats &amp; so on" in page
+    assert "over the isotropic Gaussian, each variable alone" in page
+    assert "231.0 ± 12.0" in page
+    assert "at most 27 nats: rigorous" in page
+    assert "about 1.25 nats: model-based" in page
+
+
+def test_a_card_without_a_certificate_has_a_page(card):
+    del card["certificate"]
+    assert "Likelihood" not in report.render(card, {})
 
 
 def test_without_a_noise_floor_the_page_says_so(card):

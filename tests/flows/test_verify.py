@@ -69,7 +69,7 @@ def make_config(root, last_day="2002-12-31") -> RunConfig:
             },
             "spectral": {"lmax": 7},
             "train": {"model": "gaussian:m-block"},
-            "generate": {"realizations": 3, "times": ["2002-07-15"], "steps": 4},
+            "generate": {"realizations": 3, "times": ["2002-07-15"], "evaluations": 4},
             "verify": {"dates": 12, "realizations": 4},
         }
     )
@@ -101,7 +101,7 @@ def test_scores_and_page_are_published_under_the_stages_key(run):
 
 def test_every_candidate_has_every_score(run):
     scores = json.loads(run[1].scores.read_text())
-    owners = {"model", "m-block", "isotropic", FLOOR, "band-limit"}
+    owners = {"model", "m-block", "channels", FLOOR, "band-limit"}
     assert set(scores["protocol"]["realizations"]) == owners
     assert set(scores["scores"]) == {*NAMES, "ws850"}
     for by_score in (*scores["scores"].values(), scores["joint"]):

@@ -13,13 +13,16 @@ from pipeline.train import load, weights
 CHANNELS, LMAX = 2, 7
 
 
-def some_score(lmax: int = LMAX, seed: int = 0):
+def some_score(lmax: int = LMAX, seed: int = 0, covariates: int = 0):
     generator = np.random.default_rng(seed)
     x = generator.standard_normal((60, CHANNELS, (lmax + 1) ** 2))
     baseline = fit_m_block(Moments.of(x), np.full(lmax + 1, 0.5))
     static = generator.standard_normal((3, (lmax + 1) ** 2))
-    spectrum = np.tile(1.0 / (1 + np.arange(lmax + 1)) ** 3, (CHANNELS, 1))
-    return score_network(baseline=baseline, spectrum=spectrum, static=static, width=16)
+    deviation = (1.0 + np.arange(lmax + 1)) ** -1.5
+    factor = deviation[:, None, None] * np.eye(CHANNELS)
+    return score_network(
+        baseline=baseline, factor=factor, static=static, width=16, covariates=covariates
+    )
 
 
 @pytest.fixture
@@ -71,6 +74,17 @@ def test_the_residual_depends_on_time_season_and_place(fields):
     base = score.residual(t, fields, condition)
     assert not torch.allclose(score.residual(t * 2, fields, condition), base)
     assert not torch.allclose(score.residual(t, fields, condition + 1), base)
+
+
+def test_a_covariate_that_is_not_given_is_not_one_that_is_zero(fields):
+    score = trained_a_little(some_score(covariates=2))
+    t, condition = torch.full((4,), 0.3), torch.zeros(4, 3)
+    base = score.residual(t, fields, condition)
+    condition[1, 1], condition[2, 2] = 1.0, torch.nan
+    other = score.residual(t, fields, condition)
+    changed = (base != other).flatten(1).any(dim=1)
+    assert changed.tolist() == [False, True, True, False]
+    assert torch.isfinite(other).all()
 
 
 def test_fields_of_a_batch_do_not_see_each_other(fields):

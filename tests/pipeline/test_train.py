@@ -24,7 +24,7 @@ def some_training(**options) -> Training:
     x = two_point_fields(2000, 0).numpy()
     model = score_network(
         baseline=fit_isotropic(Moments.of(x)),
-        spectrum=1.0 / (1 + np.arange(LMAX + 1.0))[None] ** 3,
+        factor=((1 + np.arange(LMAX + 1.0)) ** -1.5)[:, None, None],
         static=np.zeros((1, (LMAX + 1) ** 2)),
         width=16,
     )
@@ -97,6 +97,20 @@ def test_weights_of_another_network_are_refused():
 def test_a_training_without_an_end_is_refused():
     with pytest.raises(ValueError, match="steps or minutes"):
         TrainingConfig()
+
+
+def test_covariates_are_withheld_as_often_as_asked():
+    """Within four standard errors: all of a field at once, or one alone; the season never."""
+    training = some_training(forgotten=0.2)
+    fields = 20000
+    kept = training._withhold(torch.ones(fields, 3), torch.Generator().manual_seed(0)).isfinite()
+    assert kept[:, 0].all()
+    both, one = 0.2 + 0.8 * 0.2**2, 0.2 + 0.8 * 0.2
+    for rate, expected in (
+        ((~kept[:, 1:]).all(dim=1).double().mean(), both),
+        ((~kept[:, 1]).double().mean(), one),
+    ):
+        assert abs(float(rate) - expected) < 4 * (expected * (1 - expected) / fields) ** 0.5
 
 
 def test_a_small_model_learns_what_is_not_gaussian():

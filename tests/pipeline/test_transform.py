@@ -12,7 +12,7 @@ from pipeline.coefficients import degrees
 from pipeline.harmonics import plan
 from pipeline.measure import WhittleMatern
 from pipeline.sphere import RingGrid
-from pipeline.transform import to_fields, to_whitened
+from pipeline.transform import color, to_fields, to_whitened, whiten
 
 GRIDS = {
     "gaussian": RingGrid.gaussian(12),
@@ -35,19 +35,22 @@ def coordinates(grid):
     return {"lat": np.asarray(grid.latitudes), "lon": longitudes}
 
 
-def make_normals(grid, mask=None):
+def make_normals(grid, mask=None, correlation=0.0):
     generator = np.random.default_rng(1)
     shape = (2, *grid.shape)
     climatology = generator.standard_normal((2, 5, *grid.shape))
     climatology[:, 0] += 300.0
     spectrum = WhittleMatern(kappa=3.0, beta=1.0, amplitude=100.0).spectrum(LMAX)
+    deviation = np.sqrt(np.stack([spectrum, 2.0 * spectrum], axis=1))
+    root = np.linalg.cholesky(np.array([[1.0, correlation], [correlation, 1.0]]))
+    factor = deviation[:, :, None] * root
     return xr.Dataset(
         {
             "climatology": (("channel", "season", *grid.dims), climatology),
             "scale": (("channel", *grid.dims), generator.uniform(0.5, 2.0, shape)),
             "mask": (("channel", *grid.dims), np.zeros(shape, np.int8) if mask is None else mask),
             "remainder": (("channel", *grid.dims), np.full(shape, 0.3)),
-            "reference_spectrum": (("channel", "degree"), np.stack([spectrum, 2.0 * spectrum])),
+            "reference_factor": (("degree", "channel", "other_channel"), factor),
         },
         coords={
             "channel": list(NAMES),
@@ -63,8 +66,8 @@ def make_fields(grid, normals, times=10):
     generator = np.random.default_rng(2)
     time = xr.date_range("2001-01-10", periods=times, freq="30D")
     x = generator.standard_normal((times, 2, (LMAX + 1) ** 2)).astype(np.float32)
-    deviation = np.sqrt(normals.reference_spectrum.values)[:, degrees(LMAX)]
-    anomalies = plan(grid, LMAX, "float64").synthesis(x * deviation)
+    factor = normals.reference_factor.values[degrees(LMAX)]
+    anomalies = plan(grid, LMAX, "float64").synthesis(np.einsum("kcd,tdk->tck", factor, x))
     phase = season_phase(xr.DataArray(time, dims="time"))
     seasonal = np.tensordot(design(phase), normals.climatology.values, axes=(1, 1))
     values = anomalies * normals.scale.values + seasonal
@@ -100,6 +103,22 @@ def test_band_limited_fields_are_whitened_exactly_and_restored_with_their_labels
     assert {name: back[name].attrs for name in NAMES} == ATTRIBUTES
     for name in NAMES:
         xr.testing.assert_allclose(back[name], fields[name].astype("f4"), rtol=1e-5)
+
+
+def test_a_reference_whose_channels_covary_is_taken_away_and_given_back(grid):
+    normals = make_normals(grid, correlation=0.8)
+    fields, x = make_fields(grid, normals)
+    whitened = to_whitened(fields, normals).x
+    np.testing.assert_allclose(whitened, x, atol=1e-4)
+    back = to_fields(whitened, normals)
+    for name in NAMES:
+        xr.testing.assert_allclose(
+            back[name].drop_attrs(), fields[name].astype("f4").drop_attrs(), rtol=1e-5
+        )
+    np.testing.assert_allclose(whiten(color(whitened, normals), normals), whitened, atol=1e-10)
+    alone = make_normals(grid)
+    ratio = color(whitened, normals).isel(channel=0) / color(whitened, alone).isel(channel=0)
+    np.testing.assert_allclose(ratio, 1.0)  # the first channel has none before it
 
 
 def test_dask_backed_fields_stay_lazy_and_give_the_eager_result(grid):
@@ -181,6 +200,6 @@ def test_white_noise_becomes_the_remainder_and_leaves_the_coefficients_alone():
     smooth, rough = to_fields(x, normals), to_fields(x, normals, white)
     added = (rough["ta"] - smooth["ta"]).values
     assert added.std() == pytest.approx(0.3, rel=0.03)
-    deviation = np.sqrt(normals["reference_spectrum"].values[0])[degrees(LMAX)]
+    deviation = normals["reference_factor"].values[degrees(LMAX), 0, 0]
     seen = plan(grid, LMAX, "float64").analysis(added.astype(np.float64)) / deviation
     assert np.abs(seen).max() < 0.05

@@ -1,0 +1,68 @@
+"""What the fields of a time are conditioned on: its season, and the covariates of `[source]`.
+
+A condition is a row of numbers: the phase of the year [rad], then each covariate less its mean over
+the training period, in units of its standard deviation there; NaN where none is given.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+
+from flows.config import Period
+from pipeline.climatology import UnusableData, season_phase
+
+FloatArray = npt.NDArray[np.float64]
+
+
+def covariate_variables(fields: xr.Dataset, names: tuple[str, ...], train: Period) -> xr.Dataset:
+    """Mean and scale of each covariate, as variables of `normals`; none without covariates."""
+    if not names:
+        return xr.Dataset()
+    known = np.stack([fields[name].sel(time=slice(*train)).to_numpy() for name in names])
+    mean, scale = known.mean(axis=1), known.std(axis=1)
+    for name, spread, middle in zip(names, scale, mean, strict=True):
+        if not spread > 1e-9 * max(1.0, abs(middle)):
+            raise UnusableData(
+                f"source.covariates: {name} is {middle:g} at all training times, {train[0]} to "
+                f"{train[1]}; nothing can be learned about it. Leave it out or train longer"
+            )
+    return xr.Dataset(
+        {"covariate_mean": ("covariate", mean), "covariate_scale": ("covariate", scale)},
+        coords={"covariate": np.asarray(names)},
+    )
+
+
+def standard_covariates(given: Mapping[str, Any], times: int, normals: xr.Dataset) -> FloatArray:
+    """Covariates (time, covariate) in standard units; NaN for one that is not given.
+
+    Args:
+        given: physical values by name, each along time or one for all times.
+    """
+    names = [str(name) for name in normals["covariate"].values] if "covariate" in normals else []
+    rows = [
+        (np.asarray(given[name]) - normals["covariate_mean"].values[i])
+        / normals["covariate_scale"].values[i]
+        if name in given
+        else np.nan
+        for i, name in enumerate(names)
+    ]
+    columns = [np.broadcast_to(np.asarray(row, dtype=np.float64), (times,)) for row in rows]
+    return np.stack(columns, axis=1) if columns else np.empty((times, 0))
+
+
+def conditioned(times: xr.DataArray, given: Mapping[str, Any], normals: xr.Dataset) -> xr.Dataset:
+    """The condition (time, feature) of what is drawn at these times."""
+    covariates = standard_covariates(given, times.size, normals)
+    rows = np.concatenate([season_phase(times)[:, None], covariates], axis=1)
+    return xr.Dataset({"condition": (("time", "feature"), rows)}, coords={"time": times})
+
+
+def condition_of(whitened: xr.Dataset) -> FloatArray:
+    """The condition (time, feature) of whitened fields."""
+    parts = [whitened["phase"].values[:, None]]
+    if "covariates" in whitened.coords:
+        parts.append(whitened["covariates"].transpose("time", "covariate").values)
+    return np.concatenate(parts, axis=1).astype(np.float64)
