@@ -111,9 +111,10 @@ class WhittleMaternTable:
 
 @dataclass(frozen=True, kw_only=True)
 class Spectral:
-    """The band limit (inclusive) and the Gaussian measures."""
+    """The band limits (inclusive) and the Gaussian measures."""
 
-    lmax: int
+    lmax: int  # what is learned
+    tail: int | None = None  # degrees beyond lmax up to this are drawn as the data's Gaussian law
     reference: Literal["fit", "semi-parametric"] | WhittleMaternTable = "semi-parametric"
     baseline: Literal["isotropic", "channels", "m-block", "eof"] = "m-block"
     joint: bool = False  # whether the channels of the reference covary as those of the data do
@@ -133,15 +134,18 @@ class Train:
     steps: int | None = None
     batch: int = 32
     learning_rate: float = 2e-3
-    width: int = 32
+    width: int = 64
+    blocks: int = 4
+    dropout: float = 0.1
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
     def __post_init__(self) -> None:
         if self.model == "network" and self.minutes is None and self.steps is None:
             raise ConfigError("train.minutes or train.steps is needed: the training has no end")
-        for name in ("minutes", "steps", "batch", "learning_rate", "width"):
+        for name in ("minutes", "steps", "batch", "learning_rate", "width", "blocks"):
             value = getattr(self, name)
             _require(value is None or value > 0, f"train.{name}", value, "a positive number")
+        _require(0 <= self.dropout < 1, "train.dropout", self.dropout, "a number in [0, 1)")
 
 
 @dataclass(frozen=True, kw_only=True)

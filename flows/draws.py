@@ -80,9 +80,13 @@ def whitened_draws(
     sampler, size = sampler_of(config), config.generate.microbatch
     channels, conditions = _channels(normals), times["condition"].values
     lmax, device = int(normals.attrs["lmax"]), score.baseline.variance.device
-    result = np.empty(
-        (len(realizations), times.sizes["time"], len(channels), (lmax + 1) ** 2), np.float32
+    shape = (
+        len(realizations),
+        times.sizes["time"],
+        len(channels),
+        (_last_degree(normals) + 1) ** 2,
     )
+    result = np.empty(shape, np.float32)
     for column in range(times.sizes["time"]):
         condition = torch.from_numpy(np.tile(conditions[column], (size, 1))).to(device)
         for group in sorted({number // size for number in realizations}):
@@ -95,10 +99,18 @@ def whitened_draws(
                 return torch.from_numpy(np.stack(white)).to(device)
 
             drawn = sampler(score, noise, condition).cpu().numpy()
+            drawn = np.concatenate([drawn, _tail(addresses, normals)], axis=-1)
             for row, number in enumerate(realizations):
                 if number in members:
                     result[row, column] = drawn[number - members.start]
     return _label(result, times["time"], normals)
+
+
+def _tail(addresses: Sequence[NoiseAddress], normals: xr.Dataset) -> np.ndarray:
+    """White coefficients beyond lmax: the Gaussian tail, whose law the whitening makes standard."""
+    low, last = (int(normals.attrs["lmax"]) + 1) ** 2, _last_degree(normals)
+    white = [address.white(0, _channels(normals), last)[:, low:] for address in addresses]
+    return np.stack(white)
 
 
 def white_remainder(
@@ -120,12 +132,15 @@ def gaussian_ensemble(
 ) -> xr.Dataset:
     """The same number of fields at the same times from a Gaussian baseline alone, in memory."""
     normals = artifacts.open_published(layout, "normals").load()
-    channels, lmax = _channels(normals), int(normals.attrs["lmax"])
-    white = [
-        [address.white(0, channels, lmax) for address in row]
-        for row in _addresses(config, range(realizations), times)
-    ]
-    x = baseline_of(normals, name).color(torch.from_numpy(np.array(white))).numpy()
+    low, last = (int(normals.attrs["lmax"]) + 1) ** 2, _last_degree(normals)
+    x = np.array(
+        [
+            [address.white(0, _channels(normals), last) for address in row]
+            for row in _addresses(config, range(realizations), times)
+        ]
+    )
+    drawn = baseline_of(normals, name).color(torch.from_numpy(x[..., :low]))
+    x[..., :low] = drawn.numpy()
     remainder = white_remainder(config, normals, range(realizations), times)
     return to_fields(_label(x, times, normals), normals, remainder)
 
@@ -139,6 +154,13 @@ def _label(x: np.ndarray, times: xr.DataArray, normals: xr.Dataset) -> xr.DataAr
             "phase": ("time", season_phase(times)),
             "channel": _channels(normals),
         },
+    )
+
+
+def _last_degree(normals: xr.Dataset) -> int:
+    """lmax, or where the Gaussian tail ends."""
+    return (
+        int(normals["tail_degree"][-1]) if "tail_degree" in normals else int(normals.attrs["lmax"])
     )
 
 

@@ -24,6 +24,8 @@ def untrained(config: RunConfig, normals: xr.Dataset, precision: torch.dtype) ->
         factor=normals["reference_factor"].values,
         static=normals["static"].values,
         width=config.train.width,
+        blocks=config.train.blocks,
+        dropout=config.train.dropout,
         covariates=len(config.source.covariates),
         precision=precision,
         seed=config.run.seed,

@@ -3,9 +3,11 @@
 normals.zarr, float64
     climatology(channel, season, *grid)  coefficients of 1, cos, sin, cos 2, sin 2 of the season
     scale(channel, *grid)  mask(channel, *grid: 1 = missing)  transform(channel)
-    remainder(channel, *grid)            standard deviation of scaled anomalies beyond lmax
+    remainder(channel, *grid)            standard deviation of scaled anomalies beyond the tail
     reference_spectrum(channel, degree)  data_spectrum(channel, other_channel, degree)
     reference_factor(degree, channel, other_channel)   Cholesky factor of the reference covariance
+    tail_factor(tail_degree, channel, other_channel)   the same of the data beyond lmax, up to
+                                         spectral.tail, where that is larger
     compatibility_ratio, _kl, _fisher(channel, degree) data over reference power; Gaussian
                                          divergence and Fisher information up to each degree
     static(feature, coefficient)         standardised maps: climatology, log scale, source.static
@@ -47,8 +49,8 @@ def normals_dataset(
 
     Args:
         anomalies: the same climatology as the transformation to scaled anomalies.
-        spectra: `factor` (degree, channel, channel), `data` (channel, channel, degree) and
-            `remainder` (channel, *grid).
+        spectra: `factor` (degree, channel, channel), `tail` (degrees beyond lmax, channel,
+            channel), `data` (channel, channel, degree) and `remainder` (channel, *grid).
         verdict: `ratio`, `kl` and `fisher` (channel, degree).
     """
     grid, lmax, factor = anomalies.grid, config.spectral.lmax, spectra["factor"]
@@ -74,6 +76,10 @@ def normals_dataset(
         "coefficient_order": ("coefficient", orders(lmax)),
         "feature": np.asarray(list(maps)),
     }
+    tail = {}
+    if len(spectra["tail"]):
+        tail["tail_factor"] = (("tail_degree", "channel", "other_channel"), spectra["tail"])
+        coords["tail_degree"] = lmax + 1 + np.arange(len(spectra["tail"]))
     coords |= {dim: fields[dim] for dim in grid.dims if dim in fields.coords}
     seasonal = climatology.coefficients.swapaxes(0, 1)
     static = np.stack([_standard_map(anomalies, values) for values in maps.values()])
@@ -87,6 +93,7 @@ def normals_dataset(
             "reference_factor": (("degree", "channel", "other_channel"), factor),
             "data_spectrum": (("channel", "other_channel", "degree"), spectra["data"]),
             "static": (("feature", "coefficient"), static),
+            **tail,
             **{f"compatibility_{n}": (("channel", "degree"), v) for n, v in verdict.items()},
         },
         coords=coords,

@@ -38,6 +38,7 @@ from flows.stage import Progress, Receipt, published_input
 from pipeline.climatology import Climatology, SeasonalMoments, UnusableData, season_phase
 from pipeline.gaussian import BASELINES, Moments, choose, fit, refuse_sizes
 from pipeline.harmonics import plan
+from pipeline.spectra import cross_spectrum
 from pipeline.sphere import FloatArray
 from pipeline.transform import Normals, grid_of, stack_variables, to_whitened
 from storage import artifacts
@@ -81,6 +82,7 @@ def key(config: RunConfig, layout: StoreLayout) -> str:
             "spectral.lmax",
             "spectral.reference",
             "spectral.joint",
+            "spectral.tail",
         ),
         inputs={"fields": published_input(layout, "fields").digest},
         code=artifacts.code_digest(
@@ -135,10 +137,11 @@ def _publish_normals(
         add, map_units(client, seasonal, train, progress, label="climatology")
     ).fit()
     _refuse_masks(config, transforms, climatology)
-    anomalies = _standardising(fields, transforms, climatology, lmax)
+    tail = _checked_tail(config, fields)
+    anomalies = _standardising(fields, transforms, climatology, lmax, tail)
     moments = partial(_coefficient_moments, source, anomalies, block)
     parts = map_units(client, moments, train + validation, progress, label="spectra")
-    learned, energies, remainders = zip(*parts[: len(train)], strict=True)
+    learned, tails, energies, remainders = zip(*parts[: len(train)], strict=True)
     chosen_on = reduce(add, (part for part, *_ in parts[len(train) :]))
     observed = reduce(add, learned)
     energy = reduce(add, energies) / observed.samples
@@ -153,6 +156,7 @@ def _publish_normals(
     kept = (2 * np.arange(lmax + 1) + 1) @ power / (4.0 * np.pi * energy)
     spectra = {
         "factor": reference.factor,
+        "tail": np.linalg.cholesky(reduce(add, tails) / observed.samples),
         "data": data.transpose(1, 2, 0),
         "remainder": np.sqrt(reduce(add, remainders) / observed.samples),
     }
@@ -227,22 +231,28 @@ def _seasonal_moments(
 
 def _coefficient_moments(
     source: artifacts.Published, anomalies: Normals, block: int, span: Span
-) -> tuple[Moments, FloatArray, FloatArray]:
-    """Moments of the scaled anomalies' coefficients, the sums of their area-mean squares, and the
-    sums of squares of what the coefficients leave out of each cell."""
+) -> tuple[Moments, FloatArray, FloatArray, FloatArray]:
+    """Sums over the scaled anomalies of a span.
+
+    Returns:
+        Moments of the coefficients up to lmax; channel covariances of the degrees of the tail; area
+        means of squares; squares of what the coefficients, tail included, leave out of each cell.
+    """
     transforms = dict(zip(anomalies.channels, anomalies.transforms, strict=True))
     weight = anomalies.grid.area / (4.0 * np.pi)
     total, energy, left = None, np.zeros(len(transforms)), np.zeros_like(anomalies.scale)
+    tail, low = 0.0, (anomalies.lmax + 1) ** 2
     for values, phase in _loaded(source, transforms, block, span):
         scaled = anomalies.anomalies(values, phase)
         energy += np.square(scaled).sum(axis=0).reshape(len(energy), -1) @ weight.ravel()
-        transform = plan(anomalies.grid, anomalies.lmax, "float64")
+        transform = plan(anomalies.grid, anomalies.tail, "float64")
         coefficients = transform.analysis(scaled)
         left += np.square(scaled - transform.synthesis(coefficients)).sum(axis=0)
-        part = Moments.of(coefficients)
+        tail = tail + len(scaled) * cross_spectrum(coefficients)[anomalies.lmax + 1 :]
+        part = Moments.of(coefficients[..., :low])
         total = part if total is None else total + part
     assert total is not None
-    return total, energy, left
+    return total, np.asarray(tail), energy, left
 
 
 def _write_whitened(
@@ -280,6 +290,17 @@ def _checked_lmax(config: RunConfig, fields: xr.Dataset) -> int:
     return lmax
 
 
+def _checked_tail(config: RunConfig, fields: xr.Dataset) -> int:
+    lmax, grid = config.spectral.lmax, grid_of(fields)
+    tail = lmax if config.spectral.tail is None else config.spectral.tail
+    if not lmax <= tail <= grid.max_lmax:
+        raise ConfigError(
+            f"spectral.tail: expected {lmax} (spectral.lmax) to {grid.max_lmax}, what a "
+            f"{grid.describe()} grid determines, got {tail}"
+        )
+    return tail
+
+
 def _refuse_sizes(channels: int, lmax: int) -> None:
     try:
         refuse_sizes(channels, lmax)
@@ -307,7 +328,11 @@ def _spans(fields: xr.Dataset, name: str, period: Period, block: int) -> list[Sp
 
 
 def _standardising(
-    fields: xr.Dataset, transforms: Mapping[str, str], climatology: Climatology, lmax: int
+    fields: xr.Dataset,
+    transforms: Mapping[str, str],
+    climatology: Climatology,
+    lmax: int,
+    tail: int,
 ) -> Normals:
     """Normals with a flat reference: they make scaled anomalies, not yet whitened."""
     return Normals(
@@ -317,7 +342,8 @@ def _standardising(
         climatology=climatology.coefficients,
         scale=climatology.scale,
         mask=climatology.mask,
-        factor=np.tile(np.eye(len(transforms)), (lmax + 1, 1, 1)),
+        lmax=lmax,
+        factor=np.tile(np.eye(len(transforms)), (tail + 1, 1, 1)),
         remainder=np.zeros_like(climatology.scale),
     )
 

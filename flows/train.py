@@ -47,7 +47,7 @@ FOLDS = 4  # stretches of the training period, each trained on with the law of t
 
 
 def key(config: RunConfig, layout: StoreLayout) -> str:
-    read = ("model", "minutes", "steps", "batch", "learning_rate", "width")
+    read = ("model", "minutes", "steps", "batch", "learning_rate", "width", "blocks", "dropout")
     known = config.to_dict()["train"]
     return artifacts.content_key(
         stage=STAGE,

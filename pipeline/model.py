@@ -6,11 +6,9 @@ from numpy.typing import NDArray
 
 from pipeline.gaussian import Baseline
 from pipeline.harmonics import TorchHarmonics, degrees
-from pipeline.network import SphericalUNet
+from pipeline.network import SphericalNetwork
 from pipeline.score import ScoreNet
 from pipeline.sphere import RingGrid
-
-LEVELS = 3
 
 
 def score_network(
@@ -18,7 +16,9 @@ def score_network(
     baseline: Baseline,
     factor: NDArray[np.float64],
     static: NDArray[np.float64],
-    width: int = 32,
+    width: int = 64,
+    blocks: int = 4,
+    dropout: float = 0.1,
     covariates: int = 0,
     precision: torch.dtype = torch.float32,
     seed: int = 0,
@@ -28,7 +28,8 @@ def score_network(
     Args:
         factor: Cholesky factors of the reference covariance, (degree, channel, channel).
         static: coefficients of standardised static pictures, (feature, coefficient).
-        width: feature maps of the finest level; the next ones have 3/2 and 2 times as many.
+        width, blocks: feature maps of each residual block, and how many follow each other.
+        dropout: part of the hidden features that a training step leaves out.
         covariates: how many scalars a condition holds beside the season.
         seed: of the initial weights.
     """
@@ -36,11 +37,13 @@ def score_network(
     harmonics = TorchHarmonics(network_grid(lmax), lmax)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = SphericalUNet(
+        network = SphericalNetwork(
             channels,
             harmonics,
             torch.as_tensor(static),
-            widths=(width, 3 * width // 2, 2 * width),
+            width=width,
+            blocks=blocks,
+            dropout=dropout,
             covariates=covariates,
         )
     per_coefficient = torch.as_tensor(factor[degrees(lmax)])
@@ -48,9 +51,8 @@ def score_network(
 
 
 def network_grid(lmax: int) -> RingGrid:
-    """The smallest Gaussian grid that carries lmax exactly and can be halved at every level."""
-    step = 2 ** (LEVELS - 1)
-    nlat = step * -(-(lmax + 1) // step)
+    """The smallest Gaussian grid with an even number of latitudes that carries lmax exactly."""
+    nlat = 2 * -(-(lmax + 1) // 2)
     return RingGrid.gaussian(nlat, 2 * nlat)
 
 

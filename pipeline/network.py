@@ -1,4 +1,4 @@
-"""The learned residual: a U-Net on a latitude-longitude grid that knows it lies on a sphere.
+"""The learned residual: convolutions on a latitude-longitude grid that knows it lies on a sphere.
 
 Every convolution pads over the poles (the row beyond a pole is the same row half a revolution
 away, read backwards) and around the date line, so no cell is at an edge. Where a field lies is
@@ -9,7 +9,6 @@ spherical-harmonic coefficients: one set of weights serves any grid and band lim
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -73,76 +72,39 @@ class SphereConv(nn.Module):
         return functional.conv2d(padded, kernel, self.bias)
 
 
-class CellLinear(nn.Linear):
-    """A linear map of the channels of each cell."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-
-
 class Block(nn.Module):
-    """Residual block, scaled and shifted by the embedding of noise level and season."""
+    """Residual block, scaled and shifted by the embedding of noise level and condition."""
 
-    def __init__(self, inputs: int, outputs: int, embedding: int) -> None:
+    def __init__(self, width: int, embedding: int, dropout: float) -> None:
         super().__init__()
-        self.norm_in = CellNorm(inputs)
-        self.conv_in = SphereConv(inputs, outputs)
-        self.modulation = nn.Linear(embedding, 2 * outputs)
-        self.norm_out = CellNorm(outputs, elementwise_affine=False)
-        self.conv_out = SphereConv(outputs, outputs, zero=True)
-        self.skip = CellLinear(inputs, outputs) if inputs != outputs else nn.Identity()
+        self.norm_in = CellNorm(width)
+        self.conv_in = SphereConv(width, width)
+        self.modulation = nn.Linear(embedding, 2 * width)
+        self.norm_out = CellNorm(width, elementwise_affine=False)
+        self.dropout = nn.Dropout(dropout)
+        self.conv_out = SphereConv(width, width, zero=True)
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         scale, shift = self.modulation(embedding)[..., None, None].chunk(2, dim=1)
         hidden = self.conv_in(functional.silu(self.norm_in(x)))
-        hidden = self.conv_out(functional.silu(self.norm_out(hidden) * (1 + scale) + shift))
-        result: Tensor = self.skip(x) + hidden
+        hidden = functional.silu(self.norm_out(hidden) * (1 + scale) + shift)
+        result: Tensor = x + self.conv_out(self.dropout(hidden))
         return result
 
 
-class Level(nn.Module):
-    """Two blocks at one resolution."""
-
-    def __init__(self, inputs: int, outputs: int, embedding: int) -> None:
-        super().__init__()
-        self.first = Block(inputs, outputs, embedding)
-        self.second = Block(outputs, outputs, embedding)
-
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        result: Tensor = self.second(self.first(x, embedding), embedding)
-        return result
-
-
-class Attention(nn.Module):
-    """Self-attention between all cells of the coarsest level."""
-
-    def __init__(self, width: int, heads: int = 4) -> None:
-        super().__init__()
-        self.heads = heads
-        self.norm = CellNorm(width)
-        self.qkv = CellLinear(width, 3 * width)
-        self.out = CellLinear(width, width)
-        nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        batch, width, *grid = x.shape
-        qkv = self.qkv(self.norm(x)).reshape(batch, 3, self.heads, width // self.heads, -1)
-        q, k, v = qkv.transpose(-1, -2).unbind(1)
-        mixed = functional.scaled_dot_product_attention(q, k, v)
-        result: Tensor = x + self.out(mixed.transpose(-1, -2).reshape(batch, width, *grid))
-        return result
-
-
-class SphericalUNet(nn.Module):
+class SphericalNetwork(nn.Module):
     """Pictures of a noised field to the picture of the correction.
+
+    All blocks work at the resolution of the grid: nothing is pooled, and no cell sees the whole
+    field at once. A network that does recognises its few training fields and learns them by heart
+    (docs/decisions/0007).
 
     Args:
         channels: variables; the input holds three pictures of each.
         covariates: scalar covariates, features 1, 2, ... of a condition.
         harmonics: transforms of the grid on which the pictures lie.
         static: coefficients of static pictures, (feature, coefficient).
-        widths: feature maps per level; each level halves the grid.
+        width: feature maps of every block.
         maps: learned static pictures, of degree at most `map_degree`.
     """
 
@@ -154,7 +116,9 @@ class SphericalUNet(nn.Module):
         channels: int,
         harmonics: TorchHarmonics,
         static: Tensor,
-        widths: Sequence[int] = (32, 48, 64),
+        width: int = 64,
+        blocks: int = 4,
+        dropout: float = 0.1,
         covariates: int = 0,
         embedding: int = 128,
         maps: int = 8,
@@ -172,18 +136,8 @@ class SphericalUNet(nn.Module):
             nn.Linear(embedding, embedding),
             nn.SiLU(),
         )
-        self.stem = SphereConv(3 * channels + static.shape[0] + maps, widths[0])
-        self.down, self.up = nn.ModuleList(), nn.ModuleList()
-        width = widths[0]
-        for outputs in widths:
-            self.down.append(Level(width, outputs, embedding))
-            width = outputs
-        self.middle_in = Block(width, width, embedding)
-        self.attention = Attention(width)
-        self.middle_out = Block(width, width, embedding)
-        for outputs in reversed(widths):
-            self.up.append(Level(width + outputs, outputs, embedding))
-            width = outputs
+        self.stem = SphereConv(3 * channels + static.shape[0] + maps, width)
+        self.blocks = nn.ModuleList(Block(width, embedding, dropout) for _ in range(blocks))
         self.norm = CellNorm(width)
         self.out = SphereConv(width, channels, zero=True)
 
@@ -202,21 +156,14 @@ class SphericalUNet(nn.Module):
 
         x = torch.cat([pictures, self._places().expand(len(pictures), -1, -1, -1)], dim=1)
         x = self.stem(x.contiguous(memory_format=torch.channels_last))
-        passed = []
-        for number, level in enumerate(self.down):
-            x = level(functional.avg_pool2d(x, 2) if number else x, embedding)
-            passed.append(x)
-        x = self.middle_out(self.attention(self.middle_in(x, embedding)), embedding)
-        for number, level in enumerate(self.up):
-            x = functional.interpolate(x, scale_factor=2.0) if number else x
-            x = level(torch.cat([x, passed.pop()], dim=1), embedding)
+        for block in self.blocks:
+            x = block(x, embedding)
         output: Tensor = self.out(functional.silu(self.norm(x)))
         return output.float()
 
     def matrices(self) -> list[nn.Parameter]:
         """Weights between hidden features, which an optimizer of matrices may take."""
-        hidden = (self.down, self.middle_in, self.attention, self.middle_out, self.up)
-        return [p for part in hidden for p in part.parameters() if p.ndim == 2]
+        return [p for p in self.blocks.parameters() if p.ndim == 2]
 
     def _places(self) -> Tensor:
         """Static and learned pictures on the grid, (feature, lat, lon)."""

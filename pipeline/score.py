@@ -25,7 +25,7 @@ from pipeline.calibration import Calibration
 from pipeline.coefficients import degrees
 from pipeline.gaussian import Baseline
 from pipeline.harmonics import TorchHarmonics
-from pipeline.network import SphericalUNet
+from pipeline.network import SphericalNetwork
 from pipeline.process import OrnsteinUhlenbeck
 
 ROUGHNESS = 2.2
@@ -118,7 +118,7 @@ class ScoreNet(nn.Module):
         baseline: Baseline,
         factor: Tensor,
         harmonics: TorchHarmonics,
-        network: SphericalUNet,
+        network: SphericalNetwork,
         precision: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()

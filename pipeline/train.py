@@ -48,7 +48,7 @@ class TrainingConfig:
     learning_rate: float = 2e-3
     warmup: int = 50
     decay_from: float = 0.3  # fraction of the training after which the rate falls to zero
-    weight_decay: float = 1e-4
+    weight_decay: float = 0.3  # of the matrices
     typical_time: float = 0.15  # median and spread of the log-normal diffusion times
     time_spread: float = 1.2
     shortest_time: float = 1e-3
@@ -92,7 +92,7 @@ class Training:
         rate, decay = self.config.learning_rate, self.config.weight_decay
         self.optimizers: tuple[torch.optim.Optimizer, ...] = (
             torch.optim.Muon(matrices, lr=rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw"),
-            torch.optim.AdamW(rest.values(), lr=rate, weight_decay=decay, betas=(0.9, 0.99)),
+            torch.optim.AdamW(rest.values(), lr=rate, weight_decay=1e-4, betas=(0.9, 0.99)),
         )
 
     @property
@@ -189,7 +189,9 @@ class Training:
         posterior = Posterior(t, baseline.variance)
         y_0 = baseline.rotate(x_0)
         y_t = (posterior.alpha * y_0 + posterior.sigma * noise).float()
-        learned = self.model.standardised(posterior, t, y_t, condition, baseline)
+        with torch.random.fork_rng([x_0.device] if x_0.is_cuda else []):
+            torch.manual_seed(self._seed_of_step())
+            learned = self.model.standardised(posterior, t, y_t, condition, baseline)
         return (learned - posterior.target(y_0, y_t)).square().mean()
 
     def _seed_of_step(self) -> int:

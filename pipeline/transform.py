@@ -49,8 +49,10 @@ class Normals:
         transforms: Name in `TRANSFORMS` of each channel.
         climatology: Shape (season, channel, *grid).
         scale, mask: Shape (channel, *grid).
-        factor: L_l, lower triangular, shape (degree, channel, channel).
-        remainder: standard deviation of scaled anomalies beyond lmax, shape (channel, *grid).
+        lmax: the band limit of what is learned.
+        factor: L_l, lower triangular, shape (degree, channel, channel), beyond lmax up to the end
+            of the Gaussian tail.
+        remainder: standard deviation of scaled anomalies beyond the tail, shape (channel, *grid).
     """
 
     grid: RingGrid
@@ -59,6 +61,7 @@ class Normals:
     climatology: FloatArray
     scale: FloatArray
     mask: npt.NDArray[np.bool_]
+    lmax: int
     factor: FloatArray
     remainder: FloatArray
 
@@ -75,12 +78,14 @@ class Normals:
             .to_numpy(),
             scale=normals["scale"].transpose("channel", *grid.dims).to_numpy(),
             mask=normals["mask"].transpose("channel", *grid.dims).to_numpy().astype(bool),
+            lmax=int(normals.attrs["lmax"]),
             factor=_factor(normals),
             remainder=normals["remainder"].transpose("channel", *grid.dims).to_numpy(),
         )
 
     @property
-    def lmax(self) -> int:
+    def tail(self) -> int:
+        """The last degree that x may have."""
         return len(self.factor) - 1
 
     def anomalies(self, values: FloatArray, phase: FloatArray) -> FloatArray:
@@ -101,7 +106,8 @@ class Normals:
     def whiten(self, values: FloatArray, phase: FloatArray) -> FloatArray:
         """x (time, channel, coefficient), float32, of transformed values (time, channel, *grid)."""
         coefficients = plan(self.grid, self.lmax, "float64").analysis(self.anomalies(values, phase))
-        return mix_channels(np.linalg.inv(self.factor), coefficients).astype(np.float32)
+        inverse = np.linalg.inv(self.factor[: self.lmax + 1])
+        return mix_channels(inverse, coefficients).astype(np.float32)
 
     def unwhiten(
         self, x: FloatArray, phase: FloatArray, white: FloatArray | None = None
@@ -115,7 +121,7 @@ class Normals:
         coefficients = mix_channels(self.factor, x.astype(np.float64))
         values = plan(self.grid, lmax, "float64").synthesis(coefficients)
         if white is not None:
-            values += remainder_noise(white, self.remainder, self.grid, self.lmax)
+            values += remainder_noise(white, self.remainder, self.grid, self.tail)
         values *= self.scale
         values += np.tensordot(design(phase), self.climatology, axes=(-1, 0))
         axis = x.ndim - 2
@@ -214,7 +220,7 @@ def to_fields(
     Args:
         white: White noise with the dims of x, but the grid's for `coefficient`; it becomes the
             remainder (pipeline/remainder.py). None: the fields have no scales beyond lmax.
-        x: Dims (..., channel, coefficient), any lmax up to that of `normals`, with a coordinate
+        x: Dims (..., channel, coefficient), any lmax up to the tail of `normals`, with a coordinate
             `phase` [rad] on its time dimension.
     Returns:
         One variable per channel, dims (..., *grid), float32, with the source's attributes and grid
@@ -265,8 +271,12 @@ def _unwhiten(
 
 
 def _factor(normals: xr.Dataset) -> FloatArray:
-    dims = ("degree", "channel", "other_channel")
-    return normals["reference_factor"].transpose(*dims).to_numpy()
+    dims = ("channel", "other_channel")
+    learned = normals["reference_factor"].transpose("degree", *dims).to_numpy()
+    if "tail_factor" not in normals:
+        return learned
+    tail = normals["tail_factor"].transpose("tail_degree", *dims).to_numpy()
+    return np.concatenate([learned, tail])
 
 
 def _mixed(x: xr.DataArray, matrices: FloatArray) -> xr.DataArray:

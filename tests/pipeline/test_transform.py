@@ -57,7 +57,7 @@ def make_normals(grid, mask=None, correlation=0.0):
             "transform": ("channel", ["identity", "cbrt"]),
             **coordinates(grid),
         },
-        attrs={"variables": json.dumps(ATTRIBUTES)},
+        attrs={"lmax": LMAX, "variables": json.dumps(ATTRIBUTES)},
     )
 
 
