@@ -1,6 +1,8 @@
 # make demo   from nothing to a finished ensemble and its report
 # make test   all tests
 # make check  ruff and mypy
+# make mutants      faults seeded into the code, each of which a test must find (some minutes)
+# make integrators  quality of integrators at several costs, on the finished run of CONFIG
 #
 # PYTHON=python3.12          another interpreter (3.11 or later)
 # TORCH_INDEX=https://...    an extra package index, for another build of torch (see README)
@@ -10,7 +12,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test check clean
+.PHONY: demo test check mutants integrators clean
 .DELETE_ON_ERROR:
 
 demo: $(INSTALLED)
@@ -22,6 +24,13 @@ test: $(INSTALLED)
 check: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+mutants: $(INSTALLED)
+	$(BIN)/python tests/mutants/run.py
+
+CONFIG ?= deploy/configs/demo.toml
+integrators: $(INSTALLED)
+	$(BIN)/python deploy/bench/integrators.py $(CONFIG)
 
 # Set up once, and again only when what is to be installed has changed.
 $(INSTALLED): pyproject.toml constraints.txt

@@ -29,7 +29,8 @@ def remainder(fields: FloatArray, grid: RingGrid, lmax: int) -> FloatArray:
 def remainder_noise(
     white: FloatArray, deviation: FloatArray, grid: RingGrid, lmax: int
 ) -> FloatArray:
-    """Noise without degrees up to lmax and with the given standard deviation.
+    """Noise with the given standard deviation, without degrees up to lmax but for what a deviation
+    that varies from cell to cell mixes into them.
 
     Args:
         white: white noise on the grid, (..., *grid).

@@ -16,8 +16,15 @@ from distributed import Client
 from flows import generate, preprocess, train
 from flows.certificate import certificate
 from flows.cluster import UnitFailed, local_client
-from flows.config import Cluster, RunConfig
+from flows.conditions import covariate_variables
+from flows.config import Cluster, ConfigError, RunConfig
+from flows.draws import whitened_draws
+from flows.model import trained as load_score
+from pipeline.climatology import UnusableData, season_phase
+from pipeline.harmonics import plan
+from pipeline.spectra import power_spectrum
 from pipeline.sphere import RingGrid
+from pipeline.transform import Normals, stack_variables
 from storage import artifacts, checkpoints
 from storage.layout import StoreLayout
 
@@ -30,7 +37,10 @@ def silent(*_: Any) -> None:
 
 
 def publish_fields(layout: StoreLayout) -> None:
-    """Two variables with a season; the second one positive and skewed, empty on a continent."""
+    """Two variables with a season; the second one positive and skewed, empty on a continent.
+
+    With them comes an index that grows with time.
+    """
     generator = np.random.default_rng(0)
     noise = generator.standard_normal((2, len(DAYS), *GRID.shape)).cumsum(axis=3)
     noise -= noise.mean(axis=3, keepdims=True)
@@ -63,6 +73,7 @@ def publish_fields(layout: StoreLayout) -> None:
         attrs={"title": "A small world"},
     )
     fields["time"].attrs["bounds"] = "time_bnds"
+    fields["index"] = ("time", 5 + np.linspace(0, 1, len(DAYS)))
     path, shards = layout.artifact("fields", "f" * 64), {"time": 64}
     artifacts.create(path, fields, chunks=shards, shards=shards)
     units = artifacts.plan_units({"time": len(DAYS)}, shards)
@@ -92,7 +103,7 @@ def make_config(root: Path, **changes: Any) -> RunConfig:
     }
     for key, value in changes.items():
         section, _, name = key.partition("_")
-        table[section][name] = value
+        table[section] |= {name: value} if name else value
     return RunConfig.from_dict(table)
 
 
@@ -275,3 +286,78 @@ def test_a_gaussian_model_is_a_finished_generator(trained, here, tmp_path):
     generate.run(config, layout, here, silent)
     assert certificate(config, layout)["over"]["m-block"]["nats"] == 0.0
     assert np.isfinite(artifacts.open_published(layout, "ensemble")["ta"].values).all()
+
+
+def test_degrees_beyond_lmax_have_the_power_of_the_data(here, tmp_path):
+    """The learned block is bit for bit that of a run without tail; five standard errors beyond."""
+    learned = []
+    for name, spectral in (("without", {"lmax": 7}), ("with", {"lmax": 7, "tail": 11})):
+        config = make_config(
+            tmp_path / name,
+            spectral=spectral,
+            train_model="gaussian:m-block",
+            generate_realizations=40,
+        )
+        layout = StoreLayout(config.run.root)
+        publish_fields(layout)
+        preprocess.run(config, layout, here, silent)
+        train.run(config, layout, None, silent)
+        assert artifacts.open_published(layout, "whitened").sizes["coefficient"] == 64
+        normals = artifacts.open_published(layout, "normals").load()
+        checkpoint = artifacts.published(layout, "checkpoints")
+        assert checkpoint is not None
+        score, times = load_score(config, checkpoint, normals), generate.asked_times(config, layout)
+        x = whitened_draws(config, score, normals, range(4), times)
+        learned.append(x.values[..., :64])
+    np.testing.assert_array_equal(*learned)
+    generate.run(config, layout, here, silent)
+    ensemble, known = artifacts.open_published(layout, "ensemble").load(), Normals.of(normals)
+    transforms = dict(zip(known.channels, known.transforms, strict=True))
+    scaled = [
+        known.anomalies(stack_variables(part, transforms), season_phase(part["time"]))[:, 0]
+        for part in (ensemble.isel(realization=r, drop=True) for r in range(40))
+    ]
+    power = power_spectrum(plan(GRID, 11, "float64").analysis(np.concatenate(scaled))).mean(axis=0)
+    expected, degree = np.square(normals["tail_factor"].values[:, 0, 0]), np.arange(8, 12)
+    error = expected * np.sqrt(2 / (80 * (2 * degree + 1)))
+    assert np.all(np.abs(power[8:] - expected) < 5 * error)
+    assert normals["tail_degree"].values.tolist() == degree.tolist()
+
+
+def test_a_tail_beyond_the_grid_is_refused(here, tmp_path):
+    config = make_config(tmp_path / "run", spectral={"lmax": 7, "tail": 12})
+    publish_fields(StoreLayout(config.run.root))
+    with pytest.raises(ConfigError, match=r"spectral\.tail: expected 7 .* to 11"):
+        preprocess.run(config, StoreLayout(config.run.root), here, silent)
+
+
+def test_an_ensemble_is_conditioned_on_the_covariates_that_are_given(here, tmp_path):
+    """Also on none: the network was trained with and without them."""
+    config = make_config(tmp_path / "run", source_covariates={"index": "-"})
+    layout = StoreLayout(config.run.root)
+    publish_fields(layout)
+    preprocess.run(config, layout, here, silent)
+    whitened = artifacts.open_published(layout, "whitened").load()
+    learned = whitened["covariates"].sel(time=slice(*config.split.train))
+    np.testing.assert_allclose([learned.mean(), learned.std()], [0, 1], atol=1e-12)
+    train.run(config, layout, None, silent)
+    drawn = []
+    for given in ({}, {"index": 5.5}, {"index": 9.0}):
+        asked = replace(config, generate=replace(config.generate, covariates=given))
+        generate.run(asked, layout, here, silent)
+        drawn.append(artifacts.open_published(layout, "ensemble")["ta"].load())
+    assert all(np.isfinite(each).all() for each in drawn)
+    assert not drawn[0].equals(drawn[1]) and not drawn[1].equals(drawn[2])
+
+
+def test_a_covariate_that_does_not_vary_is_refused(here, tmp_path):
+    config = make_config(
+        tmp_path / "run", source_covariates={"index": "-"}, split_train=["2000-01-01", "2000-01-01"]
+    )
+    publish_fields(StoreLayout(config.run.root))
+    with pytest.raises(UnusableData, match="index is 5 at all training times"):
+        covariate_variables(
+            artifacts.open_published(StoreLayout(config.run.root), "fields"),
+            ("index",),
+            config.split.train,
+        )

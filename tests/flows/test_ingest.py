@@ -39,6 +39,21 @@ def test_every_value_time_and_attribute_of_the_source_is_in_the_fields(
     assert receipt.figures == {"times": 90, "variables": 1}
 
 
+def test_covariates_come_along_at_the_times_of_the_fields(
+    table: dict[str, Any], client: Any, quiet: Progress, tmp_path: Path
+) -> None:
+    path = tmp_path / "index.csv"
+    path.write_text("time,nino34\n2001-01-01,0.0\n2001-04-01,90.0\n")
+    table["source"]["covariates"] = {"nino34": str(path)}
+    config = RunConfig.from_dict(table)
+    before = ingest.key(config, layout_of(config))
+    ingest.run(config, layout_of(config), client, quiet)
+    fields = xr.open_zarr(layout_of(config).name("fields"))
+    np.testing.assert_allclose(fields["nino34"], np.arange(90.0), atol=1e-6)
+    path.write_text("time,nino34\n2001-01-01,0.0\n2001-04-01,91.0\n")
+    assert ingest.key(config, layout_of(config)) != before
+
+
 def test_the_digest_does_not_depend_on_what_was_there_before(
     config: RunConfig, table: dict[str, Any], client: Any, quiet: Progress, tmp_path: Path
 ) -> None:

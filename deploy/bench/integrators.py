@@ -1,0 +1,83 @@
+"""The quality table of integrators: one trained run, sampled by several of them at several costs.
+
+    python deploy/bench/integrators.py CONFIG [--dates 24] [--realizations 4]
+
+Reads the finished run of CONFIG and draws its verification dates anew, each time with the same
+noise. Prints a table in Markdown: every entry is a score over that of the noise floor (real fields
+of other years), the geometric mean over variables; energy distance is as it is, in the units of
+the floor's. Differences between rows are due to the integrator alone.
+"""
+
+import argparse
+import math
+import sys
+import time
+from dataclasses import replace
+
+import torch
+
+from flows.conditions import conditioned
+from flows.config import read_config
+from flows.draws import white_remainder, whitened_draws
+from flows.lineup import held_out_times, line_up
+from flows.model import trained
+from flows.stage import published_input
+from pipeline.transform import to_fields
+from pipeline.verify import score_card
+from storage import artifacts
+from storage.layout import StoreLayout
+
+INTEGRATORS = ("gme", "gei-heun", "z-heun")
+EVALUATIONS = (6, 12, 24, 48)
+SCORES = ("mean", "sd", "skewness", "q999", "spectrum")
+
+
+def main() -> int:
+    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    arguments.add_argument("config")
+    arguments.add_argument("--dates", type=int, default=24)
+    arguments.add_argument("--realizations", type=int, default=4)
+    given = arguments.parse_args()
+    config = read_config(given.config)
+    config = replace(config, verify=replace(config.verify, dates=given.dates))
+    layout = StoreLayout(config.run.root)
+    normals = artifacts.open_published(layout, "normals").load()
+    score = trained(config, published_input(layout, "checkpoints"), normals)
+    fields = artifacts.open_published(layout, "fields")
+    dates = held_out_times(fields, config)
+    truly = {name: fields[name].sel(time=dates).values for name in config.source.covariates}
+    times, numbers = conditioned(dates, truly, normals), range(given.realizations)
+    white = white_remainder(config, normals, numbers, times["time"])
+    ensembles = {}
+    for name in INTEGRATORS:
+        for evaluations in EVALUATIONS:
+            asked = replace(config.generate, integrator=name, evaluations=evaluations)
+            began = time.monotonic()
+            with torch.no_grad():
+                x = whitened_draws(replace(config, generate=asked), score, normals, numbers, times)
+            ensembles[f"{name} {evaluations}"] = to_fields(x, normals, white)
+            print(f"{name} {evaluations}: {time.monotonic() - began:.0f} s", file=sys.stderr)
+    arena, candidates, climatology = line_up(config, layout, normals, dates, ensembles)
+    card = score_card(arena, candidates, climatology)
+    print(f"| integrator, evaluations | {' | '.join(SCORES)} | correlation | energy distance |")
+    print("|---|" + "---|" * (len(SCORES) + 2))
+    for name in ensembles:
+        row = [_mean_ratio(card, score, name) for score in SCORES]
+        row.append(card["joint"]["correlation"][name]["ratio"]["value"])
+        distance = card["joint"]["energy_distance"]
+        row.append(distance[name]["value"] / distance["noise-floor"]["value"])
+        print(f"| {name} | " + " | ".join(f"{value:.2f}" for value in row) + " |")
+    return 0
+
+
+def _mean_ratio(card: dict, score: str, name: str) -> float:
+    ratios = [
+        scores[score][name]["ratio"]["value"]
+        for scores in card["scores"].values()
+        if score in scores and scores[score][name]["ratio"]
+    ]
+    return math.exp(sum(map(math.log, ratios)) / len(ratios))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
