@@ -66,8 +66,8 @@ def key(config: RunConfig, layout: StoreLayout) -> str:
         code=artifacts.code_digest(
             [
                 __name__,
-                *("flows.draws", "flows.lineup", "flows.model", "flows.normals"),
-                *("flows.certificate", "flows.train"),
+                *("flows.conditions", "flows.draws", "flows.lineup", "flows.model"),
+                *("flows.certificate", "flows.normals", "flows.train"),
                 *("flows.report", "flows.pages", "flows.figures", "flows.maps"),
                 *("flows.score_tables", "flows.certificate_section", "flows.compatibility"),
             ]

@@ -1,0 +1,16 @@
+"""The list of seeded faults fits the code; `make mutants` shows that each is found."""
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+FAULTS = tomllib.loads((ROOT / "tests/mutants/faults.toml").read_text())["fault"]
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault["name"])
+def test_a_fault_has_one_place_and_tests_that_exist(fault):
+    assert (ROOT / fault["file"]).read_text().count(fault["find"]) == 1
+    assert fault["replace"] != fault["find"]
+    assert fault["tests"] and all((ROOT / test).is_file() for test in fault["tests"])
