@@ -12,7 +12,8 @@ the validation split; everything here is measured on the test split, which none 
     spectrum     (step, channel, degree), five digits: the three splits together
     likelihood   {over {baseline: {nats, error}}, fields, trace_error}: gain in log-likelihood
                  of the law of the probability flow
-    bounds       {start, step}: start term, rigorous; step term, by the model's residual
+    bounds       {start, step}: start term, rigorous but for its second moments, which are those of
+                 the test split; step term, by the model's residual
 
 Over the model's own baseline J_G is the estimate of pipeline.certificate; over another one the
 exact log-likelihood ratio of the two Gaussian laws on the same fields is added.
@@ -38,7 +39,7 @@ from pipeline.score import Score
 from storage import artifacts
 from storage.layout import StoreLayout
 
-EVALUATIONS = 2000  # of the network for J_G; with it, half a minute at lmax 31 on one core
+EVALUATIONS = 2000  # of the network for J_G, but one for each field; half a minute at lmax 31
 CORRELATED_DAYS = 15.0  # that the bootstrap keeps together
 FIELDS = 8  # for the likelihood and the step term, spread over the test period
 FLOW_STEPS, SHORTEST_TIME = 8, 1e-3  # of the probability flow

@@ -11,8 +11,8 @@ start misses, what the score misses, what the step misses.
 
 with KL = KL(data | gamma), g = E|b_t|^2 the Fisher information and, for D, coordinate by
 coordinate, r = E rho^2 and w = 4 sinh(h)^2 / tau^2, as w/2 is the integral of the squared
-martingale factor (e^u V(t_k) / V(t_k - u))^2. With the exact score D is the negentropy, less J_G,
-plus the start.
+martingale factor (e^u V(t_k) / V(t_k - u))^2. With the exact score D, its start included, is the
+negentropy less J_G.
 
 Of data, g, r and e_k are not known: `start_bound` is rigorous and `model_step_term` indicative;
 these two are what a report can show. `theorem_*` are for laws whose information is known, and the

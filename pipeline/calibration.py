@@ -7,8 +7,9 @@ fields the best linear combination of the network's F and of its input u = c_in 
 
     F <- gain F + slope u,
 
-is least squares per diffusion time and group of directions of like variance. It never lowers J_G
-on the fields it was fitted to; whether it raises it on others the test split says.
+is least squares per diffusion time and group of directions of like variance, with the weights s / V
+that J_G gives F as its steps become small. So it does not lower J_G on the fields it was fitted to
+but for the size of the steps; whether it raises it on others the test split says.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ class Calibration(nn.Module):
 
         Args:
             standardised, u, target: the network's F, its input and the F it should predict,
-                (field, channel, coefficient).
+                (field, channel, coefficient), each times the square root of its weight.
         """
 
         def per_group(a: Tensor, b: Tensor) -> Tensor:

@@ -29,8 +29,8 @@ def choose_eof(train: Moments, validation: Moments) -> FloatArray:
     Rank 0, the `channels` law itself, is taken when no pattern helps.
     """
     highest = low_degree(train.channels, train.lmax)
-    root = _roots(train)[1]
-    u_train, u_validation = train.mixed(root), validation.mixed(root)
+    inverse_root = _roots(train)[1]
+    u_train, u_validation = train.mixed(inverse_root), validation.mixed(inverse_root)
     best, chosen = 0.0, (0, 0, 0.0)
     for degree in sorted({*(d for d in DEGREES if d < highest), highest}):
         seen = u_validation.low_covariance(degree)

@@ -176,8 +176,12 @@ class Training:
                     )
                     for rows in (slice(i, i + batch) for i in range(0, len(x_0), batch))
                 ]
+            target, root = (
+                posterior.target(y_0, y_t),
+                posterior.c_in * model.baseline.variance.sqrt(),
+            )
             calibration.solve(
-                node, torch.cat(parts), posterior.c_in * y_t, posterior.target(y_0, y_t)
+                node, root * torch.cat(parts), root * posterior.c_in * y_t, root * target
             )
         return calibration
 

@@ -102,17 +102,6 @@ KNOWN = [  # a, t, KL, I, negentropy
 ]
 
 
-@pytest.mark.parametrize(("a", "t", "kl", "fisher", "negentropy"), KNOWN)
-def test_known_entropies_of_the_two_point_law(a, t, kl, fisher, negentropy):
-    """T-8."""
-    found = TwoPoint(a).entropies(t)
-    assert (found.kl, found.fisher) == (
-        pytest.approx(kl, abs=6e-7),
-        pytest.approx(fisher, abs=6e-7),
-    )
-    assert found.negentropy == pytest.approx(negentropy, abs=6e-7)
-
-
 @pytest.mark.parametrize("t", [0.05, 0.4, 1.2])
 def test_entropy_falls_at_the_rate_of_the_fisher_information(t):
     """T-11: dKL/dt = -I and dI/dt = -2 I - 2 E|D^2 log f|^2, by differences of fourth order."""
