@@ -67,7 +67,7 @@ def test_the_configurations_that_are_shipped_are_accepted(path: Path) -> None:
     [
         ("train.lerning_rate", 1e-3, r"train\.lerning_rate .*did you mean 'learning_rate'\?"),
         ("generat", {}, r"generat .*did you mean 'generate'\?"),
-        ("spectral.xyz", 1, r"spectral\.xyz .*known are lmax, reference, baseline"),
+        ("spectral.xyz", 1, r"spectral\.xyz .*known are lmax, tail, reference, baseline"),
         ("train.steps", "ten", r"train\.steps: expected a whole number, got 'ten'"),
         ("train.steps", True, r"train\.steps: expected a whole number, got True"),
         ("train.steps", 0, r"train\.steps: expected a positive number, got 0"),
