@@ -154,8 +154,8 @@ class Generate:
 
     realizations: int
     times: tuple[str, ...]
-    integrator: Integrator = "gme"
-    evaluations: int = 32  # of the network, for each draw
+    integrator: Integrator = "z-heun"
+    evaluations: int = 12  # of the network, for each draw
     grid_exponent: float = 2.0  # times horizon * (1 - k / steps)^exponent
     batch: int = 8  # realizations that one unit of work draws
     covariates: Mapping[str, float] = field(default_factory=dict)  # given; others are free

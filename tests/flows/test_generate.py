@@ -99,7 +99,12 @@ def make_config(root: Path, **changes: Any) -> RunConfig:
         },
         "spectral": {"lmax": 7},
         "train": {"steps": 4, "batch": 8, "width": 16},
-        "generate": {"realizations": 5, "times": ["2000-01-15", "2000-07-15"], "evaluations": 3},
+        "generate": {
+            "realizations": 5,
+            "times": ["2000-01-15", "2000-07-15"],
+            "integrator": "gme",
+            "evaluations": 3,
+        },
     }
     for key, value in changes.items():
         section, _, name = key.partition("_")
