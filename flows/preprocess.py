@@ -241,18 +241,19 @@ def _coefficient_moments(
     transforms = dict(zip(anomalies.channels, anomalies.transforms, strict=True))
     weight = anomalies.grid.area / (4.0 * np.pi)
     total, energy, left = None, np.zeros(len(transforms)), np.zeros_like(anomalies.scale)
-    tail, low = 0.0, (anomalies.lmax + 1) ** 2
+    channels, low = len(transforms), (anomalies.lmax + 1) ** 2
+    tail = np.zeros((anomalies.tail - anomalies.lmax, channels, channels))
     for values, phase in _loaded(source, transforms, block, span):
         scaled = anomalies.anomalies(values, phase)
         energy += np.square(scaled).sum(axis=0).reshape(len(energy), -1) @ weight.ravel()
         transform = plan(anomalies.grid, anomalies.tail, "float64")
         coefficients = transform.analysis(scaled)
         left += np.square(scaled - transform.synthesis(coefficients)).sum(axis=0)
-        tail = tail + len(scaled) * cross_spectrum(coefficients)[anomalies.lmax + 1 :]
+        tail += len(scaled) * cross_spectrum(coefficients)[anomalies.lmax + 1 :]
         part = Moments.of(coefficients[..., :low])
         total = part if total is None else total + part
     assert total is not None
-    return total, np.asarray(tail), energy, left
+    return total, tail, energy, left
 
 
 def _write_whitened(
