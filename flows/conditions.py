@@ -41,13 +41,12 @@ def standard_covariates(given: Mapping[str, Any], times: int, normals: xr.Datase
     Args:
         given: physical values by name, each along time or one for all times.
     """
-    names = [str(name) for name in normals["covariate"].values] if "covariate" in normals else []
     rows = [
         (np.asarray(given[name]) - normals["covariate_mean"].values[i])
         / normals["covariate_scale"].values[i]
         if name in given
         else np.nan
-        for i, name in enumerate(names)
+        for i, name in enumerate(_names(normals))
     ]
     columns = [np.broadcast_to(np.asarray(row, dtype=np.float64), (times,)) for row in rows]
     return np.stack(columns, axis=1) if columns else np.empty((times, 0))
@@ -60,9 +59,21 @@ def conditioned(times: xr.DataArray, given: Mapping[str, Any], normals: xr.Datas
     return xr.Dataset({"condition": (("time", "feature"), rows)}, coords={"time": times})
 
 
+def conditioned_as_observed(
+    times: xr.DataArray, fields: xr.Dataset, normals: xr.Dataset
+) -> xr.Dataset:
+    """The condition of draws at times of the source, with the covariates that it has there."""
+    truly = {name: fields[name].sel(time=times).values for name in _names(normals)}
+    return conditioned(times, truly, normals)
+
+
 def condition_of(whitened: xr.Dataset) -> FloatArray:
     """The condition (time, feature) of whitened fields."""
     parts = [whitened["phase"].values[:, None]]
     if "covariates" in whitened.coords:
         parts.append(whitened["covariates"].transpose("time", "covariate").values)
     return np.concatenate(parts, axis=1).astype(np.float64)
+
+
+def _names(normals: xr.Dataset) -> list[str]:
+    return [str(name) for name in normals["covariate"].values] if "covariate" in normals else []

@@ -149,7 +149,8 @@ def _publish_normals(
     data = observed.channel_covariance()  # (degree, channel, channel)
     power = np.diagonal(data, axis1=1, axis2=2)
     reference = Judged.configured(config, data, observed.samples)
-    whitened, chosen_on = observed.mixed(reference.inverse), chosen_on.mixed(reference.inverse)
+    inverse = reference.inverse
+    whitened, chosen_on = observed.mixed(inverse), chosen_on.mixed(inverse)
     choices = {name: choose(name, whitened, chosen_on) for name in BASELINES}
     laws = {name: fit(name, whitened, choices[name]) for name in BASELINES}
 

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from flows.conditions import conditioned
+from flows.conditions import conditioned_as_observed
 from flows.config import RunConfig
 from flows.lineup import REPLICATES, held_out_times, line_up, spacing
 from flows.stage import Progress, Receipt, published_input
@@ -70,6 +70,7 @@ def key(config: RunConfig, layout: StoreLayout) -> str:
                 *("flows.certificate", "flows.normals", "flows.train"),
                 *("flows.report", "flows.pages", "flows.figures", "flows.maps"),
                 *("flows.score_tables", "flows.certificate_section", "flows.compatibility"),
+                "flows.reference",
             ]
         ),
     )
@@ -84,8 +85,7 @@ def run(config: RunConfig, layout: StoreLayout, client: "Client", progress: Prog
     content = key(config, layout)
     fields = artifacts.open_published(layout, "fields")
     dates = held_out_times(fields, config)
-    truly = {name: fields[name].sel(time=dates).values for name in config.source.covariates}
-    conditions = conditioned(dates, truly, artifacts.open_published(layout, "normals"))
+    conditions = conditioned_as_observed(dates, fields, artifacts.open_published(layout, "normals"))
     drawn = generate.generate_ensemble(
         config, layout, client, progress, "verification", conditions, config.verify.realizations
     )

@@ -16,7 +16,7 @@ from dataclasses import replace
 
 import torch
 
-from flows.conditions import conditioned
+from flows.conditions import conditioned_as_observed
 from flows.config import read_config
 from flows.draws import white_remainder, whitened_draws
 from flows.lineup import held_out_times, line_up
@@ -45,8 +45,8 @@ def main() -> int:
     score = trained(config, published_input(layout, "checkpoints"), normals)
     fields = artifacts.open_published(layout, "fields")
     dates = held_out_times(fields, config)
-    truly = {name: fields[name].sel(time=dates).values for name in config.source.covariates}
-    times, numbers = conditioned(dates, truly, normals), range(given.realizations)
+    times = conditioned_as_observed(dates, fields, normals)
+    numbers = range(given.realizations)
     white = white_remainder(config, normals, numbers, times["time"])
     ensembles = {}
     for name in INTEGRATORS:

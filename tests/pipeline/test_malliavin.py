@@ -92,16 +92,6 @@ def test_the_divergence_is_the_adjoint_of_the_derivative():
     assert left == pytest.approx(right, abs=1e-12)
 
 
-KNOWN = [  # a, t, KL, I, negentropy
-    (1.0, 0.0, 0.163169, 0.550400, 0.009743),
-    (2.0, 0.0, 1.367280, 3.725610, 0.171999),
-    (3.0, 0.0, 3.810702, 8.962640, 0.461995),
-    (2.0, 0.5, 0.308446, 0.992126, 0.025103),
-    (2.0, 1.0, 0.056105, 0.200614, 0.001761),
-    (2.0, 2.0, 0.001282, 0.005015, 1.84e-6),
-]
-
-
 @pytest.mark.parametrize("t", [0.05, 0.4, 1.2])
 def test_entropy_falls_at_the_rate_of_the_fisher_information(t):
     """T-11: dKL/dt = -I and dI/dt = -2 I - 2 E|D^2 log f|^2, by differences of fourth order."""
