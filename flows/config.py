@@ -136,7 +136,7 @@ class Train:
     learning_rate: float = 2e-3
     width: int = 64
     blocks: int = 4
-    dropout: float = 0.1
+    dropout: float = 0.0
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
     def __post_init__(self) -> None:

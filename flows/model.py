@@ -72,7 +72,7 @@ def certified_sampler(config: RunConfig) -> Sampler:
 
     J_G bounds the law of one-step Gaussian samplers alone.
     """
-    return sampler_of(config) if config.generate.integrator == "gme" else Sampler()
+    return sampler_of(config) if config.generate.integrator == "gme" else Sampler(evaluations=64)
 
 
 def device_of(config: RunConfig) -> torch.device:

@@ -18,7 +18,7 @@ def score_network(
     static: NDArray[np.float64],
     width: int = 64,
     blocks: int = 4,
-    dropout: float = 0.1,
+    dropout: float = 0.0,
     covariates: int = 0,
     precision: torch.dtype = torch.float32,
     seed: int = 0,

@@ -118,7 +118,7 @@ class SphericalNetwork(nn.Module):
         static: Tensor,
         width: int = 64,
         blocks: int = 4,
-        dropout: float = 0.1,
+        dropout: float = 0.0,
         covariates: int = 0,
         embedding: int = 128,
         maps: int = 8,

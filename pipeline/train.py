@@ -1,10 +1,10 @@
 """Training of a score: batches of whitened fields in, states out.
 
-The loss is the unit-weight misfit of F, the standardised residual of score.py, in the coordinates
-of the baseline: the Cameron-Martin norm of the score error with the weight that gives every degree
-and every diffusion time the same gradient noise. Diffusion times are log-normal. What is
-reported, and what chooses the weights that are kept, is not the loss, whose floor is unknown, but
-J_G on validation fields.
+The loss is the misfit of F, the standardised residual of score.py, in the coordinates of the
+baseline, with the weights s / V that J_G gives the directions of one diffusion time: where noise
+hides the data there is nothing to learn. Their mean is one at every time, and times are
+log-normal, so that every scale of noise counts. What is reported, and what chooses the weights
+that are kept, is not the loss, whose floor is unknown, but J_G on validation fields.
 
 Matrices between hidden features are moved by orthogonalised momentum (Muon), all else by AdamW.
 All randomness of a step is a function of the seed and the step, and a state holds everything
@@ -49,9 +49,9 @@ class TrainingConfig:
     warmup: int = 50
     decay_from: float = 0.3  # fraction of the training after which the rate falls to zero
     weight_decay: float = 0.3  # of the matrices
-    typical_time: float = 0.15  # median and spread of the log-normal diffusion times
-    time_spread: float = 1.2
-    shortest_time: float = 1e-3
+    typical_time: float = 0.04  # median and spread of the log-normal diffusion times
+    time_spread: float = 2.0
+    shortest_time: float = 5e-4
     forgotten: float = 0.1  # part of the fields whose covariates are withheld, all or each alone
     validations: int = 12
     seed: int = 0
@@ -196,7 +196,9 @@ class Training:
         with torch.random.fork_rng([x_0.device] if x_0.is_cuda else []):
             torch.manual_seed(self._seed_of_step())
             learned = self.model.standardised(posterior, t, y_t, condition, baseline)
-        return (learned - posterior.target(y_0, y_t)).square().mean()
+        weight = baseline.variance / posterior.variance
+        weight = weight / weight.mean(dim=(1, 2), keepdim=True)
+        return (weight * (learned - posterior.target(y_0, y_t)).square()).mean()
 
     def _seed_of_step(self) -> int:
         return int(np.random.SeedSequence([self.config.seed, self.step]).generate_state(1)[0])
