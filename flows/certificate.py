@@ -48,7 +48,8 @@ FLOW_STEPS, SHORTEST_TIME = 8, 1e-3  # of the probability flow
 def certificate(config: RunConfig, layout: StoreLayout) -> dict[str, Any]:
     """J_G of the published model over every fitted baseline, and what stands beside it."""
     normals = artifacts.open_published(layout, "normals").load()
-    score = trained(config, published_input(layout, "checkpoints"), normals)
+    model = trained(config, published_input(layout, "checkpoints"), normals)
+    score = model.score
     x_0, condition = split_fields(layout, config.split.test)
     block = _block(condition[:, 0].numpy())
     device = device_of(config)
@@ -91,7 +92,9 @@ def certificate(config: RunConfig, layout: StoreLayout) -> dict[str, Any]:
         "per_time": result.spectrum.sum(axis=(1, 2)).tolist(),
         "times": times.tolist(),
         "spectrum": _rounded(result.spectrum.tolist()),
-        "likelihood": _likelihood(score, *few, {n: r[chosen] for n, r in ratios.items()}, noise),
+        "likelihood": _likelihood(
+            model.flow, *few, {n: r[chosen] for n, r in ratios.items()}, noise
+        ),
         "bounds": _bounds(score, x_0, *few, times, noise),
     }
     return {"statement": statement(found), **found}

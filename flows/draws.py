@@ -13,11 +13,10 @@ import torch
 import xarray as xr
 
 from flows.config import RunConfig
-from flows.model import sampler_of, trained
+from flows.model import Trained, sampler_of, trained
 from flows.normals import baseline_of
 from pipeline.climatology import season_phase
 from pipeline.noise import NoiseAddress
-from pipeline.score import Score
 from pipeline.transform import grid_of, to_fields
 from storage import artifacts
 from storage.layout import StoreLayout
@@ -49,10 +48,10 @@ def draw_units(
 ) -> None:
     """Draw the fields of some units and write each. Runs on a worker."""
     torch.set_num_threads(1)
-    score, constants = _loaded(config, checkpoint, normals)
+    model, constants = _loaded(config, checkpoint, normals)
     part = times.isel(time=draw.units[0].region["time"])
     wanted = [unit.region["realization"].start for unit in draw.units]
-    x = whitened_draws(config, score, constants, wanted, part)
+    x = whitened_draws(config, model, constants, wanted, part)
     fields = to_fields(x, constants, white_remainder(config, constants, wanted, part["time"]))
     for number, unit in enumerate(draw.units):
         block = fields.isel(realization=[number])
@@ -67,17 +66,18 @@ def draw_units(
 
 def whitened_draws(
     config: RunConfig,
-    score: Score,
+    model: Trained,
     normals: xr.Dataset,
     realizations: Sequence[int],
     times: xr.Dataset,
 ) -> xr.DataArray:
-    """Whitened draws (realization, time, channel, coefficient) of the score's law.
+    """Whitened draws (realization, time, channel, coefficient) of the model's law.
 
     The network sees aligned groups of `generate.microbatch` realizations at one time, whole even
     where only some of a group are wanted: the same draw has the same neighbours in every plan.
     """
     sampler, size = sampler_of(config), config.generate.microbatch
+    score = model.drawn_by(sampler)
     channels, conditions = _channels(normals), times["condition"].values
     lmax, device = int(normals.attrs["lmax"]), score.baseline.variance.device
     shape = (
@@ -187,12 +187,12 @@ def _finite_where_data_are(values: xr.DataArray, normals: xr.Dataset) -> bool:
 
 
 # One model per worker process; a new run brings new digests.
-_MODELS: dict[tuple[str, str], tuple[Score, xr.Dataset]] = {}
+_MODELS: dict[tuple[str, str], tuple[Trained, xr.Dataset]] = {}
 
 
 def _loaded(
     config: RunConfig, checkpoint: artifacts.Published, normals: artifacts.Published
-) -> tuple[Score, xr.Dataset]:
+) -> tuple[Trained, xr.Dataset]:
     place = (checkpoint.digest, normals.digest)
     if place not in _MODELS:
         _MODELS.clear()

@@ -1,5 +1,6 @@
 """From the artifacts of a run to its score, untrained and trained, and to its sampler."""
 
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -9,6 +10,7 @@ import xarray as xr
 from flows.config import RunConfig
 from flows.normals import baseline_of
 from pipeline.calibration import Calibration
+from pipeline.matching import MatchedScore
 from pipeline.model import score_network
 from pipeline.process import OrnsteinUhlenbeck
 from pipeline.sample import INTEGRATORS, Sampler
@@ -32,30 +34,49 @@ def untrained(config: RunConfig, normals: xr.Dataset, precision: torch.dtype) ->
     )
 
 
-def trained(config: RunConfig, checkpoint: artifacts.Published, normals: xr.Dataset) -> Score:
-    """The score that a published checkpoint holds, on the configured device."""
+@dataclass(frozen=True)
+class Trained:
+    """What a published checkpoint holds, on the configured device.
+
+    Attributes:
+        score: the calibrated score, which is certified.
+        flow: the same with the rates that its probability flow lacks.
+    """
+
+    score: Score
+    flow: Score
+
+    def drawn_by(self, sampler: Sampler) -> Score:
+        """The one that this sampler integrates."""
+        return self.score if sampler.integrator.stochastic else self.flow
+
+
+def trained(config: RunConfig, checkpoint: artifacts.Published, normals: xr.Dataset) -> Trained:
+    """The model of a published checkpoint."""
     device = device_of(config)
     if config.train.model != "network":
         name = config.train.model.removeprefix("gaussian:")
-        return GaussianScore(baseline_of(normals, name).to(device))
+        gaussian = GaussianScore(baseline_of(normals, name).to(device))
+        return Trained(gaussian, gaussian)
     state = checkpoints.load_latest(checkpoint.path)
     if state is None:
         raise artifacts.CorruptArtifact(
             f"{checkpoint.path} holds no state that verifies; move it away and train again"
         )
     model = untrained(config, normals, getattr(torch, state.meta["precision"]))
-    best, tables = (
+    best, tables, matching = (
         {
             name.removeprefix(part): torch.from_numpy(np.array(array))
             for name, array in state.tensors.items()
             if name.startswith(part)
         }
-        for part in ("best/", "calibration/")
+        for part in ("best/", "calibration/", "matching/")
     )
     load(model, best)
     model.calibration = Calibration(model.baseline, 1e-3, 1.0)  # the tables tell the times
     model.calibration.load_state_dict(tables)
-    return model.eval().requires_grad_(False).to(device)
+    score = model.eval().requires_grad_(False).to(device)
+    return Trained(score, MatchedScore(score, **matching))
 
 
 def sampler_of(config: RunConfig) -> Sampler:

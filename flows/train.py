@@ -2,7 +2,8 @@
 
 Reads `whitened` and `normals`; publishes `checkpoints`:
 
-    checkpoints/step-.../   tensors.safetensors (model, average, best, optimizer, calibration)
+    checkpoints/step-.../   tensors.safetensors (model, average, best, optimizer, calibration,
+                            matching)
                             meta.json (loss, history, precision)
     attrs: figures (steps, J_G on validation [nats]), history of the training
 
@@ -17,6 +18,8 @@ import numpy as np
 import torch
 import xarray as xr
 from dask.system import CPU_COUNT
+from numpy.typing import NDArray
+from torch import Tensor
 
 from flows.conditions import condition_of
 from flows.config import Period, RunConfig
@@ -28,7 +31,9 @@ from flows.model import (
 from flows.normals import refit
 from flows.stage import Progress, Receipt, published_input
 from pipeline.gaussian import Baseline, left_out
+from pipeline.matching import match
 from pipeline.model import native_precision
+from pipeline.moments import FloatArray
 from pipeline.process import OrnsteinUhlenbeck
 from pipeline.train import Training, TrainingConfig
 from storage import artifacts, checkpoints
@@ -43,6 +48,7 @@ SCHEMA = 1
 KIND = "checkpoints"
 
 SECONDS_BETWEEN_STATES = 60.0
+MATCHED, MATCHING_STEPS = 128, 16  # fields and steps that match the flow to its spectra
 FOLDS = 4  # stretches of the training period, each trained on with the law of the others
 
 
@@ -112,7 +118,10 @@ def _train_network(
         training.restore(state.step, state.tensors, state.meta)
         training.seconds = float(state.meta.get("seconds", 60 * (config.train.minutes or 0)))
 
-    stretches = _stretches(config, layout, training.model.baseline, normals)
+    x_train, conditions = split_fields(layout, config.split.train)
+    stretches = _stretches(
+        config, x_train.numpy(), conditions.numpy(), training.model.baseline, normals
+    )
     x_held_out, condition_held_out = split_fields(layout, config.split.validation)
     saved = clock.monotonic()
     while training.progress < 1:
@@ -129,11 +138,7 @@ def _train_network(
         progress(*_told(training))
     # The finished state does not tell how long it took: equal trainings have equal digests.
     finished = {**training.to_meta(), "precision": precision}
-    calibration = training.calibrate(x_held_out.to(device), condition_held_out.to(device))
-    tables = {
-        f"calibration/{name}": table.cpu().numpy()
-        for name, table in calibration.state_dict().items()
-    }
+    tables = _finish(training, x_held_out.to(device), condition_held_out.to(device), conditions)
     checkpoints.save(directory, training.step, training.to_tensors() | tables, finished)
     best = max(training.history, key=lambda entry: entry["nats"])
     return {
@@ -147,11 +152,30 @@ def _train_network(
     }
 
 
+def _finish(
+    training: Training, x_held_out: Tensor, condition_held_out: Tensor, conditions: Tensor
+) -> dict[str, NDArray[Any]]:
+    """Calibrate the best weights and match their flow: the tables that make them a model."""
+    calibration = training.calibrate(x_held_out, condition_held_out)
+    score, process = training.average, training.process
+    score.calibration = calibration
+    spread = np.linspace(0, len(conditions) - 1, MATCHED).round().astype(int)
+    noise = torch.Generator().manual_seed(training.config.seed)
+    grid = process.power_grid(MATCHING_STEPS)
+    matched = match(score, conditions[spread].to(condition_held_out.device), grid, noise)
+    tables = {f"calibration/{name}": table for name, table in calibration.state_dict().items()}
+    tables |= {"matching/nodes": matched.nodes, "matching/rates": matched.rates}
+    return {name: table.cpu().numpy() for name, table in tables.items()}
+
+
 def _stretches(
-    config: RunConfig, layout: StoreLayout, baseline: Baseline, normals: xr.Dataset
+    config: RunConfig,
+    x: NDArray[np.float32],
+    condition: FloatArray,
+    baseline: Baseline,
+    normals: xr.Dataset,
 ) -> list[tuple[Batches, Baseline]]:
     """Batches of each stretch of the training period, and the linear part fitted without it."""
-    x, condition = (part.numpy() for part in split_fields(layout, config.split.train))
     stretches: list[tuple[slice, Baseline]] = [(slice(None), baseline)]
     if baseline.name in ("m-block", "eof"):
         folds = left_out(x, FOLDS)

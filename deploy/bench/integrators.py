@@ -42,7 +42,7 @@ def main() -> int:
     config = replace(config, verify=replace(config.verify, dates=given.dates))
     layout = StoreLayout(config.run.root)
     normals = artifacts.open_published(layout, "normals").load()
-    score = trained(config, published_input(layout, "checkpoints"), normals)
+    model = trained(config, published_input(layout, "checkpoints"), normals)
     fields = artifacts.open_published(layout, "fields")
     dates = held_out_times(fields, config)
     times = conditioned_as_observed(dates, fields, normals)
@@ -54,7 +54,7 @@ def main() -> int:
             asked = replace(config.generate, integrator=name, evaluations=evaluations)
             began = time.monotonic()
             with torch.no_grad():
-                x = whitened_draws(replace(config, generate=asked), score, normals, numbers, times)
+                x = whitened_draws(replace(config, generate=asked), model, normals, numbers, times)
             ensembles[f"{name} {evaluations}"] = to_fields(x, normals, white)
             print(f"{name} {evaluations}: {time.monotonic() - began:.0f} s", file=sys.stderr)
     arena, candidates, climatology = line_up(config, layout, normals, dates, ensembles)

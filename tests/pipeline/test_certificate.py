@@ -102,6 +102,29 @@ def test_the_path_version_has_the_expectation_of_the_rao_blackwellised_one(scale
     assert expected_path_information(law, gme) == pytest.approx(expected_information(law), abs=1e-9)
 
 
+def test_a_tail_of_noise_leaves_every_term_of_the_certificate_as_it_is():
+    """T-16: the law at lmax 3, and at lmax 6 with white degrees 4 to 6."""
+    generator, condition = torch.Generator().manual_seed(0), torch.zeros(300, 1)
+    x_0 = TwoPoint(2.0, coefficients=49).sample(300, generator)
+    noise = torch.randn(x_0.shape, generator=generator, dtype=torch.float64)
+    for k in (0, 11, 31):
+        t, t_next = GRID[k].expand(300), GRID[k + 1].expand(300)
+        low, whole = (
+            information(
+                TwoPoint(2.0, coefficients=size),
+                x_0[..., :size],
+                t,
+                t_next,
+                condition,
+                noise[..., :size],
+            )
+            for size in (16, 49)
+        )
+        assert (whole[..., :16] == low).all()
+        assert (whole[..., 16:] == 0).all()
+        assert (low != 0).any()
+
+
 @pytest.mark.parametrize("transition", [ei, mei, gei, gme], ids=lambda step: step.__name__)
 def test_every_one_step_sampler_has_a_certificate_that_covers_its_divergence(transition):
     """T-14: negentropy - J_G is at least the known KL(data | output) of 32 steps."""
