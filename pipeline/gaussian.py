@@ -47,6 +47,7 @@ __all__ = [
     "fit_m_block",
     "left_out",
     "refuse_sizes",
+    "shrunk_covariance",
 ]
 
 Choice = Mapping[str, FloatArray]  # what validation fields decided about a baseline
@@ -112,6 +113,21 @@ def fit_m_block(train: Moments, shrinkage: FloatArray) -> MBlock:
     return MBlock(np.concatenate(vectors), variance)
 
 
+def shrunk_covariance(
+    moments: Moments, target: FloatArray, m: int, shrinkage: float
+) -> ComplexArray:
+    """(1 - shrinkage) S_m + shrinkage S_l, rows by channel, then degree.
+
+    Args:
+        target: S_l, the channel covariance of each degree, (lmax + 1, channel, channel).
+    """
+    channels, n = moments.channels, moments.lmax + 1 - m
+    spread = np.zeros((channels, n, channels, n))
+    spread[:, range(n), :, range(n)] = target[m:]
+    mixed = (1 - shrinkage) * moments.covariance(m)
+    return mixed + shrinkage * spread.reshape(mixed.shape)
+
+
 def left_out(x: NDArray[np.floating], folds: int) -> list[tuple[slice, Moments]]:
     """Stretches of a series of fields, each with the moments of all the other fields.
 
@@ -153,10 +169,6 @@ def refuse_sizes(channels: int, lmax: int) -> None:
 def _shrunk(
     moments: Moments, target: FloatArray, m: int, shrinkage: float
 ) -> tuple[FloatArray, ComplexArray]:
-    """Variances and eigenvectors of (1 - shrinkage) S_m + shrinkage S_l."""
-    channels, n = moments.channels, moments.lmax + 1 - m
-    spread = np.zeros((channels, n, channels, n))
-    spread[:, range(n), :, range(n)] = target[m:]
-    mixed = (1 - shrinkage) * moments.covariance(m)
-    values, basis = np.linalg.eigh(mixed + shrinkage * spread.reshape(mixed.shape))
+    """Variances and eigenvectors of `shrunk_covariance`."""
+    values, basis = np.linalg.eigh(shrunk_covariance(moments, target, m, shrinkage))
     return np.maximum(values, SMALLEST_VARIANCE), basis

@@ -82,6 +82,18 @@ class Moments:
             low=_mixed(self.low, matrices[kept]),
         )
 
+    def up_to(self, lmax: int) -> Moments:
+        """Moments of the degrees up to `lmax` alone."""
+        if lmax > self.lmax:
+            raise ValueError(f"moments are kept up to degree {self.lmax}; got {lmax}")
+        blocks = []
+        for m, block in enumerate(self.blocks[: lmax + 1]):
+            kept = np.tile(np.arange(m, self.lmax + 1) <= lmax, self.channels)
+            blocks.append(block[np.ix_(kept, kept)])
+        degree = low_degree(self.channels, lmax)
+        low = self.low_covariance(degree) * self.samples
+        return replace(self, lmax=lmax, blocks=tuple(blocks), low=low)
+
     def covariance(self, m: int) -> ComplexArray:
         return self.blocks[m] / self.samples
 
