@@ -148,7 +148,7 @@ def test_a_source_that_changes_while_it_is_read_is_not_published(
     config: RunConfig, client: Any, quiet: Progress, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     digests = iter(["a" * 64, "b" * 64])
-    monkeypatch.setattr(ingest, "source_digest", lambda paths: next(digests))
+    monkeypatch.setattr(ingest, "digest_of_source", lambda source: next(digests))
     with pytest.raises(ingest.InputChanged) as changed:
         ingest.run(config, layout_of(config), client, quiet)
     assert changed.value.exit_code == 11
