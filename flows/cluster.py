@@ -3,6 +3,8 @@
 Dask sees units: functions of one unit that read, compute, write and return a small record. Lost
 workers are retried in one layer only, by the scheduler (`allowed-failures`); an exception raised
 by the function itself is never retried, because units are deterministic.
+
+`distributed` is imported where it is used: commands that only look need none of it.
 """
 
 import itertools
@@ -14,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from flows.config import Cluster
 from flows.stage import Progress
@@ -27,6 +29,11 @@ R = TypeVar("R")
 
 LOOPBACK = "127.0.0.1"
 STALL_SECONDS = 1800.0  # longer than any one unit
+CONTAINER_LIMITS = (
+    Path("/sys/fs/cgroup/memory.max"),
+    Path("/sys/fs/cgroup/memory.high"),
+    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+)
 
 # Dask trims the heap after 64 KiB by default, so that every task faults its buffers in again:
 # 1.4 to 1.5 times slower on arrays of tens of MB. Memory then returns to the system later.
@@ -125,6 +132,25 @@ def local_client(cluster: Cluster, scratch: Path) -> Iterator["Client"]:
 
 
 @contextmanager
+def client_on_demand(cluster: Cluster, scratch: Path) -> Iterator["Client"]:
+    """A `local_client` whose workers start when something is first asked of it, or never."""
+    with ExitStack() as stack:
+        yield cast("Client", _OnDemand(lambda: stack.enter_context(local_client(cluster, scratch))))
+
+
+class _OnDemand:
+    """Has the attributes of what `start` returns, which is called for the first of them."""
+
+    def __init__(self, start: Callable[[], Any]) -> None:
+        self._start, self._started = start, None
+
+    def __getattr__(self, name: str) -> Any:
+        if self._started is None:
+            self._started = self._start()
+        return getattr(self._started, name)
+
+
+@contextmanager
 def _signals_wait() -> Iterator[None]:
     """Hold SIGINT and SIGTERM back: a cluster that is half started cannot be closed."""
     if threading.current_thread() is not threading.main_thread():
@@ -154,9 +180,16 @@ def _restore(environment: Mapping[str, str | None]) -> None:
 
 def memory_share(workers: int) -> int:
     """Memory of one of `workers` processes [bytes]; a tenth is left to the rest of the machine."""
-    from distributed.system import MEMORY_LIMIT
+    return int(0.9 * machine_memory() / workers)
 
-    return int(0.9 * MEMORY_LIMIT / workers)
+
+def machine_memory() -> int:
+    """Memory of the machine, or of the container if that may use less [bytes]."""
+    sizes = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for limit in CONTAINER_LIMITS:
+        if limit.exists() and (text := limit.read_text().strip()).isdigit():
+            sizes.append(int(text))
+    return min(sizes)
 
 
 def map_units(
@@ -182,14 +215,16 @@ def map_units(
         WorkersLost: If the workers of a unit died again and again, or none is left.
         Stalled: If no unit ended for half an hour.
     """
+    total = done + len(units)
+    progress(done, total, label)
+    if not units:
+        return []
     from distributed import wait
 
-    total = done + len(units)
     window = 2 * max(1, len(client.scheduler_info(n_workers=-1)["workers"]))
     waiting = iter(enumerate(units))
     running: dict[Future, int] = {}
     results: dict[int, R] = {}
-    progress(done, total, label)
     try:
         while len(results) < len(units):
             for index, unit in itertools.islice(waiting, window - len(running)):

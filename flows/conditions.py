@@ -11,8 +11,11 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from flows.config import Period
+from flows.config import Period, RunConfig
+from flows.stage import published_input
 from pipeline.climatology import UnusableData, season_phase
+from storage import artifacts
+from storage.layout import StoreLayout
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -57,6 +60,33 @@ def conditioned(times: xr.DataArray, given: Mapping[str, Any], normals: xr.Datas
     covariates = standard_covariates(given, times.size, normals)
     rows = np.concatenate([season_phase(times)[:, None], covariates], axis=1)
     return xr.Dataset({"condition": (("time", "feature"), rows)}, coords={"time": times})
+
+
+def asked_times(config: RunConfig, layout: StoreLayout) -> xr.Dataset:
+    """The dates of the configuration as conditioned times of the source's calendar.
+
+    The time of day is the source's.
+    """
+    published_input(layout, "fields")
+    source = artifacts.open_published(layout, "fields")["time"]
+    first = source.values[0]
+    if isinstance(first, np.datetime64):
+        time_of_day = first - first.astype("datetime64[D]")
+        days = np.array(config.generate.times, dtype="datetime64[D]")
+        values = days.astype(source.dtype) + time_of_day
+    else:
+        values = np.array(
+            [
+                first.replace(year=year, month=month, day=day)
+                for year, month, day in (
+                    map(int, date.split("-")) for date in config.generate.times
+                )
+            ]
+        )
+    times = xr.DataArray(values, dims="time", coords={"time": values}, name="time")
+    published_input(layout, "normals")
+    normals = artifacts.open_published(layout, "normals")
+    return conditioned(times, config.generate.covariates, normals)
 
 
 def conditioned_as_observed(

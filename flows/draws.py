@@ -17,6 +17,7 @@ from flows.model import Trained, sampler_of, trained
 from flows.normals import baseline_of
 from pipeline.climatology import season_phase
 from pipeline.noise import NoiseAddress
+from pipeline.score import GaussianScore
 from pipeline.transform import grid_of, to_fields
 from storage import artifacts
 from storage.layout import StoreLayout
@@ -73,6 +74,7 @@ def whitened_draws(
 ) -> xr.DataArray:
     """Whitened draws (realization, time, channel, coefficient) of the model's law.
 
+    A Gaussian law is drawn from in closed form: no integrator, and noise for one step only.
     The network sees aligned groups of `generate.microbatch` realizations at one time, whole even
     where only some of a group are wanted: the same draw has the same neighbours in every plan.
     """
@@ -98,7 +100,11 @@ def whitened_draws(
                 white = [address.white(step, channels, lmax) for address in addresses]
                 return torch.from_numpy(np.stack(white)).to(device)
 
-            drawn = sampler(score, noise, condition).cpu().numpy()
+            if isinstance(score, GaussianScore):
+                fields = score.baseline.color(noise(0))
+            else:
+                fields = sampler(score, noise, condition)
+            drawn = fields.cpu().numpy()
             drawn = np.concatenate([drawn, _tail(addresses, normals)], axis=-1)
             for row, number in enumerate(realizations):
                 if number in members:

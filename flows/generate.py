@@ -11,7 +11,6 @@ bytes depend neither on batches nor on workers nor on order (flows/draws), and a
 grows takes over the realizations it has.
 """
 
-import json
 import time as clock
 from collections.abc import Sequence
 from functools import partial
@@ -22,9 +21,10 @@ import numpy as np
 import xarray as xr
 
 from flows.cluster import map_units
-from flows.conditions import conditioned
+from flows.conditions import asked_times
 from flows.config import RunConfig
 from flows.draws import Draw, draw_units
+from flows.keys import ensemble_key
 from flows.stage import Progress, Receipt, published_input
 from pipeline.transform import grid_of
 from storage import artifacts
@@ -35,15 +35,9 @@ if TYPE_CHECKING:
     from distributed import Client
 
 STAGE = "generate"
-SCHEMA = 1
 KIND = "ensemble"
 
 TIMES_PER_CHUNK = 8
-
-
-def key(config: RunConfig, layout: StoreLayout) -> str:
-    times = asked_times(config, layout)
-    return ensemble_key(config, layout, KIND, times, config.generate.realizations)
 
 
 def run(config: RunConfig, layout: StoreLayout, client: "Client", progress: Progress) -> Receipt:
@@ -60,37 +54,6 @@ def run(config: RunConfig, layout: StoreLayout, client: "Client", progress: Prog
         digest=published.digest,
         seconds=clock.monotonic() - began,
         figures=published.attrs["figures"],
-    )
-
-
-def ensemble_key(
-    config: RunConfig,
-    layout: StoreLayout,
-    kind: str,
-    times: xr.Dataset,
-    realizations: int | None,
-) -> str:
-    """Content key of an ensemble at conditioned times; without realizations that of its family."""
-    return artifacts.content_key(
-        stage=f"{STAGE} {kind}",
-        schema=SCHEMA,
-        config=config.subset(
-            "run.seed",
-            *(f"generate.{name}" for name in ("integrator", "evaluations", "grid_exponent")),
-            "generate.microbatch",
-        )
-        | {
-            "times": [str(time) for time in times["time"].values],
-            "conditions": json.dumps(times["condition"].values.tolist()),
-            "realizations": realizations,
-        },
-        inputs={
-            "checkpoints": published_input(layout, "checkpoints").digest,
-            "normals": published_input(layout, "normals").digest,
-        },
-        code=artifacts.code_digest(
-            [__name__, "flows.conditions", "flows.draws", "flows.model", "flows.normals"]
-        ),
     )
 
 
@@ -135,33 +98,6 @@ def generate_ensemble(
         "config": config.to_dict(),
     }
     return artifacts.publish(layout, kind, content, units, provenance)
-
-
-def asked_times(config: RunConfig, layout: StoreLayout) -> xr.Dataset:
-    """The dates of the configuration as conditioned times of the source's calendar.
-
-    The time of day is the source's.
-    """
-    published_input(layout, "fields")
-    source = artifacts.open_published(layout, "fields")["time"]
-    first = source.values[0]
-    if isinstance(first, np.datetime64):
-        time_of_day = first - first.astype("datetime64[D]")
-        days = np.array(config.generate.times, dtype="datetime64[D]")
-        values = days.astype(source.dtype) + time_of_day
-    else:
-        values = np.array(
-            [
-                first.replace(year=year, month=month, day=day)
-                for year, month, day in (
-                    map(int, date.split("-")) for date in config.generate.times
-                )
-            ]
-        )
-    times = xr.DataArray(values, dims="time", coords={"time": values}, name="time")
-    published_input(layout, "normals")
-    normals = artifacts.open_published(layout, "normals")
-    return conditioned(times, config.generate.covariates, normals)
 
 
 def _template(

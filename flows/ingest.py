@@ -22,17 +22,17 @@ import xarray as xr
 
 from flows.cluster import map_units
 from flows.config import RunConfig, Source
+from flows.keys import digest_of_source, ingest_key
 from flows.stage import Progress, Receipt
 from storage import artifacts
 from storage.covariates import add_covariates
 from storage.layout import StoreLayout
-from storage.sources import SourceError, SourceReport, open_source, source_digest
+from storage.sources import SourceError, SourceReport, open_source
 
 if TYPE_CHECKING:
     from distributed import Client
 
 STAGE = "ingest"
-SCHEMA = 1
 KIND = "fields"
 
 CHUNK_BYTES = 1 << 20  # read at once, per variable
@@ -48,10 +48,6 @@ class InputChanged(RuntimeError):
     exit_code = 11
 
 
-def key(config: RunConfig, layout: StoreLayout) -> str:
-    return _key(config, _digest(config.source))
-
-
 def run(
     config: RunConfig, layout: StoreLayout, client: "Client | None", progress: Progress
 ) -> Receipt:
@@ -63,12 +59,12 @@ def run(
     """
     assert client is not None
     began = time.monotonic()
-    digest = _digest(config.source)
-    content_key = _key(config, digest)
+    digest = digest_of_source(config.source)
+    content = ingest_key(config, digest)
     with client.as_current():  # the checks read every value: on the cluster too
         fields, report, masks = open_fields(config.source)
 
-    path = layout.artifact(KIND, content_key)
+    path = layout.artifact(KIND, content)
     sizes = unit_sizes(fields, config.source)
     artifacts.create(path, fields, chunks={"time": sizes["chunk"]}, shards={"time": sizes["shard"]})
     units = artifacts.plan_units({"time": fields.sizes["time"]}, {"time": sizes["shard"]})
@@ -76,7 +72,7 @@ def run(
     write = partial(write_fields, path, config.source, masks)
     map_units(client, write, missing, progress, label="fields", done=len(units) - len(missing))
 
-    if _digest(config.source) != digest:
+    if digest_of_source(config.source) != digest:
         raise InputChanged(
             f"{', '.join(_files(config.source))} changed while being read; nothing is published. "
             "Run again once the files are complete"
@@ -90,12 +86,12 @@ def run(
         "notes": [*report.notes, *report.gaps],
         "config": config.to_dict(),
     }
-    published = artifacts.publish(layout, KIND, content_key, units, attrs)
+    published = artifacts.publish(layout, KIND, content, units, attrs)
     return Receipt(
         stage=STAGE,
         kind=KIND,
         path=str(published.path),
-        key=content_key,
+        key=content,
         digest=published.digest,
         seconds=time.monotonic() - began,
         figures=figures,
@@ -170,18 +166,3 @@ def _open(
 
 def _files(source: Source) -> tuple[str, ...]:
     return (*source.paths, *source.covariates.values())
-
-
-def _digest(source: Source) -> str:
-    return source_digest(_files(source))
-
-
-def _key(config: RunConfig, digest: str) -> str:
-    read = ("variables", "units", "missing", "valid_range", "fill", "static", "covariates")
-    return artifacts.content_key(
-        stage=STAGE,
-        schema=SCHEMA,
-        config=config.subset(*(f"source.{name}" for name in read), "source.allow_gaps"),
-        inputs={"source": digest},
-        code=artifacts.code_digest([__name__]),
-    )

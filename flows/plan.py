@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from math import ceil, prod
 from pathlib import Path
 
+from dask.utils import parse_bytes
+
+from flows.cluster import memory_share
 from flows.config import RunConfig
 from flows.ingest import unit_sizes
 from storage.layout import StoreLayout
@@ -133,10 +136,6 @@ def preflight(config: RunConfig, layout: StoreLayout, waiting: Sequence[str]) ->
 
 def memory_per_worker(config: RunConfig) -> int:
     """The limit of each worker [bytes], as flows.cluster sets it."""
-    from dask.utils import parse_bytes
-
-    from flows.cluster import memory_share
-
     if config.cluster.memory == "auto":
         return memory_share(config.cluster.workers)
     return int(parse_bytes(config.cluster.memory))

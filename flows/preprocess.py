@@ -20,27 +20,25 @@ shrunk, which is chosen on validation times.
 import itertools
 import json
 import time as clock
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from functools import partial, reduce
 from operator import add
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import xarray as xr
 
+from flows.blocks import Span, coefficient_moments, seasonal_moments, write_whitened
 from flows.cluster import map_units
 from flows.conditions import covariate_variables, standard_covariates
 from flows.config import ConfigError, Period, RunConfig
+from flows.keys import key_of
 from flows.normals import baseline_variables, normals_dataset
 from flows.reference import Judged, chosen_words
 from flows.stage import Progress, Receipt, published_input
-from pipeline.climatology import Climatology, SeasonalMoments, UnusableData, season_phase
-from pipeline.gaussian import BASELINES, Moments, choose, fit, refuse_sizes
-from pipeline.harmonics import plan
-from pipeline.spectra import cross_spectrum
-from pipeline.sphere import FloatArray
-from pipeline.transform import Normals, grid_of, stack_variables, to_whitened
+from pipeline.climatology import Climatology, UnusableData
+from pipeline.gaussian import BASELINES, choose, fit, refuse_sizes
+from pipeline.transform import Normals, grid_of, to_whitened
 from storage import artifacts
 from storage.layout import StoreLayout
 
@@ -48,53 +46,16 @@ if TYPE_CHECKING:
     from distributed import Client
 
 STAGE = "preprocess"
-SCHEMA = 2
 
 BLOCK_BYTES = 1 << 26  # of float64 fields, that a worker holds a few times over
 LARGEST_BLOCK = 256  # times
 SPANS = 8  # sums come back from so many stretches of a split, whatever the number of workers
 
 
-@dataclass(frozen=True)
-class Span:
-    """Consecutive times that one task sums over, block by block."""
-
-    start: int
-    stop: int
-
-    def __str__(self) -> str:
-        return f"times {self.start} to {self.stop - 1}"
-
-
-def key(config: RunConfig, layout: StoreLayout) -> str:
-    """Content key of both artifacts."""
-    return artifacts.content_key(
-        stage=STAGE,
-        schema=SCHEMA,
-        config=config.subset(
-            "source.variables",
-            "source.transform",
-            "source.fill",
-            "source.static",
-            "source.covariates",
-            "split.train",
-            "split.validation",
-            "spectral.lmax",
-            "spectral.reference",
-            "spectral.joint",
-            "spectral.tail",
-        ),
-        inputs={"fields": published_input(layout, "fields").digest},
-        code=artifacts.code_digest(
-            [__name__, "flows.normals", "flows.reference", "flows.conditions"]
-        ),
-    )
-
-
 def run(config: RunConfig, layout: StoreLayout, client: "Client", progress: Progress) -> Receipt:
     """Publish `normals` and `whitened`; what an interrupted run has published or written stays."""
     started = clock.monotonic()
-    content = key(config, layout)
+    content = key_of(STAGE, config, layout)
     source = published_input(layout, "fields")
     normals = artifacts.find(layout, "normals", content)
     if normals is None:
@@ -132,14 +93,14 @@ def _publish_normals(
     train = _spans(fields, "train", config.split.train, block)
     validation = _spans(fields, "validation", config.split.validation, block)
 
-    seasonal = partial(_seasonal_moments, source, transforms, block)
+    seasonal = partial(seasonal_moments, source, transforms, block)
     climatology = reduce(
         add, map_units(client, seasonal, train, progress, label="climatology")
     ).fit()
     _refuse_masks(config, transforms, climatology)
     tail = _checked_tail(config, fields)
     anomalies = _standardising(fields, transforms, climatology, lmax, tail)
-    moments = partial(_coefficient_moments, source, anomalies, block)
+    moments = partial(coefficient_moments, source, anomalies, block)
     parts = map_units(client, moments, train + validation, progress, label="spectra")
     learned, tails, energies, remainders = zip(*parts[: len(train)], strict=True)
     chosen_on = reduce(add, (part for part, *_ in parts[len(train) :]))
@@ -204,7 +165,7 @@ def _publish_whitened(
     artifacts.create(path, template, chunks=shard, shards=shard, compress=False)
     units = artifacts.plan_units({"time": template.sizes["time"]}, shard)
     missing = artifacts.missing_units(path, units)
-    write = partial(_write_whitened, path, source, normals)
+    write = partial(write_whitened, path, source, normals)
     map_units(client, write, missing, progress, label="whitening", done=len(units) - len(missing))
     provenance = {
         "figures": normals.attrs["figures"],
@@ -213,72 +174,6 @@ def _publish_whitened(
         "seconds": clock.monotonic() - started,
     }
     return artifacts.publish(layout, "whitened", content, units, provenance)
-
-
-# On the workers.
-
-
-def _seasonal_moments(
-    source: artifacts.Published, transforms: Mapping[str, str], block: int, span: Span
-) -> SeasonalMoments:
-    return reduce(
-        add,
-        (
-            SeasonalMoments.of(values, phase, tuple(transforms))
-            for values, phase in _loaded(source, transforms, block, span)
-        ),
-    )
-
-
-def _coefficient_moments(
-    source: artifacts.Published, anomalies: Normals, block: int, span: Span
-) -> tuple[Moments, FloatArray, FloatArray, FloatArray]:
-    """Sums over the scaled anomalies of a span.
-
-    Returns:
-        Moments of the coefficients up to lmax; channel covariances of the degrees of the tail; area
-        means of squares; squares of what the coefficients, tail included, leave out of each cell.
-    """
-    transforms = dict(zip(anomalies.channels, anomalies.transforms, strict=True))
-    weight = anomalies.grid.area / (4.0 * np.pi)
-    total, energy, left = None, np.zeros(len(transforms)), np.zeros_like(anomalies.scale)
-    channels, low = len(transforms), (anomalies.lmax + 1) ** 2
-    tail = np.zeros((anomalies.tail - anomalies.lmax, channels, channels))
-    for values, phase in _loaded(source, transforms, block, span):
-        scaled = anomalies.anomalies(values, phase)
-        energy += np.square(scaled).sum(axis=0).reshape(len(energy), -1) @ weight.ravel()
-        transform = plan(anomalies.grid, anomalies.tail, "float64")
-        coefficients = transform.analysis(scaled)
-        left += np.square(scaled - transform.synthesis(coefficients)).sum(axis=0)
-        tail += len(scaled) * cross_spectrum(coefficients)[anomalies.lmax + 1 :]
-        part = Moments.of(coefficients[..., :low])
-        total = part if total is None else total + part
-    assert total is not None
-    return total, tail, energy, left
-
-
-def _write_whitened(
-    path: Any, source: artifacts.Published, normals: artifacts.Published, unit: artifacts.Unit
-) -> None:
-    fields = artifacts.open_artifact(source).isel(time=unit.region["time"])
-    whitened = to_whitened(fields, artifacts.open_artifact(normals))
-    artifacts.write_unit(path, unit, whitened)
-
-
-def _loaded(
-    source: artifacts.Published, transforms: Mapping[str, str], block: int, span: Span
-) -> Iterator[tuple[FloatArray, FloatArray]]:
-    """Transformed values and season of a span, one block in memory at a time."""
-    fields = artifacts.open_artifact(source)
-    edges = sorted(
-        {span.start, span.stop, *range(-(-span.start // block) * block, span.stop, block)}
-    )
-    for start, stop in itertools.pairwise(edges):
-        part = fields.isel(time=slice(start, stop))
-        yield stack_variables(part, transforms), season_phase(part["time"])
-
-
-# Small steps.
 
 
 def _checked_lmax(config: RunConfig, fields: xr.Dataset) -> int:

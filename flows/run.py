@@ -1,7 +1,8 @@
 """The stages in order: what the store has is skipped, the rest is run, each gives a receipt.
 
 `spherescore run` decides from the store alone whether there is work; only then a flow run of
-Prefect (flows.flow) is started around the same `run_stage`, and a cluster around each stage.
+Prefect (flows.flow) is started around the same `run_stage`, and a cluster by a stage with units to
+do.
 """
 
 import logging
@@ -10,8 +11,9 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 
-from flows.cluster import local_client
+from flows.cluster import client_on_demand
 from flows.config import RunConfig
+from flows.keys import key_of
 from flows.plan import preflight
 from flows.progress import stage_progress
 from flows.stage import STAGES, Progress, Receipt, Stage, skipped
@@ -76,7 +78,7 @@ def up_to_date(
     """Receipts of the leading stages that the store already holds for this configuration."""
     receipts: list[Receipt] = []
     for stage in stages_until(until):
-        key = stage.module().key(config, layout)
+        key = key_of(stage.name, config, layout)
         receipt = skipped(stage, key, layout, point_names=point_names)
         if receipt is None:
             break
@@ -87,12 +89,12 @@ def up_to_date(
 def run_stage(
     stage: Stage, config: RunConfig, layout: StoreLayout, *listeners: Progress
 ) -> Receipt:
-    """Skip a stage that is published, else run it, with a cluster of its own if it uses one.
+    """Skip a stage that is published, else run it, with a cluster of its own if it needs one.
 
-    The cluster lives as long as the stage, so that torch trains with no worker beside it.
+    The cluster starts with the first unit of work and ends with the stage, so that torch trains
+    with no worker beside it.
     """
-    module = stage.module()
-    receipt = skipped(stage, module.key(config, layout), layout)
+    receipt = skipped(stage, key_of(stage.name, config, layout), layout)
     if receipt is not None:
         LOGGER.info("%s: nothing to do, %s is up to date", stage.name, layout.name(receipt.kind))
         return receipt
@@ -101,9 +103,9 @@ def run_stage(
     with ExitStack() as stack:
         client = None
         if stage.on_cluster:
-            client = stack.enter_context(local_client(config.cluster, layout.scratch))
+            client = stack.enter_context(client_on_demand(config.cluster, layout.scratch))
         progress = stack.enter_context(stage_progress(stage.name, *listeners))
-        receipt = module.run(config, layout, client, progress)
+        receipt = stage.module().run(config, layout, client, progress)
     said = {k: v for k, v in receipt.figures.items() if isinstance(v, dict)}
     figures = ", ".join(f"{k} {v}" for k, v in receipt.figures.items() if k not in said)
     for name, sentences in said.items():

@@ -3,13 +3,10 @@
 A stage module offers
 
     STAGE: str                      its name, also the name of the module
-    SCHEMA: int                     raised when the meaning of its artifact changes
-    key(config, layout) -> str      content key: what it would make now
     run(config, layout, client, progress) -> Receipt
 
-`key` reads the digests of the stage's inputs from the store, so it can be asked only once the
-stages before it are published. A stage whose artifacts are published under that key is skipped;
-`run` is called otherwise, and itself redoes only the units that are missing.
+A stage whose artifacts are published under its content key (flows/keys) is skipped; `run` is called
+otherwise, and itself redoes only the units that are missing.
 """
 
 import importlib
@@ -51,9 +48,6 @@ class Receipt:
 
 class StageModule(Protocol):
     STAGE: str
-    SCHEMA: int
-
-    def key(self, config: RunConfig, layout: StoreLayout) -> str: ...
 
     def run(
         self, config: RunConfig, layout: StoreLayout, client: "Client | None", progress: Progress

@@ -23,13 +23,14 @@ from torch import Tensor
 
 from flows.conditions import condition_of
 from flows.config import Period, RunConfig
+from flows.keys import key_of
 from flows.model import (
     certified_sampler,
     device_of,
     untrained,
 )
 from flows.normals import refit
-from flows.stage import Progress, Receipt, published_input
+from flows.stage import Progress, Receipt
 from pipeline.gaussian import Baseline, left_out
 from pipeline.matching import match
 from pipeline.model import native_precision
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
     from distributed import Client
 
 STAGE = "train"
-SCHEMA = 1
 KIND = "checkpoints"
 
 SECONDS_BETWEEN_STATES = 60.0
@@ -52,31 +52,12 @@ MATCHED, MATCHING_STEPS = 128, 16  # fields and steps that match the flow to its
 FOLDS = 4  # stretches of the training period, each trained on with the law of the others
 
 
-def key(config: RunConfig, layout: StoreLayout) -> str:
-    read = ("model", "minutes", "steps", "batch", "learning_rate", "width", "blocks", "dropout")
-    known = config.to_dict()["train"]
-    return artifacts.content_key(
-        stage=STAGE,
-        schema=SCHEMA,
-        config=config.subset(
-            "run.seed",
-            "split.train",
-            "split.validation",
-            "spectral.baseline",
-            *(f"train.{name}" for name in read if name in known),
-        )
-        | {"validation times": certified_sampler(config).times.tolist()},
-        inputs={kind: published_input(layout, kind).digest for kind in ("normals", "whitened")},
-        code=artifacts.code_digest([__name__, "flows.conditions", "flows.model", "flows.normals"]),
-    )
-
-
 def run(
     config: RunConfig, layout: StoreLayout, client: "Client | None", progress: Progress
 ) -> Receipt:
     """Train, or go on training, and publish the last state with the best weights in it."""
     began = clock.monotonic()
-    content = key(config, layout)
+    content = key_of(STAGE, config, layout)
     directory = layout.artifact(KIND, content)
     normals = artifacts.open_published(layout, "normals").load()
     if config.train.model == "network":

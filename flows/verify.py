@@ -30,6 +30,7 @@ import xarray as xr
 
 from flows.conditions import conditioned_as_observed
 from flows.config import RunConfig
+from flows.keys import SCHEMAS, key_of
 from flows.lineup import REPLICATES, held_out_times, line_up, spacing
 from flows.stage import Progress, Receipt, published_input
 from pipeline.proper import memorisation
@@ -43,37 +44,11 @@ if TYPE_CHECKING:
     from distributed import Client
 
 STAGE = "verify"
-SCHEMA = 1
 KIND = "report"
 INPUTS = ("fields", "normals", "whitened", "checkpoints", "ensemble")
 
 GAUSSIAN = ("m-block", "channels")  # baselines whose draws are scored beside the model's
 NEAREST = 512  # generated fields whose nearest training field is looked for
-
-
-def key(config: RunConfig, layout: StoreLayout) -> str:
-    return artifacts.content_key(
-        stage=STAGE,
-        schema=SCHEMA,
-        config=config.subset(
-            "run.seed",
-            "split",
-            "verify",
-            *(f"generate.{name}" for name in ("integrator", "evaluations", "grid_exponent")),
-            "generate.microbatch",
-        ),
-        inputs={kind: published_input(layout, kind).digest for kind in INPUTS},
-        code=artifacts.code_digest(
-            [
-                __name__,
-                *("flows.conditions", "flows.draws", "flows.lineup", "flows.model"),
-                *("flows.certificate", "flows.normals", "flows.train"),
-                *("flows.report", "flows.pages", "flows.figures", "flows.maps"),
-                *("flows.score_tables", "flows.certificate_section", "flows.compatibility"),
-                "flows.reference",
-            ]
-        ),
-    )
 
 
 def run(config: RunConfig, layout: StoreLayout, client: "Client", progress: Progress) -> Receipt:
@@ -82,7 +57,7 @@ def run(config: RunConfig, layout: StoreLayout, client: "Client", progress: Prog
     from flows.certificate import certificate
 
     began = clock.monotonic()
-    content = key(config, layout)
+    content = key_of(STAGE, config, layout)
     fields = artifacts.open_published(layout, "fields")
     dates = held_out_times(fields, config)
     conditions = conditioned_as_observed(dates, fields, artifacts.open_published(layout, "normals"))
@@ -101,7 +76,7 @@ def run(config: RunConfig, layout: StoreLayout, client: "Client", progress: Prog
     ensembles = {"model": artifacts.open_artifact(drawn).load(), **gaussian}
     arena, candidates, climatology = line_up(config, layout, normals, dates, ensembles)
     card: dict[str, Any] = {
-        "schema": SCHEMA,
+        "schema": SCHEMAS[STAGE],
         "key": content,
         **_about(config, layout, arena, candidates, drawn),
         **score_card(arena, candidates, climatology),

@@ -13,7 +13,7 @@ lazy on Dask-backed input and eager otherwise.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,7 +38,10 @@ __all__ = [
     "to_fields",
     "to_whitened",
     "whiten",
+    "whitened_block",
 ]
+
+FIELDS_AT_ONCE = 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,9 +76,9 @@ class Normals:
             grid=grid,
             channels=tuple(map(str, normals["channel"].to_numpy())),
             transforms=tuple(map(str, normals["transform"].to_numpy())),
-            climatology=normals["climatology"]
-            .transpose("season", "channel", *grid.dims)
-            .to_numpy(),
+            climatology=np.ascontiguousarray(
+                normals["climatology"].transpose("season", "channel", *grid.dims)
+            ),
             scale=normals["scale"].transpose("channel", *grid.dims).to_numpy(),
             mask=normals["mask"].transpose("channel", *grid.dims).to_numpy().astype(bool),
             lmax=int(normals.attrs["lmax"]),
@@ -90,24 +93,34 @@ class Normals:
 
     def anomalies(self, values: FloatArray, phase: FloatArray) -> FloatArray:
         """Scaled anomalies, holes filled, of transformed values (time, channel, *grid)."""
-        seasonal = np.tensordot(design(phase), self.climatology, axes=(-1, 0))
-        scaled = (values - seasonal) / self.scale
+        scaled = np.tensordot(design(phase), self.climatology, axes=(-1, 0))
+        np.subtract(values, scaled, out=scaled)
+        scaled /= self.scale
         for channel, mask in enumerate(self.mask):
             if mask.any():
                 scaled[:, channel] = harmonic_fill(self.grid, mask)(scaled[:, channel])
-        if not np.isfinite(scaled).all():
-            finite = np.isfinite(scaled).all(axis=(0, *range(2, scaled.ndim)))
+        finite = np.isfinite(scaled.sum(axis=(0, *range(2, scaled.ndim))))
+        if not finite.all():
             bad = ", ".join(self.channels[i] for i in np.flatnonzero(~finite))
             raise UnusableData(
                 f"{bad}: values are missing where training data have them; fill them in the source"
             )
         return scaled
 
-    def whiten(self, values: FloatArray, phase: FloatArray) -> FloatArray:
-        """x (time, channel, coefficient), float32, of transformed values (time, channel, *grid)."""
-        coefficients = plan(self.grid, self.lmax, "float64").analysis(self.anomalies(values, phase))
+    def whiten(self, fields: Sequence[FloatArray], phase: FloatArray) -> FloatArray:
+        """x (time, channel, coefficient), float32, of physical fields (time, *grid) by channel.
+
+        Goes through a few times at once, so that what it needs besides is small.
+        """
+        x = np.empty((len(phase), len(fields), (self.lmax + 1) ** 2), np.float32)
+        transform = plan(self.grid, self.lmax, "float64")
         inverse = np.linalg.inv(self.factor[: self.lmax + 1])
-        return mix_channels(inverse, coefficients).astype(np.float32)
+        step = max(1, FIELDS_AT_ONCE // len(fields))
+        for block in (slice(start, start + step) for start in range(0, len(phase), step)):
+            values = _stacked([field[block] for field in fields], self.transforms)
+            scaled = self.anomalies(values, phase[block])
+            x[block] = mix_channels(inverse, transform.analysis(scaled))
+        return x
 
     def unwhiten(
         self, x: FloatArray, phase: FloatArray, white: FloatArray | None = None
@@ -156,14 +169,12 @@ def grid_of(dataset: xr.Dataset) -> RingGrid:
 
 def stack_variables(fields: xr.Dataset, transforms: Mapping[str, str]) -> FloatArray:
     """Transformed variables in this order, in memory, float64: (time, channel, *grid)."""
-    dims = grid_of(fields).dims
-    arrays = [
-        TRANSFORMS[transform].forward(
-            fields[name].transpose("time", *dims).to_numpy().astype(np.float64)
-        )
-        for name, transform in transforms.items()
-    ]
-    return np.stack(arrays, axis=1)
+    return _stacked(_arrays(fields, tuple(transforms)), tuple(transforms.values()))
+
+
+def whitened_block(fields: xr.Dataset, known: Normals) -> FloatArray:
+    """The x of `to_whitened` as an array (time, channel, coefficient), in memory."""
+    return known.whiten(_arrays(fields, known.channels), season_phase(fields["time"]))
 
 
 def to_whitened(fields: xr.Dataset, normals: xr.Dataset) -> xr.Dataset:
@@ -257,17 +268,27 @@ def to_fields(
 
 
 def _whiten(phase: FloatArray, *fields: FloatArray, normals: Normals) -> FloatArray:
-    values = [
-        TRANSFORMS[name].forward(field.astype(np.float64))
-        for name, field in zip(normals.transforms, fields, strict=True)
-    ]
-    return normals.whiten(np.stack(values, axis=1), phase)
+    return normals.whiten(fields, phase)
 
 
 def _unwhiten(
     x: FloatArray, phase: FloatArray, white: FloatArray | None = None, *, normals: Normals
 ) -> FloatArray:
     return normals.unwhiten(x, phase, white)
+
+
+def _arrays(fields: xr.Dataset, names: Sequence[str]) -> list[FloatArray]:
+    dims = grid_of(fields).dims
+    return [fields[name].transpose("time", *dims).to_numpy() for name in names]
+
+
+def _stacked(fields: Sequence[FloatArray], transforms: Sequence[str]) -> FloatArray:
+    """Transformed fields in float64: (time, channel, *grid)."""
+    values = np.stack(fields, axis=1, dtype=np.float64)
+    for channel, name in enumerate(transforms):
+        if name != "identity":
+            values[:, channel] = TRANSFORMS[name].forward(values[:, channel])
+    return values
 
 
 def _factor(normals: xr.Dataset) -> FloatArray:

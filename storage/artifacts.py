@@ -19,7 +19,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -105,7 +105,7 @@ class Published:
     kind: str
     key: str
     digest: str
-    attrs: Mapping[str, Any]
+    attrs: Mapping[str, Any] = field(hash=False)
 
 
 def publish(

@@ -12,6 +12,8 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from datetime import date
+from functools import cache
+from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -60,15 +62,21 @@ def code_digest(module_names: Iterable[str]) -> str:
 
     Comments, docstrings and layout do not count: what is hashed is the program, not its text.
     """
-    sources: dict[str, str] = {}
+    programs: dict[str, str] = {}
     pending = sorted(module_names)
     while pending:
         name = pending.pop()
-        if name not in sources:
-            tree = ast.parse(_source(name).read_text(encoding="utf-8"))
-            pending.extend(_imports(tree, name))
-            sources[name] = ast.unparse(_without_docstrings(tree))
-    return hashlib.sha256(canonical_json(sources).encode()).hexdigest()
+        if name not in programs:
+            imports, programs[name] = _read(name, _source(name).read_text(encoding="utf-8"))
+            pending.extend(imports)
+    return hashlib.sha256(canonical_json(programs).encode()).hexdigest()
+
+
+@cache
+def _read(name: str, text: str) -> tuple[tuple[str, ...], str]:
+    """What a module imports from the house, and its program; each stage asks for much the same."""
+    tree = ast.parse(text)
+    return tuple(_imports(tree, name)), ast.unparse(_without_docstrings(tree))
 
 
 def _plain(value: object) -> Any:
@@ -91,7 +99,7 @@ def _plain(value: object) -> Any:
 
 
 def _source(module: str) -> Path:
-    spec = find_spec(module)
+    spec = _spec(module)
     if spec is None or spec.origin is None:
         raise ValueError(f"no source file for module {module!r}; cannot digest its code")
     return Path(spec.origin)
@@ -115,11 +123,18 @@ def _imports(tree: ast.Module, importer: str) -> Iterable[str]:
 
 
 def _is_module(name: str) -> bool:
-    try:
-        spec = find_spec(name)
-    except ModuleNotFoundError:
-        return False
+    spec = _spec(name)
     return spec is not None and spec.origin is not None
+
+
+def _spec(name: str) -> ModuleSpec | None:
+    """As `find_spec`, which imports what a name is part of, be it a module slow to import."""
+    parent, _, _ = name.rpartition(".")
+    if not parent:
+        return find_spec(name)
+    above = _spec(parent)
+    places = above.submodule_search_locations if above else None
+    return PathFinder.find_spec(name, places) if places else None
 
 
 def _without_docstrings(tree: ast.Module) -> ast.Module:

@@ -212,7 +212,7 @@ def _write_array(
             f"unit {unit.name} gives {source.name} as {block.dtype}{list(block.shape)}, "
             f"the template has {target.dtype}{list(shape)} there"
         )
-    target[selection] = block.astype(target.dtype)
+    target[selection] = block.astype(target.dtype, copy=False)
 
 
 def _files(arrays: Mapping[str, WaitingArray], unit: Unit) -> list[str]:

@@ -1,7 +1,6 @@
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,18 +13,49 @@ from flows.stage import STAGES
 Write = Callable[[dict[str, Any]], str]
 
 
-def test_help_is_there_at_once() -> None:
-    times = []
-    for _ in range(3):
-        began = time.perf_counter()
-        done = subprocess.run(
-            [sys.executable, "-m", "flows.cli", "--help"], capture_output=True, text=True
-        )
-        times.append(time.perf_counter() - began)
-    assert done.returncode == 0
+HEAVY = {"torch", "prefect", "distributed", "matplotlib"}
+SCRIPT = """
+import sys
+from flows.cli import main
+try:
+    status = main(sys.argv[1:])
+except SystemExit as stop:
+    status = stop.code
+assert status == 0, status
+print("imported:", *sys.modules)
+"""
+
+
+def imported_by(*arguments: str) -> tuple[str, set[str]]:
+    """What a command says, and the modules that it imports in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, *arguments], capture_output=True, text=True
+    )
+    said, _, modules = done.stdout.rpartition("imported:")
+    assert modules, done.stderr
+    return said, set(modules.split())
+
+
+def test_help_imports_nothing_that_is_slow() -> None:
+    said, modules = imported_by("--help")
     for command in ("run", "plan", *STAGE_COMMANDS, "status", "check"):
-        assert command in done.stdout
-    assert min(times) < 0.5
+        assert command in said
+    assert not modules & {*HEAVY, "numpy", "xarray", "dask"}
+
+
+@pytest.mark.parametrize("command", ["plan", "status"])
+def test_looking_imports_nothing_that_works(
+    command: str, table: dict[str, Any], write_config: Write
+) -> None:
+    _, modules = imported_by(command, write_config(table))
+    assert not modules & HEAVY
+
+
+def test_a_module_that_works_would_be_found() -> None:
+    """The instrument of the tests above."""
+    done = SCRIPT.replace("from flows.cli import main", "import distributed\nmain = lambda _: 0")
+    said = subprocess.run([sys.executable, "-c", done], capture_output=True, text=True).stdout
+    assert "distributed" in said.split()
 
 
 def test_every_stage_is_a_command() -> None:

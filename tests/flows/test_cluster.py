@@ -8,7 +8,8 @@ from typing import Any
 import psutil
 import pytest
 
-from flows.cluster import UnitFailed, WorkersLost, local_client, map_units
+from flows import cluster
+from flows.cluster import UnitFailed, WorkersLost, client_on_demand, local_client, map_units
 from flows.config import Cluster
 from flows.stage import Progress
 
@@ -54,6 +55,40 @@ def test_no_units_are_no_work(client: Any, quiet: Progress) -> None:
     assert map_units(client, square, [], quiet) == []
 
 
+def test_a_cluster_on_demand_starts_with_the_first_unit(tmp_path: Path, quiet: Progress) -> None:
+    before = set(psutil.Process().children(recursive=True))
+
+    def started() -> set[psutil.Process]:
+        return set(psutil.Process().children(recursive=True)) - before
+
+    with client_on_demand(Cluster(workers=1), tmp_path / "scratch") as client:
+        assert map_units(client, square, [], quiet) == []
+        assert not started() and not (tmp_path / "scratch").exists()
+        assert map_units(client, square, [3, 4], quiet) == [9, 16]
+        assert started()
+    assert not [process for process in started() if "spawn_main" in " ".join(process.cmdline())]
+
+
+def test_few_units_are_in_flight_however_many_there_are(client: Any, quiet: Progress) -> None:
+    submit, held, running = client.submit, [], []
+
+    class Counting:
+        def submit(self, *arguments: Any, **options: Any) -> Any:
+            future = submit(*arguments, **options)
+            held.append(len(client.futures))
+            states = [state.status for state in client.futures.values()]
+            running.append(states.count("pending"))
+            return future
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(client, name)
+
+    assert map_units(Counting(), square, range(300), quiet) == [n * n for n in range(300)]
+    assert len(held) == 300
+    assert max(running) <= 4  # two for each of two workers
+    assert max(held) <= 8  # and those that have just ended
+
+
 def test_progress_counts_what_an_earlier_run_did(client: Any) -> None:
     told: list[tuple[int, int]] = []
 
@@ -92,6 +127,20 @@ def test_a_unit_that_kills_every_worker_is_named(
 def test_workers_have_one_thread_and_keep_their_heap(client: Any, quiet: Progress) -> None:
     names = ["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MALLOC_TRIM_THRESHOLD_"]
     assert map_units(client, environment, names, quiet) == ["1", "1", str(1 << 30)]
+
+
+def test_a_container_may_have_less_memory_than_its_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit = tmp_path / "memory.max"
+    monkeypatch.setattr(cluster, "CONTAINER_LIMITS", (limit, tmp_path / "absent"))
+    whole = cluster.machine_memory()
+    assert whole == psutil.virtual_memory().total
+    limit.write_text("max\n")
+    assert cluster.machine_memory() == whole
+    limit.write_text(f"{1 << 30}\n")
+    assert cluster.machine_memory() == 1 << 30
+    assert cluster.memory_share(2) == int(0.45 * (1 << 30))
 
 
 def test_everything_listens_on_loopback_only(client: Any) -> None:

@@ -10,18 +10,23 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 from distributed import Client
 
 from flows import generate, preprocess, train
 from flows.certificate import certificate
 from flows.cluster import UnitFailed, local_client
-from flows.conditions import covariate_variables
+from flows.conditions import asked_times, covariate_variables
 from flows.config import Cluster, ConfigError, RunConfig
 from flows.draws import whitened_draws
+from flows.model import Trained
 from flows.model import trained as load_score
+from flows.normals import baseline_of
 from pipeline.climatology import UnusableData, season_phase
 from pipeline.harmonics import plan
+from pipeline.noise import NoiseAddress
+from pipeline.score import GaussianScore
 from pipeline.spectra import power_spectrum
 from pipeline.sphere import RingGrid
 from pipeline.transform import Normals, stack_variables
@@ -293,6 +298,28 @@ def test_a_gaussian_model_is_a_finished_generator(trained, here, tmp_path):
     assert np.isfinite(artifacts.open_published(layout, "ensemble")["ta"].values).all()
 
 
+def test_a_gaussian_model_is_drawn_from_in_closed_form(trained, monkeypatch):
+    """Unit vectors as noise give the columns of a root of the covariance."""
+    size, steps = 2 * 64, set()
+
+    def unit(self: NoiseAddress, step: int, channels: Any, lmax: int) -> np.ndarray:
+        steps.add(step)
+        return np.eye(size, dtype=np.float32)[self.realization].reshape(2, 64)
+
+    monkeypatch.setattr(NoiseAddress, "white", unit)
+    config, layout = make_config(trained, train_model="gaussian:m-block"), StoreLayout(str(trained))
+    normals = artifacts.open_published(layout, "normals").load()
+    law = baseline_of(normals, "m-block")
+    model = Trained(GaussianScore(law), GaussianScore(law))
+    times = asked_times(config, layout).isel(time=[0])
+    x = whitened_draws(config, model, normals, range(size), times).values.reshape(size, size)
+    white = torch.eye(size, dtype=torch.float64).reshape(size, 2, 64)
+    covariance = law.unrotate(law.variance * law.rotate(white)).reshape(size, size).numpy()
+    assert np.ptp(np.diagonal(covariance)) > 0.1
+    np.testing.assert_allclose(x.T.astype(np.float64) @ x, covariance, atol=1e-5)
+    assert steps == {0}
+
+
 def test_degrees_beyond_lmax_have_the_power_of_the_data(here, tmp_path):
     """The learned block is bit for bit that of a run without tail; five standard errors beyond."""
     learned = []
@@ -311,7 +338,7 @@ def test_degrees_beyond_lmax_have_the_power_of_the_data(here, tmp_path):
         normals = artifacts.open_published(layout, "normals").load()
         checkpoint = artifacts.published(layout, "checkpoints")
         assert checkpoint is not None
-        score, times = load_score(config, checkpoint, normals), generate.asked_times(config, layout)
+        score, times = load_score(config, checkpoint, normals), asked_times(config, layout)
         x = whitened_draws(config, score, normals, range(4), times)
         learned.append(x.values[..., :64])
     np.testing.assert_array_equal(*learned)

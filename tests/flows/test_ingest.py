@@ -8,6 +8,7 @@ import xarray as xr
 from flows import ingest
 from flows.cluster import UnitFailed
 from flows.config import RunConfig
+from flows.keys import key_of
 from flows.stage import Progress
 from storage import artifacts
 from storage.layout import StoreLayout
@@ -46,12 +47,12 @@ def test_covariates_come_along_at_the_times_of_the_fields(
     path.write_text("time,nino34\n2001-01-01,0.0\n2001-04-01,90.0\n")
     table["source"]["covariates"] = {"nino34": str(path)}
     config = RunConfig.from_dict(table)
-    before = ingest.key(config, layout_of(config))
+    before = key_of("ingest", config, layout_of(config))
     ingest.run(config, layout_of(config), client, quiet)
     fields = xr.open_zarr(layout_of(config).name("fields"))
     np.testing.assert_allclose(fields["nino34"], np.arange(90.0), atol=1e-6)
     path.write_text("time,nino34\n2001-01-01,0.0\n2001-04-01,91.0\n")
-    assert ingest.key(config, layout_of(config)) != before
+    assert key_of("ingest", config, layout_of(config)) != before
 
 
 def test_the_digest_does_not_depend_on_what_was_there_before(
@@ -64,7 +65,7 @@ def test_the_digest_does_not_depend_on_what_was_there_before(
     layout = layout_of(again)
     fields, _, _ = ingest.open_fields(again.source)
     sizes = ingest.unit_sizes(fields, again.source)
-    path = layout.artifact("fields", ingest.key(again, layout))
+    path = layout.artifact("fields", key_of("ingest", again, layout))
     artifacts.create(path, fields, chunks={"time": sizes["chunk"]}, shards={"time": sizes["shard"]})
     units = artifacts.plan_units({"time": 90}, {"time": sizes["shard"]})
     ingest.write_fields(path, again.source, {}, units[1])
@@ -80,14 +81,14 @@ def test_the_key_follows_contents_and_declarations_and_nothing_else(
     config: RunConfig, table: dict[str, Any], source: xr.Dataset
 ) -> None:
     layout = layout_of(config)
-    key = ingest.key(config, layout)
+    key = key_of("ingest", config, layout)
     table["train"]["steps"] = 7
-    assert ingest.key(RunConfig.from_dict(table), layout) == key
+    assert key_of("ingest", RunConfig.from_dict(table), layout) == key
     table["source"]["units"] = {"z": "km"}
-    assert ingest.key(RunConfig.from_dict(table), layout) != key
+    assert key_of("ingest", RunConfig.from_dict(table), layout) != key
     table["source"]["units"] = {}
     rewrite(table, source + 1)
-    assert ingest.key(RunConfig.from_dict(table), layout) != key
+    assert key_of("ingest", RunConfig.from_dict(table), layout) != key
 
 
 def test_cells_that_are_always_missing_need_a_policy(
@@ -147,7 +148,7 @@ def test_a_source_that_changes_while_it_is_read_is_not_published(
     config: RunConfig, client: Any, quiet: Progress, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     digests = iter(["a" * 64, "b" * 64])
-    monkeypatch.setattr(ingest, "source_digest", lambda paths: next(digests))
+    monkeypatch.setattr(ingest, "digest_of_source", lambda source: next(digests))
     with pytest.raises(ingest.InputChanged) as changed:
         ingest.run(config, layout_of(config), client, quiet)
     assert changed.value.exit_code == 11

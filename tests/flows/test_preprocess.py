@@ -1,15 +1,17 @@
 """Fields to normals and whitened: what is learned, from which times, and how a run resumes."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import xarray as xr
 from distributed import Client
 
-from flows import preprocess
+from flows import blocks, preprocess
 from flows.compatibility import compatibility_curves
 from flows.config import ConfigError, RunConfig
+from flows.keys import key_of
 from flows.normals import baseline_of, refit
 from pipeline.climatology import UnusableData
 from pipeline.coefficients import degrees
@@ -286,6 +288,32 @@ def test_covariances_that_do_not_fit_are_refused_before_the_first_pass(
         run(tmp_path, make_fields(), client)
 
 
+def test_a_worker_opens_what_it_reads_once(made, monkeypatch, tmp_path):
+    """Units after the first one cost their own work only; another artifact is opened anew."""
+    _, normals, whitened = made
+    layout = publish_fields(tmp_path, make_fields())
+    source = artifacts.published(layout, "fields")
+    path = layout.artifact("normals", "e" * 64)
+    artifacts.create(path, normals.drop_attrs().assign_attrs(lmax=LMAX), chunks={}, shards={})
+    constants = artifacts.publish(layout, "normals", "e" * 64, [], {})
+    opened, written, opening = [], [], artifacts.open_artifact
+
+    def recorded(artifact):
+        opened.append(artifact.kind)
+        return opening(artifact)
+
+    monkeypatch.setattr(artifacts, "open_artifact", recorded)
+    monkeypatch.setattr(
+        artifacts, "write_unit", lambda path, unit, dataset: written.append(dataset["x"].values)
+    )
+    for unit in artifacts.plan_units({"time": len(TIMES)}, {"time": SHARD}):
+        blocks.write_whitened(tmp_path, source, constants, unit)
+    assert sorted(opened) == ["fields", "normals"]
+    np.testing.assert_array_equal(np.concatenate(written), whitened.x)
+    blocks.write_whitened(tmp_path, replace(source, digest="other"), constants, unit)
+    assert opened[2:] == ["fields"]
+
+
 def test_a_killed_run_keeps_what_it_has_and_ends_in_the_same_bytes(made, client, tmp_path):
     receipt, normals, _ = made
     layout, config = publish_fields(tmp_path, make_fields()), configure(tmp_path)
@@ -303,7 +331,7 @@ def test_a_killed_run_keeps_what_it_has_and_ends_in_the_same_bytes(made, client,
     assert {text for _, _, text in counts} == {"whitening"}
     assert counts[0][0] >= 3
     assert resumed.digest == receipt.digest
-    assert resumed.key == receipt.key == preprocess.key(config, layout)
+    assert resumed.key == receipt.key == key_of("preprocess", config, layout)
 
 
 def test_masked_cells_need_a_declared_policy_and_are_then_remembered(client, tmp_path):
@@ -348,4 +376,4 @@ def test_what_the_data_cannot_give_is_refused_by_its_key(changes, kind, message,
 
 def test_without_fields_the_remedy_is_named(tmp_path):
     with pytest.raises(artifacts.IncompleteArtifact, match="spherescore ingest"):
-        preprocess.key(configure(tmp_path), StoreLayout(str(tmp_path)))
+        key_of("preprocess", configure(tmp_path), StoreLayout(str(tmp_path)))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from distributed import Client
 
 from flows import generate, pages, preprocess, train, verify
 from flows.config import RunConfig
+from flows.keys import key_of
 from flows.lineup import block_of, held_out_times, spacing
 from pipeline.sphere import RingGrid
 from pipeline.verify import FLOOR
@@ -88,9 +91,28 @@ def run(tmp_path_factory):
     return config, layout, receipt
 
 
+def test_the_keys_of_a_finished_run_are_found_without_torch(run):
+    """So that a run with nothing to do, and `status`, answer quickly."""
+    config, _, receipt = run
+    script = """
+import json, sys
+from flows.config import RunConfig
+from flows.run import stages_until
+from flows.keys import key_of
+from storage.layout import StoreLayout
+config = RunConfig.from_dict(json.loads(sys.argv[1]))
+names = [stage.name for stage in stages_until("verify") if stage.name != "ingest"]
+keys = [key_of(name, config, StoreLayout(config.run.root)) for name in names]
+print(keys[-1], {"torch", "prefect", "distributed", "matplotlib"} & set(sys.modules))
+"""
+    command = [sys.executable, "-c", script, json.dumps(config.to_dict())]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.stdout.split() == [receipt.key, "set()"], done.stderr
+
+
 def test_scores_and_page_are_published_under_the_stages_key(run):
     config, layout, receipt = run
-    found = artifacts.find(layout, "report", verify.key(config, layout))
+    found = artifacts.find(layout, "report", key_of("verify", config, layout))
     assert found is not None and found.digest == receipt.digest
     scores = json.loads(layout.scores.read_text())
     assert scores["key"] == receipt.key

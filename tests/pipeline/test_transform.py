@@ -12,7 +12,7 @@ from pipeline.coefficients import degrees
 from pipeline.harmonics import plan
 from pipeline.measure import WhittleMatern
 from pipeline.sphere import RingGrid
-from pipeline.transform import color, to_fields, to_whitened, whiten
+from pipeline.transform import FIELDS_AT_ONCE, color, to_fields, to_whitened, whiten
 
 GRIDS = {
     "gaussian": RingGrid.gaussian(12),
@@ -143,6 +143,16 @@ def test_realizations_at_given_dates_become_fields():
     back = to_fields(draws, normals)
     assert back.ta.dims == ("realization", "time", "lat", "lon")
     np.testing.assert_allclose(back.ta[2], fields.ta, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", list(GRIDS))
+def test_how_many_fields_are_whitened_at_once_does_not_matter(name):
+    grid = GRIDS[name]
+    normals = make_normals(grid, correlation=0.5)
+    fields, _ = make_fields(grid, normals, times=FIELDS_AT_ONCE + 3)
+    whole = to_whitened(fields, normals).x
+    parts = [to_whitened(fields.isel(time=[k]), normals).x for k in range(fields.sizes["time"])]
+    xr.testing.assert_allclose(whole, xr.concat(parts, "time"), rtol=1e-6, atol=1e-6)
 
 
 def test_a_lower_lmax_gives_smoother_fields_from_a_prefix():

@@ -1,0 +1,105 @@
+"""What preprocess does with blocks of times on the workers: sums that come back, units that stay.
+
+A worker holds one block at a time, whatever the length of the series, and keeps open what it reads:
+published artifacts never change.
+"""
+
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache, reduce
+from operator import add
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from pipeline.climatology import SeasonalMoments, season_phase
+from pipeline.gaussian import Moments
+from pipeline.harmonics import plan
+from pipeline.spectra import cross_spectrum
+from pipeline.sphere import FloatArray
+from pipeline.transform import Normals, stack_variables, whitened_block
+from storage import artifacts
+
+
+@dataclass(frozen=True)
+class Span:
+    """Consecutive times that one task sums over, block by block."""
+
+    start: int
+    stop: int
+
+    def __str__(self) -> str:
+        return f"times {self.start} to {self.stop - 1}"
+
+
+def seasonal_moments(
+    source: artifacts.Published, transforms: Mapping[str, str], block: int, span: Span
+) -> SeasonalMoments:
+    """Sums over the transformed values of a span, for its climatology."""
+    return reduce(
+        add,
+        (
+            SeasonalMoments.of(values, phase, tuple(transforms))
+            for values, phase in _loaded(source, transforms, block, span)
+        ),
+    )
+
+
+def coefficient_moments(
+    source: artifacts.Published, anomalies: Normals, block: int, span: Span
+) -> tuple[Moments, FloatArray, FloatArray, FloatArray]:
+    """Sums over the scaled anomalies of a span.
+
+    Returns:
+        Moments of the coefficients up to lmax; channel covariances of the degrees of the tail; area
+        means of squares; squares of what the coefficients, tail included, leave out of each cell.
+    """
+    transforms = dict(zip(anomalies.channels, anomalies.transforms, strict=True))
+    weight = anomalies.grid.area / (4.0 * np.pi)
+    total, energy, left = None, np.zeros(len(transforms)), np.zeros_like(anomalies.scale)
+    channels, low = len(transforms), (anomalies.lmax + 1) ** 2
+    tail = np.zeros((anomalies.tail - anomalies.lmax, channels, channels))
+    for values, phase in _loaded(source, transforms, block, span):
+        scaled = anomalies.anomalies(values, phase)
+        energy += np.square(scaled).sum(axis=0).reshape(len(energy), -1) @ weight.ravel()
+        transform = plan(anomalies.grid, anomalies.tail, "float64")
+        coefficients = transform.analysis(scaled)
+        left += np.square(scaled - transform.synthesis(coefficients)).sum(axis=0)
+        tail += len(scaled) * cross_spectrum(coefficients)[anomalies.lmax + 1 :]
+        part = Moments.of(coefficients[..., :low])
+        total = part if total is None else total + part
+    assert total is not None
+    return total, tail, energy, left
+
+
+def write_whitened(
+    path: Path, source: artifacts.Published, normals: artifacts.Published, unit: artifacts.Unit
+) -> None:
+    """Write one unit of `whitened`: the coefficients of its times."""
+    x = whitened_block(_opened(source).isel(time=unit.region["time"]), _normals(normals))
+    artifacts.write_unit(path, unit, xr.Dataset({"x": (("time", "channel", "coefficient"), x)}))
+
+
+def _loaded(
+    source: artifacts.Published, transforms: Mapping[str, str], block: int, span: Span
+) -> Iterator[tuple[FloatArray, FloatArray]]:
+    """Transformed values and season of a span, one block in memory at a time."""
+    fields = _opened(source)
+    edges = sorted(
+        {span.start, span.stop, *range(-(-span.start // block) * block, span.stop, block)}
+    )
+    for start, stop in itertools.pairwise(edges):
+        part = fields.isel(time=slice(start, stop))
+        yield stack_variables(part, transforms), season_phase(part["time"])
+
+
+@lru_cache(maxsize=1)
+def _opened(source: artifacts.Published) -> xr.Dataset:
+    return artifacts.open_artifact(source)
+
+
+@lru_cache(maxsize=1)
+def _normals(normals: artifacts.Published) -> Normals:
+    return Normals.of(artifacts.open_artifact(normals))

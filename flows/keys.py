@@ -1,0 +1,173 @@
+"""Content keys: what each stage would make now, and all that this depends on.
+
+A key is made of the configuration that the stage reads, the digests of its inputs in the store, and
+the code that computes it; so it can be asked only once the stages before it are published. Keys
+stand apart from the stages because they are asked far more often than work is done: `status`, and a
+run with nothing to do, import no torch for them.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+
+import xarray as xr
+
+from flows.conditions import asked_times
+from flows.config import RunConfig, Source
+from flows.stage import published_input
+from storage.artifacts import code_digest, content_key
+from storage.layout import StoreLayout
+from storage.sources import source_digest
+
+__all__ = ["SCHEMAS", "digest_of_source", "ensemble_key", "ingest_key", "key_of"]
+
+# By stage, raised when the meaning of its artifact changes.
+SCHEMAS: Mapping[str, int] = {
+    "ingest": 1,
+    "preprocess": 2,
+    "train": 1,
+    "generate": 1,
+    "verify": 1,
+}
+
+SAMPLER = tuple(f"generate.{name}" for name in ("integrator", "evaluations", "grid_exponent"))
+
+
+def key_of(stage: str, config: RunConfig, layout: StoreLayout) -> str:
+    """The content key of what the stage of this name would make now.
+
+    Raises:
+        IncompleteArtifact: If an input of the stage is not published.
+    """
+    return _KEYS[stage](config, layout)
+
+
+def ingest_key(config: RunConfig, digest: str) -> str:
+    """Content key of fields made from source files of this digest."""
+    read = ("variables", "units", "missing", "valid_range", "fill", "static", "covariates")
+    return content_key(
+        stage="ingest",
+        schema=SCHEMAS["ingest"],
+        config=config.subset(*(f"source.{name}" for name in read), "source.allow_gaps"),
+        inputs={"source": digest},
+        code=code_digest(["flows.ingest"]),
+    )
+
+
+def digest_of_source(source: Source) -> str:
+    """sha256 of the contents of all files of the source, covariates included."""
+    return source_digest((*source.paths, *source.covariates.values()))
+
+
+def ensemble_key(
+    config: RunConfig,
+    layout: StoreLayout,
+    kind: str,
+    times: xr.Dataset,
+    realizations: int | None,
+) -> str:
+    """Content key of an ensemble at conditioned times; without realizations that of its family."""
+    return content_key(
+        stage=f"generate {kind}",
+        schema=SCHEMAS["generate"],
+        config=config.subset("run.seed", *SAMPLER, "generate.microbatch")
+        | {
+            "times": [str(time) for time in times["time"].values],
+            "conditions": json.dumps(times["condition"].values.tolist()),
+            "realizations": realizations,
+        },
+        inputs=_digests(layout, "checkpoints", "normals"),
+        code=code_digest(
+            ["flows.conditions", "flows.draws", "flows.generate", "flows.model", "flows.normals"]
+        ),
+    )
+
+
+def _ingest(config: RunConfig, layout: StoreLayout) -> str:
+    return ingest_key(config, digest_of_source(config.source))
+
+
+def _preprocess(config: RunConfig, layout: StoreLayout) -> str:
+    return content_key(
+        stage="preprocess",
+        schema=SCHEMAS["preprocess"],
+        config=config.subset(
+            "source.variables",
+            "source.transform",
+            "source.fill",
+            "source.static",
+            "source.covariates",
+            "split.train",
+            "split.validation",
+            "spectral.lmax",
+            "spectral.reference",
+            "spectral.joint",
+            "spectral.tail",
+        ),
+        inputs=_digests(layout, "fields"),
+        code=code_digest(
+            [
+                "flows.blocks",
+                "flows.conditions",
+                "flows.normals",
+                "flows.preprocess",
+                "flows.reference",
+            ]
+        ),
+    )
+
+
+def _train(config: RunConfig, layout: StoreLayout) -> str:
+    read = ("model", "minutes", "steps", "batch", "learning_rate", "width", "blocks", "dropout")
+    known = config.to_dict()["train"]
+    # J_G on validation times is about the configured sampler if that is GME (flows/model).
+    certified = SAMPLER if config.generate.integrator == "gme" else ()
+    return content_key(
+        stage="train",
+        schema=SCHEMAS["train"],
+        config=config.subset(
+            "run.seed",
+            "split.train",
+            "split.validation",
+            "spectral.baseline",
+            *(f"train.{name}" for name in read if name in known),
+            *certified,
+        ),
+        inputs=_digests(layout, "normals", "whitened"),
+        code=code_digest(["flows.conditions", "flows.model", "flows.normals", "flows.train"]),
+    )
+
+
+def _generate(config: RunConfig, layout: StoreLayout) -> str:
+    times = asked_times(config, layout)
+    return ensemble_key(config, layout, "ensemble", times, config.generate.realizations)
+
+
+def _verify(config: RunConfig, layout: StoreLayout) -> str:
+    return content_key(
+        stage="verify",
+        schema=SCHEMAS["verify"],
+        config=config.subset("run.seed", "split", "verify", *SAMPLER, "generate.microbatch"),
+        inputs=_digests(layout, "fields", "normals", "whitened", "checkpoints", "ensemble"),
+        code=code_digest(
+            [
+                *("flows.conditions", "flows.draws", "flows.lineup", "flows.model"),
+                *("flows.certificate", "flows.normals", "flows.train", "flows.verify"),
+                *("flows.report", "flows.pages", "flows.figures", "flows.maps"),
+                *("flows.score_tables", "flows.certificate_section", "flows.compatibility"),
+                "flows.reference",
+            ]
+        ),
+    )
+
+
+def _digests(layout: StoreLayout, *kinds: str) -> dict[str, str]:
+    return {kind: published_input(layout, kind).digest for kind in kinds}
+
+
+_KEYS: Mapping[str, Callable[[RunConfig, StoreLayout], str]] = {
+    "ingest": _ingest,
+    "preprocess": _preprocess,
+    "train": _train,
+    "generate": _generate,
+    "verify": _verify,
+}
