@@ -3,7 +3,7 @@
 Coefficients: real, orthonormal, degree-major on the last axis (pipeline/coefficients.py). On rings
 of equal length a transform is two linear maps: an FFT along longitude, then for each order m a
 matrix product along latitude (pipeline/legendre.py). HEALPix is left to ducc0. Differentiable
-transforms: pipeline/torch_harmonics.py.
+transforms: pipeline/torch_harmonics.py; winds: pipeline/vector_harmonics.py.
 """
 
 from __future__ import annotations
