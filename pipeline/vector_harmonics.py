@@ -50,6 +50,7 @@ class VectorHarmonics:
             raise ValueError(f"transforms run in float32 or float64; got {self.dtype}")
         if lmax < 1:
             raise ValueError(f"tangent fields have degrees from 1 on; got lmax={lmax}")
+        self._complex = np.result_type(self.dtype, np.complex64)  # of a pair of fields in work
         healpix = grid.kind == "healpix"
         self._maps: _Maps = _Healpix(grid, lmax) if healpix else _Rings(grid, lmax, self.dtype)
 
@@ -69,7 +70,7 @@ class VectorHarmonics:
         require_shape("northward", northward, (*batch, *self.grid.shape))
         u, v = (part.reshape(-1, *self.grid.shape) for part in (eastward, northward))
         out = np.empty((2, len(u), (self.lmax + 1) ** 2), self.dtype)
-        for block in blocks(len(u), self.grid, self.dtype):
+        for block in blocks(len(u), self.grid, self._complex):
             self._maps.analysis(u[block], v[block], out[:, block])
         spheroidal, toroidal = out.reshape(2, *batch, -1)
         return spheroidal, toroidal
@@ -93,7 +94,7 @@ class VectorHarmonics:
                 )
         s, t = (part.reshape(-1, *shape) for part in (spheroidal, toroidal))
         out = np.empty((2, len(s), *self.grid.shape), self.dtype)
-        for block in blocks(len(s), self.grid, self.dtype):
+        for block in blocks(len(s), self.grid, self._complex):
             self._maps.synthesis(s[block], t[block], out[:, block])
         eastward, northward = out.reshape(2, *batch, *self.grid.shape)
         return eastward, northward
