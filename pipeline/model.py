@@ -4,11 +4,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pipeline.coefficients import degrees
 from pipeline.gaussian import Baseline
-from pipeline.harmonics import TorchHarmonics, degrees
 from pipeline.network import SphericalNetwork
 from pipeline.score import ScoreNet
 from pipeline.sphere import RingGrid
+from pipeline.torch_harmonics import TorchHarmonics
 
 
 def score_network(

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.harmonics import TorchHarmonics
+from pipeline.torch_harmonics import TorchHarmonics
 
 
 class PadSphere(torch.autograd.Function):

@@ -24,9 +24,9 @@ from torch import Tensor, nn
 from pipeline.calibration import Calibration
 from pipeline.coefficients import degrees
 from pipeline.gaussian import Baseline
-from pipeline.harmonics import TorchHarmonics
 from pipeline.network import SphericalNetwork
 from pipeline.process import OrnsteinUhlenbeck
+from pipeline.torch_harmonics import TorchHarmonics
 
 ROUGHNESS = 2.2
 
