@@ -17,7 +17,6 @@ import xarray as xr
 from pipeline.climatology import SeasonalMoments, season_phase
 from pipeline.gaussian import Moments
 from pipeline.harmonics import plan
-from pipeline.spectra import cross_spectrum
 from pipeline.sphere import FloatArray
 from pipeline.transform import Normals, stack_variables, whitened_block
 from storage import artifacts
@@ -49,29 +48,26 @@ def seasonal_moments(
 
 def coefficient_moments(
     source: artifacts.Published, anomalies: Normals, block: int, span: Span
-) -> tuple[Moments, FloatArray, FloatArray, FloatArray]:
+) -> tuple[Moments, FloatArray, FloatArray]:
     """Sums over the scaled anomalies of a span.
 
     Returns:
-        Moments of the coefficients up to lmax; channel covariances of the degrees of the tail; area
-        means of squares; squares of what the coefficients, tail included, leave out of each cell.
+        Moments of the coefficients, tail included; area means of squares; squares of what the
+        coefficients leave out of each cell.
     """
     transforms = dict(zip(anomalies.channels, anomalies.transforms, strict=True))
     weight = anomalies.grid.area / (4.0 * np.pi)
     total, energy, left = None, np.zeros(len(transforms)), np.zeros_like(anomalies.scale)
-    channels, low = len(transforms), (anomalies.lmax + 1) ** 2
-    tail = np.zeros((anomalies.tail - anomalies.lmax, channels, channels))
     for values, phase in _loaded(source, transforms, block, span):
         scaled = anomalies.anomalies(values, phase)
         energy += np.square(scaled).sum(axis=0).reshape(len(energy), -1) @ weight.ravel()
         transform = plan(anomalies.grid, anomalies.tail, "float64")
         coefficients = transform.analysis(scaled)
         left += np.square(scaled - transform.synthesis(coefficients)).sum(axis=0)
-        tail += len(scaled) * cross_spectrum(coefficients)[anomalies.lmax + 1 :]
-        part = Moments.of(coefficients[..., :low])
+        part = Moments.of(coefficients)
         total = part if total is None else total + part
     assert total is not None
-    return total, tail, energy, left
+    return total, energy, left
 
 
 def write_whitened(

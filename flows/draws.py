@@ -14,10 +14,11 @@ import xarray as xr
 
 from flows.config import RunConfig
 from flows.model import Trained, sampler_of, trained
-from flows.normals import baseline_of
+from flows.normals import baseline_of, tail_of
 from pipeline.climatology import season_phase
 from pipeline.noise import NoiseAddress
 from pipeline.score import GaussianScore
+from pipeline.tail import GaussianTail
 from pipeline.transform import grid_of, to_fields
 from storage import artifacts
 from storage.layout import StoreLayout
@@ -88,7 +89,7 @@ def whitened_draws(
         len(channels),
         (_last_degree(normals) + 1) ** 2,
     )
-    result = np.empty(shape, np.float32)
+    result, tail = np.empty(shape, np.float32), tail_of(normals)
     for column in range(times.sizes["time"]):
         condition = torch.from_numpy(np.tile(conditions[column], (size, 1))).to(device)
         for group in sorted({number // size for number in realizations}):
@@ -105,18 +106,24 @@ def whitened_draws(
             else:
                 fields = sampler(score, noise, condition)
             drawn = fields.cpu().numpy()
-            drawn = np.concatenate([drawn, _tail(addresses, normals)], axis=-1)
+            if tail is not None:
+                drawn = _with_tail(drawn, tail, addresses, normals)
             for row, number in enumerate(realizations):
                 if number in members:
                     result[row, column] = drawn[number - members.start]
     return _label(result, times["time"], normals)
 
 
-def _tail(addresses: Sequence[NoiseAddress], normals: xr.Dataset) -> np.ndarray:
-    """White coefficients beyond lmax: the Gaussian tail, whose law the whitening makes standard."""
-    low, last = (int(normals.attrs["lmax"]) + 1) ** 2, _last_degree(normals)
-    white = [address.white(0, _channels(normals), last)[:, low:] for address in addresses]
-    return np.stack(white)
+def _with_tail(
+    drawn: np.ndarray,
+    tail: GaussianTail,
+    addresses: Sequence[NoiseAddress],
+    normals: xr.Dataset,
+) -> np.ndarray:
+    """Draws (draw, channel, coefficient) up to lmax, and beyond from their own noise."""
+    white = [address.white(0, _channels(normals), tail.last) for address in addresses]
+    beyond = tail.draw(drawn, np.stack(white)[..., drawn.shape[-1] :])
+    return np.concatenate([drawn, beyond], axis=-1)
 
 
 def white_remainder(
@@ -138,15 +145,17 @@ def gaussian_ensemble(
 ) -> xr.Dataset:
     """The same number of fields at the same times from a Gaussian baseline alone, in memory."""
     normals = artifacts.open_published(layout, "normals").load()
-    low, last = (int(normals.attrs["lmax"]) + 1) ** 2, _last_degree(normals)
-    x = np.array(
+    addresses = _addresses(config, range(realizations), times)
+    white = np.array(
         [
-            [address.white(0, _channels(normals), last) for address in row]
-            for row in _addresses(config, range(realizations), times)
+            [address.white(0, _channels(normals), int(normals.attrs["lmax"])) for address in row]
+            for row in addresses
         ]
     )
-    drawn = baseline_of(normals, name).color(torch.from_numpy(x[..., :low]))
-    x[..., :low] = drawn.numpy()
+    x, tail = baseline_of(normals, name).color(torch.from_numpy(white)).numpy(), tail_of(normals)
+    if tail is not None:
+        drawn = zip(x, addresses, strict=True)
+        x = np.stack([_with_tail(part, tail, row, normals) for part, row in drawn])
     remainder = white_remainder(config, normals, range(realizations), times)
     return to_fields(_label(x, times, normals), normals, remainder)
 

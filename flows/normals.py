@@ -8,6 +8,8 @@ normals.zarr, float64
     reference_factor(degree, channel, other_channel)   Cholesky factor of the reference covariance
     tail_factor(tail_degree, channel, other_channel)   the same of the data beyond lmax, up to
                                          spectral.tail, where that is larger
+    tail_regression, tail_root(entry, complex: 2)      their law given the degrees up to lmax
+                                         (pipeline/tail.py)
     compatibility_ratio, _kl, _fisher(channel, degree) data over reference power; Gaussian
                                          divergence and Fisher information up to each degree
     static(feature, coefficient)         standardised maps: climatology, log scale, source.static
@@ -30,6 +32,7 @@ from pipeline.coefficients import degrees, orders
 from pipeline.gaussian import BASELINES, Baseline, Moments, baseline_from_arrays, fit
 from pipeline.harmonics import plan
 from pipeline.sphere import FloatArray
+from pipeline.tail import GaussianTail
 from pipeline.transform import Normals
 
 STORED_AS = {"isotropic": "isotropic", "channels": "channels", "m-block": "mblock", "eof": "eof"}
@@ -103,6 +106,26 @@ def normals_dataset(
             "split": json.dumps(config.subset("split.train", "split.validation")),
             "variables": json.dumps({name: _plain(fields[name].attrs) for name in transforms}),
         },
+    )
+
+
+def tail_variables(arrays: Mapping[str, FloatArray]) -> dict[str, Any]:
+    """Arrays of the Gaussian tail as variables; none if there is no tail."""
+    return {
+        f"tail_{part}": ((f"tail_{part}_0", "complex"), values) for part, values in arrays.items()
+    }
+
+
+def tail_of(normals: xr.Dataset) -> GaussianTail | None:
+    """The law of the degrees beyond lmax, if some are drawn."""
+    if "tail_degree" not in normals:
+        return None
+    return GaussianTail.from_arrays(
+        channels=normals.sizes["channel"],
+        lmax=int(normals.attrs["lmax"]),
+        last=int(normals["tail_degree"][-1]),
+        regression=normals["tail_regression"].values,
+        root=normals["tail_root"].values,
     )
 
 

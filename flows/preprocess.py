@@ -33,11 +33,12 @@ from flows.cluster import map_units
 from flows.conditions import covariate_variables, standard_covariates
 from flows.config import ConfigError, Period, RunConfig
 from flows.keys import key_of
-from flows.normals import baseline_variables, normals_dataset
+from flows.normals import baseline_variables, normals_dataset, tail_variables
 from flows.reference import Judged, chosen_words
 from flows.stage import Progress, Receipt, published_input
 from pipeline.climatology import Climatology, UnusableData
-from pipeline.gaussian import BASELINES, choose, fit, refuse_sizes
+from pipeline.gaussian import BASELINES, choose, choose_shrinkage, fit, refuse_sizes
+from pipeline.tail import GaussianTail
 from pipeline.transform import Normals, grid_of, to_whitened
 from storage import artifacts
 from storage.layout import StoreLayout
@@ -89,7 +90,8 @@ def _publish_normals(
         name: config.source.transform.get(name, "identity") for name in config.source.variables
     }
     lmax, block = _checked_lmax(config, fields), _block_times(fields, len(transforms))
-    _refuse_sizes(len(transforms), lmax)
+    tail = _checked_tail(config, fields)
+    _refuse_sizes(len(transforms), "lmax" if tail == lmax else "tail", tail)
     train = _spans(fields, "train", config.split.train, block)
     validation = _spans(fields, "validation", config.split.validation, block)
 
@@ -98,33 +100,39 @@ def _publish_normals(
         add, map_units(client, seasonal, train, progress, label="climatology")
     ).fit()
     _refuse_masks(config, transforms, climatology)
-    tail = _checked_tail(config, fields)
     anomalies = _standardising(fields, transforms, climatology, lmax, tail)
     moments = partial(coefficient_moments, source, anomalies, block)
     parts = map_units(client, moments, train + validation, progress, label="spectra")
-    learned, tails, energies, remainders = zip(*parts[: len(train)], strict=True)
+    sums, energies, remainders = zip(*parts[: len(train)], strict=True)
+    observed = reduce(add, sums)
     chosen_on = reduce(add, (part for part, *_ in parts[len(train) :]))
-    observed = reduce(add, learned)
     energy = reduce(add, energies) / observed.samples
 
-    data = observed.channel_covariance()  # (degree, channel, channel)
+    covariance = observed.channel_covariance()  # (degree, channel, channel)
+    data, beyond = covariance[: lmax + 1], np.linalg.cholesky(covariance[lmax + 1 :])
     power = np.diagonal(data, axis1=1, axis2=2)
     reference = Judged.configured(config, data, observed.samples)
-    inverse = reference.inverse
+    inverse = np.concatenate([reference.inverse, np.linalg.inv(beyond)])
     whitened, chosen_on = observed.mixed(inverse), chosen_on.mixed(inverse)
+    drawn = {}
+    if tail > lmax:
+        shrinkage = choose_shrinkage(whitened, chosen_on)
+        drawn = GaussianTail.fit(whitened, shrinkage, lmax).to_arrays()
+        whitened, chosen_on = whitened.up_to(lmax), chosen_on.up_to(lmax)
     choices = {name: choose(name, whitened, chosen_on) for name in BASELINES}
     laws = {name: fit(name, whitened, choices[name]) for name in BASELINES}
 
     kept = (2 * np.arange(lmax + 1) + 1) @ power / (4.0 * np.pi * energy)
     spectra = {
         "factor": reference.factor,
-        "tail": np.linalg.cholesky(reduce(add, tails) / observed.samples),
+        "tail": beyond,
         "data": data.transpose(1, 2, 0),
         "remainder": np.sqrt(reduce(add, remainders) / observed.samples),
     }
     dataset = normals_dataset(
         config, fields, transforms, climatology, anomalies, spectra, reference.arrays()
     )
+    dataset = dataset.assign(**tail_variables(drawn))
     for name, law in laws.items():
         dataset = dataset.assign(**baseline_variables(name, {**law.to_arrays(), **choices[name]}))
     figures = {
@@ -198,11 +206,11 @@ def _checked_tail(config: RunConfig, fields: xr.Dataset) -> int:
     return tail
 
 
-def _refuse_sizes(channels: int, lmax: int) -> None:
+def _refuse_sizes(channels: int, setting: str, last: int) -> None:
     try:
-        refuse_sizes(channels, lmax)
+        refuse_sizes(channels, last)
     except ValueError as error:
-        raise ConfigError(f"spectral.lmax: {error}") from error
+        raise ConfigError(f"spectral.{setting}: {error}") from error
 
 
 def _block_times(fields: xr.Dataset, channels: int) -> int:

@@ -161,7 +161,7 @@ def refuse_sizes(channels: int, lmax: int) -> None:
         raise ValueError(
             f"the m-block covariances of {channels} channels at lmax {lmax} take "
             f"{size(lmax) / 2**30:.1f} GiB (those of eof {8 * LOW_DIMENSIONS**2 / 2**30:.2f} GiB), "
-            f"the limit is {LARGEST_BYTES / 2**30:.0f} GiB: lower spectral.lmax to {fitting} or "
+            f"the limit is {LARGEST_BYTES / 2**30:.0f} GiB: lower it to {fitting} or "
             "take fewer source.variables"
         )
 

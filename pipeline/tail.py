@@ -27,14 +27,14 @@ class GaussianTail:
 
     Attributes:
         regression: K of each order m = 0 ... last, (tail rows, low rows), by channel, then degree.
-        factor: R of each order, (tail rows, tail rows).
+        root: R of each order, (tail rows, tail rows).
     """
 
     channels: int
     lmax: int
     last: int
     regression: tuple[ComplexArray, ...]
-    factor: tuple[ComplexArray, ...]
+    root: tuple[ComplexArray, ...]
 
     @classmethod
     def fit(cls, train: Moments, shrinkage: FloatArray, lmax: int) -> GaussianTail:
@@ -44,21 +44,24 @@ class GaussianTail:
             shrinkage: towards the channel covariance of each degree, by order.
         """
         channels, last = train.channels, train.lmax
-        target, regressions, factors = train.channel_covariance(), [], []
+        target = train.channel_covariance()
+        regressions: list[ComplexArray] = []
+        roots: list[ComplexArray] = []
         for m in range(last + 1):
             covariance = shrunk_covariance(train, target, m, shrinkage[m])
             beyond = np.tile(np.arange(m, last + 1) > lmax, channels)
             low, cross = covariance[np.ix_(~beyond, ~beyond)], covariance[np.ix_(beyond, ~beyond)]
-            regression = np.linalg.solve(low, cross.conj().T).conj().T
+            solved = np.linalg.solve(low, cross.conj().T)
+            regression = np.asarray(solved.conj().T, dtype=np.complex128)
             left = covariance[np.ix_(beyond, beyond)] - regression @ cross.conj().T
             regressions.append(regression)
-            factors.append(_root(left))
+            roots.append(_root(left))
         return cls(
             channels=channels,
             lmax=lmax,
             last=last,
             regression=tuple(regressions),
-            factor=tuple(factors),
+            root=tuple(roots),
         )
 
     def draw(self, x: NDArray[np.floating], white: NDArray[np.floating]) -> FloatArray:
@@ -77,7 +80,7 @@ class GaussianTail:
             plus, minus = positions(self.channels, self.last, m)
             beyond = plus % size >= known
             z = whole[:, plus] if m == 0 else (whole[:, plus] + 1j * whole[:, minus]) / np.sqrt(2)
-            tail = z[:, ~beyond] @ self.regression[m].T + z[:, beyond] @ self.factor[m].T
+            tail = z[:, ~beyond] @ self.regression[m].T + z[:, beyond] @ self.root[m].T
             if m == 0:
                 result[:, plus[beyond]] = tail.real
             else:
@@ -87,25 +90,25 @@ class GaussianTail:
 
     def to_arrays(self) -> dict[str, FloatArray]:
         """What is stored in `normals`: matrices one after the other, real and imaginary part."""
-        return {"regression": _flat(self.regression), "factor": _flat(self.factor)}
+        return {"regression": _flat(self.regression), "root": _flat(self.root)}
 
     @classmethod
     def from_arrays(
-        cls, channels: int, lmax: int, last: int, regression: FloatArray, factor: FloatArray
+        cls, channels: int, lmax: int, last: int, regression: FloatArray, root: FloatArray
     ) -> GaussianTail:
         """Undo `to_arrays`."""
-        regressions, factors, a, b = [], [], 0, 0
+        regressions, roots, a, b = [], [], 0, 0
         for m in range(last + 1):
             low, tail = channels * max(0, lmax + 1 - m), channels * (last - max(lmax, m - 1))
             regressions.append(_complex(regression[a : a + tail * low]).reshape(tail, low))
-            factors.append(_complex(factor[b : b + tail * tail]).reshape(tail, tail))
+            roots.append(_complex(root[b : b + tail * tail]).reshape(tail, tail))
             a, b = a + tail * low, b + tail * tail
         return cls(
             channels=channels,
             lmax=lmax,
             last=last,
             regression=tuple(regressions),
-            factor=tuple(factors),
+            root=tuple(roots),
         )
 
 

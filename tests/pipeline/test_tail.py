@@ -78,7 +78,7 @@ def test_a_tail_that_follows_from_the_low_degrees_is_found():
 def test_a_stored_tail_is_the_same(moments):
     tail = GaussianTail.fit(moments, np.full(LAST + 1, 0.1), LMAX)
     again = GaussianTail.from_arrays(CHANNELS, LMAX, LAST, **tail.to_arrays())
-    for part in ("regression", "factor"):
+    for part in ("regression", "root"):
         for ours, theirs in zip(getattr(tail, part), getattr(again, part), strict=True):
             np.testing.assert_array_equal(ours, theirs)
 
