@@ -36,11 +36,13 @@ def measure(quick: bool) -> Iterator[Row]:
         best = in_turns(
             timed(lambda: write_units(layout, dataset)),
             timed(lambda: write_members(theirs, dataset)),
+            quick=quick,
         )
         yield WRITE.measured(fields / best[0], fields / best[1], note="ours is durable on disk")
         read = in_turns(
             timed(lambda: artifacts.open_published(layout, "ensemble").load()),
             timed(lambda: xr.open_zarr(theirs, chunks=None).load()),
+            quick=quick,
         )
         yield READ.measured(fields / read[0], fields / read[1])
 

@@ -28,7 +28,7 @@ NO_OP_SECONDS, HELP_SECONDS = 5.0, 0.5
 
 
 def measure(quick: bool) -> Iterator[Row]:
-    (seconds,) = in_turns(timed(lambda: _command("--help")), seconds=0)
+    (seconds,) = in_turns(timed(lambda: _command("--help")), seconds=0, quick=quick)
     yield HELP.measured(seconds, HELP_SECONDS)
     with stores.workshop() as shop:
         path = shop / "small.toml"
@@ -38,7 +38,9 @@ def measure(quick: bool) -> Iterator[Row]:
         inside = sum(stage["seconds"] for stage in said["stages"].values())
         note = f"{wall - inside:.1f} s outside of stages"
         yield SHARE.measured(wall, inside, limit_share=inside / wall, note=note)
-        (seconds,) = in_turns(timed(lambda: _command("run", str(path), "--json")), seconds=0)
+        (seconds,) = in_turns(
+            timed(lambda: _command("run", str(path), "--json")), least=1, seconds=0
+        )
         yield NO_OP.measured(seconds, NO_OP_SECONDS)
 
 

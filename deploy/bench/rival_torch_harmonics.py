@@ -73,7 +73,8 @@ class Harmonics(torch.nn.Module):
         self.register_buffer("place", torch.from_numpy(2 * entry + (order < 0)), persistent=False)
 
     def analysis(self, fields: Tensor) -> Tensor:
-        parts = torch.view_as_real(self.forth(fields.float().flip(-2))).flatten(-3)
+        with torch.autocast(fields.device.type, enabled=False):
+            parts = torch.view_as_real(self.forth(fields.float().flip(-2))).flatten(-3)
         return parts.index_select(-1, self.place) * self.scale
 
     def synthesis(self, coefficients: Tensor) -> Tensor:
@@ -81,7 +82,8 @@ class Harmonics(torch.nn.Module):
         parts = coefficients.new_zeros((*coefficients.shape[:-1], size))
         parts = parts.index_copy(-1, self.place, coefficients / self.scale)
         square = parts.unflatten(-1, (self.lmax + 1, self.lmax + 1, 2))
-        return self.back(torch.view_as_complex(square)).flip(-2)
+        with torch.autocast(square.device.type, enabled=False):
+            return self.back(torch.view_as_complex(square)).flip(-2)
 
 
 def triangle(x: np.ndarray) -> Tensor:

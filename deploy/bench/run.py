@@ -13,6 +13,7 @@ import platform
 import sys
 import time
 import traceback
+import warnings
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -42,6 +43,7 @@ def main() -> int:
     given = arguments.parse_args()
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = "1"  # before anything imports numpy; rivals inherit it
+    warnings.filterwarnings("ignore", message="Consolidated metadata")
     BUILD.mkdir(exist_ok=True)
     rows: list[Row] = []
     for name in given.only or SUBJECTS:

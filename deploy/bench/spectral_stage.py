@@ -59,7 +59,7 @@ def measure(quick: bool) -> Iterator[Row]:
             stores.with_client(usual, partial(_apply, grid_store, shop / "a.zarr", ducc0_field)),
             stores.with_client(usual, partial(_apply, maps, shop / "b.zarr", healpy_map)),
         ]
-        best = in_turns(whitening, copying, *rivals, seconds=0 if quick else 60)
+        best = in_turns(whitening, copying, *rivals, seconds=60, quick=quick)
         ours, copied, by_ducc0, by_healpy = (count / seconds for seconds in best)
         note = f"{count} fields" if quick else ""
         yield COPY.measured(ours, copied, limit_share=ours / copied, note=note)
@@ -78,9 +78,11 @@ def measure(quick: bool) -> Iterator[Row]:
 
 
 def _whitening(config: RunConfig, client: Client) -> Any:
-    """A call of the stage once its statistics are published: what is left is the whitening."""
-    stores.stage_call("preprocess", config, client)()
-    return stores.stage_call("preprocess", config, client, ("whitened",))
+    """A call of the stage with `normals` published: what is left is the whitening."""
+    stores.publish_normals(config)
+    call = stores.stage_call("preprocess", config, client, ("whitened",))
+    call()
+    return call
 
 
 def _copying(config: RunConfig, root: Path, client: Client) -> Any:

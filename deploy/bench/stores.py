@@ -14,7 +14,7 @@ import numpy as np
 import xarray as xr
 
 from deploy.bench import inputs
-from deploy.bench.ours import RingGrid
+from deploy.bench.ours import RingGrid, preprocess_key
 from deploy.bench.timing import Call, timed
 from flows.config import RunConfig
 from flows.ingest import unit_sizes
@@ -27,11 +27,7 @@ if TYPE_CHECKING:
 
 GRID, LMAX = RingGrid.latlon(181, 360), 179
 FIRST_DAY = np.datetime64("1950-01-01", "ns")
-SPLIT = {  # days from the first: enough for the statistics, the same for short and long series
-    "train": (0, 119),
-    "validation": (120, 159),
-    "test": (160, 199),
-}
+SPLIT = {"train": (0, 119), "validation": (120, 159), "test": (160, 199)}  # days from the first
 
 
 @contextmanager
@@ -81,7 +77,7 @@ def netcdf_files(grid: RingGrid, lmax: int, count: int, files: int, names: str =
 
 
 def configuration(root: Path, paths: Sequence[str] = ("unused.nc",), **changes: Any) -> RunConfig:
-    """One variable at LMAX, statistics of the first days; `changes` are whole sections."""
+    """One variable at LMAX; `changes` are whole sections."""
     split = {name: [day(end) for end in ends] for name, ends in SPLIT.items()}
     table = {
         "run": {"root": str(root)},
@@ -114,6 +110,32 @@ def publish_fields(config: RunConfig, count: int) -> StoreLayout:
         artifacts.write_unit(path, unit, dataset(GRID, block, part.start))
     artifacts.publish(layout, "fields", key, units, {})
     return layout
+
+
+def publish_normals(config: RunConfig) -> None:
+    """`normals` of the inputs' law, under the key that preprocess looks for."""
+    layout, channel = StoreLayout(config.run.root), ("channel", "lat", "lon")
+    climatology = np.zeros((1, 5, *GRID.shape))
+    climatology[:, 0] = 280.0
+    root = (1.0 + np.arange(LMAX + 1)) ** -1.5
+    normals = xr.Dataset(
+        {
+            "climatology": (("channel", "season", "lat", "lon"), climatology),
+            "scale": (channel, np.ones((1, *GRID.shape))),
+            "mask": (channel, np.zeros((1, *GRID.shape), np.int8)),
+            "remainder": (channel, np.zeros((1, *GRID.shape))),
+            "reference_factor": (("degree", "channel", "other_channel"), root[:, None, None]),
+        },
+        coords={
+            "channel": np.asarray(["v"]),
+            "transform": ("channel", np.asarray(["identity"])),
+            **{name: dataset(GRID, np.empty((0, *GRID.shape)))[name] for name in ("lat", "lon")},
+        },
+        attrs={"lmax": LMAX},
+    )
+    key = preprocess_key(config, layout)
+    artifacts.create(layout.artifact("normals", key), normals, chunks={}, shards={})
+    artifacts.publish(layout, "normals", key, [], {"figures": {}})
 
 
 def stage_call(

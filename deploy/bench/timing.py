@@ -21,13 +21,17 @@ def timed(function: Callable[[], Any]) -> Call:
     return call
 
 
-def in_turns(*calls: Call, least: int = 3, seconds: float = 4.0, most: int = 60) -> list[float]:
+def in_turns(
+    *calls: Call, least: int = 3, seconds: float = 4.0, most: int = 60, quick: bool = False
+) -> list[float]:
     """The smallest seconds of each call, after each was made once for nothing.
 
     Args:
         least: rounds that are made in any case.
         seconds: rounds go on for so long, `most` at most.
+        quick: one round.
     """
+    least, most = (1, 1) if quick else (least, most)
     for call in calls:
         call()
     best = [math.inf] * len(calls)

@@ -39,7 +39,9 @@ def measure(quick: bool) -> Iterator[Row]:
         arguments = {"file": str(file), "shape": list(grid.shape), "lmax": grid.max_lmax}
         try:
             with Rival("torch-harmonics", "chain", **arguments) as rival:
-                ours, theirs = in_turns(_ours(grid, np.load(file)), rival.call("chain"))
+                ours, theirs = in_turns(
+                    _ours(grid, np.load(file)), rival.call("chain"), quick=quick
+                )
         except (NotInstalled, RivalFailed) as reason:
             yield row.absent(str(reason))
             continue

@@ -39,15 +39,14 @@ def measure(quick: bool) -> Iterator[Row]:
     file = whitened_file()
     trainer, step = prepared(file, BATCH)
     ours = timed(step)
-    seconds = 4.0 if quick else 15.0
 
     network, theirs = unet_step(_parameters(trainer.model))
-    best = in_turns(ours, timed(theirs), seconds=seconds)
+    best = in_turns(ours, timed(theirs), seconds=15, quick=quick)
     counts = f"{_parameters(trainer.model)} and {_parameters(network)} parameters"
     yield UNET.measured(BATCH / best[0], BATCH / best[1], note=counts)
     try:
         with Rival("torch-harmonics", "training", file=file, batch=BATCH) as rival:
-            best = in_turns(ours, rival.call("step"), seconds=seconds)
+            best = in_turns(ours, rival.call("step"), seconds=15, quick=quick)
     except (NotInstalled, RivalFailed) as reason:
         yield TORCH_HARMONICS.absent(str(reason))
     else:

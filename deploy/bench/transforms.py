@@ -70,7 +70,7 @@ def measure(quick: bool) -> Iterator[Row]:
         for rival in _rivals(grid):
             rows = {d: _row(f"{d}, {name}", rival) for d in DIRECTIONS}
             try:
-                yield from _against(rival, grid, files, ours, floor, rows, error)
+                yield from _against(rival, grid, files, ours, floor, rows, error, quick)
             except (NotInstalled, RivalFailed) as reason:
                 yield from (row.absent(str(reason)) for row in rows.values())
 
@@ -83,6 +83,7 @@ def _against(
     floor: tuple[list[Call], Call, float],
     rows: dict[str, Row],
     error: float,
+    quick: bool,
 ) -> Iterator[Row]:
     """Measured rows of both directions against one rival."""
     process = None
@@ -104,7 +105,7 @@ def _against(
         count = len(np.load(files[0], mmap_mode="r"))
         for direction, row in rows.items():
             ffts, gemm, gemms = floor
-            best = in_turns(ours[direction], theirs[direction], gemm, *ffts)
+            best = in_turns(ours[direction], theirs[direction], gemm, *ffts, quick=quick)
             least = min(best[3:]) + gemms * best[2]
             yield row.measured(
                 1e6 * best[0] / count,

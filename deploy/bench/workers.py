@@ -39,7 +39,7 @@ def measure(quick: bool) -> Iterator[Row]:
                     for call in calls:
                         call()
                     continue
-                best = in_turns(*calls, least=1 if quick else 2, seconds=0 if quick else 10)
+                best = in_turns(*calls, least=2, seconds=10, quick=quick)
                 yield next(rows).measured(*best, limit_share=best[1] / best[0] / 2)
 
 
