@@ -43,7 +43,7 @@ def days(count: int) -> np.ndarray:
 
 
 def dataset(grid: RingGrid, fields: np.ndarray, first: int = 0, names: Sequence[str] = "v") -> Any:
-    """Fields (time, *grid) as a labelled dataset; the variables differ by a constant."""
+    """Fields (time, *grid) as a labelled dataset; each variable is that before it, a day later."""
     times = days(first + len(fields))[first:]
     coords: dict[str, Any] = {"time": times}
     if grid.kind != "healpix":
@@ -52,7 +52,11 @@ def dataset(grid: RingGrid, fields: np.ndarray, first: int = 0, names: Sequence[
         coords["lon"] = ("lon", longitudes, {"units": "degrees_east"})
     return xr.Dataset(
         {
-            name: (("time", *grid.dims), fields + np.float32(280 + k), {"units": "K"})
+            name: (
+                ("time", *grid.dims),
+                np.roll(fields, k, axis=0) + np.float32(280),
+                {"units": "K"},
+            )
             for k, name in enumerate(names)
         },
         coords=coords,

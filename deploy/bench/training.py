@@ -85,7 +85,7 @@ class Block(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, embedding: int) -> None:
         super().__init__()
-        self.norm_in, self.norm_out = nn.GroupNorm(4, inputs), nn.GroupNorm(4, outputs)
+        self.norm_in, self.norm_out = nn.GroupNorm(2, inputs), nn.GroupNorm(2, outputs)
         self.conv_in = nn.Conv2d(inputs, outputs, 3, padding=1)
         self.conv_out = nn.Conv2d(outputs, outputs, 3, padding=1)
         self.modulation = nn.Linear(embedding, 2 * outputs)
@@ -118,7 +118,7 @@ class UNet(nn.Module):
             for _ in range(2):
                 self.up.append(Block(before + kept.pop(), size, embedding))
                 before = size
-        self.norm, self.out = nn.GroupNorm(4, width), nn.Conv2d(width, CHANNELS, 3, padding=1)
+        self.norm, self.out = nn.GroupNorm(2, width), nn.Conv2d(width, CHANNELS, 3, padding=1)
 
     def forward(self, x: Tensor, log_noise: Tensor, season: Tensor) -> Tensor:
         angles = [log_noise, season.cos(), season.sin()]
@@ -140,7 +140,7 @@ class UNet(nn.Module):
 def unet_step(parameters: int) -> tuple[UNet, Callable[[], None]]:
     """A U-Net of about so many parameters, and one training step of it as EDM does it."""
     torch.manual_seed(0)
-    sizes = (UNet(width) for width in range(4, 68, 4))
+    sizes = (UNet(width) for width in range(4, 68, 2))
     network = min(sizes, key=lambda one: abs(_parameters(one) - parameters))
     average = copy.deepcopy(network).requires_grad_(False)
     network = network.to(memory_format=torch.channels_last)
