@@ -32,7 +32,7 @@ def measure(quick: bool) -> Iterator[Row]:
     yield HELP.measured(seconds, HELP_SECONDS)
     with stores.workshop() as shop:
         path = shop / "small.toml"
-        path.write_text(_small_demo(shop / "run", steps=20 if quick else 200), encoding="utf-8")
+        path.write_text(_small_demo(shop / "run", steps=2 if quick else 100), encoding="utf-8")
         said: dict[str, Any] = {}
         wall = timed(lambda: said.update(_command("run", str(path), "--json")))()
         inside = sum(stage["seconds"] for stage in said["stages"].values())
