@@ -2,6 +2,7 @@
 # make test   all tests
 # make check  ruff and mypy
 # make mutants      faults seeded into the code, each of which a test must find (some minutes)
+# make bench        each stage against what one would take in its place; docs/performance.md
 # make integrators  quality of integrators at several costs, on the finished run of CONFIG
 #
 # PYTHON=python3.12          another interpreter (3.11 or later)
@@ -12,7 +13,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test check mutants integrators clean
+.PHONY: demo test check mutants bench integrators clean
 .DELETE_ON_ERROR:
 
 demo: $(INSTALLED)
@@ -28,6 +29,9 @@ check: $(INSTALLED)
 mutants: $(INSTALLED)
 	$(BIN)/python tests/mutants/run.py
 
+bench: $(INSTALLED)
+	$(BIN)/python -m deploy.bench.run $(BENCH_ARGS)
+
 CONFIG ?= deploy/configs/demo.toml
 integrators: $(INSTALLED)
 	$(BIN)/python deploy/bench/integrators.py $(CONFIG)
@@ -42,4 +46,4 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache *.egg-info
+	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache *.egg-info

@@ -1,0 +1,111 @@
+"""`make bench`: each stage against what one would take in its place, in one run, as ratios.
+
+    python -m deploy.bench.run [--only SUBJECT ...] [--quick]
+
+Writes build/bench.json and build/bench.png after every subject and prints the table. A whole run
+also renews the table of docs/performance.md; with --only or --quick the page stays as it is.
+"""
+
+import argparse
+import importlib
+import os
+import platform
+import sys
+import time
+import traceback
+import warnings
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+from deploy.bench.rivals import BUILD, ROOT
+from deploy.bench.rows import Row, figure, insert, save
+
+SUBJECTS = (
+    "transforms",
+    "torch_transforms",
+    "spectral_stage",
+    "ingest",
+    "training",
+    "sampling",
+    "ensemble_io",
+    "overhead",
+    "workers",
+)
+PAGE = ROOT / "docs" / "performance.md"
+
+
+def main() -> int:
+    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    arguments.add_argument("--only", nargs="+", choices=SUBJECTS, metavar="SUBJECT", default=[])
+    arguments.add_argument("--quick", action="store_true", help="small sizes, in minutes")
+    given = arguments.parse_args()
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[name] = "1"  # before anything imports numpy; rivals inherit it
+    warnings.filterwarnings("ignore", message="Consolidated metadata")
+    BUILD.mkdir(exist_ok=True)
+    rows: list[Row] = []
+    for name in given.only or SUBJECTS:
+        print(f"\n{name}", flush=True)
+        for row in rows_of(name, given.quick):
+            rows.append(row)
+            print(line(row), flush=True)
+        save(rows, BUILD / "bench.json")
+        _draw(rows, BUILD / "bench.png")
+    if not (given.only or given.quick):
+        PAGE.write_text(insert(PAGE.read_text("utf-8"), rows, where()), encoding="utf-8")
+    return 0
+
+
+def rows_of(name: str, quick: bool) -> Iterator[Row]:
+    """Every row that a subject declares, measured or with the reason why not."""
+    began, subject = time.monotonic(), importlib.import_module(f"deploy.bench.{name}")
+    waiting, reason = list(subject.ROWS), "left out by --quick" if quick else "not measured"
+    try:
+        for row in subject.measure(quick):
+            waiting = [other for other in waiting if not other.is_for(row)]
+            yield row
+    except Exception as error:
+        traceback.print_exc()
+        reason = f"failed: {type(error).__name__}: {error}"
+    yield from (row.absent(reason) for row in waiting)
+    print(f"{name}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
+
+
+def line(row: Row) -> str:
+    """A row for the terminal."""
+    if row.ratio is None:
+        return f"  {row.row:<52} {row.rival:<34} {row.note}"
+    return (
+        f"  {row.row:<52} {row.rival:<34} {figure(row.ours):>8} {figure(row.theirs):>8} "
+        f"{row.unit:<14} {figure(row.ratio):>6} x  {row.note}"
+    )
+
+
+def where() -> str:
+    """What was measured on what, in one sentence."""
+    names = ("numpy", "torch", "ducc0", "healpy", "xarray", "zarr", "dask")
+    versions = ", ".join(f"{name} {version(name)}" for name in names)
+    return (
+        f"Measured on {datetime.now(UTC):%Y-%m-%d} on {os.cpu_count()} cores of "
+        f"{_processor()}, Python {platform.python_version()}, {versions}."
+    )
+
+
+def _processor() -> str:
+    information = Path("/proc/cpuinfo")
+    lines = information.read_text().splitlines() if information.exists() else []
+    named = [one.split(":", 1)[1].strip() for one in lines if one.startswith("model name")]
+    return named[0] if named else platform.processor() or platform.machine()
+
+
+def _draw(rows: list[Row], path: Path) -> None:
+    from deploy.bench.picture import draw
+
+    if any(row.ratio for row in rows):
+        draw(rows, path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,174 @@
+"""Training steps of the default model: lmax 31, 5 variables, batches of 32, one thread.
+
+Rivals: a plain U-Net as in EDM (Karras et al., 2022, arXiv 2206.00364) on the same grid with the
+same number of parameters and the same precision; and our network with the transforms of
+torch-harmonics.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from deploy.bench import inputs
+from deploy.bench.ours import RingGrid
+from deploy.bench.rivals import NotInstalled, Rival, RivalFailed
+from deploy.bench.rows import Row
+from deploy.bench.timing import in_turns, timed
+from pipeline.gaussian import Moments, fit
+from pipeline.model import native_precision, score_network
+from pipeline.process import OrnsteinUhlenbeck
+from pipeline.train import Training, TrainingConfig
+
+LMAX, CHANNELS, STATIC, BATCH = 31, 5, 12, 32
+FIELDS = 256
+
+WHAT = "training, default model, lmax 31, 5 variables"
+UNET = Row(row=WHAT, rival="U-Net of EDM, as many parameters", unit="samples/s", goal=1.0)
+TORCH_HARMONICS = Row(row=WHAT, rival="same network, torch-harmonics", unit="samples/s", goal=2.0)
+ROWS = (UNET, TORCH_HARMONICS)
+
+
+def measure(quick: bool) -> Iterator[Row]:
+    torch.set_num_threads(1)
+    file = whitened_file()
+    trainer, step = prepared(file, BATCH)
+    ours = timed(step)
+
+    network, theirs = unet_step(_parameters(trainer.model))
+    best = in_turns(ours, timed(theirs), seconds=15, quick=quick)
+    counts = f"{_parameters(trainer.model)} and {_parameters(network)} parameters"
+    yield UNET.measured(BATCH / best[0], BATCH / best[1], note=counts)
+    try:
+        with Rival("torch-harmonics", "training", file=file, batch=BATCH) as rival:
+            best = in_turns(ours, rival.call("step"), seconds=15, quick=quick)
+    except (NotInstalled, RivalFailed) as reason:
+        yield TORCH_HARMONICS.absent(str(reason))
+    else:
+        yield TORCH_HARMONICS.measured(BATCH / best[0], BATCH / best[1])
+
+
+def whitened_file() -> str:
+    """White coefficients, CHANNELS in a row for each of FIELDS fields."""
+    return str(inputs.made(RingGrid.gaussian(LMAX + 1), LMAX, FIELDS * CHANNELS, slope=0.0)[0])
+
+
+def prepared(file: str, batch: int) -> tuple[Training, Callable[[], None]]:
+    """The default model in training, and one step of it."""
+    x = np.load(file).reshape(FIELDS, CHANNELS, -1)
+    season = torch.linspace(0, 2 * np.pi, FIELDS, dtype=torch.float64)[:, None]
+    factor = np.eye(CHANNELS) * ((1.0 + np.arange(LMAX + 1)) ** -1.5)[:, None, None]
+    model = score_network(
+        baseline=fit("m-block", Moments.of(x), {"shrinkage": np.full(LMAX + 1, 0.5)}),
+        factor=factor,
+        static=np.random.default_rng(0).standard_normal((STATIC, (LMAX + 1) ** 2)),
+        precision=native_precision(torch.device("cpu")),
+    )
+    process = OrnsteinUhlenbeck()
+    trainer = Training(
+        model=model,
+        config=TrainingConfig(steps=1_000_000),
+        process=process,
+        times=process.power_grid(64),
+    )
+    fields = torch.from_numpy(x[:batch])
+    return trainer, lambda: trainer.advance(fields, season[:batch])
+
+
+class Block(nn.Module):
+    """Residual block of a U-Net, scaled and shifted by the embedding."""
+
+    def __init__(self, inputs: int, outputs: int, embedding: int) -> None:
+        super().__init__()
+        self.norm_in, self.norm_out = nn.GroupNorm(2, inputs), nn.GroupNorm(2, outputs)
+        self.conv_in = nn.Conv2d(inputs, outputs, 3, padding=1)
+        self.conv_out = nn.Conv2d(outputs, outputs, 3, padding=1)
+        self.modulation = nn.Linear(embedding, 2 * outputs)
+        self.skip = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        scale, shift = self.modulation(embedding)[..., None, None].chunk(2, dim=1)
+        hidden = self.conv_in(functional.silu(self.norm_in(x)))
+        hidden = functional.silu(self.norm_out(hidden) * (1 + scale) + shift)
+        return self.skip(x) + self.conv_out(hidden)
+
+
+class UNet(nn.Module):
+    """Three resolutions with `width`, 2 `width`, 2 `width` features, two blocks each way."""
+
+    def __init__(self, width: int, embedding: int = 128) -> None:
+        super().__init__()
+        sizes = (width, 2 * width, 2 * width)
+        self.embedding = nn.Sequential(
+            nn.Linear(3, embedding), nn.SiLU(), nn.Linear(embedding, embedding), nn.SiLU()
+        )
+        self.stem = nn.Conv2d(CHANNELS, width, 3, padding=1)
+        self.down, self.up, before, kept = nn.ModuleList(), nn.ModuleList(), width, []
+        for size in sizes:
+            for _ in range(2):
+                self.down.append(Block(before, size, embedding))
+                before = size
+                kept.append(size)
+        for size in reversed(sizes):
+            for _ in range(2):
+                self.up.append(Block(before + kept.pop(), size, embedding))
+                before = size
+        self.norm, self.out = nn.GroupNorm(2, width), nn.Conv2d(width, CHANNELS, 3, padding=1)
+
+    def forward(self, x: Tensor, log_noise: Tensor, season: Tensor) -> Tensor:
+        angles = [log_noise, season.cos(), season.sin()]
+        embedding = self.embedding(torch.stack(angles, dim=1))
+        x = self.stem(x.contiguous(memory_format=torch.channels_last))
+        kept = []
+        for number, block in enumerate(self.down):
+            if number in (2, 4):
+                x = functional.avg_pool2d(x, 2)
+            x = block(x, embedding)
+            kept.append(x)
+        for number, block in enumerate(self.up):
+            if number in (2, 4):
+                x = functional.interpolate(x, scale_factor=2.0)
+            x = block(torch.cat([x, kept.pop()], dim=1), embedding)
+        return self.out(functional.silu(self.norm(x))).float()
+
+
+def unet_step(parameters: int) -> tuple[UNet, Callable[[], None]]:
+    """A U-Net of about so many parameters, and one training step of it as EDM does it."""
+    torch.manual_seed(0)
+    sizes = (UNet(width) for width in range(4, 68, 2))
+    network = min(sizes, key=lambda one: abs(_parameters(one) - parameters))
+    average = copy.deepcopy(network).requires_grad_(False)
+    network = network.to(memory_format=torch.channels_last)
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
+    precision = native_precision(torch.device("cpu"))
+    grid = RingGrid.gaussian(LMAX + 1)
+    _, file = inputs.made(grid, LMAX, FIELDS * CHANNELS)
+    fields = torch.from_numpy(np.load(file)).view(FIELDS, CHANNELS, *grid.shape)[:BATCH]
+    season = torch.linspace(0, 2 * np.pi, BATCH)
+    data = float(fields.std())
+
+    def step() -> None:
+        sigma = torch.exp(1.2 * torch.randn(BATCH) - 1.2)[:, None, None, None] * data
+        noised = fields + sigma * torch.randn_like(fields)
+        total = (sigma**2 + data**2).sqrt()
+        with torch.autocast("cpu", precision, enabled=precision != torch.float32):
+            raw = network(noised / total, sigma.flatten().log() / 4, season)
+        drawn = data**2 / total**2 * noised + sigma * data / total * raw
+        loss = (((drawn - fields) * total / (sigma * data)) ** 2).mean()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        with torch.no_grad():
+            for mean, now in zip(average.parameters(), network.parameters(), strict=True):
+                mean.lerp_(now, 0.002)
+
+    return network, step
+
+
+def _parameters(network: nn.Module) -> int:
+    return sum(p.numel() for p in network.parameters())

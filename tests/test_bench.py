@@ -1,0 +1,139 @@
+"""`make bench` without its work: rows, table, page and chart of figures written by hand."""
+
+import importlib
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+BENCH = ROOT / "deploy" / "bench"
+RIVALS = {"rival_torch_harmonics", "rival_shtns"}  # these import what only build/rivals has
+
+BY_HAND = """[
+ {"row": "analysis", "rival": "ducc0", "unit": "us/field", "goal": 1.0, "ours": 125.0,
+  "theirs": 1000.0, "limit_share": 0.58, "note": "", "ratio": 8.0},
+ {"row": "training", "rival": "U-Net", "unit": "samples/s", "goal": 1.0, "ours": 30.0,
+  "theirs": 40.0, "limit_share": null, "note": "5 | 6", "ratio": 0.75},
+ {"row": "synthesis", "rival": "shtns", "unit": "us/field", "goal": 1.0, "ours": null,
+  "theirs": null, "limit_share": null, "note": "not installed: no FFTW", "ratio": null}
+]"""
+
+TABLE = """\
+| row | rival | ours | theirs | unit | ratio | goal | share of limit | note |
+|---|---|---|---|---|---|---|---|---|
+| analysis | ducc0 | 125 | 1,000 | us/field | 8 | 1 | 58% |  |
+| training | U-Net | 30 | 40 | samples/s | 0.75 | 1 |  | 5 / 6 |
+| synthesis | shtns |  |  | us/field |  | 1 |  | not installed: no FFTW |"""
+
+
+@pytest.fixture(autouse=True)
+def on_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT))
+
+
+def module(name: str) -> Any:
+    return importlib.import_module(f"deploy.bench.{name}")
+
+
+@pytest.fixture
+def by_hand(tmp_path: Path) -> Iterator[Any]:
+    path = tmp_path / "bench.json"
+    path.write_text(BY_HAND)
+    return module("rows").load(path)
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in BENCH.glob("*.py")))
+def test_every_module_imports(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if name in RIVALS:
+        for absent in ("torch_harmonics", "shtns"):
+            monkeypatch.setitem(sys.modules, absent, ModuleType(absent))
+    assert module(name)
+
+
+def test_every_subject_declares_rows_of_its_own() -> None:
+    rows = [row for name in module("run").SUBJECTS for row in module(name).ROWS]
+    assert len({(row.row, row.rival, row.unit) for row in rows}) == len(rows)
+    assert all(row.ours is None and row.goal and row.unit for row in rows)
+
+
+def test_every_rival_has_a_module_and_an_exact_version() -> None:
+    lines = (BENCH / "rivals.txt").read_text().splitlines()
+    names = [line.split("==")[0] for line in lines if line and not line.startswith("#")]
+    assert {f"rival_{name.replace('-', '_')}" for name in names} == RIVALS
+    assert all("==" in line for line in lines if line and not line.startswith("#"))
+
+
+def test_rates_and_times_both_give_ratios_above_one_where_ours_is_better(by_hand: Any) -> None:
+    assert [row.ratio for row in by_hand] == [8.0, 0.75, None]
+
+
+def test_rows_survive_the_file(by_hand: Any, tmp_path: Path) -> None:
+    module("rows").save(by_hand, tmp_path / "again.json")
+    assert json.loads((tmp_path / "again.json").read_text()) == json.loads(BY_HAND)
+
+
+def test_the_table_shows_every_row_and_why_one_is_empty(by_hand: Any) -> None:
+    assert module("rows").markdown(by_hand) == TABLE
+
+
+def test_only_the_marked_region_of_the_page_changes(by_hand: Any) -> None:
+    rows = module("rows")
+    page = f"before\n{rows.BEGIN}\nold\n{rows.END}\nafter\n"
+    once = rows.insert(page, by_hand, "Measured here.")
+    assert once == f"before\n{rows.BEGIN}\n\nMeasured here.\n\n{TABLE}\n\n{rows.END}\nafter\n"
+    assert rows.insert(once, by_hand, "Measured here.") == once
+    with pytest.raises(ValueError, match="put them back"):
+        rows.insert("no marks", by_hand, "")
+
+
+def test_the_page_can_take_the_table(by_hand: Any) -> None:
+    page = (ROOT / "docs" / "performance.md").read_text()
+    assert TABLE in module("rows").insert(page, by_hand, "Measured here.")
+
+
+def test_a_row_that_fails_or_is_left_out_stays_in_the_table(
+    by_hand: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, *_ = declared = tuple(row.absent("") for row in by_hand)
+
+    def measure(quick: bool) -> Iterator[Any]:
+        yield first.measured(1.0, 2.0)
+        if not quick:
+            raise OSError("disk full")
+
+    subject = SimpleNamespace(ROWS=declared, measure=measure)
+    monkeypatch.setitem(sys.modules, "deploy.bench.subject", subject)  # type: ignore[arg-type]
+    rows_of = module("run").rows_of
+    assert [row.note for row in rows_of("subject", False)] == [
+        "",
+        *["failed: OSError: disk full"] * 2,
+    ]
+    assert [row.note for row in rows_of("subject", True)] == ["", *["left out by --quick"] * 2]
+    assert [row.row for row in rows_of("subject", True)] == ["analysis", "training", "synthesis"]
+
+
+def test_calls_take_turns_after_a_warm_one_and_the_smallest_counts() -> None:
+    order: list[str] = []
+
+    def call(name: str, seconds: list[float]) -> Any:
+        def once() -> float:
+            order.append(name)
+            return seconds.pop(0)
+
+        return once
+
+    best = module("timing").in_turns(
+        call("ours", [0.1, 3.0, 2.0]), call("theirs", [0.1, 4.0, 5.0]), least=2, seconds=0
+    )
+    assert best == [2.0, 4.0]
+    assert order == ["ours", "theirs"] * 3
+
+
+def test_the_chart_is_a_picture(by_hand: Any, tmp_path: Path) -> None:
+    module("picture").draw(by_hand, tmp_path / "bench.png")
+    assert (tmp_path / "bench.png").read_bytes().startswith(b"\x89PNG")
