@@ -88,7 +88,7 @@ def _leading(u: Moments, degree: int, rank: int) -> tuple[FloatArray, FloatArray
     """The largest eigenvalues of the covariance of the low coefficients, and their patterns."""
     covariance = u.low_covariance(degree)
     n = len(covariance)
-    rank = min(rank, n - 1)
+    rank = min(rank, n - 1, u.samples - 1)
     if rank == 0:
         return np.empty(0), np.empty((n, 0))
     values, patterns = eigh(covariance, subset_by_index=(n - rank, n - 1))
@@ -110,6 +110,8 @@ def _gain(rest: FloatArray, w: FloatArray, seen: FloatArray) -> float:
 
     S^-1 = D^-1 - D^-1 W M^-1 W^T D^-1,  M = 1 + W^T D^-1 W,  log det S = log det D + log det M.
     """
+    if np.linalg.eigvalsh(rest).min() <= SMALLEST_VARIANCE:
+        return -np.inf  # the patterns of few fields leave nothing to D
     channels, degree = rest.shape[1], len(rest) - 1
     place = degrees(degree)
     inverse, size = np.linalg.inv(rest)[place], len(place)

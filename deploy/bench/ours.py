@@ -1,9 +1,12 @@
 """What is measured of ours under names that may move, imported in one place."""
 
-from flows import preprocess
+from flows.config import RunConfig
+from flows.keys import key_of
 from pipeline.coefficients import degrees, orders, to_complex
-from pipeline.harmonics import TorchHarmonics, plan
+from pipeline.harmonics import plan
 from pipeline.sphere import RingGrid
+from pipeline.torch_harmonics import TorchHarmonics
+from storage.layout import StoreLayout
 
 __all__ = [
     "RingGrid",
@@ -15,4 +18,7 @@ __all__ = [
     "to_complex",
 ]
 
-preprocess_key = preprocess.key
+
+def preprocess_key(config: RunConfig, layout: StoreLayout) -> str:
+    """The key under which preprocess looks for its `normals`."""
+    return key_of("preprocess", config, layout)

@@ -112,6 +112,15 @@ def test_fields_without_patterns_choose_none():
     assert chosen[1] == 0
 
 
+@pytest.mark.parametrize("fields", [2, 5, 12])
+def test_fewer_fields_than_patterns_choose_a_law_that_can_be_fitted(fields):
+    """More patterns than fields would explain all there is and leave no variance to the rest."""
+    few = Moments.of(make_fields(fields))
+    choice = choose_eof(few, Moments.of(make_fields(40, seed=7)))
+    assert choice[1] < fields
+    assert torch.isfinite(fit_eof(few, choice).log_density(torch.as_tensor(make_fields(3)))).all()
+
+
 def test_a_direction_stands_where_most_of_it_lies(train):
     law = fit_eof(train, np.array([LOW, 0, 0.0]))
     place = np.tile(degrees(LOW), CHANNELS)
