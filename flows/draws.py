@@ -83,13 +83,14 @@ def whitened_draws(
     score = model.drawn_by(sampler)
     channels, conditions = _channels(normals), times["condition"].values
     lmax, device = int(normals.attrs["lmax"]), score.baseline.variance.device
+    tail = tail_of(normals)
     shape = (
         len(realizations),
         times.sizes["time"],
         len(channels),
-        (_last_degree(normals) + 1) ** 2,
+        ((tail.last if tail else lmax) + 1) ** 2,
     )
-    result, tail = np.empty(shape, np.float32), tail_of(normals)
+    result = np.empty(shape, np.float32)
     for column in range(times.sizes["time"]):
         condition = torch.from_numpy(np.tile(conditions[column], (size, 1))).to(device)
         for group in sorted({number // size for number in realizations}):
@@ -169,13 +170,6 @@ def _label(x: np.ndarray, times: xr.DataArray, normals: xr.Dataset) -> xr.DataAr
             "phase": ("time", season_phase(times)),
             "channel": _channels(normals),
         },
-    )
-
-
-def _last_degree(normals: xr.Dataset) -> int:
-    """lmax, or where the Gaussian tail ends."""
-    return (
-        int(normals["tail_degree"][-1]) if "tail_degree" in normals else int(normals.attrs["lmax"])
     )
 
 

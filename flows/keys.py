@@ -18,7 +18,7 @@ from storage.artifacts import code_digest, content_key
 from storage.layout import StoreLayout
 from storage.sources import source_digest
 
-__all__ = ["SCHEMAS", "digest_of_source", "ensemble_key", "ingest_key", "key_of"]
+__all__ = ["REPORTED", "SCHEMAS", "digest_of_source", "ensemble_key", "ingest_key", "key_of"]
 
 # By stage, raised when the meaning of its artifact changes.
 SCHEMAS: Mapping[str, int] = {
@@ -29,6 +29,7 @@ SCHEMAS: Mapping[str, int] = {
     "verify": 1,
 }
 
+REPORTED = ("fields", "normals", "whitened", "checkpoints", "ensemble")  # what a report is about
 SAMPLER = tuple(f"generate.{name}" for name in ("integrator", "evaluations", "grid_exponent"))
 
 
@@ -147,7 +148,7 @@ def _verify(config: RunConfig, layout: StoreLayout) -> str:
         stage="verify",
         schema=SCHEMAS["verify"],
         config=config.subset("run.seed", "split", "verify", *SAMPLER, "generate.microbatch"),
-        inputs=_digests(layout, "fields", "normals", "whitened", "checkpoints", "ensemble"),
+        inputs=_digests(layout, *REPORTED),
         code=code_digest(
             [
                 *("flows.conditions", "flows.draws", "flows.lineup", "flows.model"),

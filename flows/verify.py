@@ -30,7 +30,7 @@ import xarray as xr
 
 from flows.conditions import conditioned_as_observed
 from flows.config import RunConfig
-from flows.keys import SCHEMAS, key_of
+from flows.keys import REPORTED, SCHEMAS, key_of
 from flows.lineup import REPLICATES, held_out_times, line_up, spacing
 from flows.stage import Progress, Receipt, published_input
 from pipeline.proper import memorisation
@@ -45,7 +45,6 @@ if TYPE_CHECKING:
 
 STAGE = "verify"
 KIND = "report"
-INPUTS = ("fields", "normals", "whitened", "checkpoints", "ensemble")
 
 GAUSSIAN = ("m-block", "channels")  # baselines whose draws are scored beside the model's
 NEAREST = 512  # generated fields whose nearest training field is looked for
@@ -135,7 +134,7 @@ def _about(
             "factor": factor,
             "display_units": unit,
         }
-    inputs = [*(published_input(layout, kind) for kind in INPUTS), drawn]
+    inputs = [*(published_input(layout, kind) for kind in REPORTED), drawn]
     dates = arena.truth.fields["time"]
     title = fields.attrs.get("title")
     return {

@@ -112,4 +112,4 @@ def _power(x: Tensor, degree: Tensor) -> Tensor:
 
 
 def _no_noise(step: int) -> Tensor:
-    raise NotImplementedError(f"the probability flow takes no noise, step {step} wanted some")
+    raise RuntimeError(f"the probability flow takes no noise, but step {step} asked for some")
