@@ -220,15 +220,17 @@ class _Healpix:
                 f"(2 nside); got lmax={lmax}"
             )
         self.geometry = {**ring_geometry(grid), "lmax": lmax, "spin": 0, "nthreads": 1}
+        self.positions = grid.ring_positions
+        self.cells = np.argsort(self.positions)
 
     def analysis(self, fields: FloatArray) -> FloatArray:
-        maps = fields.astype(np.float64)[:, None]
+        maps = fields.astype(np.float64)[:, None, self.cells]
         alm = ducc0.sht.pseudo_analysis(map=maps, maxiter=60, epsilon=1e-11, **self.geometry)[0]
         return from_complex(alm[:, 0])
 
     def synthesis(self, coefficients: FloatArray, out: FloatArray) -> None:
         alm = to_complex(coefficients.astype(np.float64))[:, None]
-        out[...] = ducc0.sht.synthesis(alm=alm, **self.geometry)[:, 0]
+        out[...] = ducc0.sht.synthesis(alm=alm, **self.geometry)[:, 0, self.positions]
 
     def analysis_adjoint(self, coefficients: FloatArray, out: FloatArray) -> None:
         raise ValueError(
@@ -236,7 +238,7 @@ class _Healpix:
         )
 
     def synthesis_adjoint(self, fields: FloatArray) -> FloatArray:
-        maps = fields.astype(np.float64)[:, None]
+        maps = fields.astype(np.float64)[:, None, self.cells]
         alm = ducc0.sht.adjoint_synthesis(map=maps, **self.geometry)
         return from_complex(alm[:, 0])
 

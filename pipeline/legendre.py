@@ -16,8 +16,7 @@ from functools import lru_cache
 import numpy as np
 from scipy.linalg import lapack
 
-from pipeline.coefficients import IntArray
-from pipeline.sphere import FloatArray, RingGrid
+from pipeline.sphere import FloatArray, IntArray, RingGrid
 
 __all__ = ["Sector", "inverse", "legendre", "require_rings", "sectors"]
 

@@ -44,7 +44,7 @@ def _white_deviation(grid: RingGrid, lmax: int) -> FloatArray:
     """Standard deviation of the remainder of white noise, the same along a ring, by probing."""
     white = np.random.default_rng(0).standard_normal((PROBES, *grid.shape))
     cells = np.square(remainder(white, grid, lmax)).mean(axis=0).ravel()
-    ring = np.repeat(np.arange(len(grid.points)), grid.points)
+    ring = np.repeat(np.arange(len(grid.points)), grid.points)[grid.ring_positions]
     rings = np.bincount(ring, weights=cells) / np.asarray(grid.points)
     deviation: FloatArray = np.sqrt(rings[ring]).reshape(grid.shape)
     return deviation

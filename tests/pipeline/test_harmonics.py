@@ -152,6 +152,21 @@ def test_healpix_agrees_with_healpy_and_inverts(generator):
     np.testing.assert_allclose(transform.analysis(fields), coefficients, atol=1e-7)
 
 
+def test_nested_cells_are_those_of_healpy(generator):
+    ring, nested = (plan(RingGrid.healpix(8, order), 16, "float64") for order in ("ring", "nested"))
+    coefficients = generator.standard_normal((2, 17**2))
+    fields = nested.synthesis(coefficients)
+    expected = healpy.reorder(ring.synthesis(coefficients), r2n=True)
+    np.testing.assert_array_equal(fields, expected)
+    np.testing.assert_allclose(nested.analysis(fields), coefficients, atol=1e-7)
+    noise = generator.standard_normal(ring.grid.shape)
+    np.testing.assert_allclose(
+        nested.synthesis_adjoint(healpy.reorder(noise, r2n=True)),
+        ring.synthesis_adjoint(noise),
+        atol=1e-10,
+    )
+
+
 @pytest.mark.parametrize(("grid", "lmax"), GRIDS, ids=NAMES)
 def test_adjoints_are_transposed_matrices(grid, lmax, generator):
     transform = plan(grid, lmax, "float64")
