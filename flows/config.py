@@ -160,6 +160,7 @@ class Generate:
     batch: int = 8  # realizations that one unit of work draws
     covariates: Mapping[str, float] = field(default_factory=dict)  # given; others are free
     microbatch: int = 4  # draws that pass the model together; part of the ensemble's identity
+    grid: str = "source"  # or another one, by name: pipeline/grids
 
     def __post_init__(self) -> None:
         for name in ("realizations", "evaluations", "grid_exponent", "batch", "microbatch"):
@@ -172,6 +173,13 @@ class Generate:
             self.evaluations,
             f"a multiple of {each}, what a step of {self.integrator} takes",
         )
+        if self.grid != "source":
+            from pipeline.grids import grid_named
+
+            try:
+                grid_named(self.grid)
+            except ValueError as error:
+                raise ConfigError(f"generate.grid: {error}") from error
         _require(len(self.times) > 0, "generate.times", self.times, "at least one date")
         for day in self.times:
             _require_day(day, "generate.times")

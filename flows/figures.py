@@ -108,9 +108,16 @@ def symmetric(values: np.ndarray) -> Normalize:
 
 
 def side_by_side(
-    real: xr.DataArray, generated: xr.DataArray, raster: Raster, *, anomaly: bool = False
+    real: xr.DataArray,
+    generated: xr.DataArray,
+    rasters: tuple[Raster, Raster],
+    *,
+    anomaly: bool = False,
 ) -> Figure:
-    """Real fields (time, *grid) above generated ones (realization, *grid), one colour scale."""
+    """Real fields (time, *grid) above generated ones (realization, *grid), one colour scale.
+
+    Each with the raster of its grid.
+    """
     factor, unit = units_of(real)
     number = min(len(real), len(generated))
     values = factor * np.concatenate([np.ravel(real), np.ravel(generated)])
@@ -121,10 +128,10 @@ def side_by_side(
         grid = figure.subplots(2, number, squeeze=False)
         for column in range(number):
             day = str(real["time"].dt.strftime("%-d %B %Y").values[column])
-            shown = draw(grid[0, column], raster, factor * real[column], cmap, norm)
+            shown = draw(grid[0, column], rasters[0], factor * real[column], cmap, norm)
             grid[0, column].set_title(f"real · {day}", fontsize=9, pad=2)
             member = int(generated["realization"].values[column])
-            draw(grid[1, column], raster, factor * generated[column], cmap, norm)
+            draw(grid[1, column], rasters[1], factor * generated[column], cmap, norm)
             title = f"generated · realization {member}"
             grid[1, column].set_title(title, fontsize=9, pad=2, color=COLOURS["model"])
         figure.subplots_adjust(0.005, 0.12, 0.995, 0.95, 0.02, 0.1)
@@ -279,7 +286,8 @@ def readme_picture(
     real: xr.DataArray, generated: xr.DataArray, path: str | Path, *, anomaly: bool = False
 ) -> None:
     """Write the picture of the README: real fields above generated ones, below 400 kB."""
-    figure = side_by_side(real, generated, Raster(real, width=480), anomaly=anomaly)
+    rasters = Raster(real, width=480), Raster(generated, width=480)
+    figure = side_by_side(real, generated, rasters, anomaly=anomaly)
     figure.set_dpi(110)
     _pixels(figure).quantize(256, dither=Image.Dither.NONE).save(path, format="png", optimize=True)
 

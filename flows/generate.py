@@ -5,10 +5,12 @@ Reads `checkpoints` and `normals`; publishes `ensemble` (and, for verify, `verif
     ensemble.zarr
       <variable>(realization, time, lat, lon | cell)   float32, names and units of the source
       realization, time, time_bnds, lat, lon           CF-1.13; provenance in the attributes
+      cell, crs                                        on HEALPix, where lat and lon go with cell
 
 A chunk is one realization at a few times on the whole sphere, and a unit is one such chunk. The
 bytes depend neither on batches nor on workers nor on order (flows/draws), and an ensemble that
-grows takes over the realizations it has.
+grows takes over the realizations it has. The grid is the source's or `generate.grid`; the ensemble
+for verify is always on the source's.
 """
 
 import time as clock
@@ -25,7 +27,10 @@ from flows.conditions import asked_times
 from flows.config import RunConfig
 from flows.draws import Draw, draw_units
 from flows.keys import ensemble_key
+from flows.plan import TIMES_PER_CHUNK
 from flows.stage import Progress, Receipt, published_input
+from pipeline.grids import grid_coordinates, grid_named
+from pipeline.sphere import RingGrid
 from pipeline.transform import grid_of
 from storage import artifacts
 from storage.labels import label_ensemble
@@ -36,8 +41,6 @@ if TYPE_CHECKING:
 
 STAGE = "generate"
 KIND = "ensemble"
-
-TIMES_PER_CHUNK = 8
 
 
 def run(config: RunConfig, layout: StoreLayout, client: "Client", progress: Progress) -> Receipt:
@@ -73,17 +76,22 @@ def generate_ensemble(
     content = ensemble_key(config, layout, kind, times, realizations)
     family = ensemble_key(config, layout, kind, times, None)
     path = layout.artifact(kind, content)
-    template = _template(layout, artifacts.open_artifact(normals), times["time"], realizations)
+    name = config.generate.grid if kind == KIND else "source"
+    grid = grid_of(artifacts.open_artifact(normals)) if name == "source" else grid_named(name)
+    template = _template(
+        layout, artifacts.open_artifact(normals), grid, times["time"], realizations
+    )
     shards = {"realization": 1, "time": min(TIMES_PER_CHUNK, times.sizes["time"])}
     artifacts.create(path, template, chunks=shards, shards=shards, family=family)
     units = artifacts.plan_units({str(d): n for d, n in template.sizes.items()}, shards)
     artifacts.adopt_units(path, units, artifacts.donors(layout, kind, family))
     missing = artifacts.missing_units(path, units)
-    draw = partial(draw_units, config, path, checkpoint, normals, times)
+    draw = partial(draw_units, config, path, name, checkpoint, normals, times)
     map_units(client, draw, _draws(missing, config.generate.batch), progress, label=kind)
     figures = {
         "realizations": realizations,
         "times": times.sizes["time"],
+        "grid": grid.describe(),
         "units drawn": len(missing),
     }
     provenance = {
@@ -101,15 +109,22 @@ def generate_ensemble(
 
 
 def _template(
-    layout: StoreLayout, normals: xr.Dataset, times: xr.DataArray, realizations: int
+    layout: StoreLayout,
+    normals: xr.Dataset,
+    grid: RingGrid,
+    times: xr.DataArray,
+    realizations: int,
 ) -> xr.Dataset:
-    source, grid = artifacts.open_published(layout, "fields"), grid_of(normals)
+    source = artifacts.open_published(layout, "fields")
+    places = grid_coordinates(grid)
+    if grid == grid_of(normals):
+        places |= {name: source[name] for name in places if name in source.coords}
     shape = (realizations, len(times), *grid.shape)
     empty = np.broadcast_to(np.float32(0), shape)
     dims = ("realization", "time", *grid.dims)
     dataset = xr.Dataset(
         {str(name): (dims, empty) for name in normals["channel"].values},
-        coords={"time": times} | {dim: source[dim] for dim in grid.dims if dim in source.coords},
+        coords={"time": times} | places,
     )
     return label_ensemble(dataset, source, realizations=np.arange(realizations))
 

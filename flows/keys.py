@@ -25,7 +25,7 @@ SCHEMAS: Mapping[str, int] = {
     "ingest": 1,
     "preprocess": 2,
     "train": 1,
-    "generate": 1,
+    "generate": 2,
     "verify": 1,
 }
 
@@ -75,6 +75,7 @@ def ensemble_key(
             "times": [str(time) for time in times["time"].values],
             "conditions": json.dumps(times["condition"].values.tolist()),
             "realizations": realizations,
+            "grid": config.generate.grid if kind == "ensemble" else "source",
         },
         inputs=_digests(layout, "checkpoints", "normals"),
         code=code_digest(

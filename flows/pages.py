@@ -11,7 +11,8 @@ from flows.compatibility import compatibility_curves
 from flows.maps import Raster
 from pipeline.analogues import analogues, with_wind_speed
 from pipeline.climatology import season_phase
-from pipeline.transform import to_fields
+from pipeline.placement import placed_normals
+from pipeline.transform import grid_of, to_fields
 from pipeline.verify import Arena
 from storage import artifacts
 from storage.layout import StoreLayout
@@ -29,20 +30,22 @@ def pictures(
     """Elements by name, as flows.report.render takes them."""
     raster = Raster(arena.area)
     real, generated, expected = gallery(layout, normals)
+    theirs = Raster(generated)
     titles = {name: about["long_name"] for name, about in card["variables"].items()}
     made: dict[str, str] = {}
     for name, title in titles.items():
         attrs = real[name].attrs
         pair = real[name], generated[name]
-        absolute = figures.side_by_side(*pair, raster)
+        absolute = figures.side_by_side(*pair, (raster, theirs))
         made[f"fields/{name}"] = figures.image(absolute, f"{title}: real and generated")
         if not card["variables"][name]["derived"]:
-            departures = [(each - expected[name]).assign_attrs(attrs) for each in pair]
-            figure = figures.side_by_side(departures[0], departures[1], raster, anomaly=True)
+            usual = zip(pair, expected, strict=True)
+            ours, drawn = ((each - mean[name]).assign_attrs(attrs) for each, mean in usual)
+            figure = figures.side_by_side(ours, drawn, (raster, theirs), anomaly=True)
             made[f"anomalies/{name}"] = figures.image(figure, f"{title}: departures")
         held_out = arena.maps(arena.truth.fields, name, "the truth")
-        drawn = arena.maps(model, name, "the model")
-        statistics = figures.statistic_maps(arena.truth.fields[name], held_out, drawn, raster)
+        model_maps = arena.maps(model, name, "the model")
+        statistics = figures.statistic_maps(arena.truth.fields[name], held_out, model_maps, raster)
         made[f"maps/{name}"] = figures.image(statistics, f"{title}: statistics")
     made["spectra"] = figures.svg(figures.spectrum_ratios(card["spectra"], titles), "Spectra")
     made["ranks"] = figures.svg(figures.rank_histograms(card["ranks"], titles), "Rank histograms")
@@ -54,11 +57,12 @@ def pictures(
 
 def gallery(
     layout: StoreLayout, normals: xr.Dataset, number: int = SIDE_BY_SIDE
-) -> tuple[xr.Dataset, xr.Dataset, xr.Dataset]:
+) -> tuple[xr.Dataset, xr.Dataset, tuple[xr.Dataset, xr.Dataset]]:
     """Real fields of the season of the ensemble's first date, generated ones, and what is usual.
 
     Returns:
-        Dims (time, *grid), (realization, *grid), (*grid); wind speed is added to each.
+        Dims (time, *grid), (realization, *grid), and twice (*grid): on the grid of the real fields
+        and on that of the generated ones. Wind speed is added to each.
     """
     names = [str(name) for name in normals["channel"].values]
     ensemble = artifacts.open_published(layout, "ensemble")[names].isel(time=[0])
@@ -74,15 +78,18 @@ def gallery(
         dims=("time", "channel", "coefficient"),
         coords={"phase": ("time", phase), "channel": names},
     )
-    expected = to_fields(still, normals).isel(time=0)
     generated = ensemble.isel(time=0, drop=True, realization=slice(number)).load()
-    return with_wind_speed(real), with_wind_speed(generated), with_wind_speed(expected)
+    there = grid_of(generated)
+    placed = normals if there == grid_of(normals) else placed_normals(normals, there)
+    usual = [with_wind_speed(to_fields(still, each).isel(time=0)) for each in (normals, placed)]
+    return with_wind_speed(real), with_wind_speed(generated), (usual[0], usual[1])
 
 
 def readme_picture(layout: StoreLayout, variable: str, path: str, *, anomaly: bool = False) -> None:
     """Draw the picture of the README from a finished run."""
     normals = artifacts.open_published(layout, "normals").load()
     real, generated, expected = gallery(layout, normals)
-    pair = [each[variable] - (expected[variable] if anomaly else 0.0) for each in (real, generated)]
+    usual = zip((real, generated), expected, strict=True)
+    pair = [each[variable] - (mean[variable] if anomaly else 0.0) for each, mean in usual]
     pair = [each.assign_attrs(real[variable].attrs) for each in pair]
     figures.readme_picture(pair[0], pair[1], path, anomaly=anomaly)

@@ -11,9 +11,11 @@ from dask.utils import parse_bytes
 from flows.cluster import memory_share
 from flows.config import RunConfig
 from flows.ingest import unit_sizes
+from pipeline.grids import grid_named
 from storage.layout import StoreLayout
 from storage.sources import open_source
 
+TIMES_PER_CHUNK = 8  # of an ensemble
 INTERPRETER_BYTES = 600 << 20  # a process with torch, xarray and zarr loaded
 
 
@@ -65,6 +67,7 @@ def estimate(config: RunConfig) -> list[Estimate]:
     draw = 4 * channels * cells
     generate, verify = config.generate, config.verify
     drawn = len(generate.times) * generate.realizations
+    placed = draw if generate.grid == "source" else 4 * channels * grid_named(generate.grid).size
     scored = verify.dates * verify.realizations
     drawn_units = len(generate.times) * ceil(generate.realizations / generate.batch)
     scored_units = verify.dates * ceil(verify.realizations / generate.batch)
@@ -94,10 +97,10 @@ def estimate(config: RunConfig) -> list[Estimate]:
         ),
         Estimate(
             stage="generate",
-            bytes=drawn * draw,
+            bytes=drawn * placed,
             files=channels * drawn_units + 20,
             units=drawn_units,
-            memory=sampling,
+            memory=sampling + 10 * min(TIMES_PER_CHUNK, len(generate.times)) * placed,
         ),
         Estimate(
             stage="verify",

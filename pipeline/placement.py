@@ -1,7 +1,7 @@
 """The normals of a law whose fields are wanted on another grid.
 
 Coefficients know no grid; the maps that go with them have one number for each cell of the source.
-The climatology moves exactly up to the band limit (pipeline/regrid); scale and deviations move
+The climatology moves exactly up to the band limit (pipeline/regrid); scale, deviations and all else
 bilinearly, so that they stay positive and gain no extremes; what masked cells lack is first filled
 from around them. A cell is masked where more than half of its bilinear weight is.
 
@@ -18,7 +18,7 @@ import xarray as xr
 from pipeline.grids import grid_coordinates
 from pipeline.masks import harmonic_fill
 from pipeline.regrid import bilinear, moved
-from pipeline.sphere import RingGrid
+from pipeline.sphere import FloatArray, RingGrid
 from pipeline.transform import Normals
 
 __all__ = ["placed_normals"]
@@ -30,25 +30,23 @@ def placed_normals(normals: xr.Dataset, grid: RingGrid) -> xr.Dataset:
     Their attribute `noise_lmax` is the last degree of the remainder's noise.
     """
     known = Normals.of(normals)
-    source = known.grid
-    climatology, scale = known.climatology.copy(), known.scale.copy()
+    source, maps = known.grid, {}
+    for name, array in normals.data_vars.items():
+        if set(source.dims) <= set(array.dims):
+            ordered = array.transpose("channel", ..., *source.dims)
+            values = _moved(str(name), ordered.to_numpy().astype(np.float64), known, grid)
+            maps[name] = ([d for d in ordered.dims if d not in source.dims] + [*grid.dims], values)
+    placed = normals.drop_dims(source.dims).drop_vars("crs", errors="ignore")
+    attrs = {"grid": grid.describe(), "noise_lmax": int(np.sqrt(source.size)) - 1}
+    return placed.assign(maps).assign_coords(grid_coordinates(grid)).assign_attrs(attrs)
+
+
+def _moved(name: str, values: FloatArray, known: Normals, grid: RingGrid) -> FloatArray:
+    if name == "mask":
+        return (bilinear(values, known.grid, grid) > 0.5).astype(np.int8)
     for channel, mask in enumerate(known.mask):
         if mask.any():
-            fill = harmonic_fill(source, mask)
-            climatology[:, channel] = fill(climatology[:, channel])
-            scale[channel] = fill(scale[channel])
-    seasonal = moved(climatology, source, grid, known.tail).swapaxes(0, 1)
-    masked = bilinear(known.mask.astype(np.float64), source, grid) > 0.5
-    dims = ("channel", *grid.dims)
-    placed = normals.drop_dims(source.dims).assign(
-        climatology=(("channel", "season", *grid.dims), seasonal),
-        scale=(dims, bilinear(scale, source, grid)),
-        mask=(dims, masked.astype(np.int8)),
-        remainder=(dims, bilinear(known.remainder, source, grid)),
-    )
-    attrs = {"grid": grid.describe(), "noise_lmax": int(np.sqrt(source.size)) - 1}
-    return (
-        placed.drop_vars("crs", errors="ignore")
-        .assign_coords(grid_coordinates(grid))
-        .assign_attrs(attrs)
-    )
+            values[channel] = harmonic_fill(known.grid, mask)(values[channel])
+    if name == "climatology":
+        return moved(values, known.grid, grid, known.tail)
+    return bilinear(values, known.grid, grid)

@@ -66,7 +66,9 @@ def interpolation(grid: RingGrid, latitude: FloatArray, longitude: FloatArray) -
         shares.append(np.repeat(share[place] / around, around))
     cell = np.argsort(grid.ring_positions)[np.concatenate(cells)]
     where = (np.concatenate(rows), cell)
-    return csr_array((np.concatenate(shares), where), shape=(latitude.size, grid.size))
+    weights = csr_array((np.concatenate(shares), where), shape=(latitude.size, grid.size))
+    weights.eliminate_zeros()
+    return weights
 
 
 def moved(maps: FloatArray, source: RingGrid, target: RingGrid, lmax: int) -> FloatArray:

@@ -34,7 +34,13 @@ COORDINATES: dict[str, dict[str, str]] = {
         "units": "degrees_east",
         "axis": "X",
     },
+    "cell": {
+        "standard_name": "healpix_index",
+        "long_name": "number of the HEALPix cell",
+        "units": "1",
+    },
 }
+GRID_MAPPING = "crs"  # of HEALPix; with CF's attributes only, as xdggs refuses all others
 
 _LEADING = {
     "fields": ("time",),
@@ -51,12 +57,24 @@ class LabelError(ValueError):
 
 
 def label(dataset: xr.Dataset) -> xr.Dataset:
-    """The dataset with the CF attributes of the coordinates it has; other attributes are kept."""
+    """The dataset with the CF attributes of the coordinates it has; other attributes are kept.
+
+    On HEALPix, lat and lon are auxiliary coordinates of the cells, and so no axes, and fields name
+    their grid mapping, if there is one.
+    """
     coordinates = {}
     for name, attrs in COORDINATES.items():
         if name in dataset.coords:
-            coordinates[name] = dataset[name].assign_attrs(attrs)
-    return dataset.assign_coords(coordinates)
+            own = dataset.coords[name].dims == (name,)
+            kept = {key: value for key, value in attrs.items() if own or key != "axis"}
+            coordinates[name] = dataset[name].assign_attrs(kept)
+    labelled = dataset.assign_coords(coordinates)
+    if GRID_MAPPING not in dataset.coords:
+        return labelled
+    mapped = {n: a.variable.copy(deep=False) for n, a in dataset.items() if "cell" in a.dims}
+    for variable in mapped.values():
+        variable.encoding = {**variable.encoding, "grid_mapping": GRID_MAPPING}
+    return labelled.assign(mapped)
 
 
 def label_ensemble(
@@ -85,7 +103,8 @@ def label_ensemble(
         labelled = labelled.assign_coords(time_bnds=bounds)
     labelled = label(labelled.transpose("realization", "time", *grid, ...))
     for name in labelled.data_vars:
-        labelled[name].attrs = dict(source[name].attrs)
+        of_grid = ("grid_mapping", "coordinates")
+        labelled[name].attrs = {k: v for k, v in source[name].attrs.items() if k not in of_grid}
     if bounds is not None:
         labelled["time"].attrs["bounds"] = "time_bnds"
     labelled.attrs = {**ensemble_attrs(labelled, source.attrs), **dict(attrs or {})}

@@ -12,6 +12,7 @@ from PIL import Image
 
 from flows import figures, report
 from flows.maps import Raster, coastlines, project, unproject
+from pipeline.grids import grid_coordinates, grid_named
 from pipeline.verify import FLOOR
 
 OWNERS = ("model", "m-block", "channels", FLOOR)
@@ -64,11 +65,31 @@ def test_pixels_show_the_field_where_it_is(descending):
     assert np.nanmean(pixels[-5:]) > np.nanmean(pixels[:5])  # north is up
 
 
-def test_cells_without_rows_are_drawn_too():
-    field = gaussian_like()
-    flat = field.stack(cell=("lat", "lon")).reset_index("cell")
-    pixels = Raster(flat, width=100)(flat)
-    assert np.isfinite(pixels).sum() > 3000
+@pytest.mark.parametrize("name", ["healpix:16", "healpix:16:nested"])
+def test_cells_are_drawn_where_they_are(name):
+    grid = grid_named(name)
+    latitude, longitude = (np.deg2rad(degrees) for degrees in grid.coordinates)
+    rings = gaussian_like(64, 128)
+    field = xr.DataArray(
+        np.sin(latitude) + np.cos(longitude), dims="cell", coords=grid_coordinates(grid)
+    )
+    difference = Raster(field, width=100)(field) - Raster(rings, width=100)(rings)
+    assert np.isfinite(difference).sum() > 3000
+    assert np.nanmax(np.abs(difference)) < 0.2 and np.nanstd(difference) < 0.02
+
+
+def test_maps_reach_half_way_to_cells_without_data():
+    field = gaussian_like(19, 36)
+    field = xr.ones_like(field).assign_coords(lat=np.linspace(-90, 90, 19))
+    pixels = Raster(field, width=400)(field.where(field.lat >= 0))
+    rows = np.isfinite(pixels).any(axis=1)
+    _, lowest = unproject(
+        np.zeros(1),
+        Raster(field, width=400).extent[3:]
+        * (2 * (np.flatnonzero(rows)[:1] + 0.5) / len(rows) - 1),
+    )
+    assert lowest == pytest.approx(-5, abs=1)
+    assert np.nanmax(np.abs(pixels - 1)) < 1e-12
 
 
 @pytest.mark.parametrize(
@@ -203,7 +224,7 @@ def pictures(card: dict) -> dict[str, str]:
         ),
         "fields/ta": figures.image(
             figures.side_by_side(
-                fields("time", 3, 0), fields("realization", 3, 1), Raster(gaussian_like())
+                fields("time", 3, 0), fields("realization", 3, 1), (Raster(gaussian_like()),) * 2
             ),
             "fields",
         ),
