@@ -15,9 +15,11 @@ for verify is always on the source's.
 
 import time as clock
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from functools import partial
+from hashlib import sha256
 from importlib.metadata import version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
@@ -33,6 +35,7 @@ from pipeline.grids import grid_coordinates, grid_named
 from pipeline.sphere import RingGrid
 from pipeline.transform import grid_of
 from storage import artifacts
+from storage.keys import canonical_json, code_digest
 from storage.labels import label_ensemble
 from storage.layout import StoreLayout
 
@@ -95,17 +98,36 @@ def generate_ensemble(
         "units drawn": len(missing),
     }
     provenance = {
+        **config.generate.attributes,
+        **_provenance(config, layout, family),
         "figures": figures,
         "seconds": clock.monotonic() - began,
-        "history": f"spherescore {version('spherescore')}: {config.generate.integrator}, "
-        f"{config.generate.evaluations} evaluations",
-        "run_seed": config.run.seed,
         "normals_digest": normals.digest,
         "checkpoints_digest": checkpoint.digest,
-        "spherescore_version": version("spherescore"),
-        "config": config.to_dict(),
     }
     return artifacts.publish(layout, kind, content, units, provenance)
+
+
+def _provenance(config: RunConfig, layout: StoreLayout, family: str) -> dict[str, Any]:
+    """Where an ensemble comes from, and what it takes to draw it again."""
+    fields, sampler = published_input(layout, "fields"), config.generate
+    code, table = version("spherescore"), config.to_dict()
+    return {
+        "id": sampler.attributes.get("id", f"spherescore-{family[:16]}"),
+        "history": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} spherescore {code}: drawn with "
+        f"{sampler.integrator}, {sampler.evaluations} evaluations",
+        "spherescore_version": code,
+        "code_digest": code_digest(["flows.generate", "flows.draws"]),
+        "config": table,
+        "config_digest": sha256(canonical_json(table).encode()).hexdigest(),
+        "source_digest": fields.attrs.get("source_digest", ""),
+        "fields_digest": fields.digest,
+        "run_seed": config.run.seed,
+        "noise": "Philox, its key the sha256 of seed/realization/time/variable/step",
+        "sampler": f"{sampler.integrator}, {sampler.evaluations} evaluations, times "
+        f"of exponent {sampler.grid_exponent:g}",
+        "microbatch": sampler.microbatch,
+    }
 
 
 def _template(

@@ -76,6 +76,8 @@ def ensemble_key(
             "conditions": json.dumps(times["condition"].values.tolist()),
             "realizations": realizations,
             "grid": config.generate.grid if kind == "ensemble" else "source",
+            # Units do not know them, so a family does not depend on them.
+            "attributes": dict(config.generate.attributes) if realizations is not None else {},
         },
         inputs=_digests(layout, "checkpoints", "normals"),
         code=code_digest(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import json
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -230,6 +232,33 @@ def test_the_ensemble_is_labelled_for_any_reader(trained, here, tmp_path):
     checkpoint = artifacts.published(layout, "checkpoints")
     assert checkpoint is not None and ensemble.attrs["checkpoints_digest"] == checkpoint.digest
     assert ensemble.attrs["run_seed"] == 3
+
+
+def test_the_root_says_where_the_ensemble_comes_from(trained, here, tmp_path):
+    """And what only the user knows; both without drawing again."""
+    said = {"institution": "An institute", "creator_name": "A. Person"}
+    _, layout = drawn(trained, tmp_path / "run", here)
+    _, layout = drawn(trained, tmp_path / "run", here, generate_attributes=said)
+    found = artifacts.published(layout, "ensemble")
+    assert found is not None and found.attrs["figures"]["units drawn"] == 0
+    attrs = xr.open_zarr(layout.name("ensemble")).attrs
+    assert said.items() <= attrs.items()
+    digests = ("config", "source", "fields", "normals", "checkpoints", "code")
+    for name in (*digests[:1], *digests[2:]):
+        assert re.fullmatch("[0-9a-f]{64}", attrs[f"{name}_digest"]), name
+    assert "source_digest" in attrs and "gme, 3 evaluations" in attrs["sampler"]
+    assert "seed/realization/time/variable/step" in attrs["noise"]
+    assert attrs["frequency"] == "day" and attrs["time_coverage_duration"] == "P182D"
+    assert json.loads(attrs["config"])["generate"]["realizations"] == 5
+    highly = {"title", "summary", "keywords", "Conventions"}
+    recommended = {
+        *("id", "history", "source", "license", "processing_level", "standard_name_vocabulary"),
+        *("date_created", "creator_name", "institution", "time_coverage_start"),
+        *("time_coverage_end", "time_coverage_duration", "time_coverage_resolution"),
+        *("geospatial_lat_min", "geospatial_lat_max", "geospatial_lon_min", "geospatial_lon_max"),
+        *("geospatial_bounds", "geospatial_lat_units", "geospatial_lon_units"),
+    }
+    assert highly | recommended <= set(attrs)
 
 
 def test_the_ensemble_can_be_written_as_netcdf(trained, here, tmp_path):
