@@ -24,6 +24,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.coefficients import ComplexArray
 from pipeline.legendre import Sectors, folding, legendre
 from pipeline.sphere import FloatArray, IntArray, RingGrid
 
@@ -105,7 +106,7 @@ def _look_alikes(grid: RingGrid, waves: IntArray) -> tuple[FloatArray, FloatArra
 class Correction:
     """Takes the aliasing of one coupling out of coefficients, or applies the transpose of that.
 
-    Both work in place on the planes of pipeline/harmonics.py, (field and part, column).
+    Both work in place on the columns of pipeline/harmonics.py, (column, field).
 
     Args:
         columns: of each order and sign: its first column, its sectors and its place therein.
@@ -132,28 +133,29 @@ class Correction:
             weight = fold[ring[own], None].astype(analysis.dtype)
             self.steps.append((_span(own), here, synthesis, analysis * weight))
 
-    def __call__(self, planes: FloatArray) -> None:
-        self._apply(planes, [(rows, at, p, a) for rows, at, p, a in self.steps], self.parts)
+    def __call__(self, columns: ComplexArray) -> None:
+        self._apply(columns, self.steps, self.parts)
 
-    def transposed(self, planes: FloatArray) -> None:
+    def transposed(self, columns: ComplexArray) -> None:
         real, imaginary = self.parts
         swapped = [(rows, at, a, p) for rows, at, p, a in self.steps]
-        self._apply(planes, swapped, (real.T, imaginary.T))
+        self._apply(columns, swapped, (real.T, imaginary.T))
 
     def _apply(
         self,
-        planes: FloatArray,
+        columns: ComplexArray,
         steps: list[tuple[slice, slice, FloatArray, FloatArray]],
         parts: tuple[FloatArray, FloatArray],
     ) -> None:
-        waves = np.zeros((len(parts[0]), len(planes)), planes.dtype)
+        halves = columns.view(columns.real.dtype)
+        waves = np.zeros((len(parts[0]), halves.shape[1]), halves.dtype)
         for rows, at, there, _ in steps:
-            np.matmul(there, planes[:, at].T, out=waves[rows])
+            np.matmul(there, halves[at], out=waves[rows])
         pairs = waves.reshape(len(waves), -1, 2)
         for part, z in enumerate(parts):
             pairs[..., part] = z @ np.ascontiguousarray(pairs[..., part])
         for rows, at, _, back in steps:
-            planes[:, at] -= waves[rows].T @ back
+            halves[at] -= back.T @ waves[rows]
 
 
 def _within(ring: IntArray, sector: Sectors) -> npt.NDArray[np.bool_]:

@@ -118,8 +118,8 @@ def require_shape(what: str, x: Any, shape: tuple[int, ...]) -> tuple[int, ...]:
 class _Maps:
     """Waves along the rings, then matrix products for each group of orders and sign.
 
-    Products go to and from two planes (field, part, column): the real parts of waves and the
-    imaginary ones, the latter void at m = 0.
+    Products go to and from complex `columns` (column, field), one for each order and degree: the
+    real part belongs to order m, the imaginary one, void at m = 0, to -m.
     """
 
     def __init__(self, grid: RingGrid, lmax: int, dtype: np.dtype[Any]) -> None:
@@ -140,12 +140,12 @@ class _Maps:
         # Where columns find their coefficient, the first one if they have none, and back.
         self.spread = np.zeros((2, degree.size), np.intp)
         self.pick = np.empty((lmax + 1) ** 2, np.intp)
-        for plane, sign in ((1, -1), (0, 1)):
+        for part, sign in ((1, -1), (0, 1)):
             own = degree[real] * (degree[real] + 1) + sign * order[real]
-            self.spread[plane, real] = own
-            self.pick[own] = plane * degree.size + real
+            self.spread[part, real] = own
+            self.pick[own] = part * degree.size + real
         # A wave h_m of order m > 0 stands for that of -m too.
-        self.double = np.where(order == 0, 1.0, 2.0).astype(dtype)
+        self.double = np.where(order == 0, 1.0, 2.0).astype(dtype)[:, None]
         columns = {
             (m, s.sign): (span.start + i * s.degrees.shape[1], s, i)
             for s, span in zip(self.sectors, self.spans, strict=True)
@@ -156,56 +156,73 @@ class _Maps:
 
     def analysis(self, fields: FloatArray, out: FloatArray) -> None:
         waves = self.rings.to_waves(fields, True)
-        planes = self._project(waves, [s.analysis for s in self.sectors])
+        columns = self._project(waves, [s.analysis for s in self.sectors])
         for correction in self.corrections:
-            correction(planes)
-        self._gather(planes, out)
+            correction(columns)
+        self._gather(columns, out)
 
     def synthesis(self, coefficients: FloatArray, out: FloatArray) -> None:
         waves = self._expand(self._scattered(coefficients), [s.synthesis for s in self.sectors])
         self.rings.from_waves(waves, False, out)
 
     def analysis_adjoint(self, coefficients: FloatArray, out: FloatArray) -> None:
-        planes = self._scattered(coefficients)
+        columns = self._scattered(coefficients)
         for correction in self.corrections:
-            correction.transposed(planes)
-        planes /= self.double
-        waves = self._expand(planes, [s.analysis for s in self.sectors])
+            correction.transposed(columns)
+        columns /= self.double
+        waves = self._expand(columns, [s.analysis for s in self.sectors])
         self.rings.from_waves(waves, True, out)
 
     def synthesis_adjoint(self, fields: FloatArray, out: FloatArray) -> None:
         waves = self.rings.to_waves(fields, False)
-        planes = self._project(waves, [s.synthesis for s in self.sectors])
-        planes *= self.double
-        self._gather(planes, out)
+        columns = self._project(waves, [s.synthesis for s in self.sectors])
+        columns *= self.double
+        self._gather(columns, out)
 
-    def _gather(self, planes: FloatArray, out: FloatArray) -> None:
-        np.take(planes.reshape(len(out), -1), self.pick, axis=1, out=out, mode="clip")
+    def _gather(self, columns: ComplexArray, out: FloatArray) -> None:
+        parts = room("parts", (2, *columns.shape), out.dtype)
+        parts[0], parts[1] = columns.real, columns.imag
+        rows = parts.reshape(-1, len(out))
+        for some in _slices(len(self.pick)):
+            out[:, some] = rows.take(self.pick[some], axis=0).T
 
-    def _scattered(self, coefficients: FloatArray) -> FloatArray:
-        planes: FloatArray = room(
-            "planes", (len(coefficients), self.spread.size), coefficients.dtype
+    def _scattered(self, coefficients: FloatArray) -> ComplexArray:
+        count, size = coefficients.shape
+        rows = room("parts", (size, count), coefficients.dtype)
+        for some in _slices(size):
+            rows[some] = coefficients[:, some].T
+        columns: ComplexArray = room(
+            "columns", (self.spread.shape[1], count), np.result_type(rows, np.complex64)
         )
-        np.take(coefficients, self.spread.ravel(), axis=1, out=planes, mode="clip")
-        return planes.reshape(2 * len(coefficients), -1)
+        for some in _slices(len(columns)):
+            columns.real[some] = rows.take(self.spread[0, some], axis=0)
+            columns.imag[some] = rows.take(self.spread[1, some], axis=0)
+        return columns
 
-    def _project(self, waves: ComplexArray, tables: list[FloatArray]) -> FloatArray:
-        halves = waves.view(waves.real.dtype)
-        planes = room("planes", (halves.shape[-1], self.spread.shape[1]), halves.dtype)
+    def _project(self, waves: ComplexArray, tables: list[FloatArray]) -> ComplexArray:
+        columns: ComplexArray = room(
+            "columns", (self.spread.shape[1], waves.shape[-1]), waves.dtype
+        )
+        halves, parts = waves.view(waves.real.dtype), columns.view(columns.real.dtype)
         for sector, span, table in zip(self.sectors, self.spans, tables, strict=True):
             wave = halves[sector.orders, sector.rows, self.rings.signs.index(sector.sign)]
-            target = planes[:, span].reshape(len(planes), *sector.degrees.shape)
-            np.matmul(wave.transpose(0, 2, 1), table, out=target.transpose(1, 0, 2))
-        return planes
+            target = parts[span].reshape(*sector.degrees.shape, halves.shape[-1])
+            np.matmul(table.transpose(0, 2, 1), wave, out=target)
+        return columns
 
-    def _expand(self, planes: FloatArray, tables: list[FloatArray]) -> ComplexArray:
+    def _expand(self, columns: ComplexArray, tables: list[FloatArray]) -> ComplexArray:
         """The transposed map of `_project`."""
-        waves = self.rings.empty(len(planes) // 2, planes.dtype)
-        halves = waves.view(planes.dtype)
+        waves = self.rings.empty(columns.shape[1], columns.real.dtype)
+        halves, parts = waves.view(waves.real.dtype), columns.view(columns.real.dtype)
         for sector, span, table in zip(self.sectors, self.spans, tables, strict=True):
             wave = halves[sector.orders, :, self.rings.signs.index(sector.sign)]
             wave[:, : sector.rows.start] = 0.0
             wave[:, sector.rows.stop :] = 0.0
-            parts = planes[:, span].reshape(len(planes), *sector.degrees.shape)
-            np.matmul(table, parts.transpose(1, 2, 0), out=wave[:, sector.rows])
+            part = parts[span].reshape(*sector.degrees.shape, halves.shape[-1])
+            np.matmul(table, part, out=wave[:, sector.rows])
         return waves
+
+
+def _slices(size: int, step: int = 1024) -> Iterator[slice]:
+    """So many rows at a time that turning them stays in the nearest cache."""
+    return (slice(start, start + step) for start in range(0, size, step))
