@@ -23,6 +23,7 @@ from pipeline.sphere import RingGrid
 __all__ = ["Arrays", "Shelf", "Tables", "keep_on", "tables"]
 
 Arrays = dict[str, npt.NDArray[Any]]
+DEAR = 64  # lmax from which tables are worth keeping: below, they are made in a hundredth second
 FORMAT = 1  # of what is kept; raise it when the same name would mean other numbers
 
 
@@ -59,7 +60,7 @@ def tables(grid: RingGrid, lmax: int, dtype: str) -> Tables:
     def make() -> Arrays:
         return _flat(_made(grid, lmax, dtype))
 
-    if _shelf is None:
+    if _shelf is None or lmax < DEAR:
         return _made(grid, lmax, dtype)
     digest = hashlib.sha256(repr((FORMAT, grid)).encode()).hexdigest()[:24]
     return _shaped(_shelf(f"{digest}-l{lmax}-{dtype}", make))
