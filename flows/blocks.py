@@ -72,17 +72,19 @@ def coefficient_moments(
 
 def write_whitened(
     path: Path, source: artifacts.Published, normals: artifacts.Published, unit: artifacts.Unit
-) -> None:
+) -> artifacts.Record:
     """Write one unit of `whitened`: the coefficients of its times."""
-    x = whitened_block(_opened(source).isel(time=unit.region["time"]), _normals(normals))
-    artifacts.write_unit(path, unit, xr.Dataset({"x": (("time", "channel", "coefficient"), x)}))
+    x = whitened_block(opened(source).isel(time=unit.region["time"]), _normals(normals))
+    return artifacts.write_unit(
+        path, unit, xr.Dataset({"x": (("time", "channel", "coefficient"), x)})
+    )
 
 
 def _loaded(
     source: artifacts.Published, transforms: Mapping[str, str], block: int, span: Span
 ) -> Iterator[tuple[FloatArray, FloatArray]]:
     """Transformed values and season of a span, one block in memory at a time."""
-    fields = _opened(source)
+    fields = opened(source)
     edges = sorted(
         {span.start, span.stop, *range(-(-span.start // block) * block, span.stop, block)}
     )
@@ -92,7 +94,8 @@ def _loaded(
 
 
 @lru_cache(maxsize=1)
-def _opened(source: artifacts.Published) -> xr.Dataset:
+def opened(source: artifacts.Published) -> xr.Dataset:
+    """A published artifact, opened once in a process."""
     return artifacts.open_artifact(source)
 
 

@@ -174,14 +174,15 @@ def _publish_whitened(
     units = artifacts.plan_units({"time": template.sizes["time"]}, shard)
     missing = artifacts.missing_units(path, units)
     write = partial(write_whitened, path, source, normals)
-    map_units(client, write, missing, progress, label="whitening", done=len(units) - len(missing))
+    done = len(units) - len(missing)
+    written = map_units(client, write, missing, progress, label="whitening", done=done)
     provenance = {
         "figures": normals.attrs["figures"],
         "fields_digest": source.digest,
         "normals_digest": normals.digest,
         "seconds": clock.monotonic() - started,
     }
-    return artifacts.publish(layout, "whitened", content, units, provenance)
+    return artifacts.publish(layout, "whitened", content, units, provenance, written)
 
 
 def _checked_lmax(config: RunConfig, fields: xr.Dataset) -> int:
