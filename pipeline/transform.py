@@ -28,7 +28,8 @@ from pipeline.joint import mix_channels
 from pipeline.masks import harmonic_fill
 from pipeline.pointwise import OutOfBounds, Pointwise
 from pipeline.pointwise_labels import pointwise_of
-from pipeline.remainder import remainder_noise
+from pipeline.regrid import synthesis
+from pipeline.remainder import band_noise, remainder_noise
 from pipeline.sphere import FloatArray, RingGrid
 
 __all__ = [
@@ -58,6 +59,8 @@ class Normals:
         factor: L_l, lower triangular, shape (degree, channel, channel), beyond lmax up to the end
             of the Gaussian tail.
         remainder: standard deviation of scaled anomalies beyond the tail, shape (channel, *grid).
+        noise_lmax: last degree of the remainder's noise; None where it is white on the grid, which
+            is so on the source's own.
     """
 
     grid: RingGrid
@@ -69,6 +72,7 @@ class Normals:
     lmax: int
     factor: FloatArray
     remainder: FloatArray
+    noise_lmax: int | None = None
 
     @classmethod
     def of(cls, normals: xr.Dataset) -> Normals:
@@ -86,6 +90,7 @@ class Normals:
             lmax=int(normals.attrs["lmax"]),
             factor=_factor(normals),
             remainder=normals["remainder"].transpose("channel", *grid.dims).to_numpy(),
+            noise_lmax=normals.attrs.get("noise_lmax"),
         )
 
     @property
@@ -134,14 +139,15 @@ class Normals:
     ) -> FloatArray:
         """Physical values (..., channel, *grid), float32, of x (..., channel, coefficient).
 
-        `phase` broadcasts against the leading axes of x. White noise of the result's shape, if
-        given, becomes the remainder that x does not carry.
+        `phase` broadcasts against the leading axes of x. White noise, if given, becomes the
+        remainder that x does not carry: of the result's shape, or with coefficients up to
+        `noise_lmax` in place of the grid.
         """
-        lmax = lmax_of(x.shape[-1])
-        coefficients = mix_channels(self.factor, x.astype(np.float64))
-        values = plan(self.grid, lmax, "float64").synthesis(coefficients)
-        if white is not None:
+        values = synthesis(self.grid, mix_channels(self.factor, x.astype(np.float64)))
+        if white is not None and self.noise_lmax is None:
             values += remainder_noise(white, self.remainder, self.grid, self.tail)
+        elif white is not None:
+            values += self.remainder * band_noise(white, self.grid, self.tail)
         values *= self.scale
         values += np.tensordot(design(phase), self.climatology, axes=(-1, 0))
         axis = x.ndim - 2
@@ -162,13 +168,18 @@ def color(x: xr.DataArray, normals: xr.Dataset) -> xr.DataArray:
 
 
 def grid_of(dataset: xr.Dataset) -> RingGrid:
-    """The grid of a dataset with dimensions (lat, lon), or (cell) in HEALPix ring order."""
+    """The grid of a dataset with dimensions (lat, lon), or (cell) on HEALPix.
+
+    Cells are in ring order, unless a grid mapping with that `indexing_scheme` says nested.
+    """
     if "cell" in dataset.dims:
         cells = dataset.sizes["cell"]
         nside = round((cells / 12) ** 0.5)
         if 12 * nside**2 != cells:
             raise ValueError(f"a HEALPix map has 12 nside^2 cells; dimension cell has {cells}")
-        return RingGrid.healpix(nside)
+        mappings = [v.attrs for v in dataset.variables.values() if "grid_mapping_name" in v.attrs]
+        schemes = {a.get("indexing_scheme") for a in mappings}
+        return RingGrid.healpix(nside, "nested" if "nested" in schemes else "ring")
     if not {"lat", "lon"} <= set(dataset.dims):
         raise ValueError(f"fields need dimensions (lat, lon) or (cell); got {tuple(dataset.dims)}")
     return RingGrid.from_coordinates(dataset["lat"].to_numpy(), dataset["lon"].to_numpy())
@@ -241,7 +252,8 @@ def to_fields(
 
     Args:
         white: White noise with the dims of x, but the grid's for `coefficient`; it becomes the
-            remainder (pipeline/remainder.py). None: the fields have no scales beyond lmax.
+            remainder (pipeline/remainder.py). For normals that were placed on another grid, with
+            `noise_coefficient` instead. None: the fields have no scales beyond lmax.
         x: Dims (..., channel, coefficient), any lmax up to the tail of `normals`, with a coordinate
             `phase` [rad] on its time dimension.
     Returns:
@@ -250,6 +262,7 @@ def to_fields(
     """
     known = Normals.of(normals)
     phase = x.coords["phase"].drop_vars("phase")
+    noise_dims = known.grid.dims if known.noise_lmax is None else ("noise_coefficient",)
     values = xr.apply_ufunc(
         _unwhiten,
         x.drop_vars("phase"),
@@ -259,7 +272,7 @@ def to_fields(
         input_core_dims=[
             ["channel", "coefficient"],
             [],
-            *([] if white is None else [["channel", *known.grid.dims]]),
+            *([] if white is None else [["channel", *noise_dims]]),
         ],
         output_core_dims=[["channel", *known.grid.dims]],
         dask="parallelized",
@@ -274,8 +287,8 @@ def to_fields(
     for index, name in enumerate(known.channels):
         field = values.isel(channel=index, drop=True)
         variables[name] = field.drop_vars(_scalars(field)).assign_attrs(attributes.get(name, {}))
-    coords = {dim: normals[dim] for dim in known.grid.dims if dim in normals.coords}
-    return xr.Dataset(variables).assign_coords(coords)
+    names = {*known.grid.dims, "lat", "lon", "crs"} & {*normals.coords}
+    return xr.Dataset(variables).assign_coords({name: normals[name] for name in names})
 
 
 def _whiten(phase: FloatArray, *fields: FloatArray, normals: Normals) -> FloatArray:
