@@ -50,7 +50,7 @@ def draw_units(
     normals: artifacts.Published,
     times: xr.Dataset,
     draw: Draw,
-) -> None:
+) -> list[artifacts.Record]:
     """Draw the fields of some units on a grid and write each. Runs on a worker."""
     torch.set_num_threads(1)
     model, constants = _loaded(config, checkpoint, normals)
@@ -58,6 +58,7 @@ def draw_units(
     part = times.isel(time=draw.units[0].region["time"])
     wanted = [unit.region["realization"].start for unit in draw.units]
     x = whitened_draws(config, model, constants, wanted, part)
+    written = []
     for number, unit in enumerate(draw.units):
         noise = white_remainder(config, placed, wanted[number : number + 1], part["time"])
         block = to_fields(x.isel(realization=[number]), placed, noise)
@@ -67,7 +68,9 @@ def draw_units(
                     f"{unit.name}: {name} is not finite; nothing of this unit is written. Train "
                     "longer or with a lower train.learning_rate, or sample with more evaluations"
                 )
-        artifacts.write_unit(path, unit, block, extra={"checkpoint": checkpoint.digest})
+        record = artifacts.write_unit(path, unit, block, extra={"checkpoint": checkpoint.digest})
+        written.append(record)
+    return written
 
 
 def whitened_draws(

@@ -13,6 +13,7 @@ grows takes over the realizations it has. The grid is the source's or `generate.
 for verify is always on the source's.
 """
 
+import itertools
 import time as clock
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -90,7 +91,8 @@ def generate_ensemble(
     artifacts.adopt_units(path, units, artifacts.donors(layout, kind, family))
     missing = artifacts.missing_units(path, units)
     draw = partial(draw_units, config, path, name, checkpoint, normals, times)
-    map_units(client, draw, _draws(missing, config.generate.batch), progress, label=kind)
+    draws = _draws(missing, config.generate.batch)
+    written = itertools.chain(*map_units(client, draw, draws, progress, label=kind))
     figures = {
         "realizations": realizations,
         "times": times.sizes["time"],
@@ -105,7 +107,7 @@ def generate_ensemble(
         "normals_digest": normals.digest,
         "checkpoints_digest": checkpoint.digest,
     }
-    return artifacts.publish(layout, kind, content, units, provenance)
+    return artifacts.publish(layout, kind, content, units, provenance, written)
 
 
 def _provenance(config: RunConfig, layout: StoreLayout, family: str) -> dict[str, Any]:

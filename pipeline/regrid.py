@@ -11,7 +11,8 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from pipeline.coefficients import lmax_of, to_complex
-from pipeline.harmonics import plan, ring_geometry
+from pipeline.harmonics import plan
+from pipeline.rings import ring_geometry
 from pipeline.sphere import FloatArray, RingGrid
 
 __all__ = ["bilinear", "interpolation", "moved", "synthesis"]

@@ -21,11 +21,13 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from pipeline.climatology import TRANSFORMS, UnusableData, design, season_phase
+from pipeline.climatology import UnusableData, design, season_phase
 from pipeline.coefficients import degrees, lmax_of, orders
 from pipeline.harmonics import plan
 from pipeline.joint import mix_channels
 from pipeline.masks import harmonic_fill
+from pipeline.pointwise import OutOfBounds, Pointwise
+from pipeline.pointwise_labels import pointwise_of
 from pipeline.regrid import synthesis
 from pipeline.remainder import band_noise, remainder_noise
 from pipeline.sphere import FloatArray, RingGrid
@@ -50,7 +52,7 @@ class Normals:
     """The arrays of a `normals` dataset that the transformation needs.
 
     Attributes:
-        transforms: Name in `TRANSFORMS` of each channel.
+        transforms: The pointwise map of each channel.
         climatology: Shape (season, channel, *grid).
         scale, mask: Shape (channel, *grid).
         lmax: the band limit of what is learned.
@@ -63,7 +65,7 @@ class Normals:
 
     grid: RingGrid
     channels: tuple[str, ...]
-    transforms: tuple[str, ...]
+    transforms: tuple[Pointwise, ...]
     climatology: FloatArray
     scale: FloatArray
     mask: npt.NDArray[np.bool_]
@@ -79,7 +81,7 @@ class Normals:
         return cls(
             grid=grid,
             channels=tuple(map(str, normals["channel"].to_numpy())),
-            transforms=tuple(map(str, normals["transform"].to_numpy())),
+            transforms=pointwise_of(normals, grid.dims),
             climatology=np.ascontiguousarray(
                 normals["climatology"].transpose("season", "channel", *grid.dims)
             ),
@@ -90,6 +92,11 @@ class Normals:
             remainder=normals["remainder"].transpose("channel", *grid.dims).to_numpy(),
             noise_lmax=normals.attrs.get("noise_lmax"),
         )
+
+    @property
+    def pointwise(self) -> dict[str, Pointwise]:
+        """The map of each channel by name."""
+        return dict(zip(self.channels, self.transforms, strict=True))
 
     @property
     def tail(self) -> int:
@@ -122,7 +129,7 @@ class Normals:
         inverse = np.linalg.inv(self.factor[: self.lmax + 1])
         step = max(1, FIELDS_AT_ONCE // len(fields))
         for block in (slice(start, start + step) for start in range(0, len(phase), step)):
-            values = _stacked([field[block] for field in fields], self.transforms)
+            values = _stacked([field[block] for field in fields], self.pointwise)
             scaled = self.anomalies(values, phase[block])
             x[block] = mix_channels(inverse, transform.analysis(scaled))
         return x
@@ -144,9 +151,9 @@ class Normals:
         values *= self.scale
         values += np.tensordot(design(phase), self.climatology, axes=(-1, 0))
         axis = x.ndim - 2
-        for channel, name in enumerate(self.transforms):
+        for channel, pointwise in enumerate(self.transforms):
             part = np.moveaxis(values, axis, 0)[channel]
-            part[...] = np.where(self.mask[channel], np.nan, TRANSFORMS[name].inverse(part))
+            part[...] = np.where(self.mask[channel], np.nan, pointwise.inverse(part))
         return values.astype(np.float32)
 
 
@@ -178,9 +185,13 @@ def grid_of(dataset: xr.Dataset) -> RingGrid:
     return RingGrid.from_coordinates(dataset["lat"].to_numpy(), dataset["lon"].to_numpy())
 
 
-def stack_variables(fields: xr.Dataset, transforms: Mapping[str, str]) -> FloatArray:
-    """Transformed variables in this order, in memory, float64: (time, channel, *grid)."""
-    return _stacked(_arrays(fields, tuple(transforms)), tuple(transforms.values()))
+def stack_variables(fields: xr.Dataset, transforms: Mapping[str, Pointwise]) -> FloatArray:
+    """Transformed variables in this order, in memory, float64: (time, channel, *grid).
+
+    Raises:
+        UnusableData: If a variable has values that its transform does not take.
+    """
+    return _stacked(_arrays(fields, tuple(transforms)), transforms)
 
 
 def whitened_block(fields: xr.Dataset, known: Normals) -> FloatArray:
@@ -295,12 +306,19 @@ def _arrays(fields: xr.Dataset, names: Sequence[str]) -> list[FloatArray]:
     return [fields[name].transpose("time", *dims).to_numpy() for name in names]
 
 
-def _stacked(fields: Sequence[FloatArray], transforms: Sequence[str]) -> FloatArray:
+def _stacked(fields: Sequence[FloatArray], transforms: Mapping[str, Pointwise]) -> FloatArray:
     """Transformed fields in float64: (time, channel, *grid)."""
     values = np.stack(fields, axis=1, dtype=np.float64)
-    for channel, name in enumerate(transforms):
-        if name != "identity":
-            values[:, channel] = TRANSFORMS[name].forward(values[:, channel])
+    for channel, (name, pointwise) in enumerate(transforms.items()):
+        if pointwise.name == "identity":
+            continue
+        try:
+            values[:, channel] = pointwise.forward(values[:, channel])
+        except OutOfBounds as error:
+            raise UnusableData(
+                f"{name}: {error}; declare source.bounds.{name}, mend the values in the source, "
+                "or take another source.transform"
+            ) from error
     return values
 
 

@@ -9,6 +9,8 @@ from pipeline.climatology import season_phase
 from pipeline.grids import grid_coordinates, grid_named
 from pipeline.harmonics import plan
 from pipeline.placement import placed_normals
+from pipeline.pointwise_labels import pointwise_variables
+from pipeline.ranks import Extent, Histogram
 from pipeline.regrid import bilinear, interpolation, moved, synthesis
 from pipeline.remainder import band_noise
 from pipeline.sphere import RingGrid
@@ -207,3 +209,31 @@ def test_masked_cells_do_not_reach_into_the_maps_around_them():
     normals, _ = world(mask)
     placed = Normals.of(placed_normals(normals, grid_named("healpix:8")))
     np.testing.assert_allclose(placed.scale, 2.0, atol=1e-9)
+
+
+def ranked_world(mask):
+    """Normals of one channel with fitted ranks: dry half of the days, amounts growing northward."""
+    normals, _ = world(mask)
+    generator = np.random.default_rng(11)
+    amount = generator.gamma(0.7, 1.0 + np.arange(SOURCE.shape[0])[:, None], (400, *SOURCE.shape))
+    amount *= generator.random(amount.shape) < 0.5
+    amount[:, mask] = np.nan
+    extent = Extent.of(amount)
+    ranks = Histogram.of(amount, 0.0, extent).fit(np.inf)
+    maps = pointwise_variables({"z": ranks}, SOURCE.dims)
+    return normals.drop_vars("transform").assign(maps.data_vars).assign_coords(maps.coords), ranks
+
+
+def test_ranks_stay_in_order_on_other_grids_and_as_they_are_on_their_own():
+    mask = np.zeros(SOURCE.shape, bool)
+    mask[4:6, 3:9] = True
+    normals, ranks = ranked_world(mask)
+    (same,) = Normals.of(placed_normals(normals, SOURCE)).transforms
+    for part in ("share", "atom", "quantiles"):
+        there, here = getattr(same, part)[..., ~mask], getattr(ranks, part)[..., ~mask]
+        np.testing.assert_allclose(there, here, rtol=1e-9, atol=1e-9)
+    (placed,) = Normals.of(placed_normals(normals, grid_named("healpix:8"))).transforms
+    assert (np.diff(placed.quantiles, axis=0) >= 0).all()
+    assert (placed.atom < placed.scores[0]).all() and np.isfinite(placed.atom).all()
+    dry = ranks.share[~mask]
+    assert placed.share.min() >= dry.min() - 1e-9 and placed.share.max() <= dry.max() + 1e-9
