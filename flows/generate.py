@@ -102,6 +102,8 @@ def generate_ensemble(
     provenance = {
         **config.generate.attributes,
         **_provenance(config, layout, family),
+        "grid": grid.describe(),
+        "grid_origin": "source" if name == "source" else "chosen",
         "figures": figures,
         "seconds": clock.monotonic() - began,
         "normals_digest": normals.digest,
