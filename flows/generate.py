@@ -10,7 +10,8 @@ Reads `checkpoints` and `normals`; publishes `ensemble` (and, for verify, `verif
 A chunk is one realization at a few times on the whole sphere, and a unit is one such chunk. The
 bytes depend neither on batches nor on workers nor on order (flows/draws), and an ensemble that
 grows takes over the realizations it has. The grid is the source's or `generate.grid`; the ensemble
-for verify is always on the source's.
+for verify is always on the source's. With `generate.series` a copy for series is made, too
+(flows/series).
 """
 
 import itertools
@@ -31,6 +32,7 @@ from flows.config import RunConfig
 from flows.draws import Draw, draw_units
 from flows.keys import ensemble_key
 from flows.plan import TIMES_PER_CHUNK
+from flows.series import publish_series
 from flows.stage import Progress, Receipt, published_input
 from pipeline.grids import grid_coordinates, grid_named
 from pipeline.sphere import RingGrid
@@ -92,7 +94,7 @@ def generate_ensemble(
     missing = artifacts.missing_units(path, units)
     draw = partial(draw_units, config, path, name, checkpoint, normals, times)
     draws = _draws(missing, config.generate.batch)
-    written = itertools.chain(*map_units(client, draw, draws, progress, label=kind))
+    written = [*itertools.chain(*map_units(client, draw, draws, progress, label=kind))]
     figures = {
         "realizations": realizations,
         "times": times.sizes["time"],
@@ -109,6 +111,9 @@ def generate_ensemble(
         "normals_digest": normals.digest,
         "checkpoints_digest": checkpoint.digest,
     }
+    if kind == KIND and config.generate.series:
+        keys = content, family
+        publish_series(layout, client, progress, path, keys, template, provenance)
     return artifacts.publish(layout, kind, content, units, provenance, written)
 
 

@@ -76,8 +76,9 @@ def ensemble_key(
             "conditions": json.dumps(times["condition"].values.tolist()),
             "realizations": realizations,
             "grid": config.generate.grid if kind == "ensemble" else "source",
-            # Units do not know them, so a family does not depend on them.
+            # Units know neither of these, so a family does not depend on them.
             "attributes": dict(config.generate.attributes) if realizations is not None else {},
+            "series": config.generate.series and realizations is not None,
         },
         inputs=_digests(layout, "checkpoints", "normals"),
         code=code_digest(

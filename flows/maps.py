@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.colors import Colormap, LinearSegmentedColormap, Normalize
 
-from pipeline.regrid import interpolation
+from pipeline.regrid import at_points, interpolation
 from pipeline.transform import grid_of
 
 FloatArray = npt.NDArray[np.floating]
@@ -77,12 +77,9 @@ class Raster:
 
     def __call__(self, field: xr.DataArray) -> FloatArray:
         """Pixels, south first, NaN outside the map and where most of what is around is missing."""
-        values = field.transpose(*self.dims).values.ravel()
-        known = np.isfinite(values)
-        share = self._weights @ known.astype(float)
-        found = self._weights @ np.where(known, values, 0.0)
         pixels = np.full(self.inside.shape, np.nan)
-        pixels[self.inside] = np.where(share > 0.5, found / np.maximum(share, 0.5), np.nan)
+        values = field.transpose(*self.dims).values.ravel()
+        pixels[self.inside] = at_points(values, self._weights)
         return pixels
 
 

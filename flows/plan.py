@@ -97,7 +97,7 @@ def estimate(config: RunConfig) -> list[Estimate]:
         ),
         Estimate(
             stage="generate",
-            bytes=drawn * placed,
+            bytes=drawn * placed * (1 + generate.series),
             files=channels * drawn_units + 20,
             units=drawn_units,
             memory=sampling + 10 * min(TIMES_PER_CHUNK, len(generate.times)) * placed,

@@ -15,7 +15,7 @@ from pipeline.harmonics import plan
 from pipeline.rings import ring_geometry
 from pipeline.sphere import FloatArray, RingGrid
 
-__all__ = ["bilinear", "interpolation", "moved", "synthesis"]
+__all__ = ["at_points", "bilinear", "interpolation", "moved", "synthesis"]
 
 
 def synthesis(grid: RingGrid, coefficients: FloatArray) -> FloatArray:
@@ -70,6 +70,19 @@ def interpolation(grid: RingGrid, latitude: FloatArray, longitude: FloatArray) -
     weights = csr_array((np.concatenate(shares), where), shape=(latitude.size, grid.size))
     weights.eliminate_zeros()
     return weights
+
+
+def at_points(fields: FloatArray, weights: csr_array) -> FloatArray:
+    """Fields (..., cell) at the points of weights (point, cell), of what is not missing.
+
+    NaN where more than half of the weight is.
+    """
+    rows = fields.reshape(-1, fields.shape[-1]).astype(np.float64)
+    known = np.isfinite(rows)
+    share = (weights @ known.T.astype(np.float64)).T
+    found = (weights @ np.where(known, rows, 0.0).T).T
+    values: FloatArray = np.where(share > 0.5, found / np.maximum(share, 0.5), np.nan)
+    return values.reshape(*fields.shape[:-1], -1)
 
 
 def moved(maps: FloatArray, source: RingGrid, target: RingGrid, lmax: int) -> FloatArray:

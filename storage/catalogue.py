@@ -1,4 +1,4 @@
-"""A STAC item (1.0.0, datacube and file extensions) for an exported ensemble, as plain JSON."""
+"""A STAC item (1.1.0, datacube and file extensions) for an exported ensemble, as plain JSON."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def stac_item(ensemble: xr.Dataset, files: Iterable[Mapping[str, Any]]) -> dict[
     corners = [[-180, -90], [180, -90], [180, 90], [-180, 90], [-180, -90]]
     return {
         "type": "Feature",
-        "stac_version": "1.0.0",
+        "stac_version": "1.1.0",
         "stac_extensions": EXTENSIONS,
         "id": f"{attrs['id']}-{attrs['artifact_digest'][:16]}",
         "geometry": {"type": "Polygon", "coordinates": [corners]},

@@ -226,7 +226,7 @@ def test_names_that_cmip_does_not_take_are_refused(text):
 def test_the_item_lists_every_file_with_its_digest(world, tmp_path):
     exported(world, tmp_path / "out")
     item = json.loads((tmp_path / "out" / "item.json").read_text())
-    assert item["type"] == "Feature" and item["stac_version"] == "1.0.0" and item["links"] == []
+    assert item["type"] == "Feature" and item["stac_version"] == "1.1.0" and item["links"] == []
     times = item["properties"]
     assert times["datetime"] is None
     assert times["start_datetime"] == "2001-07-14T12:00:00Z"

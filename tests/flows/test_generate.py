@@ -16,9 +16,10 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+import zarr
 from distributed import Client
 
-from flows import generate, preprocess, train
+from flows import generate, preprocess, series, train
 from flows.certificate import certificate
 from flows.cluster import UnitFailed, local_client
 from flows.conditions import asked_times, covariate_variables
@@ -346,6 +347,44 @@ def test_other_grids_show_the_same_fields(trained, here, tmp_path):
         for name in set(at) - {"source"}:
             assert np.all(np.abs(at[name][0] - mean) < 5 * error)
             assert np.all(np.abs(at[name][2] / spread - 1) < 0.1), (name, at[name][2], spread)
+
+
+@pytest.mark.parametrize("name", ["source", "healpix:8"])
+def test_a_copy_for_series_holds_the_same_in_other_chunks(
+    name, trained, here, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(series, "CHUNK_BYTES", 4 * 2 * 60)
+    monkeypatch.setattr(series, "SHARD_BYTES", 4 * 2 * 200)
+    root, asked = tmp_path / "run", {"generate_grid": name, "generate_series": True}
+    _, layout = drawn(trained, root, here, **asked, generate_realizations=1)
+    _, layout = drawn(trained, root, here, **asked)
+    ensemble, copy = (xr.open_zarr(layout.name(kind)) for kind in ("ensemble", "series"))
+    xr.testing.assert_identical(copy.load().drop_attrs(), ensemble.load().drop_attrs())
+    chunks = zarr.open_array(layout.name("series") / "ta", mode="r").chunks
+    assert chunks[:2] == (1, 2) and np.prod(chunks[2:]) <= 60
+    assert artifacts.check(layout) == []
+    found = artifacts.published(layout, "series")
+    both = artifacts.published(layout, "ensemble")
+    assert found is not None and both is not None
+    assert found.attrs["checkpoints_digest"] == both.attrs["checkpoints_digest"]
+
+
+def test_an_ensemble_is_not_there_without_the_copy_that_was_asked_for(
+    trained, here, tmp_path, monkeypatch
+):
+    def fails(*_: Any) -> None:
+        raise OSError("killed")
+
+    root = tmp_path / "run"
+    with monkeypatch.context() as patched:
+        patched.setattr(series, "copy_unit", fails)
+        with pytest.raises(UnitFailed, match="killed"):
+            drawn(trained, root, here, generate_series=True)
+    assert artifacts.published(StoreLayout(str(root)), "ensemble") is None
+    _, layout = drawn(trained, root, here, generate_series=True)
+    found = artifacts.published(layout, "ensemble")
+    assert found is not None and found.attrs["figures"]["units drawn"] == 0
+    assert artifacts.published(layout, "series") is not None
 
 
 def test_verification_is_drawn_on_the_grid_of_the_source(trained, here, tmp_path):
