@@ -26,7 +26,7 @@ from pipeline.tables import tables
 
 __all__ = ["Harmonics", "plan"]
 
-BLOCK_BYTES = 1 << 21
+BLOCK_BYTES = 1 << 20
 
 
 class Harmonics:
