@@ -25,7 +25,6 @@ __all__ = ["Arrays", "Parts", "Shelf", "Tables", "keep_on", "tables"]
 Arrays = dict[str, npt.NDArray[Any]]
 Parts = dict[str, list[npt.NDArray[Any]]]
 DEAR = 64  # lmax from which tables are worth keeping: below, they are made in a hundredth second
-FORMAT = 1  # of what is kept; raise it when the same name would mean other numbers
 
 
 class Shelf(Protocol):
@@ -67,7 +66,7 @@ def tables(grid: RingGrid, lmax: int, dtype: str) -> Tables:
 
     if _shelf is None or lmax < DEAR:
         return _made(grid, lmax, dtype)
-    digest = hashlib.sha256(repr((FORMAT, grid)).encode()).hexdigest()[:24]
+    digest = hashlib.sha256(repr(grid).encode()).hexdigest()[:24]
     return _shaped(_shelf(f"{digest}-l{lmax}-{dtype}", make))
 
 
