@@ -12,11 +12,10 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.sphere import FloatArray
+from pipeline.sphere import FloatArray, IntArray
 
-__all__ = ["ComplexArray", "IntArray", "degrees", "from_complex", "lmax_of", "orders", "to_complex"]
+__all__ = ["ComplexArray", "degrees", "from_complex", "lmax_of", "orders", "to_complex"]
 
-IntArray = npt.NDArray[np.intp]
 ComplexArray = npt.NDArray[np.complexfloating]
 
 

@@ -9,17 +9,15 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+import ducc0
 import numpy as np
 import numpy.typing as npt
 from scipy.sparse import coo_array, csc_array, diags_array
 from scipy.sparse.linalg import splu
-from scipy.spatial import cKDTree
 
-from pipeline.sphere import FloatArray, RingGrid
+from pipeline.sphere import FloatArray, IntArray, RingGrid
 
 __all__ = ["HarmonicFill", "harmonic_fill"]
-
-IntArray = npt.NDArray[np.intp]
 
 
 class HarmonicFill:
@@ -86,13 +84,14 @@ def _ring_edges(grid: RingGrid) -> tuple[IntArray, IntArray, FloatArray]:
 
 
 def _healpix_edges(grid: RingGrid) -> tuple[IntArray, IntArray, FloatArray]:
-    """Links between each cell and its eight nearest, by inverse square distance."""
-    points = np.asarray(grid.points)
-    latitude = np.deg2rad(np.repeat(grid.latitudes, points))
-    within = np.arange(grid.size) - np.repeat(np.cumsum(points) - points, points)
-    longitude = np.deg2rad(
-        np.repeat(grid.first_longitudes, points)
-    ) + 2.0 * np.pi * within / np.repeat(points, points)
+    """Links between neighbouring cells, eight or fewer each, by inverse square distance."""
+    scheme = "NEST" if grid.ordering == "nested" else "RING"
+    neighbour = ducc0.healpix.Healpix_Base(max(grid.points) // 4, scheme).neighbors(
+        np.arange(grid.size)
+    )
+    left, at = np.nonzero(neighbour >= 0)
+    right = neighbour[left, at]
+    latitude, longitude = np.deg2rad(grid.coordinates)
     position = np.stack(
         [
             np.cos(latitude) * np.cos(longitude),
@@ -101,6 +100,5 @@ def _healpix_edges(grid: RingGrid) -> tuple[IntArray, IntArray, FloatArray]:
         ],
         axis=1,
     )
-    distance, neighbour = cKDTree(position).query(position, k=min(9, grid.size))
-    left = np.repeat(np.arange(grid.size), neighbour.shape[1] - 1)
-    return left, neighbour[:, 1:].ravel(), 0.5 / distance[:, 1:].ravel() ** 2
+    distance = np.linalg.norm(position[left] - position[right], axis=1)
+    return left, right, 0.5 / distance**2

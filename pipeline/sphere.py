@@ -2,7 +2,7 @@
 
 A `RingGrid` is plain numbers. Its points lie in the order of the source's data: rings as the
 latitudes run there (never flipped), eastward along each ring. Rings of equal length make a field
-of shape (lat, lon); HEALPix in ring order makes a field of shape (cell,).
+of shape (lat, lon); HEALPix makes a field of shape (cell,), its cells in ring or nested order.
 """
 
 from __future__ import annotations
@@ -11,13 +11,16 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
+import ducc0
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["FloatArray", "Kind", "RingGrid"]
+__all__ = ["FloatArray", "IntArray", "Kind", "Ordering", "RingGrid"]
 
 FloatArray = npt.NDArray[np.floating]
+IntArray = npt.NDArray[np.intp]
 Kind = Literal["latlon", "gaussian", "healpix"]
+Ordering = Literal["ring", "nested"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +32,7 @@ class RingGrid:
     latitudes: tuple[float, ...]
     points: tuple[int, ...]
     first_longitudes: tuple[float, ...]
+    ordering: Ordering = "ring"  # of cells in a field; nested on HEALPix only
 
     def __post_init__(self) -> None:
         lengths = len(self.latitudes), len(self.points), len(self.first_longitudes)
@@ -48,6 +52,15 @@ class RingGrid:
         steps = np.sign(np.diff(self.latitudes))
         if not (np.all(steps == 1) or np.all(steps == -1)):
             raise ValueError("latitudes must run strictly from one pole to the other")
+        if self.ordering not in ("ring", "nested"):
+            raise ValueError(f"cells are in 'ring' or 'nested' order; got {self.ordering!r}")
+        if self.ordering == "nested":
+            nside = max(self.points) // 4
+            if self.kind != "healpix" or nside & (nside - 1):
+                raise ValueError(
+                    "only HEALPix with nside a power of two has a nested order; got "
+                    f"{self.kind} with rings of up to {max(self.points)} points (nside {nside})"
+                )
 
     @classmethod
     def from_coordinates(cls, lat: FloatArray, lon: FloatArray) -> RingGrid:
@@ -99,8 +112,11 @@ class RingGrid:
         return cls._regular("latlon", _equidistant_latitudes(nlat, poles), nlon)
 
     @classmethod
-    def healpix(cls, nside: int) -> RingGrid:
-        """HEALPix in ring order, from north to south; Gorski et al. (2005), doi:10.1086/427976."""
+    def healpix(cls, nside: int, ordering: Ordering = "ring") -> RingGrid:
+        """HEALPix, rings from north to south; Gorski et al. (2005), doi:10.1086/427976.
+
+        In nested order (nside a power of two) cell i lies where `ring_positions[i]` says.
+        """
         if nside < 1:
             raise ValueError(f"nside must be positive; got {nside}")
         ring = np.arange(1, 4 * nside)
@@ -118,6 +134,7 @@ class RingGrid:
             latitudes=tuple(map(float, np.rad2deg(np.arcsin(height)))),
             points=tuple(map(int, count)),
             first_longitudes=tuple(map(float, first)),
+            ordering=ordering,
         )
 
     @classmethod
@@ -194,10 +211,29 @@ class RingGrid:
         """Quadrature weights of all points, in the shape of a field; they sum to 4 pi."""
         return np.repeat(self.ring_weights, self.points).reshape(self.shape)
 
+    @property
+    def ring_positions(self) -> IntArray:
+        """The place of each cell of a field, flat, if all rings followed each other."""
+        positions: IntArray = np.arange(self.size)
+        if self.ordering == "nested":
+            nested = ducc0.healpix.Healpix_Base(max(self.points) // 4, "NEST")
+            positions = nested.nest2ring(positions)
+        return positions
+
+    @property
+    def coordinates(self) -> tuple[FloatArray, FloatArray]:
+        """Latitude [degrees_north] and longitude [degrees_east] of all points, each of `shape`."""
+        points = np.asarray(self.points)
+        within = np.arange(self.size) - np.repeat(np.cumsum(points) - points, points)
+        longitude = np.repeat(self.first_longitudes, points)
+        longitude = longitude + 360.0 * within / np.repeat(points, points)
+        latitude, positions = np.repeat(self.latitudes, points), self.ring_positions
+        return latitude[positions].reshape(self.shape), longitude[positions].reshape(self.shape)
+
     def describe(self) -> str:
         """In words, e.g. "gaussian 32 x 64"."""
         if self.kind == "healpix":
-            return f"healpix nside {max(self.points) // 4} (ring order)"
+            return f"healpix nside {max(self.points) // 4} ({self.ordering} order)"
         return f"{self.kind} {len(self.points)} x {self.points[0]}"
 
 

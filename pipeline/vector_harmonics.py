@@ -31,8 +31,9 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.coefficients import from_complex, to_complex
-from pipeline.harmonics import blocks, require_shape, ring_geometry
+from pipeline.harmonics import blocks, require_shape
 from pipeline.legendre import inverse, legendre, require_rings
+from pipeline.rings import ring_geometry
 from pipeline.sphere import FloatArray, RingGrid
 
 __all__ = ["VectorHarmonics", "vector_plan"]
@@ -193,16 +194,18 @@ class _Healpix:
                 f"(2 nside); got lmax={lmax}"
             )
         self.geometry = {**ring_geometry(grid), "lmax": lmax, "spin": 1, "nthreads": 1}
+        self.positions = grid.ring_positions
+        self.cells = np.argsort(self.positions)
 
     def analysis(self, eastward: FloatArray, northward: FloatArray, out: FloatArray) -> None:
-        maps = np.stack([-northward, eastward], axis=1).astype(np.float64)
+        maps = np.stack([-northward, eastward], axis=1).astype(np.float64)[..., self.cells]
         alm = ducc0.sht.pseudo_analysis(map=maps, maxiter=60, epsilon=1e-11, **self.geometry)[0]
         out[0], out[1] = from_complex(alm[:, 0]), from_complex(alm[:, 1])
         out[..., 0] = 0.0
 
     def synthesis(self, spheroidal: FloatArray, toroidal: FloatArray, out: FloatArray) -> None:
         parts = np.stack([spheroidal, toroidal], axis=1).astype(np.float64)
-        maps = ducc0.sht.synthesis(alm=to_complex(parts), **self.geometry)
+        maps = ducc0.sht.synthesis(alm=to_complex(parts), **self.geometry)[..., self.positions]
         out[0], out[1] = maps[:, 1], -maps[:, 0]
 
 

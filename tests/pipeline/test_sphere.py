@@ -1,5 +1,7 @@
 """Grids: recognition, quadrature, and what they refuse."""
 
+import dataclasses
+
 import healpy
 import numpy as np
 import pytest
@@ -36,16 +38,36 @@ def test_quadrature_is_exact_for_even_powers_of_height(grid):
         np.testing.assert_allclose(integral, 4.0 * np.pi / (power + 1), rtol=1e-12)
 
 
+@pytest.mark.parametrize("ordering", ["ring", "nested"])
 @pytest.mark.parametrize("nside", [1, 2, 4, 8])
-def test_healpix_rings_are_those_of_healpy(nside):
-    grid = RingGrid.healpix(nside)
-    longitude, latitude = healpy.pix2ang(nside, np.arange(grid.size), lonlat=True)
-    ours = [
-        first + 360.0 * np.arange(points) / points
-        for first, points in zip(grid.first_longitudes, grid.points, strict=True)
-    ]
-    np.testing.assert_allclose(np.repeat(grid.latitudes, grid.points), latitude, atol=1e-11)
-    np.testing.assert_allclose(np.concatenate(ours), longitude, atol=1e-11)
+def test_healpix_cells_lie_where_those_of_healpy_do(nside, ordering):
+    grid, nested = RingGrid.healpix(nside, ordering), ordering == "nested"
+    longitude, latitude = healpy.pix2ang(nside, np.arange(grid.size), nest=nested, lonlat=True)
+    np.testing.assert_allclose(grid.coordinates[0], latitude, atol=1e-11)
+    np.testing.assert_allclose(grid.coordinates[1], longitude, atol=1e-11)
+
+
+def test_the_orders_of_healpix_are_different_grids_with_names_of_their_own():
+    ring, nested = RingGrid.healpix(4), RingGrid.healpix(4, "nested")
+    assert ring == RingGrid.healpix(4, "ring")
+    assert ring != nested
+    assert (ring.describe(), nested.describe()) == (
+        "healpix nside 4 (ring order)",
+        "healpix nside 4 (nested order)",
+    )
+    with pytest.raises(ValueError, match="power of two"):
+        RingGrid.healpix(6, "nested")
+    with pytest.raises(ValueError, match="only HEALPix"):
+        dataclasses.replace(RingGrid.gaussian(8), ordering="nested")
+    with pytest.raises(ValueError, match="'nest'"):
+        RingGrid.healpix(4, "nest")
+
+
+def test_coordinates_of_a_ring_grid_are_its_latitudes_by_its_longitudes():
+    grid = RingGrid.from_coordinates(np.linspace(-80.0, 88.0, 30), LONGITUDES + 2.0)
+    latitude, longitude = grid.coordinates
+    np.testing.assert_allclose(latitude, np.repeat(np.array(grid.latitudes)[:, None], 64, axis=1))
+    np.testing.assert_allclose(longitude[3], LONGITUDES + 2.0)
 
 
 @pytest.mark.parametrize("direction", [1, -1])

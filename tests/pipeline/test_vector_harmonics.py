@@ -140,6 +140,11 @@ def test_winds_are_those_of_healpy(generator):
     ours = transform.synthesis(spheroidal, toroidal)
     np.testing.assert_allclose(ours[0], eastward, atol=1e-11)
     np.testing.assert_allclose(ours[1], -southward, atol=1e-11)
+    nested = VectorHarmonics(RingGrid.healpix(nside, "nested"), lmax, np.float64)
+    u, v = nested.synthesis(spheroidal, toroidal)
+    np.testing.assert_array_equal(u, healpy.reorder(ours[0], r2n=True))
+    for back, part in zip(nested.analysis(u, v), (spheroidal, toroidal), strict=True):
+        np.testing.assert_allclose(back, part, atol=1e-7)
 
 
 @pytest.mark.parametrize(
