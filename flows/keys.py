@@ -26,7 +26,7 @@ SCHEMAS: Mapping[str, int] = {
     "preprocess": 4,
     "train": 1,
     "generate": 2,
-    "verify": 1,
+    "verify": 2,
 }
 
 REPORTED = ("fields", "normals", "whitened", "checkpoints", "ensemble")  # what a report is about
@@ -160,6 +160,7 @@ def _verify(config: RunConfig, layout: StoreLayout) -> str:
                 *("flows.conditions", "flows.draws", "flows.lineup", "flows.model"),
                 *("flows.certificate", "flows.normals", "flows.train", "flows.verify"),
                 *("flows.report", "flows.pages", "flows.figures", "flows.maps"),
+                "flows.sheet",
                 *("flows.score_tables", "flows.certificate_section", "flows.compatibility"),
                 "flows.reference",
             ]

@@ -22,6 +22,7 @@ from pipeline.transform import grid_of
 
 FloatArray = npt.NDArray[np.floating]
 
+NO_DATA = "#dfe3e8"
 COASTLINE = "data/coastline-110m.json"
 POLYNOMIAL = np.array([1.340264, -0.081106, 0.000893, 0.003796])  # Equal Earth, A1 ... A4
 POWERS = np.array([1, 3, 7, 9])
@@ -94,7 +95,11 @@ def coastlines() -> list[FloatArray]:
 def draw(
     axes: Axes, raster: Raster, field: xr.DataArray, cmap: Colormap | str, norm: Normalize
 ) -> Any:
-    """Draw a field with coastlines and the outline of the globe; returns the image."""
+    """Draw a field with coastlines and the outline of the globe, grey where it is missing.
+
+    Returns:
+        The image.
+    """
     image = axes.imshow(
         raster(field), extent=raster.extent, origin="lower", cmap=cmap, norm=norm,
         interpolation="bilinear", rasterized=True,
@@ -105,6 +110,7 @@ def draw(
     x = np.concatenate([sides[0][0], sides[1][0][::-1], sides[0][0][:1]])
     y = np.concatenate([sides[0][1], sides[1][1][::-1], sides[0][1][:1]])
     (outline,) = axes.fill(x, y, facecolor="none", edgecolor="#333", linewidth=0.6)
+    axes.fill(x, y, facecolor=NO_DATA, zorder=-1)
     image.set_clip_path(outline)
     margin = 0.015 * raster.extent[1]
     axes.set_xlim(-raster.extent[1] - margin, raster.extent[1] + margin)

@@ -9,6 +9,7 @@ import xarray as xr
 from flows import figures
 from flows.compatibility import compatibility_curves
 from flows.maps import Raster
+from flows.sheet import contact_sheet
 from pipeline.analogues import analogues, with_wind_speed
 from pipeline.climatology import season_phase
 from pipeline.placement import placed_normals
@@ -33,6 +34,9 @@ def pictures(
     theirs = Raster(generated)
     titles = {name: about["long_name"] for name, about in card["variables"].items()}
     made: dict[str, str] = {}
+    if len(titles) > figures.MANY:
+        sheet = contact_sheet(real, generated, titles, (raster, theirs))
+        made["overview"] = figures.image(sheet, "Every variable: real and generated")
     for name, title in titles.items():
         attrs = real[name].attrs
         pair = real[name], generated[name]
