@@ -10,7 +10,9 @@ from matplotlib.figure import Figure
 from flows.figures import MANY, STYLE
 from flows.reference import FIRST_DEGREE
 
-STYLES = ["-"] * 10 + ["--"] * 10  # twenty curves from ten colours
+# Twenty curves from ten colours.
+COLOURS = [matplotlib.colormaps["tab10"](index % 10) for index in range(20)]
+STYLES = ["-"] * 10 + ["--"] * 10
 
 
 def compatibility_curves(normals: xr.Dataset, titles: Mapping[str, str]) -> Figure:
@@ -33,7 +35,7 @@ def compatibility_curves(normals: xr.Dataset, titles: Mapping[str, str]) -> Figu
         ratios, sums = figure.subplots(1, 2)
         if many:
             for axes in (ratios, sums):
-                axes.set_prop_cycle(color=[f"C{i % 10}" for i in range(20)], linestyle=STYLES)
+                axes.set_prop_cycle(color=COLOURS, linestyle=STYLES)
         noise = 2.0 * np.sqrt(2.0 / (samples * (2 * degree + 1)))
         ratios.fill_between(degree, np.exp(-noise), np.exp(noise), color="#8a94a0", alpha=0.25)
         for name in map(str, shown["channel"].values):

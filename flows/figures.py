@@ -334,7 +334,7 @@ def _panels(number: int) -> tuple[Figure, list[Axes]]:
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for spare in axes[number:]:
         spare.axis("off")
-    bottom = 0.37 / tall if number > MANY else 0.11 if rows > 1 else 0.17
+    bottom = 0.45 / tall if number > MANY else 0.11 if rows > 1 else 0.17
     figure.subplots_adjust(0.05, bottom, 0.985, 1 - 0.62 / tall, 0.2, 0.6)
     return figure, list(axes[:number])
 

@@ -151,7 +151,7 @@ def _fields(card: Card, pictures: Mapping[str, str]) -> str:
         "colour scale, grey where there are no data. A generated field is a draw of the climate, "
         "not a forecast: it should look like one of the real ones without being any of them.</p>"
         + overview
-        + "".join(parts)
+        + (f'<div class="fold">{"".join(parts)}</div>' if overview else "".join(parts))
     )
 
 
@@ -167,7 +167,8 @@ def _maps(card: Card, pictures: Mapping[str, str]) -> str:
     return (
         "<p>Over the held-out dates: the real fields (one per date) on the left, the generated "
         "ones, averaged over realizations, in the middle. Much of what the right column shows is "
-        "the chance of the held-out dates; the table above says how much.</p>" + "".join(parts)
+        "the chance of the held-out dates; the table above says how much.</p>"
+        f'<div class="fold">{"".join(parts)}</div>'
     )
 
 

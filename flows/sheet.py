@@ -29,7 +29,8 @@ def contact_sheet(
     rows = -(-len(titles) // PAIRS)
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, HEIGHT * rows + 0.05), dpi=110)
-        grid = figure.subplots(rows, 2 * PAIRS, squeeze=False)
+        widths = [1.0, 1.0, 0.08] * PAIRS
+        grid = figure.subplots(rows, len(widths), squeeze=False, width_ratios=widths)
         for axes in grid.ravel():
             axes.axis("off")
         for number, (name, title) in enumerate(titles.items()):
@@ -38,12 +39,12 @@ def contact_sheet(
             pair = factor * real[name][0], factor * generated[name][0]
             norm = scale(real[name], np.concatenate([np.ravel(each) for each in pair]))
             for side, (field, raster) in enumerate(zip(pair, rasters, strict=True)):
-                axes = grid[row, 2 * column + side]
+                axes = grid[row, 3 * column + side]
                 draw(axes, raster, field, palette(real[name]), norm)
-            left = grid[row, 2 * column]
+            left = grid[row, 3 * column]
             left.set_title(title, fontsize=8.5, loc="left", pad=3)
-            right = grid[row, 2 * column + 1]
+            right = grid[row, 3 * column + 1]
             right.set_title("generated", fontsize=8, loc="right", pad=3, color=COLOURS["model"])
         top = 1 - 0.2 / figure.get_size_inches()[1]
-        figure.subplots_adjust(0.004, 0.004, 0.996, top, 0.03, 0.3)
+        figure.subplots_adjust(0.004, 0.004, 1.0, top, 0.03, 0.3)
     return figure

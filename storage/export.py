@@ -182,8 +182,10 @@ def _attrs(ensemble: Published, fields: xr.Dataset, file: ExportedFile) -> dict[
 def _named(fields: xr.Dataset, file: ExportedFile) -> xr.Dataset:
     """One field with what describes it; xarray forgets what only an encoding names."""
     others = [name for name in fields.data_vars if name != file.variable]
-    field = fields.drop_vars(others).sel(realization=file.realization)
+    field = fields.drop_vars(others).sel(realization=file.realization).drop_encoding()
     field = field.reset_coords([n for n in ("time_bnds", GRID_MAPPING) if n in field.coords])
+    for name in set(field.data_vars) - {file.variable}:
+        field[name].encoding["coordinates"] = None
     described = {"time": {"bounds": "time_bnds"}, file.variable: {"grid_mapping": GRID_MAPPING}}
     for name, attrs in described.items():
         there = {role: named for role, named in attrs.items() if named in field.variables}

@@ -130,6 +130,9 @@ def test_cells_of_healpix_are_exported_with_their_grid_mapping(tmp_path):
         assert found["pr"].encoding["grid_mapping"] == "crs"
         xr.testing.assert_identical(found["pr"].load(), expected["pr"].sel(realization=1))
         assert found["crs"].attrs["refinement_level"] == 2
+    with netCDF4.Dataset(path) as file:
+        assert set(file["pr"].coordinates.split()) == {"lat", "lon", "realization"}
+        assert "coordinates" not in {*file["crs"].ncattrs(), *file["time_bnds"].ncattrs()}
 
 
 def test_values_are_single_precision_compressed_and_filled_only_where_masked(world, tmp_path):

@@ -13,6 +13,7 @@ import xarray as xr
 from PIL import Image
 
 from flows import figures, report
+from flows.compatibility import compatibility_curves
 from flows.maps import NO_DATA, Raster, coastlines, project, unproject
 from flows.sheet import contact_sheet
 from pipeline.grids import grid_coordinates, grid_named
@@ -332,3 +333,28 @@ def test_cells_without_data_are_grey():
     near = [np.abs(np.subtract(colour, grey)).max() < 4 for _, colour in counted]
     share = sum(count for (count, _), is_near in zip(counted, near, strict=True) if is_near)
     assert 0.2 < share / sum(count for count, _ in counted) < 0.5
+
+
+@pytest.mark.parametrize("number", [3, 13])
+def test_data_and_noise_have_a_legend_above_their_curves(number):
+    names = [f"v{index}" for index in range(number)]
+    ones = np.ones((number, 9))
+    normals = xr.Dataset(
+        {
+            f"compatibility_{part}": (
+                ("channel", "degree"),
+                ones * (1 + np.arange(number))[:, None],
+            )
+            for part in ("ratio", "kl")
+        },
+        coords={"channel": names, "degree": np.arange(9)},
+        attrs={"samples": 100},
+    )
+    figure = compatibility_curves(normals, dict.fromkeys(names, "a rather long name of a variable"))
+    figure.canvas.draw()
+    (legend,) = figure.legends
+    box = legend.get_window_extent()
+    assert not any(axes.get_tightbbox().overlaps(box) for axes in figure.axes)
+    looks = [(line.get_color(), line.get_linestyle()) for line in figure.axes[0].lines]
+    assert len(set(looks)) == number
+    assert box.y1 <= figure.bbox.y1 and box.x1 <= figure.bbox.x1
