@@ -13,7 +13,7 @@ import xarray as xr
 
 __all__ = ["CONVENTIONS", "KNOWN", "ensemble_attrs", "frequency_of"]
 
-CONVENTIONS = "CF-1.13 ACDD-1.3"
+CONVENTIONS = "CF-1.13, ACDD-1.3"
 METHOD = "Greco (2025), arXiv:2505.13189"
 
 # What users may say of an ensemble, beside what is found out.

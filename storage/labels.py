@@ -105,7 +105,8 @@ def label_ensemble(
     labelled = label(labelled.transpose("realization", "time", *grid, ...))
     for name in labelled.data_vars:
         of_grid = ("grid_mapping", "coordinates")
-        labelled[name].attrs = {k: v for k, v in source[name].attrs.items() if k not in of_grid}
+        kept = {k: v for k, v in source[name].attrs.items() if k not in of_grid}
+        labelled[name].attrs = kept | {"coverage_content_type": "modelResult"}
     if bounds is not None:
         labelled["time"].attrs["bounds"] = "time_bnds"
     labelled.attrs = {**ensemble_attrs(labelled, source), **dict(attrs or {})}
