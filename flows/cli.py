@@ -223,7 +223,8 @@ def _result(config: "RunConfig", receipts: Sequence["Receipt"], seconds: float) 
 
     layout = StoreLayout(config.run.root)
     made: dict[str, Any] = {}
-    for kind in (kind for stage in STAGES for kind in stage.kinds):
+    kinds = [kind for stage in STAGES for kind in stage.kinds]
+    for kind in [*kinds, "series"] if config.generate.series else kinds:
         published = artifacts.published(layout, kind)
         if published is not None:
             made[kind] = {"path": str(layout.name(kind)), "digest": published.digest}

@@ -67,7 +67,10 @@ def estimate(config: RunConfig) -> list[Estimate]:
     draw = 4 * channels * cells
     generate, verify = config.generate, config.verify
     drawn = len(generate.times) * generate.realizations
-    placed = draw if generate.grid == "source" else 4 * channels * grid_named(generate.grid).size
+    placed, maps = draw, 0
+    if generate.grid != "source":
+        placed, maps = 4 * channels * grid_named(generate.grid).size, 40  # normals, twice
+    drawing = (10 * min(TIMES_PER_CHUNK, len(generate.times)) + maps) * placed
     scored = verify.dates * verify.realizations
     drawn_units = len(generate.times) * ceil(generate.realizations / generate.batch)
     scored_units = verify.dates * ceil(verify.realizations / generate.batch)
@@ -100,7 +103,7 @@ def estimate(config: RunConfig) -> list[Estimate]:
             bytes=drawn * placed * (1 + generate.series),
             files=channels * drawn_units + 20,
             units=drawn_units,
-            memory=sampling + 10 * min(TIMES_PER_CHUNK, len(generate.times)) * placed,
+            memory=sampling + drawing,
         ),
         Estimate(
             stage="verify",
