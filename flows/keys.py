@@ -95,6 +95,8 @@ def _preprocess(config: RunConfig, layout: StoreLayout) -> str:
             "source.variables",
             "source.transform",
             "source.bounds",
+            "source.winds",
+            "source.trend",
             "source.fill",
             "source.static",
             "source.covariates",
@@ -114,6 +116,7 @@ def _preprocess(config: RunConfig, layout: StoreLayout) -> str:
                 "flows.normals",
                 "flows.preprocess",
                 "flows.reference",
+                "flows.winds",
             ]
         ),
     )
