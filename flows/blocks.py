@@ -18,11 +18,14 @@ from pipeline.channels import analysis, synthesis
 from pipeline.climatology import SeasonalMoments, season_phase
 from pipeline.gaussian import Moments
 from pipeline.pointwise import Identity, Pointwise
+from pipeline.precision import float32_error
 from pipeline.ranks import Extent, Histogram, Ranks
 from pipeline.sphere import FloatArray
 from pipeline.transform import Normals, stack_variables, whitened_block
 from pipeline.trend import NO_TREND, Trend, climatology_rows
 from storage import artifacts
+
+ROUNDED_TIMES = 16
 
 
 @dataclass(frozen=True)
@@ -125,6 +128,15 @@ def coefficient_moments(
         total = part if total is None else total + part
     assert total is not None
     return total, energy, left
+
+
+def rounding(source: artifacts.Published, normals: Normals, span: Span) -> float:
+    """What single precision would cost (pipeline/precision), on some times of a span."""
+    count = min(ROUNDED_TIMES, span.stop - span.start)
+    times = np.linspace(span.start, span.stop - 1, count).astype(int)
+    fields = opened(source).isel(time=times)
+    values = [fields[name].transpose("time", ...).to_numpy() for name in normals.variables]
+    return float32_error(normals, values, normals.rows(fields))
 
 
 def write_whitened(

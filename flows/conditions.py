@@ -45,7 +45,9 @@ def trend_of(fields: xr.Dataset, config: RunConfig) -> Trend:
     if not config.source.trend:
         return NO_TREND
     names = [name for name in config.source.trend if name != TIME]
-    return Trend.fit(config.source.trend, fields[names].sel(time=slice(*config.split.train)).load())
+    return Trend.fit(
+        config.source.trend, fields[["time", *names]].sel(time=slice(*config.split.train)).load()
+    )
 
 
 def standard_covariates(given: Mapping[str, Any], times: int, normals: xr.Dataset) -> FloatArray:

@@ -23,10 +23,10 @@ __all__ = ["REPORTED", "SCHEMAS", "digest_of_source", "ensemble_key", "ingest_ke
 # By stage, raised when the meaning of its artifact changes.
 SCHEMAS: Mapping[str, int] = {
     "ingest": 1,
-    "preprocess": 3,
+    "preprocess": 5,
     "train": 1,
     "generate": 1,
-    "verify": 1,
+    "verify": 2,
 }
 
 REPORTED = ("fields", "normals", "whitened", "checkpoints", "ensemble")  # what a report is about

@@ -22,6 +22,7 @@ import itertools
 import json
 import time as clock
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial, reduce
 from operator import add
 from typing import TYPE_CHECKING
@@ -32,6 +33,7 @@ import xarray as xr
 from flows.blocks import (
     Span,
     coefficient_moments,
+    rounding,
     seasonal_moments,
     squares_in_holes,
     write_whitened,
@@ -50,6 +52,7 @@ from pipeline.climatology import Climatology, UnusableData
 from pipeline.gaussian import BASELINES, choose, choose_shrinkage, fit, refuse_sizes
 from pipeline.joint import dependent
 from pipeline.pointwise import Pointwise
+from pipeline.precision import precision_for
 from pipeline.tail import GaussianTail
 from pipeline.transform import Normals, grid_of, to_whitened
 from pipeline.trend import Trend
@@ -171,6 +174,9 @@ def _publish_normals(
     dataset = dataset.merge(covariate_variables(fields, covariates, config.split.train))
     path = layout.artifact("normals", content)
     dataset.attrs |= {"samples": observed.samples, "reference": json.dumps(figures["reference"])}
+    error = partial(rounding, source, replace(anomalies, factor=reference.factor))
+    (single,) = map_units(client, error, train[:1], progress, label="precision")
+    dataset.attrs |= {"precision": precision_for(single), "float32_error": single}
     artifacts.create(path, dataset, chunks={}, shards={})
     provenance = {"figures": figures, "fields_digest": source.digest}
     return artifacts.publish(layout, "normals", content, [], provenance)

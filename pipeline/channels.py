@@ -45,19 +45,22 @@ def in_pairs(squares: FloatArray, pairs: Pairs) -> FloatArray:
     return shared
 
 
-def analysis(grid: RingGrid, lmax: int, pairs: Pairs, fields: FloatArray) -> FloatArray:
-    """Coefficients (..., channel, (lmax + 1)**2), float64, of fields (..., channel, *grid)."""
+def analysis(
+    grid: RingGrid, lmax: int, pairs: Pairs, fields: FloatArray, precision: str = "float64"
+) -> FloatArray:
+    """Coefficients (..., channel, (lmax + 1)**2), in this precision, of fields
+    (..., channel, *grid)."""
     if not pairs:
-        return plan(grid, lmax, "float64").analysis(fields)
+        return plan(grid, lmax, precision).analysis(fields)
     axis = fields.ndim - len(grid.shape) - 1
     count = fields.shape[axis]
-    out = np.empty((*fields.shape[:axis], count, (lmax + 1) ** 2))
+    out = np.empty((*fields.shape[:axis], count, (lmax + 1) ** 2), precision)
     at = np.moveaxis(fields, axis, 0)
     scalars = _scalars(count, pairs)
     if scalars:
-        out[..., scalars, :] = plan(grid, lmax, "float64").analysis(fields.take(scalars, axis))
+        out[..., scalars, :] = plan(grid, lmax, precision).analysis(fields.take(scalars, axis))
     for east, north in pairs:
-        parts = vector_plan(grid, lmax, "float64").analysis(at[east], at[north])
+        parts = vector_plan(grid, lmax, precision).analysis(at[east], at[north])
         out[..., east, :], out[..., north, :] = parts
     return out
 

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import glob
 import hashlib
+import os
 import re
 import warnings
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -133,12 +135,12 @@ def resolve(paths: str | Sequence[str]) -> list[Path]:
 
 def source_digest(paths: str | Sequence[str]) -> str:
     """sha256 of the contents of all files; their names and times do not count."""
-    digest = hashlib.sha256()
+    files: list[Path] = []
     for path in resolve(paths):
-        inside = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-        for file in inside:
-            digest.update(sha256_of(file).encode())
-    return digest.hexdigest()
+        files += sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        digests = "".join(pool.map(sha256_of, files))
+    return hashlib.sha256(digests.encode()).hexdigest()
 
 
 def _open_file(
