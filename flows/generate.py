@@ -27,7 +27,7 @@ import numpy as np
 import xarray as xr
 
 from flows.cluster import map_units
-from flows.conditions import asked_times
+from flows.conditions import asked_times, beyond_training
 from flows.config import RunConfig
 from flows.draws import Draw, draw_units
 from flows.keys import ensemble_key
@@ -36,7 +36,7 @@ from flows.series import publish_series
 from flows.stage import Progress, Receipt, published_input
 from pipeline.grids import grid_coordinates, grid_named
 from pipeline.sphere import RingGrid
-from pipeline.transform import grid_of
+from pipeline.transform import grid_of, variables_of
 from storage import artifacts
 from storage.keys import canonical_json, code_digest
 from storage.labels import label_ensemble
@@ -95,12 +95,14 @@ def generate_ensemble(
     draw = partial(draw_units, config, path, name, checkpoint, normals, times)
     draws = _draws(missing, config.generate.batch)
     written = [*itertools.chain(*map_units(client, draw, draws, progress, label=kind))]
-    figures = {
+    figures: dict[str, Any] = {
         "realizations": realizations,
         "times": times.sizes["time"],
         "grid": grid.describe(),
         "units drawn": len(missing),
     }
+    if beyond := beyond_training(artifacts.open_artifact(normals), times):
+        figures["beyond training"] = beyond
     provenance = {
         **config.generate.attributes,
         **_provenance(config, layout, family),
@@ -154,7 +156,7 @@ def _template(
     empty = np.broadcast_to(np.float32(0), shape)
     dims = ("realization", "time", *grid.dims)
     dataset = xr.Dataset(
-        {str(name): (dims, empty) for name in normals["channel"].values},
+        {str(name): (dims, empty) for name in variables_of(normals)},
         coords={"time": times} | places,
     )
     return label_ensemble(dataset, source, realizations=np.arange(realizations))

@@ -23,7 +23,7 @@ __all__ = ["REPORTED", "SCHEMAS", "digest_of_source", "ensemble_key", "ingest_ke
 # By stage, raised when the meaning of its artifact changes.
 SCHEMAS: Mapping[str, int] = {
     "ingest": 1,
-    "preprocess": 4,
+    "preprocess": 5,
     "train": 1,
     "generate": 2,
     "verify": 2,
@@ -99,6 +99,8 @@ def _preprocess(config: RunConfig, layout: StoreLayout) -> str:
             "source.variables",
             "source.transform",
             "source.bounds",
+            "source.winds",
+            "source.trend",
             "source.fill",
             "source.static",
             "source.covariates",
@@ -118,6 +120,7 @@ def _preprocess(config: RunConfig, layout: StoreLayout) -> str:
                 "flows.normals",
                 "flows.preprocess",
                 "flows.reference",
+                "flows.winds",
             ]
         ),
     )

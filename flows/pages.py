@@ -1,5 +1,6 @@
 """The pictures of one report, drawn from the store and the line-up of verify."""
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,12 +9,13 @@ import xarray as xr
 
 from flows import figures
 from flows.compatibility import compatibility_curves
+from flows.conditions import conditioned, with_predictors
 from flows.maps import Raster
 from flows.sheet import contact_sheet
 from pipeline.analogues import analogues, with_wind_speed
 from pipeline.climatology import season_phase
 from pipeline.placement import placed_normals
-from pipeline.transform import grid_of, to_fields
+from pipeline.transform import grid_of, to_fields, variables_of
 from pipeline.verify import Arena
 from storage import artifacts
 from storage.layout import StoreLayout
@@ -51,12 +53,23 @@ def pictures(
         model_maps = arena.maps(model, name, "the model")
         statistics = figures.statistic_maps(arena.truth.fields[name], held_out, model_maps, raster)
         made[f"maps/{name}"] = figures.image(statistics, f"{title}: statistics")
+    titles |= wind_titles(normals, titles)
     made["spectra"] = figures.svg(figures.spectrum_ratios(card["spectra"], titles), "Spectra")
     made["ranks"] = figures.svg(figures.rank_histograms(card["ranks"], titles), "Rank histograms")
     splits = figures.certificate_splits(card["certificate"], titles)
     made["certificate"] = figures.svg(splits, "Certificate")
     made["compatibility"] = figures.svg(compatibility_curves(normals, titles), "Compatibility")
     return made
+
+
+def wind_titles(normals: xr.Dataset, titles: Mapping[str, str]) -> dict[str, str]:
+    """What the two parts of each wind are called, by channel."""
+    channels, variables = map(str, normals["channel"].values), variables_of(normals)
+    return {
+        channel: f"{channel.rpartition(':')[2]} part of {titles[name]}"
+        for channel, name in zip(channels, variables, strict=True)
+        if channel != name
+    }
 
 
 def gallery(
@@ -68,7 +81,7 @@ def gallery(
         Dims (time, *grid), (realization, *grid), and twice (*grid): on the grid of the real fields
         and on that of the generated ones. Wind speed is added to each.
     """
-    names = [str(name) for name in normals["channel"].values]
+    names = list(variables_of(normals))
     ensemble = artifacts.open_published(layout, "ensemble")[names].isel(time=[0])
     fields = artifacts.open_published(layout, "fields")[names]
     phase = season_phase(ensemble["time"])
@@ -80,12 +93,15 @@ def gallery(
     still = xr.DataArray(
         np.zeros((1, len(names), normals.sizes["coefficient"]), np.float32),
         dims=("time", "channel", "coefficient"),
-        coords={"phase": ("time", phase), "channel": names},
+        coords={"phase": ("time", phase)},
     )
+    given = json.loads(ensemble.attrs["config"])["generate"]["covariates"]
+    usually = with_predictors(still, conditioned(ensemble["time"], given, normals))
     generated = ensemble.isel(time=0, drop=True, realization=slice(number)).load()
     there = grid_of(generated)
     placed = normals if there == grid_of(normals) else placed_normals(normals, there)
-    usual = [with_wind_speed(to_fields(still, each).isel(time=0)) for each in (normals, placed)]
+    grids = (normals, placed)
+    usual = [with_wind_speed(to_fields(usually, each).isel(time=0)) for each in grids]
     return with_wind_speed(real), with_wind_speed(generated), (usual[0], usual[1])
 
 

@@ -167,7 +167,7 @@ def test_an_ensemble_on_another_grid_is_shown_beside_real_fields(run, tmp_path):
     real, generated, usual = pages.gallery(layout, normals)
     assert real["pr"].dims[-2:] == usual[0]["pr"].dims == ("lat", "lon")
     assert generated["ws850"].dims[-1:] == usual[1]["ws850"].dims == ("cell",)
-    here, there = (Raster(each, width=100)(each["ua850"]) for each in usual)
+    here, there = (Raster(each, width=100)(each["pr"]) for each in usual)
     assert np.nanstd(here - there) < 0.4 * np.nanstd(here)  # 1.4 if unrelated
 
 
