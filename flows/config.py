@@ -23,6 +23,7 @@ Transform = Literal["identity", "cbrt", "log1p"]
 Integrator = Literal["ei", "mei", "gei", "gme", "gei-heun", "z-heun", "z-ab2", "z-rk4"]
 Period = tuple[str, str]  # first and last day, inclusive, ISO dates
 
+ROLES = ("time", "lat", "lon", "level", "member", "cell")  # of dimensions of a source
 EVALUATIONS_PER_STEP = {"gei-heun": 2, "z-heun": 2, "z-rk4": 4}  # one where not said
 
 
@@ -52,6 +53,11 @@ class Source:
     static: tuple[str, ...] = ()  # maps without time, given to the model as inputs
     covariates: Mapping[str, str] = field(default_factory=dict)  # series along time: name = file
     allow_gaps: bool = False
+    dims: Mapping[str, str] = field(default_factory=dict)  # role = coordinate or dimension
+    select: Mapping[str, float | str] = field(default_factory=dict)  # one label of a dimension
+    period: Period | None = None  # the part of the source to take
+    healpix: Literal["ring", "nested"] | None = None  # order of cells, if the files do not say it
+    group: str = ""  # in NetCDF or Zarr files
 
     def __post_init__(self) -> None:
         _require(len(self.paths) > 0, "source.paths", self.paths, "at least one file")
@@ -69,6 +75,14 @@ class Source:
                         f"source.{key}.{name} is not in source.variables"
                         f"{nearest(name, self.variables)}"
                     )
+        for role in self.dims:
+            if role not in ROLES:
+                raise ConfigError(f"source.dims.{role} is not known{nearest(role, ROLES)}")
+        if self.period is not None:
+            for day in self.period:
+                _require_day(day, "source.period")
+            ordered = self.period[0] <= self.period[1]
+            _require(ordered, "source.period", self.period, "first day <= last day")
         for name, (low, high) in self.valid_range.items():
             _require(low < high, f"source.valid_range.{name}", (low, high), "lowest < highest")
 

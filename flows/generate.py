@@ -28,7 +28,7 @@ from flows.keys import ensemble_key
 from flows.stage import Progress, Receipt, published_input
 from pipeline.transform import grid_of
 from storage import artifacts
-from storage.labels import label_ensemble
+from storage.labels import grid_coordinates, label_ensemble
 from storage.layout import StoreLayout
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def _template(
     dims = ("realization", "time", *grid.dims)
     dataset = xr.Dataset(
         {str(name): (dims, empty) for name in normals["channel"].values},
-        coords={"time": times} | {dim: source[dim] for dim in grid.dims if dim in source.coords},
+        coords={"time": times} | grid_coordinates(source),
     )
     return label_ensemble(dataset, source, realizations=np.arange(realizations))
 

@@ -154,14 +154,18 @@ def _open(
     fields, report = open_source(
         source.paths,
         source.variables,
-        units=source.units,
         missing=missing,
         valid_range=source.valid_range,
-        allow_gaps=source.allow_gaps,
-        static=source.static,
         check_values=check_values,
+        **how_to_open(source),
     )
     return add_covariates(fields, source.covariates), report
+
+
+def how_to_open(source: Source) -> dict[str, Any]:
+    """The part of the configuration that says where things are in the files."""
+    names = ("units", "allow_gaps", "static", "dims", "select", "period", "healpix", "group")
+    return {name: getattr(source, name) for name in names}
 
 
 def _files(source: Source) -> tuple[str, ...]:

@@ -155,13 +155,18 @@ def color(x: xr.DataArray, normals: xr.Dataset) -> xr.DataArray:
 
 
 def grid_of(dataset: xr.Dataset) -> RingGrid:
-    """The grid of a dataset with dimensions (lat, lon), or (cell) in HEALPix ring order."""
+    """The grid of a dataset with dimensions (lat, lon), or (cell) of HEALPix.
+
+    The order of the cells is that of the scalar `crs` (`indexing_scheme`), ring without one.
+    """
     if "cell" in dataset.dims:
         cells = dataset.sizes["cell"]
         nside = round((cells / 12) ** 0.5)
         if 12 * nside**2 != cells:
             raise ValueError(f"a HEALPix map has 12 nside^2 cells; dimension cell has {cells}")
-        return RingGrid.healpix(nside)
+        crs = dataset["crs"].attrs if "crs" in dataset.variables else {}
+        nested = crs.get("indexing_scheme", "ring") == "nested"
+        return RingGrid.healpix(nside, "nested" if nested else "ring")
     if not {"lat", "lon"} <= set(dataset.dims):
         raise ValueError(f"fields need dimensions (lat, lon) or (cell); got {tuple(dataset.dims)}")
     return RingGrid.from_coordinates(dataset["lat"].to_numpy(), dataset["lon"].to_numpy())

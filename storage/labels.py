@@ -55,8 +55,16 @@ def label(dataset: xr.Dataset) -> xr.Dataset:
     coordinates = {}
     for name, attrs in COORDINATES.items():
         if name in dataset.coords:
-            coordinates[name] = dataset[name].assign_attrs(attrs)
+            own = name in dataset.dims or name == "realization"
+            known = attrs if own else {k: v for k, v in attrs.items() if k != "axis"}
+            coordinates[name] = dataset[name].assign_attrs(known)
     return dataset.assign_coords(coordinates)
+
+
+def grid_coordinates(dataset: xr.Dataset) -> dict[str, xr.Variable]:
+    """The coordinates of the horizontal grid, those of HEALPix cells and their `crs` included."""
+    known = ("lat", "lon", "cell", "crs")
+    return {name: dataset[name].variable for name in known if name in dataset.coords}
 
 
 def label_ensemble(
