@@ -5,7 +5,7 @@ published artifacts never change.
 """
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, reduce
 from operator import add
@@ -17,6 +17,8 @@ import xarray as xr
 from pipeline.climatology import SeasonalMoments, season_phase
 from pipeline.gaussian import Moments
 from pipeline.harmonics import plan
+from pipeline.pointwise import Identity, Pointwise
+from pipeline.ranks import Extent, Histogram, Ranks
 from pipeline.sphere import FloatArray
 from pipeline.transform import Normals, stack_variables, whitened_block
 from storage import artifacts
@@ -34,16 +36,56 @@ class Span:
 
 
 def seasonal_moments(
-    source: artifacts.Published, transforms: Mapping[str, str], block: int, span: Span
+    source: artifacts.Published, transforms: Mapping[str, Pointwise], block: int, span: Span
 ) -> SeasonalMoments:
-    """Sums over the transformed values of a span, for its climatology."""
-    return reduce(
-        add,
-        (
-            SeasonalMoments.of(values, phase, tuple(transforms))
-            for values, phase in _loaded(source, transforms, block, span)
-        ),
-    )
+    """Sums over the transformed values of a span, for its climatology.
+
+    Variables modelled by their ranks come twice: after all variables stand the indicators of their
+    values at the lower bound.
+    """
+    total = None
+    for values, phase in _loaded(source, transforms, block, span):
+        names, parts = list(transforms), [values]
+        for channel, (name, each) in enumerate(transforms.items()):
+            if isinstance(each, Ranks):
+                scores = values[:, channel]
+                indicator = np.where(np.isnan(scores), np.nan, each.at_bound(scores))
+                parts.append(indicator[:, None])
+                names.append(name)
+        part = SeasonalMoments.of(np.concatenate(parts, axis=1), phase, tuple(names))
+        total = part if total is None else total + part
+    assert total is not None
+    return total
+
+
+def extents(
+    source: artifacts.Published, names: Sequence[str], block: int, span: Span
+) -> list[Extent]:
+    """Smallest and largest values of some variables in every cell over a span."""
+    raw: dict[str, Pointwise] = dict.fromkeys(names, Identity())
+    parts = [
+        [Extent.of(values[:, place]) for place in range(len(names))]
+        for values, _ in _loaded(source, raw, block, span)
+    ]
+    return [reduce(add, column) for column in zip(*parts, strict=True)]
+
+
+def histograms(
+    source: artifacts.Published,
+    ranged: Mapping[str, tuple[float, Extent]],
+    block: int,
+    span: Span,
+) -> list[Histogram]:
+    """Counts of the values of some variables within their extents over a span."""
+    raw: dict[str, Pointwise] = dict.fromkeys(ranged, Identity())
+    parts = [
+        [
+            Histogram.of(values[:, place], low, extent)
+            for place, (low, extent) in enumerate(ranged.values())
+        ]
+        for values, _ in _loaded(source, raw, block, span)
+    ]
+    return [reduce(add, column) for column in zip(*parts, strict=True)]
 
 
 def coefficient_moments(
@@ -55,10 +97,9 @@ def coefficient_moments(
         Moments of the coefficients, tail included; area means of squares; squares of what the
         coefficients leave out of each cell.
     """
-    transforms = dict(zip(anomalies.channels, anomalies.transforms, strict=True))
     weight = anomalies.grid.area / (4.0 * np.pi)
-    total, energy, left = None, np.zeros(len(transforms)), np.zeros_like(anomalies.scale)
-    for values, phase in _loaded(source, transforms, block, span):
+    total, energy, left = None, np.zeros(len(anomalies.channels)), np.zeros_like(anomalies.scale)
+    for values, phase in _loaded(source, anomalies.pointwise, block, span):
         scaled = anomalies.anomalies(values, phase)
         energy += np.square(scaled).sum(axis=0).reshape(len(energy), -1) @ weight.ravel()
         transform = plan(anomalies.grid, anomalies.tail, "float64")
@@ -72,17 +113,19 @@ def coefficient_moments(
 
 def write_whitened(
     path: Path, source: artifacts.Published, normals: artifacts.Published, unit: artifacts.Unit
-) -> None:
+) -> artifacts.Record:
     """Write one unit of `whitened`: the coefficients of its times."""
-    x = whitened_block(_opened(source).isel(time=unit.region["time"]), _normals(normals))
-    artifacts.write_unit(path, unit, xr.Dataset({"x": (("time", "channel", "coefficient"), x)}))
+    x = whitened_block(opened(source).isel(time=unit.region["time"]), _normals(normals))
+    return artifacts.write_unit(
+        path, unit, xr.Dataset({"x": (("time", "channel", "coefficient"), x)})
+    )
 
 
 def _loaded(
-    source: artifacts.Published, transforms: Mapping[str, str], block: int, span: Span
+    source: artifacts.Published, transforms: Mapping[str, Pointwise], block: int, span: Span
 ) -> Iterator[tuple[FloatArray, FloatArray]]:
     """Transformed values and season of a span, one block in memory at a time."""
-    fields = _opened(source)
+    fields = opened(source)
     edges = sorted(
         {span.start, span.stop, *range(-(-span.start // block) * block, span.stop, block)}
     )
@@ -92,7 +135,8 @@ def _loaded(
 
 
 @lru_cache(maxsize=1)
-def _opened(source: artifacts.Published) -> xr.Dataset:
+def opened(source: artifacts.Published) -> xr.Dataset:
+    """A published artifact, opened once in a process."""
     return artifacts.open_artifact(source)
 
 

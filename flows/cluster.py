@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from flows.config import Cluster
 from flows.stage import Progress
+from flows.tables import share_tables_on_workers
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -123,6 +124,7 @@ def local_client(cluster: Cluster, scratch: Path) -> Iterator["Client"]:
                 stack.callback(local.close, timeout=10)
             client = stack.enter_context(Client(local, set_as_default=False, timeout=30))
             client.wait_for_workers(cluster.workers, timeout=60)
+            share_tables_on_workers(client)
         except (TimeoutError, OSError) as error:
             raise WorkersLost(
                 f"{cluster.workers} local Dask workers did not start within 60 s ({error}); "

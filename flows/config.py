@@ -19,11 +19,12 @@ from flows.strict import ConfigError, nearest, plain, read_table
 
 __all__ = ["ConfigError", "RunConfig", "read_config"]
 
-Transform = Literal["identity", "cbrt", "log1p"]
+Transform = Literal["identity", "cbrt", "log1p", "logit", "rank"]
 Integrator = Literal["ei", "mei", "gei", "gme", "gei-heun", "z-heun", "z-ab2", "z-rk4"]
 Period = tuple[str, str]  # first and last day, inclusive, ISO dates
 
 ROLES = ("time", "lat", "lon", "level", "member", "cell")  # of dimensions of a source
+BOUNDED = 'source.transform "logit" or "rank" of a variable with bounds'
 EVALUATIONS_PER_STEP = {"gei-heun": 2, "z-heun": 2, "z-rk4": 4}  # one where not said
 
 
@@ -49,6 +50,7 @@ class Source:
     units: Mapping[str, str] = field(default_factory=dict)  # overrides a wrong or absent attribute
     missing: Mapping[str, float] = field(default_factory=dict)  # a value that stands for missing
     valid_range: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    bounds: Mapping[str, tuple[float, float]] = field(default_factory=dict)  # of logit and rank
     fill: Literal["refuse", "harmonic"] = "refuse"  # what to do with cells that are always missing
     static: tuple[str, ...] = ()  # maps without time, given to the model as inputs
     covariates: Mapping[str, str] = field(default_factory=dict)  # series along time: name = file
@@ -68,7 +70,7 @@ class Source:
         for name in self.covariates:
             taken = name in self.variables or name in self.static
             _require(not taken, "source.covariates", name, "a name of its own")
-        for key in ("transform", "units", "missing", "valid_range"):
+        for key in ("transform", "units", "missing", "valid_range", "bounds"):
             for name in getattr(self, key):
                 if name not in self.variables:
                     raise ConfigError(
@@ -83,8 +85,12 @@ class Source:
                 _require_day(day, "source.period")
             ordered = self.period[0] <= self.period[1]
             _require(ordered, "source.period", self.period, "first day <= last day")
-        for name, (low, high) in self.valid_range.items():
-            _require(low < high, f"source.valid_range.{name}", (low, high), "lowest < highest")
+        for key in ("valid_range", "bounds"):
+            for name, (low, high) in getattr(self, key).items():
+                _require(low < high, f"source.{key}.{name}", (low, high), "lowest < highest")
+        for name in self.bounds:
+            used = self.transform.get(name) in ("logit", "rank")
+            _require(used, f"source.bounds.{name}", self.transform.get(name, "identity"), BOUNDED)
 
 
 @dataclass(frozen=True, kw_only=True)

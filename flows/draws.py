@@ -47,7 +47,7 @@ def draw_units(
     normals: artifacts.Published,
     times: xr.Dataset,
     draw: Draw,
-) -> None:
+) -> list[artifacts.Record]:
     """Draw the fields of some units and write each. Runs on a worker."""
     torch.set_num_threads(1)
     model, constants = _loaded(config, checkpoint, normals)
@@ -55,6 +55,7 @@ def draw_units(
     wanted = [unit.region["realization"].start for unit in draw.units]
     x = whitened_draws(config, model, constants, wanted, part)
     fields = to_fields(x, constants, white_remainder(config, constants, wanted, part["time"]))
+    written = []
     for number, unit in enumerate(draw.units):
         block = fields.isel(realization=[number])
         for name, values in block.items():
@@ -63,7 +64,9 @@ def draw_units(
                     f"{unit.name}: {name} is not finite; nothing of this unit is written. Train "
                     "longer or with a lower train.learning_rate, or sample with more evaluations"
                 )
-        artifacts.write_unit(path, unit, block, extra={"checkpoint": checkpoint.digest})
+        record = artifacts.write_unit(path, unit, block, extra={"checkpoint": checkpoint.digest})
+        written.append(record)
+    return written
 
 
 def whitened_draws(

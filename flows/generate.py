@@ -11,6 +11,7 @@ bytes depend neither on batches nor on workers nor on order (flows/draws), and a
 grows takes over the realizations it has.
 """
 
+import itertools
 import time as clock
 from collections.abc import Sequence
 from functools import partial
@@ -80,7 +81,8 @@ def generate_ensemble(
     artifacts.adopt_units(path, units, artifacts.donors(layout, kind, family))
     missing = artifacts.missing_units(path, units)
     draw = partial(draw_units, config, path, checkpoint, normals, times)
-    map_units(client, draw, _draws(missing, config.generate.batch), progress, label=kind)
+    draws = _draws(missing, config.generate.batch)
+    written = itertools.chain(*map_units(client, draw, draws, progress, label=kind))
     figures = {
         "realizations": realizations,
         "times": times.sizes["time"],
@@ -97,7 +99,7 @@ def generate_ensemble(
         "spherescore_version": version("spherescore"),
         "config": config.to_dict(),
     }
-    return artifacts.publish(layout, kind, content, units, provenance)
+    return artifacts.publish(layout, kind, content, units, provenance, written)
 
 
 def _template(

@@ -70,7 +70,8 @@ def run(
     units = artifacts.plan_units({"time": fields.sizes["time"]}, {"time": sizes["shard"]})
     missing = artifacts.missing_units(path, units)
     write = partial(write_fields, path, config.source, masks)
-    map_units(client, write, missing, progress, label="fields", done=len(units) - len(missing))
+    done = len(units) - len(missing)
+    written = map_units(client, write, missing, progress, label="fields", done=done)
 
     if digest_of_source(config.source) != digest:
         raise InputChanged(
@@ -86,7 +87,7 @@ def run(
         "notes": [*report.notes, *report.gaps],
         "config": config.to_dict(),
     }
-    published = artifacts.publish(layout, KIND, content, units, attrs)
+    published = artifacts.publish(layout, KIND, content, units, attrs, written)
     return Receipt(
         stage=STAGE,
         kind=KIND,

@@ -23,7 +23,7 @@ __all__ = ["REPORTED", "SCHEMAS", "digest_of_source", "ensemble_key", "ingest_ke
 # By stage, raised when the meaning of its artifact changes.
 SCHEMAS: Mapping[str, int] = {
     "ingest": 1,
-    "preprocess": 2,
+    "preprocess": 3,
     "train": 1,
     "generate": 1,
     "verify": 1,
@@ -95,6 +95,7 @@ def _preprocess(config: RunConfig, layout: StoreLayout) -> str:
         config=config.subset(
             "source.variables",
             "source.transform",
+            "source.bounds",
             "source.fill",
             "source.static",
             "source.covariates",
@@ -110,6 +111,7 @@ def _preprocess(config: RunConfig, layout: StoreLayout) -> str:
             [
                 "flows.blocks",
                 "flows.conditions",
+                "flows.gaussianise",
                 "flows.normals",
                 "flows.preprocess",
                 "flows.reference",

@@ -2,7 +2,8 @@
 
 normals.zarr, float64
     climatology(channel, season, *grid)  coefficients of 1, cos, sin, cos 2, sin 2 of the season
-    scale(channel, *grid)  mask(channel, *grid: 1 = missing)  transform(channel)
+    scale(channel, *grid)  mask(channel, *grid: 1 = missing)
+    transform(channel), bounds, rank_*   pointwise maps (pipeline/pointwise_labels)
     remainder(channel, *grid)            standard deviation of scaled anomalies beyond the tail
     reference_spectrum(channel, degree)  data_spectrum(channel, other_channel, degree)
     reference_factor(degree, channel, other_channel)   Cholesky factor of the reference covariance
@@ -31,6 +32,8 @@ from pipeline.climatology import Climatology, UnusableData
 from pipeline.coefficients import degrees, orders
 from pipeline.gaussian import BASELINES, Baseline, Moments, baseline_from_arrays, fit
 from pipeline.harmonics import plan
+from pipeline.pointwise import Pointwise
+from pipeline.pointwise_labels import pointwise_variables
 from pipeline.sphere import FloatArray
 from pipeline.tail import GaussianTail
 from pipeline.transform import Normals
@@ -43,7 +46,7 @@ CHOSEN = {"m-block": "shrinkage", "eof": "choice"}
 def normals_dataset(
     config: RunConfig,
     fields: xr.Dataset,
-    transforms: Mapping[str, str],
+    transforms: Mapping[str, Pointwise],
     climatology: Climatology,
     anomalies: Normals,
     spectra: Mapping[str, FloatArray],
@@ -74,7 +77,6 @@ def normals_dataset(
     coords: dict[str, Any] = {
         "channel": channels,
         "other_channel": channels,
-        "transform": ("channel", np.asarray(list(transforms.values()))),
         "degree": np.arange(lmax + 1),
         "coefficient_degree": ("coefficient", degrees(lmax)),
         "coefficient_order": ("coefficient", orders(lmax)),
@@ -87,7 +89,7 @@ def normals_dataset(
     coords |= grid_coordinates(fields)
     seasonal = climatology.coefficients.swapaxes(0, 1)
     static = np.stack([_standard_map(anomalies, values) for values in maps.values()])
-    return xr.Dataset(
+    dataset = xr.Dataset(
         {
             "climatology": (("channel", "season", *grid.dims), seasonal),
             "scale": (("channel", *grid.dims), climatology.scale),
@@ -108,6 +110,7 @@ def normals_dataset(
             "variables": json.dumps({name: _plain(fields[name].attrs) for name in transforms}),
         },
     )
+    return dataset.merge(pointwise_variables(transforms, grid.dims), combine_attrs="override")
 
 
 def tail_variables(arrays: Mapping[str, FloatArray]) -> dict[str, Any]:

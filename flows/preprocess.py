@@ -32,12 +32,14 @@ from flows.blocks import Span, coefficient_moments, seasonal_moments, write_whit
 from flows.cluster import map_units
 from flows.conditions import covariate_variables, standard_covariates
 from flows.config import ConfigError, Period, RunConfig
+from flows.gaussianise import pointwise_maps, with_atoms
 from flows.keys import key_of
 from flows.normals import baseline_variables, normals_dataset, tail_variables
 from flows.reference import Judged, chosen_words
 from flows.stage import Progress, Receipt, published_input
 from pipeline.climatology import Climatology, UnusableData
 from pipeline.gaussian import BASELINES, choose, choose_shrinkage, fit, refuse_sizes
+from pipeline.pointwise import Pointwise
 from pipeline.tail import GaussianTail
 from pipeline.transform import Normals, grid_of, to_whitened
 from storage import artifacts
@@ -86,25 +88,24 @@ def _publish_normals(
     progress: Progress,
 ) -> artifacts.Published:
     fields = artifacts.open_artifact(source)
-    transforms = {
-        name: config.source.transform.get(name, "identity") for name in config.source.variables
-    }
-    lmax, block = _checked_lmax(config, fields), _block_times(fields, len(transforms))
+    names = config.source.variables
+    lmax, block = _checked_lmax(config, fields), _block_times(fields, len(names))
     tail = _checked_tail(config, fields)
-    _refuse_sizes(len(transforms), "lmax" if tail == lmax else "tail", tail)
+    _refuse_sizes(len(names), "lmax" if tail == lmax else "tail", tail)
     train = _spans(fields, "train", config.split.train, block)
     validation = _spans(fields, "validation", config.split.validation, block)
 
-    seasonal = partial(seasonal_moments, source, transforms, block)
-    climatology = reduce(
-        add, map_units(client, seasonal, train, progress, label="climatology")
-    ).fit()
+    maps = pointwise_maps(config, source, fields, block, train, client, progress)
+    seasonal = partial(seasonal_moments, source, maps, block)
+    sums = reduce(add, map_units(client, seasonal, train, progress, label="climatology"))
+    transforms, sums = with_atoms(maps, sums)
+    climatology = sums.fit()
     _refuse_masks(config, transforms, climatology)
     anomalies = _standardising(fields, transforms, climatology, lmax, tail)
     moments = partial(coefficient_moments, source, anomalies, block)
     parts = map_units(client, moments, train + validation, progress, label="spectra")
-    sums, energies, remainders = zip(*parts[: len(train)], strict=True)
-    observed = reduce(add, sums)
+    spectral, energies, remainders = zip(*parts[: len(train)], strict=True)
+    observed = reduce(add, spectral)
     chosen_on = reduce(add, (part for part, *_ in parts[len(train) :]))
     energy = reduce(add, energies) / observed.samples
 
@@ -140,8 +141,8 @@ def _publish_normals(
         "baselines": chosen_words(choices),
         "variance_kept": {n: round(float(k), 4) for n, k in zip(transforms, kept, strict=True)},
     }
-    names = tuple(config.source.covariates)
-    dataset = dataset.merge(covariate_variables(fields, names, config.split.train))
+    covariates = tuple(config.source.covariates)
+    dataset = dataset.merge(covariate_variables(fields, covariates, config.split.train))
     path = layout.artifact("normals", content)
     dataset.attrs |= {"samples": observed.samples, "reference": json.dumps(figures["reference"])}
     artifacts.create(path, dataset, chunks={}, shards={})
@@ -174,14 +175,15 @@ def _publish_whitened(
     units = artifacts.plan_units({"time": template.sizes["time"]}, shard)
     missing = artifacts.missing_units(path, units)
     write = partial(write_whitened, path, source, normals)
-    map_units(client, write, missing, progress, label="whitening", done=len(units) - len(missing))
+    done = len(units) - len(missing)
+    written = map_units(client, write, missing, progress, label="whitening", done=done)
     provenance = {
         "figures": normals.attrs["figures"],
         "fields_digest": source.digest,
         "normals_digest": normals.digest,
         "seconds": clock.monotonic() - started,
     }
-    return artifacts.publish(layout, "whitened", content, units, provenance)
+    return artifacts.publish(layout, "whitened", content, units, provenance, written)
 
 
 def _checked_lmax(config: RunConfig, fields: xr.Dataset) -> int:
@@ -234,7 +236,7 @@ def _spans(fields: xr.Dataset, name: str, period: Period, block: int) -> list[Sp
 
 def _standardising(
     fields: xr.Dataset,
-    transforms: Mapping[str, str],
+    transforms: Mapping[str, Pointwise],
     climatology: Climatology,
     lmax: int,
     tail: int,
@@ -254,7 +256,7 @@ def _standardising(
 
 
 def _refuse_masks(
-    config: RunConfig, transforms: Mapping[str, str], climatology: Climatology
+    config: RunConfig, transforms: Mapping[str, Pointwise], climatology: Climatology
 ) -> None:
     for name, mask in zip(transforms, climatology.mask, strict=True):
         if mask.any() and config.source.fill == "refuse":

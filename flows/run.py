@@ -17,6 +17,7 @@ from flows.keys import key_of
 from flows.plan import preflight
 from flows.progress import stage_progress
 from flows.stage import STAGES, Progress, Receipt, Stage, skipped
+from flows.tables import share_tables
 from storage.artifacts import IncompleteArtifact
 from storage.layout import StoreLayout
 
@@ -99,6 +100,7 @@ def run_stage(
         LOGGER.info("%s: nothing to do, %s is up to date", stage.name, layout.name(receipt.kind))
         return receipt
     LOGGER.info("%s: starts", stage.name)
+    share_tables()
     began = time.monotonic()
     with ExitStack() as stack:
         client = None

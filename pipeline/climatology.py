@@ -1,4 +1,4 @@
-"""Seasonal climatology, scale of anomalies, and the transforms that make variables more Gaussian.
+"""Seasonal climatology and scale of anomalies.
 
 The climatology of every grid cell is a mean and two harmonics of the calendar year, fitted by least
 squares; the scale is the standard deviation about it. Both come from `SeasonalMoments`, sums over
@@ -7,8 +7,8 @@ time that are added in any order, so no process ever holds the series.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -18,10 +18,8 @@ from pipeline.sphere import FloatArray
 
 __all__ = [
     "HARMONICS",
-    "TRANSFORMS",
     "Climatology",
     "SeasonalMoments",
-    "Transform",
     "UnusableData",
     "design",
     "season_phase",
@@ -36,22 +34,6 @@ class UnusableData(ValueError):
     """The data do not determine what is asked of them, or change their nature on the way."""
 
     exit_code = 10
-
-
-@dataclass(frozen=True, kw_only=True)
-class Transform:
-    """A pointwise bijection between a physical variable and the one that is modelled."""
-
-    forward: Callable[[FloatArray], FloatArray]
-    inverse: Callable[[FloatArray], FloatArray]
-
-
-TRANSFORMS: Mapping[str, Transform] = {
-    "identity": Transform(forward=lambda value: value, inverse=lambda value: value),
-    # Of amounts that cannot be negative: what the model draws below zero is none.
-    "cbrt": Transform(forward=np.cbrt, inverse=lambda value: np.maximum(value, 0.0) ** 3),
-    "log1p": Transform(forward=np.log1p, inverse=lambda value: np.expm1(np.maximum(value, 0.0))),
-}
 
 
 def season_phase(time: xr.DataArray) -> FloatArray:
@@ -129,6 +111,28 @@ class SeasonalMoments:
             cross=self.cross + other.cross,
             square=self.square + other.square,
             mask=self.mask,
+        )
+
+    def of_channels(self, places: Sequence[int]) -> SeasonalMoments:
+        """The moments of some of the channels."""
+        chosen = list(places)
+        return replace(
+            self,
+            channels=tuple(self.channels[place] for place in chosen),
+            cross=self.cross[:, chosen],
+            square=self.square[chosen],
+            mask=self.mask[chosen],
+        )
+
+    @classmethod
+    def beside(cls, parts: Sequence[SeasonalMoments]) -> SeasonalMoments:
+        """The channels of all parts together, sums over the same times."""
+        return replace(
+            parts[0],
+            channels=tuple(name for part in parts for name in part.channels),
+            cross=np.concatenate([part.cross for part in parts], axis=1),
+            square=np.concatenate([part.square for part in parts]),
+            mask=np.concatenate([part.mask for part in parts]),
         )
 
     def fit(self) -> Climatology:

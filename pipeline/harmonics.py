@@ -1,24 +1,28 @@
 """Spherical harmonic analysis and synthesis between fields on a `RingGrid` and real coefficients.
 
-Coefficients: real, orthonormal, degree-major on the last axis (pipeline/coefficients.py). On rings
-of equal length a transform is two linear maps: an FFT along longitude, then for each order m a
-matrix product along latitude (pipeline/legendre.py). HEALPix is left to ducc0. Differentiable
-transforms: pipeline/torch_harmonics.py; winds: pipeline/vector_harmonics.py.
+Coefficients: real, orthonormal, degree-major on the last axis (pipeline/coefficients.py). A
+transform is two linear maps: an FFT along longitude (pipeline/rings.py), then for each order m a
+matrix product along latitude (pipeline/legendre.py). On HEALPix analysis has a third, for the
+orders that look alike on short rings (pipeline/aliasing.py). Differentiable transforms:
+pipeline/torch_harmonics.py; winds: pipeline/vector_harmonics.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any
 
-import ducc0
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.coefficients import from_complex, orders, to_complex
-from pipeline.legendre import sectors
+from pipeline.aliasing import Correction
+from pipeline.coefficients import ComplexArray
+from pipeline.legendre import folding
+from pipeline.rings import rings
+from pipeline.room import room
 from pipeline.sphere import FloatArray, RingGrid
+from pipeline.tables import tables
 
 __all__ = ["Harmonics", "plan"]
 
@@ -36,8 +40,7 @@ class Harmonics:
         self.grid, self.lmax, self.dtype = grid, lmax, np.dtype(dtype)
         if self.dtype not in (np.float32, np.float64):
             raise ValueError(f"transforms run in float32 or float64; got {self.dtype}")
-        healpix = grid.kind == "healpix"
-        self._maps: _Maps = _Healpix(grid, lmax) if healpix else _Rings(grid, lmax, self.dtype)
+        self._maps = _Maps(grid, lmax, self.dtype)
 
     def __reduce__(self) -> tuple[Callable[..., Harmonics], tuple[RingGrid, int, str]]:
         return plan, (self.grid, self.lmax, self.dtype.name)
@@ -59,8 +62,7 @@ class Harmonics:
     def analysis_adjoint(self, coefficients: FloatArray) -> FloatArray:
         """Fields (..., *grid.shape): the transposed matrix of `analysis` applied to coefficients.
 
-        It carries gradients with respect to coefficients back to fields. Not on HEALPix, where
-        analysis is an iteration.
+        It carries gradients with respect to coefficients back to fields.
         """
         return self._to_fields(coefficients, self._maps.analysis_adjoint)
 
@@ -69,13 +71,13 @@ class Harmonics:
         return self._to_coefficients(fields, self._maps.synthesis_adjoint)
 
     def _to_coefficients(
-        self, fields: FloatArray, kernel: Callable[[FloatArray], FloatArray]
+        self, fields: FloatArray, kernel: Callable[[FloatArray, FloatArray], None]
     ) -> FloatArray:
         batch = require_shape("fields", fields, self.grid.shape)
         rows = fields.reshape(-1, *self.grid.shape)
         out = np.empty((len(rows), (self.lmax + 1) ** 2), self.dtype)
         for block in blocks(len(rows), self.grid, self.dtype):
-            out[block] = kernel(np.ascontiguousarray(rows[block], self.dtype))
+            kernel(np.ascontiguousarray(rows[block], self.dtype), out[block])
         return out.reshape(*batch, out.shape[-1])
 
     def _to_fields(
@@ -113,142 +115,114 @@ def require_shape(what: str, x: Any, shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(x.shape[:leading])
 
 
-class _Maps(Protocol):
-    def analysis(self, fields: FloatArray) -> FloatArray: ...
-    def synthesis(self, coefficients: FloatArray, out: FloatArray) -> None: ...
-    def analysis_adjoint(self, coefficients: FloatArray, out: FloatArray) -> None: ...
-    def synthesis_adjoint(self, fields: FloatArray) -> FloatArray: ...
+class _Maps:
+    """Waves along the rings, then matrix products for each group of orders and sign.
 
-
-class _Rings:
-    """FFT along longitude into a buffer (order, lat, field), then matrix products per sector."""
+    Products go to and from complex `columns` (column, field), one for each order and degree: the
+    real part belongs to order m, the imaginary one, void at m = 0, to -m.
+    """
 
     def __init__(self, grid: RingGrid, lmax: int, dtype: np.dtype[Any]) -> None:
-        self.sectors = sectors(grid, lmax, dtype.name)
-        self.nlat, self.nlon = grid.shape
-        self.half = (self.nlat + 1) // 2 if grid.symmetric else self.nlat
-        sizes = [sector.degrees.size for sector in self.sectors]
-        ends = np.cumsum(sizes)
-        self.spans = [slice(end - size, end) for size, end in zip(sizes, ends, strict=True)]
-        # Sectors work on a real and an imaginary plane; at m = 0 the latter is void.
-        self.spread = np.concatenate(
-            [s.degrees * (s.degrees + 1) + s.order * np.array([[1], [-1]]) for s in self.sectors],
-            axis=1,
+        made = tables(grid, lmax, dtype.name)
+        self.rings, self.sectors = rings(grid, lmax, dtype), made.sectors
+        ends = np.cumsum([s.degrees.size for s in self.sectors]).tolist()
+        self.spans = [
+            slice(end - s.degrees.size, end) for s, end in zip(self.sectors, ends, strict=True)
+        ]
+        degree = np.concatenate([s.degrees.ravel() for s in self.sectors])
+        order = np.concatenate(
+            [
+                np.repeat(np.arange(s.orders.start, s.orders.stop), s.degrees.shape[1])
+                for s in self.sectors
+            ]
         )
+        real = np.flatnonzero(degree >= 0)
+        # Where columns find their coefficient, the first one if they have none, and back.
+        self.spread = np.zeros((2, degree.size), np.intp)
         self.pick = np.empty((lmax + 1) ** 2, np.intp)
-        for plane in (1, 0):
-            self.pick[self.spread[plane]] = plane * ends[-1] + np.arange(ends[-1])
+        for part, sign in ((1, -1), (0, 1)):
+            own = degree[real] * (degree[real] + 1) + sign * order[real]
+            self.spread[part, real] = own
+            self.pick[own] = part * degree.size + real
         # A wave h_m of order m > 0 stands for that of -m too.
-        self.weight = np.where(orders(lmax) == 0, 1.0, 2.0).astype(dtype)
-        self.turn: npt.NDArray[np.complexfloating] | None = None
-        if first := grid.first_longitudes[0]:
-            turn = np.exp(-1j * np.arange(lmax + 1) * np.deg2rad(first))
-            self.turn = turn.astype(np.result_type(dtype, np.complex64))[:, None, None]
+        self.double = np.where(order == 0, 1.0, 2.0).astype(dtype)[:, None]
+        columns = {
+            (m, s.sign): (span.start + i * s.degrees.shape[1], s, i)
+            for s, span in zip(self.sectors, self.spans, strict=True)
+            for i, m in enumerate(range(s.orders.start, s.orders.stop))
+        }
+        fold = folding(grid)
+        self.corrections = [Correction(one, columns, fold) for one in made.couplings]
 
-    def analysis(self, fields: FloatArray) -> FloatArray:
-        return self._from_waves(fields, [s.analysis for s in self.sectors], True)
-
-    def synthesis(self, coefficients: FloatArray, out: FloatArray) -> None:
-        self._to_waves(coefficients, [s.synthesis for s in self.sectors], out, False)
-
-    def analysis_adjoint(self, coefficients: FloatArray, out: FloatArray) -> None:
-        tables = [s.analysis for s in self.sectors]
-        self._to_waves(coefficients / self.weight, tables, out, True)
-
-    def synthesis_adjoint(self, fields: FloatArray) -> FloatArray:
-        sums = self._from_waves(fields, [s.synthesis for s in self.sectors], False)
-        sums *= self.weight
-        return sums
-
-    def _from_waves(self, fields: FloatArray, tables: list[FloatArray], mean: bool) -> FloatArray:
-        """Coefficients from the means, or else the sums, along the rings times each wave."""
-        count, real = len(fields), fields.dtype
-        waves = np.empty((self.nlon // 2 + 1, self.nlat, count), np.result_type(real, np.complex64))
-        spectrum = waves.transpose(2, 1, 0)
-        ducc0.fft.r2c(fields, axes=(2,), forward=True, inorm=2 * mean, out=spectrum)
-        if self.turn is not None:
-            waves[: len(self.turn)] *= self.turn
-        halves = waves.view(real)
-        planes = np.empty((2 * count, self.spread.shape[1]), real)
-        for sector, span, table in zip(self.sectors, self.spans, tables, strict=True):
-            wave = halves[sector.order, : self.half]
-            if sector.sign:
-                mirrored = halves[sector.order, ::-1][: self.half]
-                wave = wave + mirrored if sector.sign > 0 else wave - mirrored
-                if self.nlat % 2:
-                    wave[-1] /= 2  # the sum of hemispheres holds the equator twice
-            np.matmul(wave.T, table, out=planes[:, span])
-        return np.take(planes.reshape(count, -1), self.pick, axis=1)
-
-    def _to_waves(
-        self, coefficients: FloatArray, tables: list[FloatArray], out: FloatArray, mean: bool
-    ) -> None:
-        """The transposed map: fields from coefficients, over the length of a ring if `mean`."""
-        count, real = len(coefficients), coefficients.dtype
-        planes = np.take(coefficients, self.spread.ravel(), axis=1).reshape(2 * count, -1)
-        waves = np.empty((self.nlon // 2 + 1, self.nlat, count), np.result_type(real, np.complex64))
-        halves, south = waves.view(real), self.nlat - self.half
-        for sector, span, table in zip(self.sectors, self.spans, tables, strict=True):
-            target = halves[sector.order]
-            wave = table @ planes[:, span].T
-            if sector.sign >= 0:
-                target[: self.half] = wave
-                target[self.half :] = wave[:south][::-1]
-            else:
-                target[: self.half] += wave
-                target[self.half :] -= wave[:south][::-1]
-        waves[self.sectors[-1].order + 1 :] = 0.0
-        if self.turn is not None:
-            waves[: len(self.turn)] *= self.turn.conj()
-        ducc0.fft.c2r(
-            waves.transpose(2, 1, 0),
-            axes=(2,),
-            lastsize=self.nlon,
-            forward=False,
-            inorm=2 * mean,
-            out=out,
-        )
-
-
-class _Healpix:
-    """ducc0's synthesis, and its least-squares inverse by iteration; float64 inside."""
-
-    def __init__(self, grid: RingGrid, lmax: int) -> None:
-        if not 0 <= lmax <= grid.max_lmax:
-            raise ValueError(
-                f"analysis on {grid.describe()} inverts synthesis for lmax 0 to {grid.max_lmax} "
-                f"(2 nside); got lmax={lmax}"
-            )
-        self.geometry = {**ring_geometry(grid), "lmax": lmax, "spin": 0, "nthreads": 1}
-        self.positions = grid.ring_positions
-        self.cells = np.argsort(self.positions)
-
-    def analysis(self, fields: FloatArray) -> FloatArray:
-        maps = fields.astype(np.float64)[:, None, self.cells]
-        alm = ducc0.sht.pseudo_analysis(map=maps, maxiter=60, epsilon=1e-11, **self.geometry)[0]
-        return from_complex(alm[:, 0])
+    def analysis(self, fields: FloatArray, out: FloatArray) -> None:
+        waves = self.rings.to_waves(fields, True)
+        columns = self._project(waves, [s.analysis for s in self.sectors])
+        for correction in self.corrections:
+            correction(columns)
+        self._gather(columns, out)
 
     def synthesis(self, coefficients: FloatArray, out: FloatArray) -> None:
-        alm = to_complex(coefficients.astype(np.float64))[:, None]
-        out[...] = ducc0.sht.synthesis(alm=alm, **self.geometry)[:, 0, self.positions]
+        waves = self._expand(self._scattered(coefficients), [s.synthesis for s in self.sectors])
+        self.rings.from_waves(waves, False, out)
 
     def analysis_adjoint(self, coefficients: FloatArray, out: FloatArray) -> None:
-        raise ValueError(
-            "analysis on HEALPix is an iteration without an adjoint; use a grid of equal rings"
+        columns = self._scattered(coefficients)
+        for correction in self.corrections:
+            correction.transposed(columns)
+        columns /= self.double
+        waves = self._expand(columns, [s.analysis for s in self.sectors])
+        self.rings.from_waves(waves, True, out)
+
+    def synthesis_adjoint(self, fields: FloatArray, out: FloatArray) -> None:
+        waves = self.rings.to_waves(fields, False)
+        columns = self._project(waves, [s.synthesis for s in self.sectors])
+        columns *= self.double
+        self._gather(columns, out)
+
+    def _gather(self, columns: ComplexArray, out: FloatArray) -> None:
+        parts = room("parts", (2, *columns.shape), out.dtype)
+        parts[0], parts[1] = columns.real, columns.imag
+        rows = parts.reshape(-1, len(out))
+        for some in _slices(len(self.pick)):
+            out[:, some] = rows.take(self.pick[some], axis=0).T
+
+    def _scattered(self, coefficients: FloatArray) -> ComplexArray:
+        count, size = coefficients.shape
+        rows = room("parts", (size, count), coefficients.dtype)
+        for some in _slices(size):
+            rows[some] = coefficients[:, some].T
+        columns: ComplexArray = room(
+            "columns", (self.spread.shape[1], count), np.result_type(rows, np.complex64)
         )
+        for some in _slices(len(columns)):
+            columns.real[some] = rows.take(self.spread[0, some], axis=0)
+            columns.imag[some] = rows.take(self.spread[1, some], axis=0)
+        return columns
 
-    def synthesis_adjoint(self, fields: FloatArray) -> FloatArray:
-        maps = fields.astype(np.float64)[:, None, self.cells]
-        alm = ducc0.sht.adjoint_synthesis(map=maps, **self.geometry)
-        return from_complex(alm[:, 0])
+    def _project(self, waves: ComplexArray, tables: list[FloatArray]) -> ComplexArray:
+        columns: ComplexArray = room(
+            "columns", (self.spread.shape[1], waves.shape[-1]), waves.dtype
+        )
+        halves, parts = waves.view(waves.real.dtype), columns.view(columns.real.dtype)
+        for sector, span, table in zip(self.sectors, self.spans, tables, strict=True):
+            wave = halves[sector.orders, sector.rows, self.rings.signs.index(sector.sign)]
+            target = parts[span].reshape(*sector.degrees.shape, halves.shape[-1])
+            np.matmul(table.transpose(0, 2, 1), wave, out=target)
+        return columns
+
+    def _expand(self, columns: ComplexArray, tables: list[FloatArray]) -> ComplexArray:
+        """The transposed map of `_project`."""
+        waves = self.rings.empty(columns.shape[1], columns.real.dtype)
+        halves, parts = waves.view(waves.real.dtype), columns.view(columns.real.dtype)
+        for sector, span, table in zip(self.sectors, self.spans, tables, strict=True):
+            wave = halves[sector.orders, :, self.rings.signs.index(sector.sign)]
+            wave[:, : sector.rows.start] = 0.0
+            wave[:, sector.rows.stop :] = 0.0
+            part = parts[span].reshape(*sector.degrees.shape, halves.shape[-1])
+            np.matmul(table, part, out=wave[:, sector.rows])
+        return waves
 
 
-def ring_geometry(grid: RingGrid) -> dict[str, Any]:
-    """The rings of a grid as ducc0 wants them told."""
-    points = np.asarray(grid.points, np.uint64)
-    return {
-        "theta": np.deg2rad(90.0 - np.asarray(grid.latitudes)),
-        "phi0": np.deg2rad(grid.first_longitudes),
-        "nphi": points,
-        "ringstart": np.cumsum(points) - points,
-    }
+def _slices(size: int, step: int = 1024) -> Iterator[slice]:
+    """So many rows at a time that turning them stays in the nearest cache."""
+    return (slice(start, start + step) for start in range(0, size, step))

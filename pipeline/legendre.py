@@ -9,79 +9,109 @@ and odd ones the difference: half the work.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 from scipy.linalg import lapack
 
 from pipeline.sphere import FloatArray, IntArray, RingGrid
 
-__all__ = ["Sector", "inverse", "legendre", "require_rings", "sectors"]
+__all__ = [
+    "TOGETHER",
+    "Sectors",
+    "folding",
+    "inverse",
+    "legendre",
+    "matrices",
+    "require_lmax",
+    "require_rings",
+]
 
+TOGETHER = 4  # orders in one batched product
 AMPLIFICATION_LIMIT = 50.0
 WELL_CONDITIONED = 0.01  # of a Gram matrix, which a Cholesky factor inverts to 1e-13
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Sector:
-    """The matrices of one order, and of one parity of l - m where hemispheres are folded.
+class Sectors:
+    """The matrices of orders that follow each other, of one parity of l - m where folded.
 
     They act on real and imaginary parts of the Fourier coefficients h_m of the rings, where a field
     is h_0 + 2 Re sum_m h_m exp(i m longitude). The real part belongs to the coefficients of order
-    m, the imaginary one to those of order -m.
+    m, the imaginary one to those of order -m. Rings where no function of theirs is felt are left
+    out; where orders have fewer degrees than the first, the last columns are zero.
     """
 
-    order: int
+    orders: slice
     sign: int  # of the southern hemisphere when folded, else 0
-    degrees: IntArray
-    analysis: FloatArray  # (lat, degree), of the folded rings: an equator is counted once
-    synthesis: FloatArray  # (lat, degree), of the rings up to the equator when folded
+    rows: slice  # of the rings, up to the equator when folded
+    degrees: IntArray  # (order, degree), -1 where there is none
+    analysis: FloatArray  # (order, row, degree), of the folded rings: an equator is counted once
+    synthesis: FloatArray  # (order, row, degree)
 
 
-@lru_cache(maxsize=8)
-def sectors(grid: RingGrid, lmax: int, dtype: str) -> tuple[Sector, ...]:
-    """All sectors of a grid, computed in float64 and kept in `dtype`, by order and parity.
+def matrices(grid: RingGrid, lmax: int, negligible: float) -> Iterator[Sectors]:
+    """All sectors of a grid, in float64; functions are cut off where they are below `negligible`.
 
     Raises:
         ValueError: If lmax is beyond `grid.max_lmax`, or if so many latitudes are missing that
             analysis would amplify noise beyond use.
     """
-    require_rings(grid, lmax)
-    half = (len(grid.points) + 1) // 2 if grid.symmetric else len(grid.points)
-    parities = ((slice(0, None, 2), 1), (slice(1, None, 2), -1))
-    weight = np.sqrt(grid.ring_weights * np.asarray(grid.points))[:half]
-    fold = np.ones(half)  # rings that one folded ring stands for
-    if grid.symmetric:
-        fold[: len(grid.points) // 2] = 2.0
-    weight = weight * np.sqrt(fold)
-    found = []
-    for m, table in enumerate(legendre(np.deg2rad(grid.latitudes[:half]), lmax)):
-        scale = np.sqrt(2.0) if m else 1.0
-        for chosen, sign in parities if grid.symmetric else ((slice(None), 0),):
-            degrees, synthesis = np.arange(m, lmax + 1)[chosen], table[:, chosen]
-            if not degrees.size:
-                continue
-            analysis = inverse(grid, lmax, m, weight, synthesis) / fold
-            found.append(
-                Sector(
-                    order=m,
-                    sign=sign,
-                    degrees=degrees,
-                    analysis=np.ascontiguousarray(analysis.T * scale, dtype),
-                    synthesis=np.ascontiguousarray(synthesis.T / scale, dtype).T,
-                )
+    require_lmax(grid, lmax)
+    fold = folding(grid)
+    points, half = np.asarray(grid.points), len(fold)
+    weight = np.sqrt((grid.ring_weights * points)[:half] * fold)
+    tables = legendre(np.deg2rad(grid.latitudes[:half]), lmax)
+    parities = ((0, 1), (1, -1)) if grid.symmetric else ((0, 0),)
+    for first in range(0, lmax + 1, TOGETHER):
+        group = list(itertools.islice(tables, TOGETHER))
+        for start, sign in parities:
+            step = 2 if sign else 1
+            degrees = first + np.arange(len(group))[:, None] + start
+            degrees = degrees + np.arange(0, max(lmax + 1 - first - start, 0), step)
+            felt = np.flatnonzero(np.abs(group[0]).max(axis=1) > negligible)
+            rows = slice(int(felt[0]), int(felt[-1]) + 1)
+            shape = len(group), rows.stop - rows.start, degrees.shape[1]
+            analysis, synthesis = np.zeros(shape), np.zeros(shape)
+            for i, table in enumerate(group):
+                order, own = first + i, table[rows, start::step]
+                if own.size:
+                    left = inverse(grid, lmax, order, weight[rows], own) / fold[rows]
+                    scale = np.sqrt(2.0) if order else 1.0
+                    analysis[i, :, : own.shape[1]] = left.T * scale
+                    synthesis[i, :, : own.shape[1]] = own / scale
+            yield Sectors(
+                orders=slice(first, first + len(group)),
+                sign=sign,
+                rows=rows,
+                degrees=np.where(degrees <= lmax, degrees, -1),
+                analysis=analysis,
+                synthesis=synthesis,
             )
-    return tuple(found)
 
 
-def require_rings(grid: RingGrid, lmax: int) -> None:
-    """ValueError unless the grid has rings of one length and determines degrees up to lmax."""
+def folding(grid: RingGrid) -> FloatArray:
+    """How many rings each ring up to the equator stands for, or each ring where none are folded."""
+    nlat = len(grid.points)
+    fold = np.ones((nlat + 1) // 2 if grid.symmetric else nlat)
+    if grid.symmetric:
+        fold[: nlat // 2] = 2.0
+    return fold
+
+
+def require_lmax(grid: RingGrid, lmax: int) -> None:
+    """ValueError unless the grid determines degrees up to lmax."""
     if not 0 <= lmax <= grid.max_lmax:
         raise ValueError(
             f"a {grid.describe()} grid determines degrees 0 to {grid.max_lmax}; got lmax={lmax}"
         )
+
+
+def require_rings(grid: RingGrid, lmax: int) -> None:
+    """ValueError unless the grid has rings of one length and determines degrees up to lmax."""
+    require_lmax(grid, lmax)
     if len(set(grid.points)) > 1:
         raise ValueError(f"tables need rings of one length; {grid.describe()} has others")
 

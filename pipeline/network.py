@@ -9,67 +9,13 @@ spherical-harmonic coefficients: one set of weights serves any grid and band lim
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pipeline.convolution import Activation, CellNorm, PadSphere, SphereConv, Stem
 from pipeline.torch_harmonics import TorchHarmonics
-
-
-class PadSphere(torch.autograd.Function):
-    """Extend (batch, channel, lat, lon) by one cell over the poles and around the date line.
-
-    Written with its adjoint: as a chain of slices and rolls its gradient costs more than the
-    convolution that it serves.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        batch, channels, nlat, nlon = x.shape
-        half, padded = nlon // 2, x.new_empty((batch, channels, nlat + 2, nlon + 2))
-        padded = padded.contiguous(memory_format=torch.channels_last)
-        padded[..., 1:-1, 1:-1] = x
-        for beyond, row in ((0, 0), (-1, -1)):
-            padded[..., beyond, 1 : half + 1] = x[..., row, half:]
-            padded[..., beyond, half + 1 : -1] = x[..., row, :half]
-        padded[..., 0], padded[..., -1] = padded[..., -2], padded[..., 1]
-        return padded
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        half = (gradient.shape[-1] - 2) // 2
-        wrapped = gradient.clone()
-        wrapped[..., -2] += gradient[..., 0]
-        wrapped[..., 1] += gradient[..., -1]
-        inner = wrapped[..., 1:-1, 1:-1].clone(memory_format=torch.channels_last)
-        for beyond, row in ((0, 0), (-1, -1)):
-            inner[..., row, half:] += wrapped[..., beyond, 1 : half + 1]
-            inner[..., row, :half] += wrapped[..., beyond, half + 1 : -1]
-        return inner
-
-
-class CellNorm(nn.LayerNorm):
-    """Normalises the channels of each cell by themselves, so it knows no grid."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-
-
-class SphereConv(nn.Module):
-    """A 3 x 3 convolution without edges; its weight is kept as the matrix that it is."""
-
-    def __init__(self, inputs: int, outputs: int, zero: bool = False) -> None:
-        super().__init__()
-        bound = 0.0 if zero else 1 / math.sqrt(9 * inputs)
-        self.weight = nn.Parameter(torch.empty(outputs, 9 * inputs).uniform_(-bound, bound))
-        self.bias = nn.Parameter(torch.zeros(outputs))
-
-    def forward(self, x: Tensor) -> Tensor:
-        padded: Tensor = PadSphere.apply(x)  # type: ignore[no-untyped-call]
-        kernel = self.weight.view(len(self.weight), x.shape[1], 3, 3)
-        return functional.conv2d(padded, kernel, self.bias)
 
 
 class Block(nn.Module):
@@ -80,15 +26,16 @@ class Block(nn.Module):
         self.norm_in = CellNorm(width)
         self.conv_in = SphereConv(width, width)
         self.modulation = nn.Linear(embedding, 2 * width)
-        self.norm_out = CellNorm(width, elementwise_affine=False)
         self.dropout = nn.Dropout(dropout)
         self.conv_out = SphereConv(width, width, zero=True)
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        scale, shift = self.modulation(embedding)[..., None, None].chunk(2, dim=1)
-        hidden = self.conv_in(functional.silu(self.norm_in(x)))
-        hidden = functional.silu(self.norm_out(hidden) * (1 + scale) + shift)
-        result: Tensor = x + self.conv_out(self.dropout(hidden))
+        scale, shift = self.modulation(embedding).float().chunk(2, dim=1)
+        hidden = self.conv_in(self.norm_in(x))
+        hidden = Activation.apply(hidden, 1 + scale, shift)  # type: ignore[no-untyped-call]
+        if self.training and self.dropout.p:
+            hidden = PadSphere.apply(self.dropout(hidden[..., 1:-1, 1:-1]))  # type: ignore[no-untyped-call]
+        result: Tensor = x + self.conv_out(hidden)
         return result
 
 
@@ -136,7 +83,7 @@ class SphericalNetwork(nn.Module):
             nn.Linear(embedding, embedding),
             nn.SiLU(),
         )
-        self.stem = SphereConv(3 * channels + static.shape[0] + maps, width)
+        self.stem = Stem(3 * channels + static.shape[0] + maps, width)
         self.blocks = nn.ModuleList(Block(width, embedding, dropout) for _ in range(blocks))
         self.norm = CellNorm(width)
         self.out = SphereConv(width, channels, zero=True)
@@ -154,11 +101,10 @@ class SphericalNetwork(nn.Module):
         season = torch.stack([f(k * phase) for k in (1, 2) for f in (torch.cos, torch.sin)], dim=1)
         embedding = self.embedding(torch.cat([angle.sin(), angle.cos(), season, known], dim=1))
 
-        x = torch.cat([pictures, self._places().expand(len(pictures), -1, -1, -1)], dim=1)
-        x = self.stem(x.contiguous(memory_format=torch.channels_last))
+        x = self.stem(pictures, self._places()[None])
         for block in self.blocks:
             x = block(x, embedding)
-        output: Tensor = self.out(functional.silu(self.norm(x)))
+        output: Tensor = self.out(self.norm(x))
         return output.float()
 
     def matrices(self) -> list[nn.Parameter]:

@@ -4,7 +4,8 @@ Point-like fields (precipitation) have a good part of their variance at scales t
 and the band limit does not. A score learned below the band limit says nothing of it, so generated
 fields get it back as noise: white on the grid, freed of everything that analysis up to lmax sees,
 with the standard deviation that each cell had in training. Spectra up to lmax do not change, and
-the pointwise variance is whole again.
+the pointwise variance is whole again. On other grids than the source's the noise is white in the
+degrees beyond, up to as many as the source has cells (pipeline/placement).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from functools import lru_cache
 import numpy as np
 
 from pipeline.harmonics import plan
+from pipeline.regrid import synthesis
 from pipeline.sphere import FloatArray, RingGrid
 
 PROBES = 128
@@ -37,6 +39,18 @@ def remainder_noise(
         deviation: standard deviation of the remainder in each cell, broadcast against it.
     """
     return deviation * remainder(white, grid, lmax) / _white_deviation(grid, lmax)
+
+
+def band_noise(white: FloatArray, grid: RingGrid, lmax: int) -> FloatArray:
+    """Isotropic noise (..., *grid) of variance one, of the degrees beyond lmax that `white` has.
+
+    Args:
+        white: white coefficients, (..., (last + 1)**2); those up to lmax are not looked at.
+    """
+    first, size = (lmax + 1) ** 2, white.shape[-1]
+    coefficients = np.sqrt(4.0 * np.pi / (size - first)) * white.astype(np.float64)
+    coefficients[..., :first] = 0.0
+    return synthesis(grid, coefficients)
 
 
 @lru_cache(maxsize=8)

@@ -143,10 +143,10 @@ class ScoreNet(nn.Module):
         Training passes a baseline that was fitted without the fields behind y.
         """
         baseline = baseline or self.baseline
-        mean = baseline.unrotate((posterior.c_skip * y).float())
-        noised = baseline.unrotate((posterior.c_in * y).float())
-        colored = torch.einsum("kcd,bpdk->bpck", self.factor, torch.stack([mean, noised], dim=1))
-        coefficients = torch.cat([colored, (self.rough * noised)[:, None]], dim=1)
+        mean_and_noised = torch.stack([posterior.c_skip * y, posterior.c_in * y], dim=1).float()
+        shown = baseline.unrotate(mean_and_noised)
+        colored = torch.einsum("kcd,bpdk->bpck", self.factor, shown)
+        coefficients = torch.cat([colored, self.rough * shown[:, 1:]], dim=1)
         pictures = self.harmonics.synthesis(coefficients)
         log_noise = torch.log(torch.expm1(2 * t.double())).float() / 2
         low = self.precision != torch.float32

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from pipeline.harmonics import Harmonics, plan, require_shape
-from pipeline.legendre import Sector, require_rings, sectors
+from pipeline.legendre import TOGETHER, Sectors, folding, require_lmax
 from pipeline.sphere import RingGrid
+from pipeline.tables import tables
 
 __all__ = ["TorchHarmonics"]
 
@@ -27,11 +28,11 @@ ADJOINT = {
     "analysis_adjoint": "analysis",
     "synthesis_adjoint": "synthesis",
 }
-GROUP = 16  # orders in one batched product
+GROUP = 16 // TOGETHER  # sectors in one batched product
 
 
 class TorchHarmonics(torch.nn.Module):
-    """Transforms on rings of equal length as `Harmonics` does them, with gradients of any order.
+    """Transforms as `Harmonics` does them, with gradients of any order; HEALPix on the CPU only.
 
     Works in float32, in float64 after `.double()`, never below: autocast is off inside. Tables are
     shared between modules, and belong to no state dict.
@@ -41,23 +42,28 @@ class TorchHarmonics(torch.nn.Module):
 
     def __init__(self, grid: RingGrid, lmax: int) -> None:
         super().__init__()
-        require_rings(grid, lmax)
+        require_lmax(grid, lmax)
         self.grid, self.lmax = grid, lmax
         self.register_buffer("place", torch.zeros(()), persistent=False)
 
     def analysis(self, fields: Tensor) -> Tensor:
-        """Coefficients (..., (lmax + 1)**2) of fields (..., lat, lon)."""
+        """Coefficients (..., (lmax + 1)**2) of fields (..., *grid.shape)."""
         require_shape("fields", fields, self.grid.shape)
         return _apply(fields, self._maps(), "analysis")
 
     def synthesis(self, coefficients: Tensor) -> Tensor:
-        """Fields (..., lat, lon) of coefficients (..., (lmax + 1)**2)."""
+        """Fields (..., *grid.shape) of coefficients (..., (lmax + 1)**2)."""
         require_shape("coefficients", coefficients, ((self.lmax + 1) ** 2,))
         return _apply(coefficients, self._maps(), "synthesis")
 
     def _maps(self) -> _Maps:
         if self.place.is_cpu:
             return _OnCpu(plan(self.grid, self.lmax, str(self.place.dtype).removeprefix("torch.")))
+        if self.grid.kind == "healpix":
+            raise ValueError(
+                f"transforms on {self.grid.describe()} run on the CPU only; this one is on "
+                f"{self.place.device}: move it, or use a grid with rings of one length"
+            )
         return _grouped(self.grid, self.lmax, self.place.dtype, self.place.device)
 
     def _apply(self, fn: Any, recurse: bool = True) -> TorchHarmonics:
@@ -155,29 +161,37 @@ class _Grouped:
         self.groups: list[_Group] = []
         # Where padded entries find their coefficient, the first one if they have none, and back.
         spread, pick, end = [], np.empty((lmax + 1) ** 2, np.intp), 0
-        for sign, group in _groups(sectors(grid, lmax, name)):
-            shape = len(group), *group[0].synthesis.shape
+        self.half = len(folding(grid))
+        for sign, group in _groups(tables(grid, lmax, name).sectors):
+            orders = slice(group[0].orders.start, group[-1].orders.stop)
+            count = orders.stop - orders.start
+            shape = count, self.half, group[0].degrees.shape[1]
             analysis, synthesis = np.zeros(shape, name), np.zeros(shape, name)
-            origin = np.zeros((len(group), 2, shape[2]), np.intp)
+            origin = np.zeros((count, 2, shape[2]), np.intp)
             place = end + np.arange(origin.size).reshape(origin.shape)
-            for i, sector in enumerate(group):
-                own = slice(sector.degrees.size)
-                analysis[i, :, own] = sector.analysis / self.nlon
-                synthesis[i, :, own] = sector.synthesis * (2.0 if sector.order else 1.0)
-                for part, order in ((1, -sector.order), (0, sector.order)):
-                    origin[i, part, own] = sector.degrees * (sector.degrees + 1) + order
-                    pick[origin[i, part, own]] = place[i, part, own]
+            for sector in group:
+                order = np.arange(sector.orders.start, sector.orders.stop)[:, None]
+                own = slice(order[0, 0] - orders.start, order[-1, 0] + 1 - orders.start)
+                at = own, sector.rows, slice(sector.degrees.shape[1])
+                analysis[at] = sector.analysis / self.nlon
+                synthesis[at] = sector.synthesis * np.where(order, 2.0, 1.0)[..., None]
+                there = sector.degrees >= 0
+                for part, sign_ in ((1, -1), (0, 1)):
+                    index = np.where(
+                        there, sector.degrees * (sector.degrees + 1) + sign_ * order, 0
+                    )
+                    origin[own, part, at[2]] = index
+                    pick[index[there]] = place[own, part, at[2]][there]
             spread.append(origin.ravel())
             end += origin.size
             self.groups.append(
                 _Group(
                     sign=sign,
-                    orders=slice(group[0].order, group[-1].order + 1),
+                    orders=orders,
                     analysis=torch.as_tensor(analysis, device=device),
                     synthesis=torch.as_tensor(synthesis, device=device),
                 )
             )
-        self.half = len(self.groups[0].analysis[0])
         self.pick = torch.as_tensor(pick, device=device)
         self.spread = torch.as_tensor(np.concatenate(spread), device=device)
 
@@ -241,7 +255,7 @@ class _Grouped:
         return fields.view(-1, self.half, self.nlon)
 
 
-def _groups(found: tuple[Sector, ...]) -> Iterator[tuple[int, list[Sector]]]:
+def _groups(found: tuple[Sectors, ...]) -> Iterator[tuple[int, list[Sectors]]]:
     for sign in sorted({sector.sign for sector in found}, reverse=True):
         own = [sector for sector in found if sector.sign == sign]
         for start in range(0, len(own), GROUP):

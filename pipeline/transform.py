@@ -21,12 +21,15 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from pipeline.climatology import TRANSFORMS, UnusableData, design, season_phase
+from pipeline.climatology import UnusableData, design, season_phase
 from pipeline.coefficients import degrees, lmax_of, orders
 from pipeline.harmonics import plan
 from pipeline.joint import mix_channels
 from pipeline.masks import harmonic_fill
-from pipeline.remainder import remainder_noise
+from pipeline.pointwise import OutOfBounds, Pointwise
+from pipeline.pointwise_labels import pointwise_of
+from pipeline.regrid import synthesis
+from pipeline.remainder import band_noise, remainder_noise
 from pipeline.sphere import FloatArray, RingGrid
 
 __all__ = [
@@ -49,24 +52,27 @@ class Normals:
     """The arrays of a `normals` dataset that the transformation needs.
 
     Attributes:
-        transforms: Name in `TRANSFORMS` of each channel.
+        transforms: The pointwise map of each channel.
         climatology: Shape (season, channel, *grid).
         scale, mask: Shape (channel, *grid).
         lmax: the band limit of what is learned.
         factor: L_l, lower triangular, shape (degree, channel, channel), beyond lmax up to the end
             of the Gaussian tail.
         remainder: standard deviation of scaled anomalies beyond the tail, shape (channel, *grid).
+        noise_lmax: last degree of the remainder's noise; None where it is white on the grid, which
+            is so on the source's own.
     """
 
     grid: RingGrid
     channels: tuple[str, ...]
-    transforms: tuple[str, ...]
+    transforms: tuple[Pointwise, ...]
     climatology: FloatArray
     scale: FloatArray
     mask: npt.NDArray[np.bool_]
     lmax: int
     factor: FloatArray
     remainder: FloatArray
+    noise_lmax: int | None = None
 
     @classmethod
     def of(cls, normals: xr.Dataset) -> Normals:
@@ -75,7 +81,7 @@ class Normals:
         return cls(
             grid=grid,
             channels=tuple(map(str, normals["channel"].to_numpy())),
-            transforms=tuple(map(str, normals["transform"].to_numpy())),
+            transforms=pointwise_of(normals, grid.dims),
             climatology=np.ascontiguousarray(
                 normals["climatology"].transpose("season", "channel", *grid.dims)
             ),
@@ -84,7 +90,13 @@ class Normals:
             lmax=int(normals.attrs["lmax"]),
             factor=_factor(normals),
             remainder=normals["remainder"].transpose("channel", *grid.dims).to_numpy(),
+            noise_lmax=normals.attrs.get("noise_lmax"),
         )
+
+    @property
+    def pointwise(self) -> dict[str, Pointwise]:
+        """The map of each channel by name."""
+        return dict(zip(self.channels, self.transforms, strict=True))
 
     @property
     def tail(self) -> int:
@@ -117,7 +129,7 @@ class Normals:
         inverse = np.linalg.inv(self.factor[: self.lmax + 1])
         step = max(1, FIELDS_AT_ONCE // len(fields))
         for block in (slice(start, start + step) for start in range(0, len(phase), step)):
-            values = _stacked([field[block] for field in fields], self.transforms)
+            values = _stacked([field[block] for field in fields], self.pointwise)
             scaled = self.anomalies(values, phase[block])
             x[block] = mix_channels(inverse, transform.analysis(scaled))
         return x
@@ -127,20 +139,21 @@ class Normals:
     ) -> FloatArray:
         """Physical values (..., channel, *grid), float32, of x (..., channel, coefficient).
 
-        `phase` broadcasts against the leading axes of x. White noise of the result's shape, if
-        given, becomes the remainder that x does not carry.
+        `phase` broadcasts against the leading axes of x. White noise, if given, becomes the
+        remainder that x does not carry: of the result's shape, or with coefficients up to
+        `noise_lmax` in place of the grid.
         """
-        lmax = lmax_of(x.shape[-1])
-        coefficients = mix_channels(self.factor, x.astype(np.float64))
-        values = plan(self.grid, lmax, "float64").synthesis(coefficients)
-        if white is not None:
+        values = synthesis(self.grid, mix_channels(self.factor, x.astype(np.float64)))
+        if white is not None and self.noise_lmax is None:
             values += remainder_noise(white, self.remainder, self.grid, self.tail)
+        elif white is not None:
+            values += self.remainder * band_noise(white, self.grid, self.tail)
         values *= self.scale
         values += np.tensordot(design(phase), self.climatology, axes=(-1, 0))
         axis = x.ndim - 2
-        for channel, name in enumerate(self.transforms):
+        for channel, pointwise in enumerate(self.transforms):
             part = np.moveaxis(values, axis, 0)[channel]
-            part[...] = np.where(self.mask[channel], np.nan, TRANSFORMS[name].inverse(part))
+            part[...] = np.where(self.mask[channel], np.nan, pointwise.inverse(part))
         return values.astype(np.float32)
 
 
@@ -155,26 +168,30 @@ def color(x: xr.DataArray, normals: xr.Dataset) -> xr.DataArray:
 
 
 def grid_of(dataset: xr.Dataset) -> RingGrid:
-    """The grid of a dataset with dimensions (lat, lon), or (cell) of HEALPix.
+    """The grid of a dataset with dimensions (lat, lon), or (cell) on HEALPix.
 
-    The order of the cells is that of the scalar `crs` (`indexing_scheme`), ring without one.
+    Cells are in ring order, unless a grid mapping with that `indexing_scheme` says nested.
     """
     if "cell" in dataset.dims:
         cells = dataset.sizes["cell"]
         nside = round((cells / 12) ** 0.5)
         if 12 * nside**2 != cells:
             raise ValueError(f"a HEALPix map has 12 nside^2 cells; dimension cell has {cells}")
-        crs = dataset["crs"].attrs if "crs" in dataset.variables else {}
-        nested = crs.get("indexing_scheme", "ring") == "nested"
-        return RingGrid.healpix(nside, "nested" if nested else "ring")
+        mappings = [v.attrs for v in dataset.variables.values() if "grid_mapping_name" in v.attrs]
+        schemes = {a.get("indexing_scheme") for a in mappings}
+        return RingGrid.healpix(nside, "nested" if "nested" in schemes else "ring")
     if not {"lat", "lon"} <= set(dataset.dims):
         raise ValueError(f"fields need dimensions (lat, lon) or (cell); got {tuple(dataset.dims)}")
     return RingGrid.from_coordinates(dataset["lat"].to_numpy(), dataset["lon"].to_numpy())
 
 
-def stack_variables(fields: xr.Dataset, transforms: Mapping[str, str]) -> FloatArray:
-    """Transformed variables in this order, in memory, float64: (time, channel, *grid)."""
-    return _stacked(_arrays(fields, tuple(transforms)), tuple(transforms.values()))
+def stack_variables(fields: xr.Dataset, transforms: Mapping[str, Pointwise]) -> FloatArray:
+    """Transformed variables in this order, in memory, float64: (time, channel, *grid).
+
+    Raises:
+        UnusableData: If a variable has values that its transform does not take.
+    """
+    return _stacked(_arrays(fields, tuple(transforms)), transforms)
 
 
 def whitened_block(fields: xr.Dataset, known: Normals) -> FloatArray:
@@ -235,7 +252,8 @@ def to_fields(
 
     Args:
         white: White noise with the dims of x, but the grid's for `coefficient`; it becomes the
-            remainder (pipeline/remainder.py). None: the fields have no scales beyond lmax.
+            remainder (pipeline/remainder.py). For normals that were placed on another grid, with
+            `noise_coefficient` instead. None: the fields have no scales beyond lmax.
         x: Dims (..., channel, coefficient), any lmax up to the tail of `normals`, with a coordinate
             `phase` [rad] on its time dimension.
     Returns:
@@ -244,6 +262,7 @@ def to_fields(
     """
     known = Normals.of(normals)
     phase = x.coords["phase"].drop_vars("phase")
+    noise_dims = known.grid.dims if known.noise_lmax is None else ("noise_coefficient",)
     values = xr.apply_ufunc(
         _unwhiten,
         x.drop_vars("phase"),
@@ -253,7 +272,7 @@ def to_fields(
         input_core_dims=[
             ["channel", "coefficient"],
             [],
-            *([] if white is None else [["channel", *known.grid.dims]]),
+            *([] if white is None else [["channel", *noise_dims]]),
         ],
         output_core_dims=[["channel", *known.grid.dims]],
         dask="parallelized",
@@ -268,8 +287,8 @@ def to_fields(
     for index, name in enumerate(known.channels):
         field = values.isel(channel=index, drop=True)
         variables[name] = field.drop_vars(_scalars(field)).assign_attrs(attributes.get(name, {}))
-    coords = {dim: normals[dim] for dim in known.grid.dims if dim in normals.coords}
-    return xr.Dataset(variables).assign_coords(coords)
+    names = {*known.grid.dims, "lat", "lon", "crs"} & {*normals.coords}
+    return xr.Dataset(variables).assign_coords({name: normals[name] for name in names})
 
 
 def _whiten(phase: FloatArray, *fields: FloatArray, normals: Normals) -> FloatArray:
@@ -287,12 +306,19 @@ def _arrays(fields: xr.Dataset, names: Sequence[str]) -> list[FloatArray]:
     return [fields[name].transpose("time", *dims).to_numpy() for name in names]
 
 
-def _stacked(fields: Sequence[FloatArray], transforms: Sequence[str]) -> FloatArray:
+def _stacked(fields: Sequence[FloatArray], transforms: Mapping[str, Pointwise]) -> FloatArray:
     """Transformed fields in float64: (time, channel, *grid)."""
     values = np.stack(fields, axis=1, dtype=np.float64)
-    for channel, name in enumerate(transforms):
-        if name != "identity":
-            values[:, channel] = TRANSFORMS[name].forward(values[:, channel])
+    for channel, (name, pointwise) in enumerate(transforms.items()):
+        if pointwise.name == "identity":
+            continue
+        try:
+            values[:, channel] = pointwise.forward(values[:, channel])
+        except OutOfBounds as error:
+            raise UnusableData(
+                f"{name}: {error}; declare source.bounds.{name}, mend the values in the source, "
+                "or take another source.transform"
+            ) from error
     return values
 
 

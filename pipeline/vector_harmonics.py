@@ -31,8 +31,9 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.coefficients import from_complex, to_complex
-from pipeline.harmonics import blocks, require_shape, ring_geometry
+from pipeline.harmonics import blocks, require_shape
 from pipeline.legendre import inverse, legendre, require_rings
+from pipeline.rings import ring_geometry
 from pipeline.sphere import FloatArray, RingGrid
 
 __all__ = ["VectorHarmonics", "vector_plan"]

@@ -36,6 +36,7 @@ from storage.files import (
 )
 from storage.keys import canonical_json, code_digest, content_key
 from storage.layout import KINDS, StoreLayout, records_of
+from storage.lazy import with_stored_arrays
 from storage.templates import create, donors, root_metadata, variable_order
 from storage.units import (
     Record,
@@ -54,6 +55,7 @@ __all__ = [
     "IncompleteArtifact",
     "NameConflict",
     "Published",
+    "Record",
     "Unit",
     "adopt_units",
     "canonical_json",
@@ -109,12 +111,19 @@ class Published:
 
 
 def publish(
-    layout: StoreLayout, kind: str, key: str, units: Sequence[Unit], attrs: Mapping[str, Any]
+    layout: StoreLayout,
+    kind: str,
+    key: str,
+    units: Sequence[Unit],
+    attrs: Mapping[str, Any],
+    written: Iterable[Record] = (),
 ) -> Published:
     """Complete an artifact: manifest, root zarr.json with consolidated metadata, then the name.
 
     Args:
         attrs: Root attributes beside the template's; they do not enter the digest.
+        written: Records of the units that this run wrote, as `write_unit` returned them; the files
+            of all others are read once more.
     Raises:
         IncompleteArtifact: If a unit lacks a valid record or the units leave shards out.
         CorruptArtifact: If the store holds files that no unit and no template made.
@@ -124,7 +133,7 @@ def publish(
     done = find(layout, kind, key)
     if done is not None:
         return point_name(layout, done)
-    missing = missing_units(path, units)
+    missing = missing_units(path, units, written)
     if missing:
         raise IncompleteArtifact(
             f"{path.name} lacks {len(missing)} of {len(units)} units, first {missing[0].name}; "
@@ -203,6 +212,7 @@ def open_artifact(artifact: Published, *, chunks: Mapping[str, int] | None = Non
     dataset: xr.Dataset = xr.open_zarr(
         artifact.path, consolidated=True, chunks=None, decode_coords="all"
     )
+    dataset = with_stored_arrays(dataset, artifact.path)
     if chunks is None:
         return dataset
     arrays = dataset.data_vars.items()

@@ -6,11 +6,13 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 _BLOCK = 1 << 20
+DISK_THREADS = 8
 
 
 def sha256_of(path: Path) -> str:
@@ -61,6 +63,28 @@ def write_json(path: Path, value: object) -> None:
     write_file(path, _json_bytes(value))
 
 
+def replace_json(path: Path, value: object) -> None:
+    """`write_json` that does not wait for the disk: after a crash the file may not parse."""
+    beside = beside_of(path)
+    beside.write_bytes(_json_bytes(value))
+    os.replace(beside, path)
+
+
+def write_hashed(path: Path, parts: Iterable[Any]) -> tuple[int, str]:
+    """Write a file in one go, not yet durably; its size and sha256.
+
+    Args:
+        parts: Its content, bytes or arrays of bytes.
+    """
+    digest, size = hashlib.sha256(), 0
+    with path.open("wb") as stream:
+        for part in parts:
+            stream.write(part)
+            digest.update(part)
+            size += len(part)
+    return size, digest.hexdigest()
+
+
 def _json_bytes(value: object) -> bytes:
     return json.dumps(value, indent=1, sort_keys=True, allow_nan=False).encode()
 
@@ -75,12 +99,24 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def move_into_place(source: Path, target: Path) -> None:
     """Make a file durable, then move it to its place, making directories on the way."""
-    make_durable(source)
-    made = [parent for parent in target.parents if not parent.exists()]
-    target.parent.mkdir(parents=True, exist_ok=True)
-    os.replace(source, target)
-    for directory in {target.parent, *(parent.parent for parent in made)}:
-        make_durable(directory)
+    move_all_into_place({source: target})
+
+
+def move_all_into_place(moves: Mapping[Path, Path]) -> None:
+    """Make files durable, then move all of them to their places, making directories on the way.
+
+    Waits for the disk side by side: it makes one write of what it is asked for at the same time.
+    """
+    changed = set()
+    with ThreadPoolExecutor(DISK_THREADS) as pool:
+        list(pool.map(make_durable, moves))
+    for source, target in moves.items():
+        made = [parent for parent in target.parents if not parent.exists()]
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(source, target)
+        changed |= {target.parent, *(parent.parent for parent in made)}
+    with ThreadPoolExecutor(DISK_THREADS) as pool:
+        list(pool.map(make_durable, changed))
 
 
 def point(link: Path, target: Path) -> None:

@@ -1,8 +1,9 @@
 """Units of work: the part of an artifact that one task writes, and can write again.
 
 A unit is a region that covers whole shards of every array it writes, so no two units share a file.
-Its files are made beside the store and moved into it one by one; then its record (files, sizes,
-sha256) is written. A unit counts as done only if its record and its files agree.
+Its files are made beside the store and, once durable, moved into it; then its record (files, sizes,
+sha256) is written. A unit counts as done only if its record and its files agree, so a record that
+a crash tears costs no more than the unit.
 """
 
 from __future__ import annotations
@@ -12,28 +13,28 @@ import math
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-import numcodecs.blosc  # type: ignore[import-untyped]
 import numpy as np
 import xarray as xr
 import zarr
 
 from storage.files import (
     beside_of,
-    inventory,
     make_durable,
+    move_all_into_place,
     move_into_place,
     read_json,
+    replace_json,
     sha256_of,
-    write_json,
+    write_hashed,
 )
 from storage.layout import records_of
-
-# With threads, Blosc stores blocks in the order in which they were ready: not the same bytes twice.
-numcodecs.blosc.use_threads = False
+from storage.shards import ShardLayout
 
 Record = dict[str, Any]
 
@@ -80,11 +81,20 @@ class WaitingArray:
 
     def chunk_keys(self, region: Mapping[str, slice]) -> Iterator[str]:
         """The files of the region, below the array's directory."""
+        return (key for _, key in self.shards_of(region))
+
+    def shards_of(self, region: Mapping[str, slice]) -> Iterator[tuple[tuple[slice, ...], str]]:
+        """Each shard of the region: where it lies in the region, and its file."""
+        selection = self.selection(region)
         ranges = (
             range(part.start // shard, math.ceil(part.stop / shard))
-            for part, shard in zip(self.selection(region), self.shards, strict=True)
+            for part, shard in zip(selection, self.shards, strict=True)
         )
-        return ("/".join(map(str, ("c", *index))) for index in itertools.product(*ranges))
+        first = [part.start for part in selection]
+        for index in itertools.product(*ranges):
+            starts = [i * n - k for i, n, k in zip(index, self.shards, first, strict=True)]
+            part = tuple(slice(k, k + n) for k, n in zip(starts, self.shards, strict=True))
+            yield part, "/".join(map(str, ("c", *index)))
 
 
 def plan_units(sizes: Mapping[str, int], shards: Mapping[str, int]) -> list[Unit]:
@@ -118,26 +128,38 @@ def write_unit(
             f"unit {unit.name} of {path.name} has variables {sorted(map(str, dataset.data_vars))}, "
             f"the template waits for {sorted(arrays)}"
         )
-    staging = beside_of(records_of(path) / unit.name)
-    staging.mkdir(parents=True)
+    blocks = {name: _block(path / name, a, unit, dataset[name]) for name, a in arrays.items()}
+    files, moves = [], {}
     try:
         for name, array in arrays.items():
-            _write_array(path / name, staging / name, array, unit, dataset[name])
-        files = list(inventory(staging, (staging / file for file in _files(arrays, unit))))
-        for file in files:
-            move_into_place(staging / file["path"], path / file["path"])
+            layout = ShardLayout.of(read_json(path / name / "zarr.json"))
+            for part, key in array.shards_of(unit.region):
+                beside = beside_of(records_of(path) / unit.name)
+                moves[beside] = path / name / key
+                size, digest = write_hashed(beside, layout.encode(blocks[name][part]))
+                files.append({"path": f"{name}/{key}", "size": size, "sha256": digest})
+        move_all_into_place(moves)
     finally:
-        shutil.rmtree(staging, ignore_errors=True)
-    return _write_record(path, unit, files, extra or {})
+        for beside in moves:
+            beside.unlink(missing_ok=True)
+    return _write_record(path, unit, sorted(files, key=itemgetter("path")), extra or {})
 
 
-def missing_units(path: Path, units: Sequence[Unit]) -> list[Unit]:
+def missing_units(path: Path, units: Sequence[Unit], written: Iterable[Record] = ()) -> list[Unit]:
     """The units without a valid record: these are to be written (again), and only these.
 
     A record is valid if it parses, lists the unit's files, and each has its size and sha256.
+
+    Args:
+        written: Records that `write_unit` returned in this run: their files are not read again.
     """
-    arrays = waiting_arrays(path)
-    return [unit for unit in units if _valid_record(path, arrays, unit) is None]
+    arrays, known = waiting_arrays(path), {str(record["region"]): record for record in written}
+
+    def lacks(unit: Unit) -> bool:
+        return _valid_record(path, arrays, unit, known.get(str(_region(unit)))) is None
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(itertools.compress(units, pool.map(lacks, units)))
 
 
 def adopt_units(path: Path, units: Sequence[Unit], donors: Iterable[Path]) -> list[Unit]:
@@ -198,21 +220,19 @@ def unit_files(path: Path, units: Iterable[Unit]) -> list[Record]:
     return [file for record in records for file in record["files"]]
 
 
-def _write_array(
-    source: Path, staging: Path, array: WaitingArray, unit: Unit, values: xr.DataArray
-) -> None:
-    staging.mkdir()
-    shutil.copyfile(source / "zarr.json", staging / "zarr.json")
-    target = zarr.open_array(staging, mode="r+").with_config({"write_empty_chunks": True})
-    selection = array.selection(unit.region)
+def _block(
+    source: Path, array: WaitingArray, unit: Unit, values: xr.DataArray
+) -> np.ndarray[Any, Any]:
+    """The values of one variable in its template's order and type."""
     block = values.transpose(*array.dims).values
-    shape = tuple(part.stop - part.start for part in selection)
-    if block.shape != shape or not np.can_cast(block.dtype, target.dtype, "same_kind"):
+    shape = tuple(part.stop - part.start for part in array.selection(unit.region))
+    dtype = np.dtype(read_json(source / "zarr.json")["data_type"])
+    if block.shape != shape or not np.can_cast(block.dtype, dtype, "same_kind"):
         raise ValueError(
             f"unit {unit.name} gives {source.name} as {block.dtype}{list(block.shape)}, "
-            f"the template has {target.dtype}{list(shape)} there"
+            f"the template has {dtype}{list(shape)} there"
         )
-    target[selection] = block.astype(target.dtype, copy=False)
+    return block.astype(dtype, copy=False)
 
 
 def _files(arrays: Mapping[str, WaitingArray], unit: Unit) -> list[str]:
@@ -225,13 +245,18 @@ def _record_path(path: Path, unit: Unit) -> Path:
 
 
 def _write_record(path: Path, unit: Unit, files: list[Record], extra: Mapping[str, Any]) -> Record:
-    region = {dim: [part.start, part.stop] for dim, part in unit.region.items()}
-    record = {"region": region, "files": files, "extra": dict(extra)}
-    write_json(_record_path(path, unit), record)
+    record = {"region": _region(unit), "files": files, "extra": dict(extra)}
+    replace_json(_record_path(path, unit), record)
     return record
 
 
-def _valid_record(path: Path, arrays: Mapping[str, WaitingArray], unit: Unit) -> Record | None:
+def _region(unit: Unit) -> dict[str, list[int]]:
+    return {dim: [part.start, part.stop] for dim, part in unit.region.items()}
+
+
+def _valid_record(
+    path: Path, arrays: Mapping[str, WaitingArray], unit: Unit, written: Record | None = None
+) -> Record | None:
     try:
         record = read_json(_record_path(path, unit))
         files = {file["path"]: file for file in record["files"]}
@@ -240,7 +265,7 @@ def _valid_record(path: Path, arrays: Mapping[str, WaitingArray], unit: Unit) ->
         for name, file in files.items():
             if (path / name).stat().st_size != file["size"]:
                 return None
-            if sha256_of(path / name) != file["sha256"]:
+            if record != written and sha256_of(path / name) != file["sha256"]:
                 return None
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -19,6 +19,12 @@ TIMES = 90
 SHAPE = (8, 16)
 
 
+@pytest.fixture(autouse=True)
+def user_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests leave nothing in the cache of the user."""
+    monkeypatch.setenv("SPHERESCORE_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
 @pytest.fixture
 def source() -> xr.Dataset:
     """90 days of one variable on a regular global grid, each value its own flat index."""

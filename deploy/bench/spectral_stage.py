@@ -23,6 +23,7 @@ from deploy.bench import inputs, stores
 from deploy.bench.ours import RingGrid
 from deploy.bench.rows import Row
 from deploy.bench.timing import in_turns, timed
+from flows.blocks import opened
 from flows.cluster import local_client, map_units
 from flows.config import Cluster, RunConfig
 from storage import artifacts
@@ -97,8 +98,8 @@ def _copying(config: RunConfig, root: Path, client: Client) -> Any:
         artifacts.create(path, template, chunks=shard, shards=shard, compress=False)
         units = artifacts.plan_units({"time": template.sizes["time"]}, shard)
         write = partial(copy_unit, path, source, template.sizes["coefficient"])
-        map_units(client, write, units, stores.quiet)
-        artifacts.publish(layout, "whitened", key, units, {})
+        written = map_units(client, write, units, stores.quiet)
+        artifacts.publish(layout, "whitened", key, units, {}, written)
 
     run = timed(copy)
 
@@ -109,11 +110,13 @@ def _copying(config: RunConfig, root: Path, client: Client) -> Any:
     return call
 
 
-def copy_unit(path: Path, source: artifacts.Published, size: int, unit: artifacts.Unit) -> None:
-    values = artifacts.open_artifact(source)["v"].isel(time=unit.region["time"]).to_numpy()
+def copy_unit(
+    path: Path, source: artifacts.Published, size: int, unit: artifacts.Unit
+) -> artifacts.Record:
+    values = opened(source)["v"].isel(time=unit.region["time"]).to_numpy()
     x = values.reshape(len(values), 1, -1)[..., :size]
     block = xr.Dataset({"x": (("time", "channel", "coefficient"), x)})
-    artifacts.write_unit(path, unit, block)
+    return artifacts.write_unit(path, unit, block)
 
 
 def _healpix_store(path: Path, count: int) -> Path:

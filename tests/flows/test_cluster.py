@@ -164,3 +164,24 @@ def test_a_cluster_leaves_the_environment_as_it_was(tmp_path: Path, monkeypatch)
         pass
     assert "OMP_NUM_THREADS" not in os.environ
     assert os.environ["MKL_NUM_THREADS"] == "7"
+
+
+def _where_tables_are() -> tuple[int, list[str]]:
+    """This process, and the open files of tables after it has asked for some."""
+    from pipeline.sphere import RingGrid
+    from pipeline.tables import tables
+
+    tables(RingGrid.gaussian(66), 64, "float32")
+    maps = Path("/proc/self/maps").read_text(encoding="utf-8")
+    return os.getpid(), sorted({line.split()[-1] for line in maps.splitlines() if "tables" in line})
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="reads the maps of Linux")
+def test_workers_map_the_same_tables(tmp_path, monkeypatch):
+    monkeypatch.setenv("SPHERESCORE_CACHE", str(tmp_path / "cache"))
+    with local_client(Cluster(workers=2), tmp_path / "scratch") as client:
+        first, second = client.run(_where_tables_are).values()
+    assert first[0] != second[0]
+    assert first[1] == second[1] != []
+    (kept,) = (tmp_path / "cache" / "tables").glob("*.tables")
+    assert first[1] == [str(kept)]

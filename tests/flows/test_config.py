@@ -87,6 +87,7 @@ def test_the_configurations_that_are_shipped_are_accepted(path: Path) -> None:
         ("source.variables", ["z", "z"], r"source\.variables: expected each name once"),
         ("source.units", {"zz": "m"}, r"source\.units\.zz is not in .*did you mean 'z'\?"),
         ("source.transform", {"z": "cube"}, r"source\.transform\.z: .*cbrt.* got 'cube'"),
+        ("source.bounds", {"z": [0, 1]}, r"source\.bounds\.z: expected .*logit.*rank.*'identity'"),
         ("source.valid_range", {"z": [1, 0]}, r"source\.valid_range\.z: expected lowest < high"),
         ("split.test", ["2001-03-01"], r"split\.test: expected 2 entries, got 1"),
         ("split.test", ["2001-03-01", "March"], r"split\.test: .*got 'March'"),

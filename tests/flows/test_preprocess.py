@@ -9,8 +9,10 @@ import xarray as xr
 from distributed import Client
 
 from flows import blocks, preprocess
+from flows.cluster import UnitFailed
 from flows.compatibility import compatibility_curves
 from flows.config import ConfigError, RunConfig
+from flows.draws import gaussian_ensemble
 from flows.keys import key_of
 from flows.normals import baseline_of, refit
 from pipeline.climatology import UnusableData
@@ -377,3 +379,43 @@ def test_what_the_data_cannot_give_is_refused_by_its_key(changes, kind, message,
 def test_without_fields_the_remedy_is_named(tmp_path):
     with pytest.raises(artifacts.IncompleteArtifact, match="spherescore ingest"):
         key_of("preprocess", configure(tmp_path), StoreLayout(str(tmp_path)))
+
+
+def test_ranks_are_fitted_to_training_times_and_gaussian_draws_are_dry_as_often(client, tmp_path):
+    """In standard errors of independent draws."""
+    fields = make_fields()
+    rain = np.maximum(fields.pr ** (1 / 3) - 0.5 - fields.land, 0.0) ** 3
+    fields["pr"] = rain.astype("f4").assign_attrs(fields.pr.attrs)
+    _, normals, whitened = run(tmp_path, fields, client, source={"transform": {"pr": "rank"}})
+    assert normals["rank_quantiles"].sel(ranked="pr").max() == rain.sel(time=slice(*TRAIN)).max()
+    training = fields.pr.sel(time=slice(*TRAIN))
+    np.testing.assert_allclose(
+        normals.rank_share.sel(ranked="pr"), (training == 0.0).mean("time"), atol=1e-9
+    )
+    assert np.isfinite(whitened.x).all()
+    layout, times = StoreLayout(str(tmp_path)), training["time"]
+    draws = gaussian_ensemble(configure(tmp_path), layout, "channels", times, 4)
+    assert float(draws.pr.min()) == 0.0
+    share, dry = (training == 0.0).mean("time"), (draws.pr == 0.0).mean(("realization", "time"))
+    error = np.sqrt(share * (1.0 - share) / (4 * len(times)))
+    assert float(np.abs((dry - share) / error).mean()) < 2.0
+    assert abs(float((dry - share).mean())) < 4.0 * float(error.mean()) / np.sqrt(20.0)
+
+
+def test_a_logit_takes_its_bounds_from_the_unit_or_the_configuration(client, tmp_path):
+    fields = make_fields()
+    cloud = np.clip(fields.pr / fields.pr.max(), 0.0, 1.0)
+    logit = {"source": {"transform": {"pr": "logit"}}}
+    with pytest.raises(ConfigError, match=r"those of unit 'kg m-2 s-1' .* source.bounds.pr"):
+        run(tmp_path / "none", fields, client, **logit)
+    fields["pr"] = (100.0 * cloud).astype("f4").assign_attrs(units="%")
+    _, normals, whitened = run(tmp_path / "percent", fields, client, **logit)
+    assert normals.bounds.sel(channel="pr").values.tolist() == [0.0, 100.0]
+    back = to_fields(3.0 * whitened.x[:8], normals)
+    assert 0.0 <= float(back.pr.min()) < float(back.pr.max()) <= 100.0
+    narrow = {"source": {"transform": {"pr": "logit"}, "bounds": {"pr": [0.0, 50.0]}}}
+    with pytest.raises(
+        UnitFailed, match=r"pr: values from .* declare source\.bounds\.pr"
+    ) as refusal:
+        run(tmp_path / "narrow", fields, client, **narrow)
+    assert refusal.value.exit_code == 10

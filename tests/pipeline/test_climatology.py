@@ -1,4 +1,4 @@
-"""Seasonal climatology and scale from sums over time, and the variable transforms."""
+"""Seasonal climatology and scale from sums over time."""
 
 from functools import reduce
 from operator import add
@@ -8,7 +8,6 @@ import pytest
 import xarray as xr
 
 from pipeline.climatology import (
-    TRANSFORMS,
     SeasonalMoments,
     UnusableData,
     design,
@@ -105,15 +104,3 @@ def test_a_training_period_of_one_season_is_refused(generator):
     values, _ = series(generator)
     with pytest.raises(UnusableData, match=r"30 training times .* all seasons"):
         SeasonalMoments.of(values[:30], PHASE[:30], NAMES).fit()
-
-
-@pytest.mark.parametrize("name", list(TRANSFORMS))
-def test_transforms_are_inverted(name):
-    values = np.array([0.0, 1e-6, 0.3, 40.0])
-    transform = TRANSFORMS[name]
-    np.testing.assert_allclose(transform.inverse(transform.forward(values)), values, rtol=1e-9)
-
-
-@pytest.mark.parametrize("name", ["cbrt", "log1p"])
-def test_amounts_drawn_below_zero_are_none(name):
-    assert TRANSFORMS[name].inverse(np.array([-0.5]))[0] == 0.0

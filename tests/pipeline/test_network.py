@@ -6,8 +6,6 @@ from pipeline.coefficients import degrees
 from pipeline.gaussian import Moments, fit_m_block
 from pipeline.harmonics import Harmonics
 from pipeline.model import network_grid, score_network
-from pipeline.network import PadSphere
-from pipeline.sphere import RingGrid
 from pipeline.train import load, weights
 
 CHANNELS, LMAX = 2, 7
@@ -28,29 +26,6 @@ def some_score(lmax: int = LMAX, seed: int = 0, covariates: int = 0):
 @pytest.fixture
 def fields() -> torch.Tensor:
     return torch.randn(4, CHANNELS, (LMAX + 1) ** 2, generator=torch.Generator().manual_seed(1))
-
-
-def test_beyond_a_pole_lies_the_same_row_half_a_revolution_away():
-    """A smooth field continued over pole and date line is the padded field."""
-    grid = RingGrid.gaussian(16)
-    wide = np.deg2rad(
-        np.concatenate([[180 - grid.latitudes[0]], grid.latitudes, [-180 - grid.latitudes[-1]]])
-    )
-    step = 2 * np.pi / grid.points[0]
-    lon = step * np.arange(-1, grid.points[0] + 1)
-
-    def field(lat, lon):
-        x, y, z = np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)
-        return x * y + z * x - y + z**2
-
-    inner = field(wide[1:-1, None], lon[1:-1])
-    padded = PadSphere.apply(torch.from_numpy(inner)[None, None])
-    np.testing.assert_allclose(padded[0, 0], field(wide[:, None], lon), atol=1e-12)
-
-
-def test_the_adjoint_of_padding_is_its_gradient():
-    x = torch.randn(1, 2, 3, 6, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(PadSphere.apply, (x,))
 
 
 def test_an_untrained_network_is_the_baseline(fields):

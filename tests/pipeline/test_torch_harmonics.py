@@ -109,6 +109,17 @@ def test_torch_transforms_keep_full_precision(way):
     assert not transform.state_dict()
 
 
+@pytest.mark.parametrize("ordering", ["ring", "nested"])
+def test_gradients_on_healpix_are_right(ordering):
+    grid = RingGrid.healpix(2, ordering)
+    transform = TorchHarmonics(grid, 4).double()
+    fields = torch.randn(2, grid.size, dtype=torch.float64, requires_grad=True)
+    coefficients = torch.randn(2, 25, dtype=torch.float64, requires_grad=True)
+    for map_, x in ((transform.analysis, fields), (transform.synthesis, coefficients)):
+        assert torch.autograd.gradcheck(map_, (x,), check_forward_ad=True)
+        assert torch.autograd.gradgradcheck(map_, (x,))
+
+
 def test_copies_and_pickles_hold_no_tables(way):
     transform = TorchHarmonics(RingGrid.gaussian(32), 31)
     x = torch.randn(2, 32**2)
@@ -118,8 +129,9 @@ def test_copies_and_pickles_hold_no_tables(way):
 
 
 def test_what_a_grid_does_not_determine_is_refused():
-    with pytest.raises(ValueError, match="one length"):
-        TorchHarmonics(RingGrid.healpix(4), 4)
+    on_a_device = TorchHarmonics(RingGrid.healpix(4), 4).to("meta")
+    with pytest.raises(ValueError, match=r"CPU only.*on meta"):
+        on_a_device.synthesis(torch.zeros(25, device="meta"))
     with pytest.raises(ValueError, match="degrees 0 to 15"):
         TorchHarmonics(RingGrid.gaussian(16), 16)
     with pytest.raises(ValueError, match=r"\(16, 32\).*\(3, 32, 16\)"):

@@ -1,0 +1,37 @@
+"""Where the processes of a host keep the tables of their transforms: $SPHERESCORE_CACHE, or
+spherescore/ in the user's cache directory ($XDG_CACHE_HOME, ~/.cache)."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+
+def cache_directory() -> Path:
+    if own := os.environ.get("SPHERESCORE_CACHE"):
+        return Path(own)
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return Path(cache) / "spherescore"
+
+
+def share_tables() -> None:
+    """Transforms of this process take their tables from the host's cache from now on."""
+    from pipeline.tables import keep_on
+    from storage.tables import TableCache
+
+    keep_on(TableCache(cache_directory() / "tables"))
+
+
+def share_tables_on_workers(client: "Client") -> None:
+    """The same in all workers of a client, also in those that come later."""
+    from distributed import WorkerPlugin
+
+    class SharedTables(WorkerPlugin):
+        name = "shared-tables"
+
+        def setup(self, worker: Any) -> None:
+            share_tables()
+
+    client.register_plugin(SharedTables())
