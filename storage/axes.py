@@ -184,7 +184,8 @@ def _tests(role: str) -> tuple[Test, ...]:
         own = variable.ndim == 0 or name in variable.dims or variable.ndim == 2
         short = len(name) == 1
         fitting = name in variable.dims if short else own or variable.ndim == 1
-        return name.lower() in _NAMES[role] and fitting and unclaimed(attrs)
+        named = name.lower() in _NAMES[role] or (role == "level" and "level" in name.lower())
+        return named and fitting and unclaimed(attrs)
 
     def axis(name: str, attrs: Mapping[str, Any], variable: xr.Variable) -> bool:
         return attrs.get("axis") == _AXES[role] and unclaimed(attrs)

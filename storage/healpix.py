@@ -102,7 +102,7 @@ def _said_order(table: xr.Dataset, name: str) -> tuple[str, int | None] | None:
     variable = table.variables[name]
     mapping = variable.attrs.get("grid_mapping", variable.encoding.get("grid_mapping"))
     listed = [mapping] if mapping in table.variables else []
-    others = [n for n, v in table.variables.items() if v.ndim == 0 or n in ("cell_ids", "cell")]
+    others = [n for n, v in table.variables.items() if v.size == 1 or n in ("cell_ids", "cell")]
     for other in [*listed, *others]:
         attrs = table.variables[other].attrs
         if attrs.get("grid_mapping_name") == "healpix" or attrs.get("grid_name") == "healpix":

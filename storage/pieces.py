@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import reduce
 from math import prod
 from typing import Any
 
@@ -25,6 +26,7 @@ __all__ = ["Declared", "Piece", "take"]
 
 Array = np.ndarray[Any, Any]
 
+EXPVER = "expver"  # ERA5 has final and preliminary data side by side, missing where the other is
 BLOCK_BYTES = 8 << 20  # read at once: whole stored chunks, and times up to this
 
 _KEPT_ATTRS = ("standard_name", "long_name", "units", "cell_methods", "comment")
@@ -85,6 +87,10 @@ def take(
     if chosen is None:
         return []
     attrs = {**_attrs(variable, name, declared, where, notes), **attrs}
+    if EXPVER in variable.dims and EXPVER not in chosen:
+        notes.append(
+            f"{name}: the versions along {EXPVER} put together, the first that has a value"
+        )
     whole = variable.isel({d: i for d, i in chosen.items() if d in variable.dims})
     if static:
         return [_piece(whole, None, None, None, grid, attrs, name, where, notes)]
@@ -154,7 +160,7 @@ def _chosen(
     if not static:
         kept |= set(_time_dims(table, stored, axes, chosen, declared, where))
     for other in array.dims:
-        if other in kept or other in chosen:
+        if other in kept or other in chosen or other == EXPVER:
             continue
         if array.sizes[other] > 1:
             raise _too_many(table, stored, name, str(other), axes, where)
@@ -230,11 +236,13 @@ def _piece(
     notes: list[str],
 ) -> Piece:
     roles = {**grid.dims, **({time: "time"} if time is not None else {})}
-    strangers = [dim for dim in variable.dims if dim not in roles]
-    assert not strangers, strangers
+    assert set(variable.dims) <= {*roles, EXPVER}
     wanted = tuple(d for d in ("time", *grid.names) if d in roles.values())
     chunks = _blocks(variable, time)
-    blocks = variable.chunk(chunks)
+    blocks: Any = variable.chunk(chunks)
+    if EXPVER in blocks.dims:
+        first, *rest = (blocks.isel({EXPVER: i}) for i in range(blocks.sizes[EXPVER]))
+        blocks = reduce(lambda have, other: have.where(have.notnull(), other), rest, first)
     lazy = xr.Variable(tuple(roles[d] for d in blocks.dims), blocks.data)
     if lazy.dims != wanted:
         notes.append(f"{name}: dims {variable.dims} put in the order {wanted}")

@@ -97,6 +97,7 @@ def test_bounds_with_units_are_no_coordinates(tmp_path):
         ([1000.0, 850.0, 500.0], "hPa", "pressure_level"),
         ([500.0, 850.0, 1000.0], "millibars", "level"),
         (np.float32([1000, 850, 500]), None, "lev"),
+        ([1000, 850, 500], None, "level_full"),
     ],
 )
 def test_a_level_is_a_channel(tmp_path, plev, units, dim):
@@ -180,6 +181,21 @@ def test_members_have_labels_or_numbers(tmp_path):
     path = write(tmp_path, named.drop_vars("member_id"))
     fields, _ = open_source(path, ["ta"], select={"member_id": 1})
     np.testing.assert_array_equal(fields.ta, parts[1].ta)
+
+
+@row("dimension", "final and preliminary ERA5 along `expver`", "put together, noted")
+def test_versions_of_era5_are_put_together(tmp_path):
+    source = regular()
+    parts = [
+        source.ta.where(source.time < source.time[4]),
+        source.ta.where(source.time >= source.time[4]),
+    ]
+    both = xr.concat(parts, xr.DataArray([1, 5], dims="expver", name="expver")).to_dataset()
+    path = write(tmp_path, both.transpose("time", "expver", "lat", "lon"))
+    fields, report = open_source(path, ["ta"])
+    np.testing.assert_array_equal(fields.ta, source.ta)
+    assert any("expver put together" in note for note in report.notes)
+    assert open_source(path, ["ta"], select={"expver": 1})[1].missing["ta"].count == 2 * 32
 
 
 @row("dimension", "a selected dimension that no variable has", "refused")

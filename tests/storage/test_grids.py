@@ -178,7 +178,9 @@ def test_healpix_by_cf(tmp_path, scheme):
 @row("grid", "HEALPix by `healpix_nside` and `healpix_order` (easygems)", "kept in its order")
 @pytest.mark.parametrize(("order", "scheme"), [("nest", "nested"), ("ring", "ring")])
 def test_healpix_by_nside_and_order(tmp_path, order, scheme):
-    source = cells(scheme).assign_coords(crs=crs(healpix_nside=NSIDE, healpix_order=order))
+    attrs = {"healpix_nside": NSIDE, "healpix_order": order}
+    source = cells(scheme).assign_coords(crs=("crs", [np.nan], attrs))
+    source.ta.attrs["grid_mapping"] = "crs"
     fields, _ = opened(tmp_path, source)
     require_cells(fields, scheme)
 
