@@ -39,7 +39,7 @@ bench: $(INSTALLED)
 
 CONFIG ?= deploy/configs/demo.toml
 integrators: $(INSTALLED)
-	$(BIN)/python deploy/bench/integrators.py $(CONFIG)
+	$(BIN)/python -m deploy.bench.integrators $(CONFIG)
 
 # Set up once, and again only when what is to be installed has changed.
 $(INSTALLED): pyproject.toml constraints.txt

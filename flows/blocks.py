@@ -18,10 +18,13 @@ from pipeline.climatology import SeasonalMoments, season_phase
 from pipeline.gaussian import Moments
 from pipeline.harmonics import plan
 from pipeline.pointwise import Identity, Pointwise
+from pipeline.precision import float32_error
 from pipeline.ranks import Extent, Histogram, Ranks
 from pipeline.sphere import FloatArray
 from pipeline.transform import Normals, stack_variables, whitened_block
 from storage import artifacts
+
+ROUNDED_TIMES = 16
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,15 @@ def coefficient_moments(
         total = part if total is None else total + part
     assert total is not None
     return total, energy, left
+
+
+def rounding(source: artifacts.Published, normals: Normals, span: Span) -> float:
+    """What single precision would cost (pipeline/precision), on some times of a span."""
+    count = min(ROUNDED_TIMES, span.stop - span.start)
+    times = np.linspace(span.start, span.stop - 1, count).astype(int)
+    fields = opened(source).isel(time=times)
+    values = [fields[name].transpose("time", ...).to_numpy() for name in normals.channels]
+    return float32_error(normals, values, season_phase(fields["time"]))
 
 
 def write_whitened(

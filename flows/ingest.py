@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from functools import partial
 from math import ceil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import xarray as xr
@@ -69,7 +69,7 @@ def run(
     artifacts.create(path, fields, chunks={"time": sizes["chunk"]}, shards={"time": sizes["shard"]})
     units = artifacts.plan_units({"time": fields.sizes["time"]}, {"time": sizes["shard"]})
     missing = artifacts.missing_units(path, units)
-    write = partial(write_fields, path, config.source, masks)
+    write = partial(write_fields, path, config.source, digest, masks)
     done = len(units) - len(missing)
     written = map_units(client, write, missing, progress, label="fields", done=done)
 
@@ -130,9 +130,11 @@ def open_fields(source: Source) -> tuple[xr.Dataset, SourceReport, Masks]:
     return fields, report, masks
 
 
-def write_fields(path: Path, source: Source, masks: Masks, unit: artifacts.Unit) -> dict[str, Any]:
+def write_fields(
+    path: Path, source: Source, digest: str, masks: Masks, unit: artifacts.Unit
+) -> artifacts.Record:
     """Write one unit: all variables at its times. Runs on a worker, which trusts the masks."""
-    fields, _ = _open(source, missing={}, check_values=False)
+    fields = _kept_open(source, digest)
     names = [*source.variables, *source.covariates]
     block = fields[names].isel(unit.region).load(scheduler="synchronous")
     for name, mask in masks.items():
@@ -147,6 +149,18 @@ def unit_sizes(fields: xr.Dataset, source: Source) -> dict[str, int]:
     chunk = min(max(1, CHUNK_BYTES // field_bytes), 64, times)
     wanted = min(SHARD_BYTES // field_bytes, ceil(times / FEWEST_UNITS))
     return {"chunk": chunk, "shard": chunk * max(1, round(wanted / chunk))}
+
+
+def _kept_open(source: Source, digest: str) -> xr.Dataset:
+    """The source, opened by a worker for its first unit; files that change are found afterwards."""
+    place = f"{digest} {source}"
+    if place not in _OPENED:
+        _OPENED.clear()
+        _OPENED[place], _ = _open(source, missing={}, check_values=False)
+    return _OPENED[place]
+
+
+_OPENED: dict[str, xr.Dataset] = {}  # one source per process
 
 
 def _open(

@@ -23,7 +23,7 @@ __all__ = ["REPORTED", "SCHEMAS", "digest_of_source", "ensemble_key", "ingest_ke
 # By stage, raised when the meaning of its artifact changes.
 SCHEMAS: Mapping[str, int] = {
     "ingest": 1,
-    "preprocess": 3,
+    "preprocess": 4,
     "train": 1,
     "generate": 1,
     "verify": 1,

@@ -17,7 +17,8 @@ normals.zarr, float64
     isotropic_variance, channels_*, mblock_*, eof_*    arrays of the baselines (pipeline/laws), and
     mblock_shrinkage, eof_choice         what the validation times chose
     covariate_mean, covariate_scale(covariate)         where the source has covariates
-    attrs: lmax, samples, split, grid, variables (JSON: CF attributes by channel), reference (JSON)
+    attrs: lmax, samples, split, grid, variables (JSON: CF attributes by channel), reference (JSON),
+        precision in which fields are whitened, float32_error that decided it (pipeline/precision)
 """
 
 import json

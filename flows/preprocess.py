@@ -21,6 +21,7 @@ import itertools
 import json
 import time as clock
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial, reduce
 from operator import add
 from typing import TYPE_CHECKING
@@ -28,7 +29,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import xarray as xr
 
-from flows.blocks import Span, coefficient_moments, seasonal_moments, write_whitened
+from flows.blocks import Span, coefficient_moments, rounding, seasonal_moments, write_whitened
 from flows.cluster import map_units
 from flows.conditions import covariate_variables, standard_covariates
 from flows.config import ConfigError, Period, RunConfig
@@ -40,6 +41,7 @@ from flows.stage import Progress, Receipt, published_input
 from pipeline.climatology import Climatology, UnusableData
 from pipeline.gaussian import BASELINES, choose, choose_shrinkage, fit, refuse_sizes
 from pipeline.pointwise import Pointwise
+from pipeline.precision import precision_for
 from pipeline.tail import GaussianTail
 from pipeline.transform import Normals, grid_of, to_whitened
 from storage import artifacts
@@ -145,6 +147,9 @@ def _publish_normals(
     dataset = dataset.merge(covariate_variables(fields, covariates, config.split.train))
     path = layout.artifact("normals", content)
     dataset.attrs |= {"samples": observed.samples, "reference": json.dumps(figures["reference"])}
+    error = partial(rounding, source, replace(anomalies, factor=reference.factor))
+    (single,) = map_units(client, error, train[:1], progress, label="precision")
+    dataset.attrs |= {"precision": precision_for(single), "float32_error": single}
     artifacts.create(path, dataset, chunks={}, shards={})
     provenance = {"figures": figures, "fields_digest": source.digest}
     return artifacts.publish(layout, "normals", content, [], provenance)

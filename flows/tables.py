@@ -17,11 +17,16 @@ def cache_directory() -> Path:
 
 
 def share_tables() -> None:
-    """Transforms of this process take their tables from the host's cache from now on."""
+    """Transforms of this process take their tables from the host's cache from now on.
+
+    Names begin with the digest of the code that makes them: no version finds another's.
+    """
     from pipeline.tables import keep_on
+    from storage.keys import code_digest
     from storage.tables import TableCache
 
-    keep_on(TableCache(cache_directory() / "tables"))
+    cache, code = TableCache(cache_directory() / "tables"), code_digest(["pipeline.tables"])[:12]
+    keep_on(lambda name, make: cache(f"{code}-{name}", make))
 
 
 def share_tables_on_workers(client: "Client") -> None:

@@ -20,13 +20,13 @@ from pipeline.aliasing import Correction
 from pipeline.coefficients import ComplexArray
 from pipeline.legendre import folding
 from pipeline.rings import rings
-from pipeline.room import room
+from pipeline.room import KEPT_BYTES, room
 from pipeline.sphere import FloatArray, RingGrid
 from pipeline.tables import tables
 
 __all__ = ["Harmonics", "plan"]
 
-BLOCK_BYTES = 1 << 21
+BLOCK_BYTES = 1 << 20
 
 
 class Harmonics:
@@ -102,8 +102,9 @@ def _plan(grid: RingGrid, lmax: int, dtype: str) -> Harmonics:
 
 
 def blocks(rows: int, grid: RingGrid, dtype: np.dtype[Any]) -> Iterator[slice]:
-    """Slices of so many fields that a block stays in the processor's cache."""
-    step = max(32, BLOCK_BYTES // (grid.size * dtype.itemsize))
+    """Slices of so many fields that products have 32 or more, if working memory allows."""
+    each = round(1.01 * grid.size * dtype.itemsize)  # of a field's waves
+    step = max(8, min(max(32, BLOCK_BYTES // each), KEPT_BYTES // each))
     return (slice(start, start + step) for start in range(0, rows, step))
 
 

@@ -130,8 +130,17 @@ def mix_channels(matrices: FloatArray, coefficients: FloatArray) -> FloatArray:
     Returns:
         Same shape and precision as the coefficients.
     """
+    lmax = lmax_of(coefficients.shape[-1])
+    used = matrices[: lmax + 1].astype(coefficients.dtype)
+    along = np.repeat(used, 2 * np.arange(lmax + 1) + 1, axis=0)
     mixed = np.empty_like(coefficients)
-    for degree in range(lmax_of(coefficients.shape[-1]) + 1):
-        part = slice(degree**2, (degree + 1) ** 2)
-        mixed[..., part] = matrices[degree].astype(mixed.dtype) @ coefficients[..., part]
+    for target, source in np.ndindex(used.shape[1:]):
+        # Triangular factors are half zeros. The diagonal comes first for every target.
+        source = (source + target) % used.shape[2]
+        if source == target:
+            np.multiply(
+                coefficients[..., source, :], along[:, target, source], out=mixed[..., target, :]
+            )
+        elif used[:, target, source].any():
+            mixed[..., target, :] += along[:, target, source] * coefficients[..., source, :]
     return mixed

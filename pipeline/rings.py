@@ -115,10 +115,11 @@ class _Unequal:
         mirrored = np.concatenate(
             [start[-1 - ring] + np.arange(points[ring]) for ring in range(self.half)]
         )
-        self.north, self.south = cells[: self.northern], cells[mirrored]
+        north, self.south = cells[: self.northern], cells[mirrored]
         self.place = np.empty(grid.size, np.intp)
         self.place[self.south] = self.northern + np.arange(self.northern)
-        self.place[self.north] = np.arange(self.northern)
+        self.place[north] = np.arange(self.northern)
+        self.north = None if grid.ordering == "ring" else north  # None: they come first
         geometry = ring_geometry(grid)
         self.rings = {n: geometry[n][: self.half] for n in ("nphi", "phi0", "ringstart")}
         self.share = 1.0 / points[: self.half]
@@ -130,7 +131,10 @@ class _Unequal:
     def to_waves(self, fields: FloatArray, mean: bool) -> ComplexArray:
         shape = len(fields), self.northern
         north, south = room("both", (2, *shape), fields.dtype)
-        np.take(fields, self.north, axis=1, out=north, mode="clip")
+        if self.north is None:
+            north = fields[:, : self.northern]
+        else:
+            np.take(fields, self.north, axis=1, out=north, mode="clip")
         np.take(fields, self.south, axis=1, out=south, mode="clip")
         folded = room("folded", (2, *shape), fields.dtype)
         np.add(north, south, out=folded[0])

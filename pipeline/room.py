@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["room"]
+__all__ = ["KEPT_BYTES", "room"]
 
-KEPT_BYTES = 1 << 26  # of one array; larger ones are allocated at each call
+KEPT_BYTES = 1 << 27  # of one array; larger ones are allocated at each call
 
 
 class _Rooms(threading.local):

@@ -20,17 +20,21 @@ from pipeline.aliasing import Coupling, coupled_waves, couplings
 from pipeline.legendre import Sectors, matrices
 from pipeline.sphere import RingGrid
 
-__all__ = ["Arrays", "Shelf", "Tables", "keep_on", "tables"]
+__all__ = ["Arrays", "Parts", "Shelf", "Tables", "keep_on", "tables"]
 
 Arrays = dict[str, npt.NDArray[Any]]
+Parts = dict[str, list[npt.NDArray[Any]]]
 DEAR = 64  # lmax from which tables are worth keeping: below, they are made in a hundredth second
-FORMAT = 1  # of what is kept; raise it when the same name would mean other numbers
 
 
 class Shelf(Protocol):
-    """Arrays of a name, kept for other processes; it calls `make` for what it does not have."""
+    """Flat arrays of a name, kept for other processes.
 
-    def __call__(self, name: str, make: Callable[[], Arrays]) -> Arrays: ...
+    For what it does not have it calls `make`, which gives the parts of each array, of one type,
+    as they follow each other.
+    """
+
+    def __call__(self, name: str, make: Callable[[], Parts]) -> Arrays: ...
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -57,12 +61,12 @@ def tables(grid: RingGrid, lmax: int, dtype: str) -> Tables:
             analysis would amplify noise beyond use.
     """
 
-    def make() -> Arrays:
-        return _flat(_made(grid, lmax, dtype))
+    def make() -> Parts:
+        return _parts(_made(grid, lmax, dtype))
 
     if _shelf is None or lmax < DEAR:
         return _made(grid, lmax, dtype)
-    digest = hashlib.sha256(repr((FORMAT, grid)).encode()).hexdigest()[:24]
+    digest = hashlib.sha256(repr(grid).encode()).hexdigest()[:24]
     return _shaped(_shelf(f"{digest}-l{lmax}-{dtype}", make))
 
 
@@ -105,40 +109,24 @@ def _cast(sector: Sectors, dtype: str) -> Sectors:
     )
 
 
-def _flat(made: Tables) -> Arrays:
-    """The same numbers in a few arrays, as a shelf wants them."""
+def _parts(made: Tables) -> Parts:
+    """The same numbers as a shelf wants them."""
     sectors, pairs = made.sectors, made.couplings
+    void, none = np.empty(0, sectors[0].analysis.dtype), np.empty(0, np.intp)
+    heads = [
+        (s.orders.start, s.orders.stop, s.sign, s.rows.start, s.rows.stop, s.degrees.shape[1])
+        for s in sectors
+    ]
     return {
-        "sectors": np.array(
-            [
-                (
-                    s.orders.start,
-                    s.orders.stop,
-                    s.sign,
-                    s.rows.start,
-                    s.rows.stop,
-                    s.degrees.shape[1],
-                )
-                for s in sectors
-            ]
-        ),
-        "degrees": _joined([s.degrees for s in sectors], np.dtype(np.intp)),
-        "analysis": _joined([s.analysis for s in sectors], sectors[0].analysis.dtype),
-        "synthesis": _joined([s.synthesis for s in sectors], sectors[0].analysis.dtype),
-        "couplings": np.array([(c.sign, len(c.waves)) for c in pairs], np.intp).reshape(-1, 2),
-        "waves": _joined([c.waves for c in pairs], np.dtype(np.intp)),
-        "real": _joined([c.real for c in pairs], sectors[0].analysis.dtype),
-        "imaginary": _joined([c.imaginary for c in pairs], sectors[0].analysis.dtype),
+        "sectors": [np.array(heads, np.intp)],
+        "degrees": [s.degrees for s in sectors],
+        "analysis": [s.analysis for s in sectors],
+        "synthesis": [s.synthesis for s in sectors],
+        "couplings": [none, *(np.array([c.sign, len(c.waves)], np.intp) for c in pairs)],
+        "waves": [none, *(c.waves for c in pairs)],
+        "real": [void, *(c.real for c in pairs)],
+        "imaginary": [void, *(c.imaginary for c in pairs)],
     }
-
-
-def _joined(parts: list[npt.NDArray[Any]], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-    out = np.empty(sum(part.size for part in parts), dtype)
-    end = 0
-    for part in parts:
-        out[end : end + part.size] = part.ravel()
-        end += part.size
-    return out
 
 
 class _Cut:
@@ -155,7 +143,7 @@ class _Cut:
 def _shaped(arrays: Arrays) -> Tables:
     cut = {name: _Cut(array) for name, array in arrays.items()}
     sectors = []
-    for first, last, sign, top, bottom, count in arrays["sectors"].tolist():
+    for first, last, sign, top, bottom, count in arrays["sectors"].reshape(-1, 6).tolist():
         shape = last - first, bottom - top, count
         sectors.append(
             Sectors(
@@ -174,6 +162,6 @@ def _shaped(arrays: Arrays) -> Tables:
             real=cut["real"](size, size),
             imaginary=cut["imaginary"](size, size),
         )
-        for sign, size in arrays["couplings"].tolist()
+        for sign, size in arrays["couplings"].reshape(-1, 2).tolist()
     ]
     return Tables(sectors=tuple(sectors), couplings=tuple(found))

@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -61,6 +62,7 @@ class Normals:
         remainder: standard deviation of scaled anomalies beyond the tail, shape (channel, *grid).
         noise_lmax: last degree of the remainder's noise; None where it is white on the grid, which
             is so on the source's own.
+        precision: type in which `whiten` works (pipeline/precision.py); all else is float64.
     """
 
     grid: RingGrid
@@ -73,6 +75,7 @@ class Normals:
     factor: FloatArray
     remainder: FloatArray
     noise_lmax: int | None = None
+    precision: str = "float64"
 
     @classmethod
     def of(cls, normals: xr.Dataset) -> Normals:
@@ -91,6 +94,7 @@ class Normals:
             factor=_factor(normals),
             remainder=normals["remainder"].transpose("channel", *grid.dims).to_numpy(),
             noise_lmax=normals.attrs.get("noise_lmax"),
+            precision=str(normals.attrs.get("precision", "float64")),
         )
 
     @property
@@ -104,10 +108,15 @@ class Normals:
         return len(self.factor) - 1
 
     def anomalies(self, values: FloatArray, phase: FloatArray) -> FloatArray:
-        """Scaled anomalies, holes filled, of transformed values (time, channel, *grid)."""
-        scaled = np.tensordot(design(phase), self.climatology, axes=(-1, 0))
-        np.subtract(values, scaled, out=scaled)
-        scaled /= self.scale
+        """Scaled anomalies, holes filled, of transformed values (time, channel, *grid).
+
+        In the precision of the values. The mean is taken away first, so that what is left is small
+        and so is its rounding.
+        """
+        mean, waves, scale = self._removed(values.dtype)
+        scaled: FloatArray = values - mean
+        scaled -= np.tensordot(design(phase).astype(scaled.dtype), waves, axes=(-1, 0))
+        scaled /= scale
         for channel, mask in enumerate(self.mask):
             if mask.any():
                 scaled[:, channel] = harmonic_fill(self.grid, mask)(scaled[:, channel])
@@ -119,17 +128,31 @@ class Normals:
             )
         return scaled
 
+    def _removed(self, dtype: np.dtype[Any]) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """The mean, the waves about it (with what rounding left of the mean), the scale."""
+        if dtype not in self._rounded:
+            mean = self.climatology[0].astype(dtype)
+            waves = self.climatology.copy()
+            waves[0] -= mean
+            self._rounded[dtype] = mean, waves.astype(dtype), self.scale.astype(dtype)
+        return self._rounded[dtype]
+
+    @cached_property
+    def _rounded(self) -> dict[np.dtype[Any], tuple[FloatArray, FloatArray, FloatArray]]:
+        return {}
+
     def whiten(self, fields: Sequence[FloatArray], phase: FloatArray) -> FloatArray:
         """x (time, channel, coefficient), float32, of physical fields (time, *grid) by channel.
 
         Goes through a few times at once, so that what it needs besides is small.
         """
         x = np.empty((len(phase), len(fields), (self.lmax + 1) ** 2), np.float32)
-        transform = plan(self.grid, self.lmax, "float64")
+        transform = plan(self.grid, self.lmax, self.precision)
         inverse = np.linalg.inv(self.factor[: self.lmax + 1])
         step = max(1, FIELDS_AT_ONCE // len(fields))
         for block in (slice(start, start + step) for start in range(0, len(phase), step)):
-            values = _stacked([field[block] for field in fields], self.pointwise)
+            parts = [field[block] for field in fields]
+            values = _stacked(parts, self.pointwise, self.precision)
             scaled = self.anomalies(values, phase[block])
             x[block] = mix_channels(inverse, transform.analysis(scaled))
         return x
@@ -306,9 +329,13 @@ def _arrays(fields: xr.Dataset, names: Sequence[str]) -> list[FloatArray]:
     return [fields[name].transpose("time", *dims).to_numpy() for name in names]
 
 
-def _stacked(fields: Sequence[FloatArray], transforms: Mapping[str, Pointwise]) -> FloatArray:
-    """Transformed fields in float64: (time, channel, *grid)."""
-    values = np.stack(fields, axis=1, dtype=np.float64)
+def _stacked(
+    fields: Sequence[FloatArray],
+    transforms: Mapping[str, Pointwise],
+    dtype: npt.DTypeLike = np.float64,
+) -> FloatArray:
+    """Transformed fields: (time, channel, *grid)."""
+    values = np.stack(fields, axis=1, dtype=dtype)
     for channel, (name, pointwise) in enumerate(transforms.items()):
         if pointwise.name == "identity":
             continue

@@ -53,7 +53,9 @@ class VectorHarmonics:
             raise ValueError(f"tangent fields have degrees from 1 on; got lmax={lmax}")
         self._complex = np.result_type(self.dtype, np.complex64)  # of a pair of fields in work
         healpix = grid.kind == "healpix"
-        self._maps: _Maps = _Healpix(grid, lmax) if healpix else _Rings(grid, lmax, self.dtype)
+        self._maps: _Maps = (
+            _Healpix(grid, lmax, self.dtype) if healpix else _Rings(grid, lmax, self.dtype)
+        )
 
     def analysis(
         self, eastward: FloatArray, northward: FloatArray
@@ -187,19 +189,22 @@ class _Rings:
 class _Healpix:
     """ducc0's spin-1 synthesis, and its least-squares inverse by iteration; float64 inside."""
 
-    def __init__(self, grid: RingGrid, lmax: int) -> None:
+    def __init__(self, grid: RingGrid, lmax: int, dtype: np.dtype[Any]) -> None:
         if lmax > grid.max_lmax:
             raise ValueError(
                 f"analysis on {grid.describe()} inverts synthesis for lmax 1 to {grid.max_lmax} "
                 f"(2 nside); got lmax={lmax}"
             )
         self.geometry = {**ring_geometry(grid), "lmax": lmax, "spin": 1, "nthreads": 1}
+        self.accuracy = 1e-11 if dtype == np.float64 else 1e-7
         self.positions = grid.ring_positions
         self.cells = np.argsort(self.positions)
 
     def analysis(self, eastward: FloatArray, northward: FloatArray, out: FloatArray) -> None:
         maps = np.stack([-northward, eastward], axis=1).astype(np.float64)[..., self.cells]
-        alm = ducc0.sht.pseudo_analysis(map=maps, maxiter=60, epsilon=1e-11, **self.geometry)[0]
+        alm = ducc0.sht.pseudo_analysis(
+            map=maps, maxiter=60, epsilon=self.accuracy, **self.geometry
+        )[0]
         out[0], out[1] = from_complex(alm[:, 0]), from_complex(alm[:, 1])
         out[..., 0] = 0.0
 

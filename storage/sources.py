@@ -11,8 +11,10 @@ from __future__ import annotations
 import difflib
 import glob
 import hashlib
+import os
 import re
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -160,16 +162,19 @@ def source_digest(paths: str | Sequence[str]) -> str:
 
     Of a remote store it is that of its address, its metadata and their tag.
     """
-    digest = hashlib.sha256()
-    for name in resolve(paths):
-        if is_remote(name):
-            digest.update(name.encode() + metadata_of(name))
-            continue
-        path = Path(name)
-        inside = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-        for file in inside:
-            digest.update(sha256_of(file).encode())
-    return digest.hexdigest()
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        digests = list(pool.map(_digest_of, resolve(paths)))
+    return hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
+def _digest_of(name: str) -> str:
+    if is_remote(name):
+        return hashlib.sha256(name.encode() + metadata_of(name)).hexdigest()
+    path = Path(name)
+    if not path.is_dir():
+        return sha256_of(path)
+    inside = sorted(p for p in path.rglob("*") if p.is_file())
+    return hashlib.sha256("".join(map(sha256_of, inside)).encode()).hexdigest()
 
 
 def _collect(

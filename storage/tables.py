@@ -1,7 +1,7 @@
 """Arrays that are dear to make, kept in a directory of this host and mapped into its processes.
 
-Each file holds a few named arrays: a line of JSON (their types, shapes and places, and the sha256
-of all that follows), then the numbers. Processes that map the same file share one copy in memory.
+Each file holds a few flat arrays with names: a line of JSON (their types, sizes and places, and the
+sha256 of all that follows), then the numbers. Processes that map one file share one copy in memory.
 Files are written beside and renamed; one process makes what several wait for. Everything here can
 be made again: the directory may be removed at any time.
 """
@@ -12,7 +12,6 @@ import fcntl
 import hashlib
 import json
 import logging
-import math
 import mmap
 import os
 from collections.abc import Callable, Iterator
@@ -29,6 +28,7 @@ __all__ = ["TableCache"]
 
 LOGGER = logging.getLogger("spherescore")
 Arrays = dict[str, npt.NDArray[Any]]
+Parts = dict[str, list[npt.NDArray[Any]]]  # of arrays, as they follow each other
 ALIGNMENT = 64
 SUFFIX = ".tables"
 
@@ -43,23 +43,24 @@ class TableCache:
     def __init__(self, directory: Path, limit: int = 8 << 30) -> None:
         self.directory, self.limit = directory, limit
 
-    def __call__(self, name: str, make: Callable[[], Arrays]) -> Arrays:
+    def __call__(self, name: str, make: Callable[[], Parts]) -> Arrays:
         """The arrays of a name, read-only; made and kept if they are not there, or not whole.
 
         Where nothing can be kept, a warning says why and the arrays are those just made.
         """
-        path, made = self.directory / f"{name}{SUFFIX}", None
+        path = self.directory / f"{name}{SUFFIX}"
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
             with _alone(path.with_suffix(".lock")):
                 found = _mapped(path)
-                if found is not None:
-                    os.utime(path)
-                    return found
-                made = make()
-                _write(path, made)
-                self._forget(path)
-                return _mapped(path) or made
+                if found is None:
+                    _write(path, make())
+                    self._forget(path)
+                    found = _mapped(path)
+                if found is None:
+                    raise OSError("what was written is not what is read")
+                os.utime(path)
+                return found
         except OSError as error:
             LOGGER.warning(
                 "tables of transforms are not kept in %s (%s): every process makes its own. Set "
@@ -67,7 +68,8 @@ class TableCache:
                 self.directory,
                 error,
             )
-            return make() if made is None else made
+            made = make()
+            return {name: np.concatenate([p.ravel() for p in made[name]]) for name in made}
 
     def _forget(self, newest: Path) -> None:
         others = [path for path in self.directory.glob(f"*{SUFFIX}") if path != newest]
@@ -87,18 +89,19 @@ def _alone(lock: Path) -> Iterator[None]:
         yield
 
 
-def _write(path: Path, arrays: Arrays) -> None:
+def _write(path: Path, made: Parts) -> None:
     digest, end, entries = hashlib.sha256(), 0, {}
     parts: list[Any] = []
-    for name, array in arrays.items():
-        whole = np.ascontiguousarray(array)
-        entries[name] = {"dtype": whole.dtype.str, "shape": whole.shape, "start": end}
-        pad = bytes(-whole.nbytes % ALIGNMENT)
-        parts += [whole.reshape(-1).view(np.uint8).data, pad]
-        end += whole.nbytes + len(pad)
+    for name, several in made.items():
+        size = sum(part.nbytes for part in several)
+        entries[name] = {"dtype": several[0].dtype.str, "bytes": size, "start": end}
+        pad = bytes(-size % ALIGNMENT)
+        parts += [np.ascontiguousarray(p).reshape(-1).view(np.uint8).data for p in several]
+        parts.append(pad)
+        end += size + len(pad)
     for part in parts:
         digest.update(part)
-    head = json.dumps({"arrays": entries, "size": end, "sha256": digest.hexdigest()}).encode()
+    head = json.dumps({"arrays": entries, "sha256": digest.hexdigest()}).encode()
     head += b" " * (-(len(head) + 1) % ALIGNMENT) + b"\n"
     beside = beside_of(path)
     try:
@@ -127,7 +130,7 @@ def _mapped(path: Path) -> Arrays | None:
         return None
     found = {}
     for name, entry in head["arrays"].items():
-        dtype, count = np.dtype(entry["dtype"]), math.prod(entry["shape"])
-        flat = np.frombuffer(content, dtype, count, entry["start"])
-        found[name] = flat.reshape(entry["shape"])
+        dtype = np.dtype(entry["dtype"])
+        count = entry["bytes"] // dtype.itemsize
+        found[name] = np.frombuffer(content, dtype, count, entry["start"])
     return found

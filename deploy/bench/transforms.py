@@ -111,15 +111,15 @@ def _against(
                 1e6 * best[0] / count,
                 1e6 * best[1] / count,
                 limit_share=least / best[0],
-                note=_errors(error, facts["error"]) if direction == "analysis" else "",
+                note=_errors(grid, error, facts["error"]) if direction == "analysis" else "",
             )
     finally:
         if process:
             process.close()
 
 
-def _errors(ours: float, theirs: float) -> str:
-    if theirs < INEXACT and ours < INEXACT:
+def _errors(grid: RingGrid, ours: float, theirs: float) -> str:
+    if grid.kind != "healpix" and theirs < INEXACT and ours < INEXACT:
         return ""
     return f"largest error of white coefficients: {ours:.1e}, theirs {theirs:.1e}"
 
@@ -151,9 +151,11 @@ def _ring_ffts(grid: RingGrid, fields: Fields) -> Callable[[], None]:
         parts.append(fields[:, start:stop].reshape(len(fields), last - first, points[first]))
         start = stop
 
+    spectra = [np.empty((*p.shape[:2], p.shape[2] // 2 + 1), np.complex64) for p in parts]
+
     def run() -> None:
-        for part in parts:
-            ducc0.fft.r2c(part, axes=(2,))
+        for part, spectrum in zip(parts, spectra, strict=True):
+            ducc0.fft.r2c(part, axes=(2,), out=spectrum)
 
     return run
 

@@ -32,9 +32,9 @@ def test_what_is_not_said_has_its_default(config: RunConfig) -> None:
     assert config.generate == Generate(
         realizations=2,
         times=("2001-03-01",),
-        integrator="z-heun",
-        evaluations=12,
-        grid_exponent=2.0,
+        integrator="z-ab2",
+        evaluations=6,
+        grid_exponent=2.2,
     )
 
 

@@ -68,7 +68,7 @@ def test_the_digest_does_not_depend_on_what_was_there_before(
     path = layout.artifact("fields", key_of("ingest", again, layout))
     artifacts.create(path, fields, chunks={"time": sizes["chunk"]}, shards={"time": sizes["shard"]})
     units = artifacts.plan_units({"time": 90}, {"time": sizes["shard"]})
-    ingest.write_fields(path, again.source, {}, units[1])
+    ingest.write_fields(path, again.source, "digest", {}, units[1])
     told: list[int] = []
     resumed = ingest.run(again, layout, client, lambda done, total, text: told.append(done))
 

@@ -18,6 +18,7 @@ from flows.normals import baseline_of, refit
 from pipeline.climatology import UnusableData
 from pipeline.coefficients import degrees
 from pipeline.gaussian import BASELINES, Moments
+from pipeline.precision import LARGEST_ERROR
 from pipeline.spectra import compatibility, cross_spectrum
 from pipeline.sphere import RingGrid
 from pipeline.transform import color, to_fields, to_whitened
@@ -290,13 +291,20 @@ def test_covariances_that_do_not_fit_are_refused_before_the_first_pass(
         run(tmp_path, make_fields(), client)
 
 
+def test_the_precision_and_what_decided_it_are_recorded(made):
+    _, normals, _ = made
+    assert normals.attrs["precision"] == "float32"
+    assert 0.0 < normals.attrs["float32_error"] < LARGEST_ERROR
+
+
 def test_a_worker_opens_what_it_reads_once(made, monkeypatch, tmp_path):
     """Units after the first one cost their own work only; another artifact is opened anew."""
     _, normals, whitened = made
     layout = publish_fields(tmp_path, make_fields())
     source = artifacts.published(layout, "fields")
-    path = layout.artifact("normals", "e" * 64)
-    artifacts.create(path, normals.drop_attrs().assign_attrs(lmax=LMAX), chunks={}, shards={})
+    path, precision = layout.artifact("normals", "e" * 64), normals.attrs["precision"]
+    plain = normals.drop_attrs().assign_attrs(lmax=LMAX, precision=precision)
+    artifacts.create(path, plain, chunks={}, shards={})
     constants = artifacts.publish(layout, "normals", "e" * 64, [], {})
     opened, written, opening = [], [], artifacts.open_artifact
 
