@@ -15,6 +15,7 @@ from flows.config import Period, RunConfig
 from flows.stage import published_input
 from pipeline.climatology import UnusableData, season_phase
 from storage import artifacts
+from storage.labels import once
 from storage.layout import StoreLayout
 
 FloatArray = npt.NDArray[np.float64]
@@ -93,7 +94,7 @@ def conditioned_as_observed(
     times: xr.DataArray, fields: xr.Dataset, normals: xr.Dataset
 ) -> xr.Dataset:
     """The condition of draws at times of the source, with the covariates that it has there."""
-    truly = {name: fields[name].sel(time=times).values for name in _names(normals)}
+    truly = {name: once(fields[name]).sel(time=times).values for name in _names(normals)}
     return conditioned(times, truly, normals)
 
 

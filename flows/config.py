@@ -57,6 +57,7 @@ class Source:
     allow_gaps: bool = False
     dims: Mapping[str, str] = field(default_factory=dict)  # role = coordinate or dimension
     select: Mapping[str, float | str] = field(default_factory=dict)  # one label of a dimension
+    samples: str = ""  # a dimension, scalar or attribute whose values are samples of each time
     period: Period | None = None  # the part of the source to take
     healpix: Literal["ring", "nested"] | None = None  # order of cells, if the files do not say it
     group: str = ""  # in NetCDF or Zarr files

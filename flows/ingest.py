@@ -179,7 +179,17 @@ def _open(
 
 def how_to_open(source: Source) -> dict[str, Any]:
     """The part of the configuration that says where things are in the files."""
-    names = ("units", "allow_gaps", "static", "dims", "select", "period", "healpix", "group")
+    names = (
+        "units",
+        "allow_gaps",
+        "static",
+        "dims",
+        "select",
+        "samples",
+        "period",
+        "healpix",
+        "group",
+    )
     return {name: getattr(source, name) for name in names}
 
 

@@ -45,7 +45,7 @@ def key_of(stage: str, config: RunConfig, layout: StoreLayout) -> str:
 def ingest_key(config: RunConfig, digest: str) -> str:
     """Content key of fields made from source files of this digest."""
     read = ["variables", "units", "missing", "valid_range", "fill", "static", "covariates"]
-    read += ["dims", "select", "period", "healpix", "group"]
+    read += ["dims", "select", "samples", "period", "healpix", "group"]
     return content_key(
         stage="ingest",
         schema=SCHEMAS["ingest"],

@@ -14,6 +14,7 @@ from pipeline.climatology import season_phase
 from pipeline.transform import to_fields
 from pipeline.verify import Arena
 from storage import artifacts
+from storage.labels import once
 from storage.layout import StoreLayout
 
 SIDE_BY_SIDE = 3
@@ -62,7 +63,7 @@ def gallery(
     """
     names = [str(name) for name in normals["channel"].values]
     ensemble = artifacts.open_published(layout, "ensemble")[names].isel(time=[0])
-    fields = artifacts.open_published(layout, "fields")[names]
+    fields = once(artifacts.open_published(layout, "fields")[names])
     phase = season_phase(ensemble["time"])
     record = fields.assign(day=("time", np.arange(fields.sizes["time"])))[["day"]]
     # Same calendar day in other years; of a short record also days around it.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,7 +17,7 @@ from storage.pieces import Piece
 from storage.times import one_calendar, said_time
 from storage.values import in_unit
 
-__all__ = ["join_in_time", "merge"]
+__all__ = ["join_in_time", "merge", "numbered", "on_one_grid"]
 
 Array = np.ndarray[Any, Any]
 
@@ -26,6 +27,7 @@ class Series:
     """One variable at all its times, in order, each once."""
 
     times: Array
+    member: Array | None
     bounds: Array | None
     data: da.Array
     attrs: Mapping[str, Any]
@@ -44,32 +46,48 @@ def on_one_grid(pieces: Sequence[Piece], first: Piece, notes: list[str]) -> list
     return same
 
 
+def numbered(labels: Collection[str | None], notes: list[str]) -> dict[str | None, int]:
+    """The number of each member, in the order of their labels (r2 before r10)."""
+    order = sorted(labels, key=lambda label: [(len(p), p) for p in re.split(r"(\d+)", label or "")])
+    if len(order) > 1:
+        notes.append(f"{len(order)} members are samples, numbered as {', '.join(map(str, order))}")
+    return {label: number for number, label in enumerate(order)}
+
+
 def join_in_time(
-    pieces: Sequence[Piece], name: str, period: tuple[str, str] | None, notes: list[str]
+    pieces: Sequence[Piece],
+    name: str,
+    members: Mapping[str | None, int],
+    period: tuple[str, str] | None,
+    notes: list[str],
 ) -> Series:
-    """The pieces of a variable in one row.
+    """The pieces of a variable in one row; members of the same time follow each other.
 
     Raises:
         SourceError: If calendars or units do not go together, or a time has two values.
     """
     files = [piece.where for piece in pieces]
     dates = one_calendar([p.times for p in pieces if p.times is not None], files)
-    order = sorted(range(len(pieces)), key=lambda i: dates[i].min())
+    order = sorted(range(len(pieces)), key=lambda i: (dates[i].min(), members[pieces[i].member]))
     unit = pieces[0].attrs["units"]
     data = [_in_unit(pieces[i], name, unit, notes) for i in order]
     times = np.concatenate([dates[i] for i in order])
+    member = np.concatenate([np.full(dates[i].size, members[pieces[i].member]) for i in order])
     bounds = [pieces[i].bounds for i in order]
     known = [b for b in bounds if b is not None and b.dtype == times.dtype]
     edges = np.concatenate(known) if len(known) == len(bounds) else None
     joined: Any = da
     values = joined.concatenate(data) if len(data) > 1 else data[0]
-    if order != list(range(len(order))) or not (times[1:] >= times[:-1]).all():
+    if len(members) < 2 and order != list(range(len(order))):
         notes.append("times were not in order, sorted")
-    places = np.argsort(times, kind="stable")
+    rank = np.unique(times, return_inverse=True)[1]
+    places = np.lexsort((member, rank))
     if not np.array_equal(places, np.arange(places.size)):
-        times, values = times[places], values[places]
+        if len(members) < 2:
+            notes.append("times were not in order, sorted")
+        times, values, member = times[places], values[places], member[places]
         edges = edges[places] if edges is not None else None
-    kept = _once(times, values, name, files, notes)
+    kept = _once(times, member, values, name, files, notes)
     if period is not None:
         kept = kept[_within(times[kept], period)]
         if not kept.size:
@@ -78,9 +96,10 @@ def join_in_time(
                 f"{said_time(times[0])} to {said_time(times[-1])}"
             )
     if kept.size < times.size:
-        times, values = times[kept], values[kept]
+        times, values, member = times[kept], values[kept], member[kept]
         edges = edges[kept] if edges is not None else None
-    return Series(times, edges, values, dict(pieces[0].attrs))
+    found = member.astype(np.int32) if len(members) > 1 else None
+    return Series(times, found, edges, values, dict(pieces[0].attrs))
 
 
 def merge(series: Mapping[str, Series], maps: Mapping[str, Piece], grid: Grid) -> xr.Dataset:
@@ -93,12 +112,17 @@ def merge(series: Mapping[str, Series], maps: Mapping[str, Piece], grid: Grid) -
     for name, other in others:
         if one.times.shape != other.times.shape or not (one.times == other.times).all():
             raise _apart(first, one.times, name, other.times)
+        ours, theirs = one.member, other.member
+        if ours is not None and theirs is not None and not np.array_equal(ours, theirs):
+            raise SourceError(f"{first} and {name} have different members at the same times")
     dims = grid.names
     dataset = xr.Dataset(
         {name: (("time", *dims), s.data, dict(s.attrs)) for name, s in series.items()}
         | {name: (dims, piece.data, dict(piece.attrs)) for name, piece in maps.items()},
         coords={"time": ("time", one.times), **grid.coords},
     )
+    if one.member is not None:
+        dataset = dataset.assign_coords(member=("time", one.member))
     bounds = next((s.bounds for s in series.values() if s.bounds is not None), None)
     if bounds is not None:
         dataset = dataset.assign_coords(time_bnds=(("time", "bnds"), bounds))
@@ -126,17 +150,18 @@ def _in_unit(piece: Piece, name: str, unit: str, notes: list[str]) -> da.Array:
 
 
 def _once(
-    times: Array, values: da.Array, name: str, files: Sequence[str], notes: list[str]
+    times: Array, member: Array, values: da.Array, name: str, files: Sequence[str], notes: list[str]
 ) -> Array:
     """Indices of the times without repetition; what is repeated has to be equal."""
-    repeats = 1 + np.flatnonzero(times[1:] == times[:-1])
+    repeats = 1 + np.flatnonzero((times[1:] == times[:-1]) & (member[1:] == member[:-1]))
     for at in repeats:
         one, other = np.asarray(values[at - 1]), np.asarray(values[at])
         if not np.array_equal(one, other, equal_nan=True):
             raise SourceError(
                 f"time {said_time(times[at])} occurs twice with different values of {name} "
                 f"(files {', '.join(dict.fromkeys(files[:3]))}); remove one of them. If they are "
-                "members of an ensemble or overlapping forecasts, give the files of one only"
+                "members of an ensemble or overlapping forecasts, give the files of one only, or "
+                'say what tells members apart: [source] samples = "..."'
             )
     if len(repeats):
         notes.append(

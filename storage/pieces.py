@@ -8,7 +8,7 @@ refused with what to write.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from math import prod
 from typing import Any
@@ -39,6 +39,7 @@ class Declared:
 
     dims: Mapping[str, str] = field(default_factory=dict)  # coordinate or dimension, by role
     select: Mapping[str, float | str] = field(default_factory=dict)  # one label, by dimension
+    samples: str = ""  # what tells members apart, all of which are taken
     units: Mapping[str, str] = field(default_factory=dict)  # by variable
     healpix: str | None = None  # order of cells that the file does not say
 
@@ -53,6 +54,7 @@ class Piece:
     data: da.Array
     attrs: Mapping[str, Any]
     grid: Grid
+    member: str | None = None  # its label, where members are samples
 
     @property
     def dims(self) -> tuple[str, ...]:
@@ -68,11 +70,13 @@ def take(
     *,
     static: bool = False,
 ) -> list[Piece]:
-    """What a file has of a variable: nothing, a piece, or one for each forecast step.
+    """What a file has of a variable: nothing, a piece, or one for each member and forecast step.
 
     Raises:
         SourceError: If it is there but cannot be taken as it is.
     """
+    if not static and declared.samples:
+        return _members(table, name, declared, where, notes)
     base, level = split_name(name)
     stored = name if name in table.variables else base
     level = None if stored == name else level
@@ -112,6 +116,32 @@ def take(
     dim = times.dims[0] if times.ndim else None
     bounds = bounds_of(table, axes.time, dates) if times.ndim == 1 else None
     return [_piece(whole, dim, np.atleast_1d(dates), bounds, grid, attrs, name, where, notes)]
+
+
+def _members(
+    table: xr.Dataset, name: str, declared: Declared, where: str, notes: list[str]
+) -> list[Piece]:
+    """The pieces of every member, which a dimension, a scalar or a global attribute tells."""
+    samples, plain = declared.samples, replace(declared, samples="")
+    stored = name if name in table.variables else split_name(name)[0]
+    if stored not in table.variables:
+        return []
+    known = table.coords.get(samples)
+    dim = known.dims[0] if known is not None and known.ndim == 1 else samples
+    if dim not in table[stored].dims:
+        if known is None and samples not in table.attrs:
+            raise SourceError(
+                f"{where}: source.samples is {samples!r}, but {name} has no such dimension, and "
+                "the file no such scalar or attribute to tell its member by"
+            )
+        label = str(table.attrs[samples] if known is None else known.values[()])
+        return [replace(p, member=label) for p in take(table, name, plain, where, notes)]
+    labels = table[samples].values if samples in table.coords else range(table.sizes[dim])
+    return [
+        replace(piece, member=str(label))
+        for index, label in enumerate(labels)
+        for piece in take(table.isel({dim: index}), name, plain, where, notes)
+    ]
 
 
 def _chosen(
@@ -202,9 +232,10 @@ def _too_many(
     shown = ", ".join(str(label) for label in labels[:8]) + (", ..." if size > 8 else "")
     what = "members" if axes.member and table[axes.member].dims == (dim,) else f"values of {dim}"
     value = labels[0] if labels.dtype.kind in "iuf" else f'"{labels[0]}"'
+    every = f'; or take all as samples: samples = "{dim}"' if what == "members" else ""
     return SourceError(
         f"{where}: {name} has {size} {what} ({shown}); choose one: "
-        f"[source] select = {{ {dim} = {value} }}"
+        f"[source] select = {{ {toml_key(dim)} = {value} }}{every}"
     )
 
 

@@ -25,7 +25,7 @@ import xarray as xr
 from storage.axes import SourceError
 from storage.files import sha256_of
 from storage.formats import UNREADABLE, is_remote, metadata_of, open_tables
-from storage.joins import join_in_time, merge, on_one_grid
+from storage.joins import join_in_time, merge, numbered, on_one_grid
 from storage.labels import label
 from storage.levels import said, split_name
 from storage.pieces import Declared, Piece, take
@@ -66,6 +66,7 @@ def open_source(
     static: Sequence[str] = (),
     dims: Mapping[str, str] | None = None,
     select: Mapping[str, float | str] | None = None,
+    samples: str = "",
     period: tuple[str, str] | None = None,
     healpix: str | None = None,
     group: str = "",
@@ -85,6 +86,8 @@ def open_source(
         dims: Coordinate or dimension by role (time, lat, lon, level, member, cell), where the
             files do not say it.
         select: One label of a dimension that is none of time, grid and level.
+        samples: A dimension, scalar coordinate or global attribute that tells members apart, all of
+            which are taken: a time for each, `member` numbers them in the order of their labels.
         period: First and last day to take, ISO dates.
         healpix: Order of HEALPix cells, "ring" or "nested", where the files do not say it.
         group: The group in NetCDF or Zarr files.
@@ -101,21 +104,28 @@ def open_source(
         if not _NAME.fullmatch(name):
             raise SourceError(f"variable name {name!r} has characters that names must not have")
     declared = Declared(
-        dims=dict(dims or {}), select=dict(select or {}), units=dict(units or {}), healpix=healpix
+        dims=dict(dims or {}),
+        select=dict(select or {}),
+        samples=samples,
+        units=dict(units or {}),
+        healpix=healpix,
     )
     notes: list[str] = []
     try:
         pieces, attrs = _collect(files, variables, static, declared, group, notes)
         first = pieces[variables[0]][0]
         pieces = {name: on_one_grid(found, first, notes) for name, found in pieces.items()}
-        series = {name: join_in_time(pieces[name], name, period, notes) for name in variables}
+        members = numbered({piece.member for name in variables for piece in pieces[name]}, notes)
+        series = {
+            name: join_in_time(pieces[name], name, members, period, notes) for name in variables
+        }
         dataset = merge(series, {name: pieces[name][0] for name in static}, first.grid)
         dataset = dataset.assign_attrs(attrs)
     except SourceError:
         raise
     except UNREADABLE as error:
         raise _unreadable(files, (*variables, *static), group, error) from error
-    gaps = find_gaps(dataset["time"].values)
+    gaps = find_gaps(np.unique(dataset["time"].values))
     if gaps and not allow_gaps:
         more = f" and {len(gaps) - 5} more" if len(gaps) > 5 else ""
         raise SourceError(
@@ -192,7 +202,8 @@ def _collect(
     known: set[str] = set()
     for file in files:
         where, useful = Path(file).name, False
-        for table in open_tables(file, group):
+        tables = open_tables(file, group)
+        for table in tables:
             attrs = attrs or {str(k): v for k, v in table.attrs.items()}
             for name in pieces:
                 found = take(table, name, declared, where, notes, static=name in static)
@@ -205,9 +216,10 @@ def _collect(
             listed += [str(n) for n in table.data_vars if n not in listed]
             known |= {str(n) for n in (*table.variables, *table.dims)}
         if not useful and len(files) > 1:
+            there = ", ".join(str(name) for table in tables for name in table.data_vars)
             raise SourceError(
-                f"{file}: none of the variables {', '.join(pieces)} is there; there are "
-                f"{', '.join(list(seen.get('', []))[:12])}. Take the file out of source.paths"
+                f"{file}: none of the variables {', '.join(pieces)} is there; there are {there}. "
+                "Take the file out of source.paths"
             )
     if strangers := [dim for dim in declared.select if dim not in known]:
         raise SourceError(

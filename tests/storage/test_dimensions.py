@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from storage.labels import once, validate
 from storage.sources import open_source
 from tests.storage.imitations import (
     days,
@@ -150,8 +151,8 @@ def test_single_levels_are_dropped(tmp_path):
 
 @row(
     "dimension",
-    "members, forecast steps or another dimension",
-    "refused; `[source] select = { member = 0 }` chooses one",
+    "members, steps or another dimension",
+    "refused; `[source] select = { number = 0 }` chooses one",
 )
 def test_other_dimensions_are_selected(tmp_path):
     parts = [regular(seed=k) for k in range(3)]
@@ -181,6 +182,49 @@ def test_members_have_labels_or_numbers(tmp_path):
     path = write(tmp_path, named.drop_vars("member_id"))
     fields, _ = open_source(path, ["ta"], select={"member_id": 1})
     np.testing.assert_array_equal(fields.ta, parts[1].ta)
+
+
+@row(
+    "dimension",
+    'members, `[source] samples = "number"`',
+    "all taken: each time once for each member, told by the coordinate `member`",
+)
+def test_members_are_samples(tmp_path):
+    parts = [regular(seed=k) for k in range(3)]
+    whole = xr.concat(parts, xr.DataArray(["r10", "r1", "r2"], dims="number", name="number"))
+    assert 'samples = "number"' in refused("3 members", write(tmp_path, whole))
+    fields, report = opened(tmp_path, whole, samples="number")
+    assert fields.ta.dims == ("time", "lat", "lon")
+    np.testing.assert_array_equal(fields.time, np.repeat(regular().time, 3))
+    np.testing.assert_array_equal(fields.member, np.tile([0, 1, 2], 6))
+    for number, seed in enumerate((1, 2, 0)):  # r1, r2, r10
+        np.testing.assert_array_equal(fields.ta[number::3], parts[seed].ta)
+    assert report.gaps == ()
+    assert "3 members are samples, numbered as r1, r2, r10" in report.notes
+    assert validate(fields, "fields") is fields
+    np.testing.assert_array_equal(once(fields).ta, parts[1].ta)
+
+
+@row("dimension", "a file for each member, told by a scalar or a global attribute", "the same")
+def test_members_in_files_of_their_own(tmp_path):
+    for name in ("ta", "ua"):
+        for k in (1, 2):
+            part = regular(name=name, seed=k).assign_attrs(variant_label=f"r{k}")
+            write(tmp_path, part.isel(time=slice(0, 4)), f"a-{name}-{k}.nc")
+            write(tmp_path, part.isel(time=slice(4, 6)), f"b-{name}-{k}.nc")
+    paths = str(tmp_path / "*.nc")
+    assert "samples" in refused(
+        "2000-01-01 occurs twice with different values", paths, ["ta", "ua"]
+    )
+    fields, _ = open_source(paths, ["ta", "ua"], samples="variant_label")
+    np.testing.assert_array_equal(fields.member, np.tile([0, 1], 6))
+    np.testing.assert_array_equal(fields.ua[1::2], regular(seed=2).ta)
+    refused(
+        "no such dimension, and the file no such scalar or attribute",
+        paths,
+        ["ta", "ua"],
+        samples="number",
+    )
 
 
 @row("dimension", "final and preliminary ERA5 along `expver`", "put together, noted")
