@@ -8,6 +8,7 @@ import pytest
 from pipeline.climatology import design
 from pipeline.coefficients import degrees
 from pipeline.harmonics import plan
+from pipeline.pointwise import Identity
 from pipeline.precision import LARGEST_ERROR, float32_error, precision_for
 from pipeline.sphere import RingGrid
 from pipeline.transform import Normals
@@ -28,7 +29,7 @@ def case(slope):
     normals = Normals(
         grid=GRID,
         channels=("ta",),
-        transforms=("identity",),
+        transforms=(Identity(),),
         climatology=climatology,
         scale=np.full((1, *GRID.shape), SCALE),
         mask=np.zeros((1, *GRID.shape), bool),
