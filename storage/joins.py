@@ -28,6 +28,7 @@ class Series:
 
     times: Array
     member: Array | None
+    origin: Array  # number of the file of each time
     bounds: Array | None
     data: da.Array
     attrs: Mapping[str, Any]
@@ -73,6 +74,7 @@ def join_in_time(
     data = [_in_unit(pieces[i], name, unit, notes) for i in order]
     times = np.concatenate([dates[i] for i in order])
     member = np.concatenate([np.full(dates[i].size, members[pieces[i].member]) for i in order])
+    origin = np.concatenate([np.full(dates[i].size, pieces[i].file) for i in order])
     bounds = [pieces[i].bounds for i in order]
     known = [b for b in bounds if b is not None and b.dtype == times.dtype]
     edges = np.concatenate(known) if len(known) == len(bounds) else None
@@ -85,7 +87,8 @@ def join_in_time(
     if not np.array_equal(places, np.arange(places.size)):
         if len(members) < 2:
             notes.append("times were not in order, sorted")
-        times, values, member = times[places], values[places], member[places]
+        times, values = times[places], values[places]
+        member, origin = member[places], origin[places]
         edges = edges[places] if edges is not None else None
     kept = _once(times, member, values, name, files, notes)
     if period is not None:
@@ -96,10 +99,10 @@ def join_in_time(
                 f"{said_time(times[0])} to {said_time(times[-1])}"
             )
     if kept.size < times.size:
-        times, values, member = times[kept], values[kept], member[kept]
+        times, values, member, origin = times[kept], values[kept], member[kept], origin[kept]
         edges = edges[kept] if edges is not None else None
     found = member.astype(np.int32) if len(members) > 1 else None
-    return Series(times, found, edges, values, dict(pieces[0].attrs))
+    return Series(times, found, origin, edges, values, dict(pieces[0].attrs))
 
 
 def merge(series: Mapping[str, Series], maps: Mapping[str, Piece], grid: Grid) -> xr.Dataset:

@@ -55,6 +55,7 @@ class Piece:
     attrs: Mapping[str, Any]
     grid: Grid
     member: str | None = None  # its label, where members are samples
+    file: int = 0  # its number among the files of the source
 
     @property
     def dims(self) -> tuple[str, ...]:

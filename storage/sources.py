@@ -15,7 +15,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,8 @@ __all__ = [
     "Missing",
     "SourceError",
     "SourceReport",
+    "digest_of",
+    "file_digests",
     "missing_values",
     "open_source",
     "resolve",
@@ -53,6 +55,7 @@ class SourceReport:
     notes: tuple[str, ...]
     gaps: tuple[str, ...]
     missing: Mapping[str, Missing] = field(default_factory=dict)
+    origins: Mapping[str, Any] = field(default_factory=dict)  # number of the file of each time
 
 
 def open_source(
@@ -140,7 +143,8 @@ def open_source(
         raise
     except UNREADABLE as error:
         raise _unreadable(files, (*variables, *static), group, error) from error
-    report = SourceReport(tuple(files), tuple(dict.fromkeys(notes)), tuple(gaps), found)
+    origins = {name: one.origin for name, one in series.items()}
+    report = SourceReport(tuple(files), tuple(dict.fromkeys(notes)), tuple(gaps), found, origins)
     return label(dataset), report
 
 
@@ -172,9 +176,19 @@ def source_digest(paths: str | Sequence[str]) -> str:
 
     Of a remote store it is that of its address, its metadata and their tag.
     """
+    return digest_of(file_digests(paths))
+
+
+def digest_of(digests: Mapping[str, str]) -> str:
+    """One sha256 of those of all files."""
+    return hashlib.sha256("".join(digests.values()).encode()).hexdigest()
+
+
+def file_digests(paths: str | Sequence[str]) -> dict[str, str]:
+    """sha256 of each file that paths and patterns name."""
+    files = resolve(paths)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        digests = list(pool.map(_digest_of, resolve(paths)))
-    return hashlib.sha256("".join(digests).encode()).hexdigest()
+        return dict(zip(files, pool.map(_digest_of, files), strict=True))
 
 
 def _digest_of(name: str) -> str:
@@ -200,14 +214,14 @@ def _collect(
     attrs: dict[str, Any] = {}
     seen: dict[str, list[str]] = {}
     known: set[str] = set()
-    for file in files:
+    for number, file in enumerate(files):
         where, useful = Path(file).name, False
         tables = open_tables(file, group)
         for table in tables:
             attrs = attrs or {str(k): v for k, v in table.attrs.items()}
             for name in pieces:
                 found = take(table, name, declared, where, notes, static=name in static)
-                pieces[name] += found
+                pieces[name] += [replace(piece, file=number) for piece in found]
                 base = split_name(name)[0]
                 useful |= base in table.variables
                 if not found and base in table.variables:
