@@ -20,6 +20,7 @@ from flows.strict import ConfigError, nearest, plain, read_table
 __all__ = ["ConfigError", "RunConfig", "read_config"]
 
 Transform = Literal["identity", "cbrt", "log1p", "logit", "rank"]
+Fill = Literal["refuse", "harmonic"] | float
 Integrator = Literal["ei", "mei", "gei", "gme", "gei-heun", "z-heun", "z-ab2", "z-rk4"]
 Period = tuple[str, str]  # first and last day, inclusive, ISO dates
 
@@ -50,10 +51,12 @@ class Source:
     units: Mapping[str, str] = field(default_factory=dict)  # overrides a wrong or absent attribute
     missing: Mapping[str, float] = field(default_factory=dict)  # a value that stands for missing
     valid_range: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    winds: tuple[tuple[str, str], ...] | None = None  # pairs (u, v); None: found by their names
     bounds: Mapping[str, tuple[float, float]] = field(default_factory=dict)  # of logit and rank
-    fill: Literal["refuse", "harmonic"] = "refuse"  # what to do with cells that are always missing
+    fill: Fill | Mapping[str, Fill] = "refuse"  # missing values; a number is what they stand for
     static: tuple[str, ...] = ()  # maps without time, given to the model as inputs
     covariates: Mapping[str, str] = field(default_factory=dict)  # series along time: name = file
+    trend: tuple[str, ...] = ()  # covariates, or "time", that the mean of every cell follows
     allow_gaps: bool = False
     dims: Mapping[str, str] = field(default_factory=dict)  # role = coordinate or dimension
     select: Mapping[str, float | str] = field(default_factory=dict)  # one label of a dimension
@@ -65,12 +68,33 @@ class Source:
     def __post_init__(self) -> None:
         _require(len(self.paths) > 0, "source.paths", self.paths, "at least one file")
         _require(len(self.variables) > 0, "source.variables", self.variables, "at least one name")
-        for key in ("variables", "static"):
+        for name in self.trend:
+            if name != "time" and name not in self.covariates:
+                raise ConfigError(
+                    f'source.trend: {name} is neither "time" nor in source.covariates'
+                    f"{nearest(name, tuple(self.covariates))}"
+                )
+        for key in ("variables", "static", "trend"):
             names = getattr(self, key)
             _require(len(set(names)) == len(names), f"source.{key}", names, "each name once")
         for name in self.covariates:
             taken = name in self.variables or name in self.static
             _require(not taken, "source.covariates", name, "a name of its own")
+        for place, pair in enumerate(self.winds or ()):
+            for name in pair:
+                transform = self.transform.get(name, "identity")
+                key = f"source.winds[{place}]"
+                _require(name in self.variables, key, name, "names of source.variables")
+                _require(transform == "identity", key, name, "variables without a transform")
+        paired = [name for pair in self.winds or () for name in pair]
+        _require(len(set(paired)) == len(paired), "source.winds", paired, "each name once")
+        fill = self.fill if isinstance(self.fill, Mapping) else {}
+        for name in fill:
+            known = (*self.variables, *self.static)
+            if name not in known:
+                raise ConfigError(
+                    f"source.fill.{name} is not in source.variables{nearest(name, known)}"
+                )
         for key in ("transform", "units", "missing", "valid_range", "bounds"):
             for name in getattr(self, key):
                 if name not in self.variables:
@@ -92,6 +116,10 @@ class Source:
         for name in self.bounds:
             used = self.transform.get(name) in ("logit", "rank")
             _require(used, f"source.bounds.{name}", self.transform.get(name, "identity"), BOUNDED)
+
+    def fill_of(self, name: str) -> str | float:
+        """What is done about missing values of a variable."""
+        return self.fill.get(name, "refuse") if isinstance(self.fill, Mapping) else self.fill
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 import xarray as xr
 
+from flows.conditions import conditioned_as_observed, with_predictors
 from flows.config import RunConfig
 from flows.model import Trained, sampler_of, trained
 from flows.normals import baseline_of, tail_of
@@ -19,7 +20,7 @@ from pipeline.climatology import season_phase
 from pipeline.noise import NoiseAddress
 from pipeline.score import GaussianScore
 from pipeline.tail import GaussianTail
-from pipeline.transform import grid_of, to_fields
+from pipeline.transform import grid_of, to_fields, variables_of
 from storage import artifacts
 from storage.layout import StoreLayout
 
@@ -115,7 +116,7 @@ def whitened_draws(
             for row, number in enumerate(realizations):
                 if number in members:
                     result[row, column] = drawn[number - members.start]
-    return _label(result, times["time"], normals)
+    return _label(result, times, normals)
 
 
 def _with_tail(
@@ -149,6 +150,8 @@ def gaussian_ensemble(
 ) -> xr.Dataset:
     """The same number of fields at the same times from a Gaussian baseline alone, in memory."""
     normals = artifacts.open_published(layout, "normals").load()
+    fields = artifacts.open_published(layout, "fields")
+    conditions = conditioned_as_observed(times, fields, normals)
     addresses = _addresses(config, range(realizations), times)
     white = np.array(
         [
@@ -161,19 +164,20 @@ def gaussian_ensemble(
         drawn = zip(x, addresses, strict=True)
         x = np.stack([_with_tail(part, tail, row, normals) for part, row in drawn])
     remainder = white_remainder(config, normals, range(realizations), times)
-    return to_fields(_label(x, times, normals), normals, remainder)
+    return to_fields(_label(x, conditions, normals), normals, remainder)
 
 
-def _label(x: np.ndarray, times: xr.DataArray, normals: xr.Dataset) -> xr.DataArray:
-    return xr.DataArray(
+def _label(x: np.ndarray, conditions: xr.Dataset, normals: xr.Dataset) -> xr.DataArray:
+    labelled = xr.DataArray(
         x,
         dims=("realization", "time", "channel", "coefficient"),
         coords={
-            "time": times,
-            "phase": ("time", season_phase(times)),
+            "time": conditions["time"],
+            "phase": ("time", season_phase(conditions["time"])),
             "channel": _channels(normals),
         },
     )
+    return with_predictors(labelled, conditions)
 
 
 def _channels(normals: xr.Dataset) -> list[str]:
@@ -194,8 +198,9 @@ def _addresses(
 
 
 def _finite_where_data_are(values: xr.DataArray, normals: xr.Dataset) -> bool:
-    missing = normals["mask"].sel(channel=values.name, drop=True).astype(bool)
-    return bool((np.isfinite(values) | missing).all())
+    place = variables_of(normals).index(str(values.name))
+    missing = normals["mask"].isel(channel=place, drop=True).drop_vars("channel", errors="ignore")
+    return bool((np.isfinite(values) | missing.astype(bool)).all())
 
 
 # One model per worker process; a new run brings new digests.

@@ -16,18 +16,18 @@ import time as clock
 from collections.abc import Sequence
 from functools import partial
 from importlib.metadata import version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
 
 from flows.cluster import map_units
-from flows.conditions import asked_times
+from flows.conditions import asked_times, beyond_training
 from flows.config import RunConfig
 from flows.draws import Draw, draw_units
 from flows.keys import ensemble_key
 from flows.stage import Progress, Receipt, published_input
-from pipeline.transform import grid_of
+from pipeline.transform import grid_of, variables_of
 from storage import artifacts
 from storage.labels import grid_coordinates, label_ensemble
 from storage.layout import StoreLayout
@@ -83,11 +83,13 @@ def generate_ensemble(
     draw = partial(draw_units, config, path, checkpoint, normals, times)
     draws = _draws(missing, config.generate.batch)
     written = itertools.chain(*map_units(client, draw, draws, progress, label=kind))
-    figures = {
+    figures: dict[str, Any] = {
         "realizations": realizations,
         "times": times.sizes["time"],
         "units drawn": len(missing),
     }
+    if beyond := beyond_training(artifacts.open_artifact(normals), times):
+        figures["beyond training"] = beyond
     provenance = {
         "figures": figures,
         "seconds": clock.monotonic() - began,
@@ -110,7 +112,7 @@ def _template(
     empty = np.broadcast_to(np.float32(0), shape)
     dims = ("realization", "time", *grid.dims)
     dataset = xr.Dataset(
-        {str(name): (dims, empty) for name in normals["channel"].values},
+        {str(name): (dims, empty) for name in variables_of(normals)},
         coords={"time": times} | grid_coordinates(source),
     )
     return label_ensemble(dataset, source, realizations=np.arange(realizations))

@@ -7,7 +7,8 @@
       time, bounds, lat, lon | cell       as in the source; what was normalised is in `notes`
 
 Chunks are a few times of the whole sphere, shards many times. One unit is one shard of every
-variable. A cell may be missing always or never; how the model fills it is `source.fill`.
+variable. A cell may be missing always or never; missing values that `source.fill` gives a number
+have it in cells that are not always missing.
 """
 
 import time
@@ -118,19 +119,25 @@ def open_fields(source: Source) -> tuple[xr.Dataset, SourceReport, Masks]:
     """
     fields, report = _open(source, missing=source.missing, check_values=True)
     for name, found in report.missing.items():
-        if found.count and not found.static:
+        policy = source.fill_of(name)
+        if found.count and not found.static and not isinstance(policy, float):
             raise SourceError(
                 f"{name}: {found.count} values are missing in cells that have values at other "
-                "times; only cells that are missing always can be filled. Complete the source"
+                "times, as at a moving ice edge or in a satellite's gaps; only cells that are "
+                "missing always can be filled from their neighbours. Complete the source, or say "
+                f"what a missing value stands for: source.fill = {{ {name} = 0.0 }}"
             )
-        if found.count and source.fill == "refuse":
+        if found.count and policy == "refuse":
             raise SourceError(
                 f"{name}: {found.fraction:.1%} of its values are missing; say how the model shall "
-                'fill these cells: source.fill = "harmonic" (the ensemble has them masked again)'
+                f'fill these cells: source.fill = {{ {name} = "harmonic" }} (the ensemble has them '
+                "masked again)"
             )
     incomplete = [name for name, found in report.missing.items() if found.count]
     masks = {
-        name: fields[name].isel(time=0).isnull().values
+        name: fields[name].isnull().all("time").values
+        if not report.missing[name].static
+        else fields[name].isel(time=0).isnull().values
         for name in incomplete
         if name in source.variables
     }
@@ -150,7 +157,9 @@ def write_fields(
     names = [*source.variables, *source.covariates]
     block = fields[names].isel(unit.region).load(scheduler="synchronous")
     for name, mask in masks.items():
-        block[name] = block[name].where(~mask)
+        policy = source.fill_of(name)
+        whole = block[name].fillna(policy) if isinstance(policy, float) else block[name]
+        block[name] = whole.where(~mask)
     extra = {"mark": marks[unit.name]} if marks else {}
     return artifacts.write_unit(path, unit, block, extra=extra)
 

@@ -31,10 +31,10 @@ __all__ = [
 # By stage, raised when the meaning of its artifact changes.
 SCHEMAS: Mapping[str, int] = {
     "ingest": 1,
-    "preprocess": 4,
+    "preprocess": 5,
     "train": 1,
     "generate": 1,
-    "verify": 1,
+    "verify": 2,
 }
 
 REPORTED = ("fields", "normals", "whitened", "checkpoints", "ensemble")  # what a report is about
@@ -109,6 +109,8 @@ def _preprocess(config: RunConfig, layout: StoreLayout) -> str:
             "source.variables",
             "source.transform",
             "source.bounds",
+            "source.winds",
+            "source.trend",
             "source.fill",
             "source.static",
             "source.covariates",
@@ -128,6 +130,7 @@ def _preprocess(config: RunConfig, layout: StoreLayout) -> str:
                 "flows.normals",
                 "flows.preprocess",
                 "flows.reference",
+                "flows.winds",
             ]
         ),
     )

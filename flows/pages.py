@@ -1,5 +1,6 @@
 """The pictures of one report, drawn from the store and the line-up of verify."""
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,10 +9,11 @@ import xarray as xr
 
 from flows import figures
 from flows.compatibility import compatibility_curves
+from flows.conditions import conditioned, with_predictors
 from flows.maps import Raster
 from pipeline.analogues import analogues, with_wind_speed
 from pipeline.climatology import season_phase
-from pipeline.transform import to_fields
+from pipeline.transform import to_fields, variables_of
 from pipeline.verify import Arena
 from storage import artifacts
 from storage.labels import once
@@ -45,12 +47,23 @@ def pictures(
         drawn = arena.maps(model, name, "the model")
         statistics = figures.statistic_maps(arena.truth.fields[name], held_out, drawn, raster)
         made[f"maps/{name}"] = figures.image(statistics, f"{title}: statistics")
+    titles |= wind_titles(normals, titles)
     made["spectra"] = figures.svg(figures.spectrum_ratios(card["spectra"], titles), "Spectra")
     made["ranks"] = figures.svg(figures.rank_histograms(card["ranks"], titles), "Rank histograms")
     splits = figures.certificate_splits(card["certificate"], titles)
     made["certificate"] = figures.svg(splits, "Certificate")
     made["compatibility"] = figures.svg(compatibility_curves(normals, titles), "Compatibility")
     return made
+
+
+def wind_titles(normals: xr.Dataset, titles: Mapping[str, str]) -> dict[str, str]:
+    """What the two parts of each wind are called, by channel."""
+    channels, variables = map(str, normals["channel"].values), variables_of(normals)
+    return {
+        channel: f"{channel.rpartition(':')[2]} part of {titles[name]}"
+        for channel, name in zip(channels, variables, strict=True)
+        if channel != name
+    }
 
 
 def gallery(
@@ -61,7 +74,7 @@ def gallery(
     Returns:
         Dims (time, *grid), (realization, *grid), (*grid); wind speed is added to each.
     """
-    names = [str(name) for name in normals["channel"].values]
+    names = list(variables_of(normals))
     ensemble = artifacts.open_published(layout, "ensemble")[names].isel(time=[0])
     fields = once(artifacts.open_published(layout, "fields")[names])
     phase = season_phase(ensemble["time"])
@@ -73,9 +86,11 @@ def gallery(
     still = xr.DataArray(
         np.zeros((1, len(names), normals.sizes["coefficient"]), np.float32),
         dims=("time", "channel", "coefficient"),
-        coords={"phase": ("time", phase), "channel": names},
+        coords={"phase": ("time", phase)},
     )
-    expected = to_fields(still, normals).isel(time=0)
+    given = json.loads(ensemble.attrs["config"])["generate"]["covariates"]
+    conditions = conditioned(ensemble["time"], given, normals)
+    expected = to_fields(with_predictors(still, conditions), normals).isel(time=0)
     generated = ensemble.isel(time=0, drop=True, realization=slice(number)).load()
     return with_wind_speed(real), with_wind_speed(generated), with_wind_speed(expected)
 

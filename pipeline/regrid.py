@@ -1,7 +1,7 @@
 """Maps of one grid at the points of another.
 
-A map moves as the sum of what it has up to a degree, by synthesis, which is exact, and of what is
-left, bilinearly between the rings: at a point that both grids share it does not change.
+Degrees move by synthesis, which is exact, whether the grid resolves them or not; values bilinearly
+between the rings, so that they do not change at a point that both grids share.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pipeline.harmonics import plan
 from pipeline.rings import ring_geometry
 from pipeline.sphere import FloatArray, RingGrid
 
-__all__ = ["bilinear", "interpolation", "moved", "synthesis"]
+__all__ = ["bilinear", "interpolation", "synthesis"]
 
 
 def synthesis(grid: RingGrid, coefficients: FloatArray) -> FloatArray:
@@ -68,13 +68,6 @@ def interpolation(grid: RingGrid, latitude: FloatArray, longitude: FloatArray) -
     cell = np.argsort(grid.ring_positions)[np.concatenate(cells)]
     where = (np.concatenate(rows), cell)
     return csr_array((np.concatenate(shares), where), shape=(latitude.size, grid.size))
-
-
-def moved(maps: FloatArray, source: RingGrid, target: RingGrid, lmax: int) -> FloatArray:
-    """Maps (..., *source) at the points of another grid; exact for degrees up to lmax."""
-    coefficients = plan(source, lmax, "float64").analysis(maps)
-    left = maps - plan(source, lmax, "float64").synthesis(coefficients)
-    return synthesis(target, coefficients) + bilinear(left, source, target)
 
 
 def bilinear(maps: FloatArray, source: RingGrid, target: RingGrid) -> FloatArray:

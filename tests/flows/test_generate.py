@@ -23,7 +23,7 @@ from flows.draws import whitened_draws
 from flows.model import Trained
 from flows.model import trained as load_score
 from flows.normals import baseline_of
-from pipeline.climatology import UnusableData, season_phase
+from pipeline.climatology import UnusableData
 from pipeline.harmonics import plan
 from pipeline.noise import NoiseAddress
 from pipeline.score import GaussianScore
@@ -346,7 +346,7 @@ def test_degrees_beyond_lmax_have_the_power_of_the_data(here, tmp_path):
     ensemble, known = artifacts.open_published(layout, "ensemble").load(), Normals.of(normals)
     transforms = dict(zip(known.channels, known.transforms, strict=True))
     scaled = [
-        known.anomalies(stack_variables(part, transforms), season_phase(part["time"]))[:, 0]
+        known.anomalies(stack_variables(part, transforms), known.rows(part))[:, 0]
         for part in (ensemble.isel(realization=r, drop=True) for r in range(40))
     ]
     power = power_spectrum(plan(GRID, 11, "float64").analysis(np.concatenate(scaled))).mean(axis=0)
@@ -365,7 +365,7 @@ def test_a_tail_beyond_the_grid_is_refused(here, tmp_path):
 
 def test_an_ensemble_is_conditioned_on_the_covariates_that_are_given(here, tmp_path):
     """Also on none: the network was trained with and without them."""
-    config = make_config(tmp_path / "run", source_covariates={"index": "-"})
+    config = make_config(tmp_path / "run", source_covariates={"index": "-"}, train_steps=24)
     layout = StoreLayout(config.run.root)
     publish_fields(layout)
     preprocess.run(config, layout, here, silent)
