@@ -18,7 +18,15 @@ from storage.artifacts import code_digest, content_key
 from storage.layout import StoreLayout
 from storage.sources import source_digest
 
-__all__ = ["REPORTED", "SCHEMAS", "digest_of_source", "ensemble_key", "ingest_key", "key_of"]
+__all__ = [
+    "REPORTED",
+    "SCHEMAS",
+    "digest_of_source",
+    "ensemble_key",
+    "ingest_key",
+    "key_of",
+    "source_files",
+]
 
 # By stage, raised when the meaning of its artifact changes.
 SCHEMAS: Mapping[str, int] = {
@@ -44,7 +52,8 @@ def key_of(stage: str, config: RunConfig, layout: StoreLayout) -> str:
 
 def ingest_key(config: RunConfig, digest: str) -> str:
     """Content key of fields made from source files of this digest."""
-    read = ("variables", "units", "missing", "valid_range", "fill", "static", "covariates")
+    read = ["variables", "units", "missing", "valid_range", "fill", "static", "covariates"]
+    read += ["dims", "select", "samples", "period", "healpix", "group"]
     return content_key(
         stage="ingest",
         schema=SCHEMAS["ingest"],
@@ -56,7 +65,12 @@ def ingest_key(config: RunConfig, digest: str) -> str:
 
 def digest_of_source(source: Source) -> str:
     """sha256 of the contents of all files of the source, covariates included."""
-    return source_digest((*source.paths, *source.covariates.values()))
+    return source_digest(source_files(source))
+
+
+def source_files(source: Source) -> tuple[str, ...]:
+    """Paths and patterns of all files that the fields are made of."""
+    return (*source.paths, *source.covariates.values())
 
 
 def ensemble_key(

@@ -18,6 +18,7 @@ from pipeline.placement import placed_normals
 from pipeline.transform import grid_of, to_fields, variables_of
 from pipeline.verify import Arena
 from storage import artifacts
+from storage.labels import once
 from storage.layout import StoreLayout
 
 SIDE_BY_SIDE = 3
@@ -83,7 +84,7 @@ def gallery(
     """
     names = list(variables_of(normals))
     ensemble = artifacts.open_published(layout, "ensemble")[names].isel(time=[0])
-    fields = artifacts.open_published(layout, "fields")[names]
+    fields = once(artifacts.open_published(layout, "fields")[names])
     phase = season_phase(ensemble["time"])
     record = fields.assign(day=("time", np.arange(fields.sizes["time"])))[["day"]]
     # Same calendar day in other years; of a short record also days around it.

@@ -10,7 +10,7 @@ from dask.utils import parse_bytes
 
 from flows.cluster import memory_share
 from flows.config import RunConfig
-from flows.ingest import unit_sizes
+from flows.ingest import how_to_open, unit_sizes
 from pipeline.grids import grid_named
 from storage.layout import StoreLayout
 from storage.sources import open_source
@@ -52,10 +52,8 @@ def estimate(config: RunConfig) -> list[Estimate]:
     fields, _ = open_source(
         source.paths,
         source.variables,
-        units=source.units,
-        allow_gaps=source.allow_gaps,
-        static=source.static,
         check_values=False,
+        **how_to_open(source),
     )
     times, channels = fields.sizes["time"], len(source.variables)
     cells = prod(n for dim, n in fields[source.variables[0]].sizes.items() if dim != "time")

@@ -38,6 +38,7 @@ from pipeline.transform import grid_of, whiten
 from pipeline.verify import Arena, Sample, score_card
 from storage import artifacts
 from storage.files import point, write_file
+from storage.labels import once
 from storage.layout import StoreLayout
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ def _memory(
 ) -> dict[str, list[float]]:
     whitened = artifacts.open_published(layout, "whitened")["x"]
     bank = whitened.sel(time=slice(*config.split.train)).values
-    held_out = whitened.sel(time=arena.truth.fields["time"]).values
+    held_out = once(whitened).sel(time=arena.truth.fields["time"]).values
     drawn = whiten(model.coefficients, normals).values
     generated = drawn.reshape(-1, *drawn.shape[2:])
     chosen = np.linspace(0, len(generated) - 1, min(NEAREST, len(generated))).astype(int)

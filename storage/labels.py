@@ -2,7 +2,7 @@
 
 Dimensions, in this order where they occur:
 
-    fields        time, lat, lon | cell
+    fields        time, lat, lon | cell     a time for each member, if members are samples
     normals       channel, season, grid, degree
     whitened      time, channel, coefficient
     ensemble      realization, time, lat, lon | cell
@@ -23,6 +23,7 @@ GRIDS = (("lat", "lon"), ("cell",))
 COORDINATES: dict[str, dict[str, str]] = {
     "realization": {"standard_name": "realization", "long_name": "realization", "units": "1"},
     "time": {"standard_name": "time", "long_name": "time", "axis": "T"},
+    "member": {"long_name": "member of the source, in the order of its label", "units": "1"},
     "lat": {
         "standard_name": "latitude",
         "long_name": "latitude",
@@ -78,6 +79,12 @@ def label(dataset: xr.Dataset) -> xr.Dataset:
     return labelled.assign(mapped)
 
 
+def grid_coordinates(dataset: xr.Dataset) -> dict[str, xr.Variable]:
+    """The coordinates of the horizontal grid, those of HEALPix cells and their `crs` included."""
+    known = ("lat", "lon", "cell", "crs")
+    return {name: dataset[name].variable for name in known if name in dataset.coords}
+
+
 def label_ensemble(
     dataset: xr.Dataset,
     source: xr.Dataset,
@@ -124,6 +131,12 @@ def time_bounds(source: xr.Dataset, time: xr.DataArray) -> xr.DataArray | None:
     return xr.DataArray(time.values[:, None] + reach[0], dims=("time", "bnds"))
 
 
+def once(dataset: Any) -> Any:
+    """A dataset or array with each time once: the first of the samples that share it."""
+    _, first = np.unique(dataset["time"].values, return_index=True)
+    return dataset if first.size == dataset.sizes["time"] else dataset.isel(time=first)
+
+
 def validate(dataset: xr.Dataset, kind: str) -> xr.Dataset:
     """The dataset itself, if it is labelled as its kind must be.
 
@@ -152,7 +165,7 @@ def _require_coordinate(dataset: xr.Dataset, kind: str, name: str) -> None:
     if name not in dataset.coords:
         raise LabelError(f"{kind}: no coordinate {name}")
     index = dataset.indexes[name]
-    if not index.is_unique:
+    if not index.is_unique and not (name == "time" and "member" in dataset.coords):
         raise LabelError(f"{kind}: {name} repeats {index[index.duplicated()][0]}")
     if name in ("time", "realization") and not index.is_monotonic_increasing:
         raise LabelError(f"{kind}: {name} is not in order")
