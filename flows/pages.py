@@ -97,12 +97,12 @@ def gallery(
         coords={"phase": ("time", phase)},
     )
     given = json.loads(ensemble.attrs["config"])["generate"]["covariates"]
-    usually = with_predictors(still, conditioned(ensemble["time"], given, normals))
+    conditions = conditioned(ensemble["time"], given, normals)
+    still = with_predictors(still, conditions)
     generated = ensemble.isel(time=0, drop=True, realization=slice(number)).load()
     there = grid_of(generated)
     placed = normals if there == grid_of(normals) else placed_normals(normals, there)
-    grids = (normals, placed)
-    usual = [with_wind_speed(to_fields(usually, each).isel(time=0)) for each in grids]
+    usual = [with_wind_speed(to_fields(still, each).isel(time=0)) for each in (normals, placed)]
     return with_wind_speed(real), with_wind_speed(generated), (usual[0], usual[1])
 
 

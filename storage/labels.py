@@ -67,7 +67,7 @@ def label(dataset: xr.Dataset) -> xr.Dataset:
     coordinates = {}
     for name, attrs in COORDINATES.items():
         if name in dataset.coords:
-            own = dataset.coords[name].dims == (name,)
+            own = name in dataset.dims or name in ("realization", "member")
             kept = {key: value for key, value in attrs.items() if own or key != "axis"}
             coordinates[name] = dataset[name].assign_attrs(kept)
     labelled = dataset.assign_coords(coordinates)
