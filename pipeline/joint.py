@@ -18,8 +18,9 @@ from pipeline.coefficients import lmax_of
 from pipeline.measure import Reference, octave_weights
 from pipeline.sphere import FloatArray
 
-__all__ = ["JointReference", "correlations", "mix_channels"]
+__all__ = ["JointReference", "correlations", "dependent", "mix_channels"]
 
+DEPENDENT = 1e-8  # eigenvalue of correlations, below which single precision sees no difference
 SMALLEST_EIGENVALUE = 1e-3  # of R_l: a whitened direction is amplified by 32 at most
 
 
@@ -119,6 +120,19 @@ def correlations(covariance: FloatArray) -> FloatArray:
     share = (lacking / np.maximum(1.0 - smallest, SMALLEST_EIGENVALUE))[:, None, None]
     result: FloatArray = (1.0 - share) * smooth + share * identity
     return result
+
+
+def dependent(covariance: FloatArray) -> list[int]:
+    """Channels that follow from each other linearly in all degrees together; none if none do.
+
+    Args:
+        covariance: Of the channels, (lmax + 1, C, C).
+    """
+    weight = 2.0 * np.arange(len(covariance)) + 1.0
+    total = np.tensordot(weight, covariance, axes=1)
+    deviation = np.sqrt(np.diagonal(total))
+    values, vectors = np.linalg.eigh(total / np.outer(deviation, deviation))
+    return np.flatnonzero(np.abs(vectors[:, 0]) > 0.1).tolist() if values[0] < DEPENDENT else []
 
 
 def mix_channels(matrices: FloatArray, coefficients: FloatArray) -> FloatArray:

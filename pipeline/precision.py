@@ -21,18 +21,18 @@ __all__ = ["LARGEST_ERROR", "float32_error", "precision_for"]
 LARGEST_ERROR = 3e-4  # of whitened coefficients, whose standard deviation is 1
 
 
-def float32_error(normals: Normals, fields: Sequence[FloatArray], phase: FloatArray) -> float:
+def float32_error(normals: Normals, fields: Sequence[FloatArray], rows: FloatArray) -> float:
     """How far whitening in single precision is from that in double.
 
     Args:
         normals: what whitens; its own precision does not count.
-        fields, phase: as `Normals.whiten` takes them.
+        fields, rows: as `Normals.whiten` takes them.
     Returns:
         The largest root mean square difference of x over times and orders, of any channel and
         degree, in standard deviations of x.
     """
     double, single = (
-        replace(normals, precision=name).whiten(fields, phase) for name in ("float64", "float32")
+        replace(normals, precision=name).whiten(fields, rows) for name in ("float64", "float32")
     )
     square = np.square(double - single, dtype=np.float64).mean(axis=0)
     degree = degrees(normals.lmax)
