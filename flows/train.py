@@ -24,6 +24,7 @@ from torch import Tensor
 from flows.cluster import machine_memory
 from flows.conditions import condition_of
 from flows.config import Period, RunConfig
+from flows.costs import SERIES_SHARE
 from flows.keys import key_of
 from flows.model import (
     certified_sampler,
@@ -50,7 +51,6 @@ KIND = "checkpoints"
 
 SECONDS_BETWEEN_STATES = 60.0
 MATCHED, MATCHING_STEPS = 128, 16  # fields and steps that match the flow to its spectra
-SERIES_SHARE = 0.25  # of the machine's memory, that training fields may take
 FOLDS = 4  # stretches of the training period, each trained on with the law of the others
 
 
