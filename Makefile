@@ -4,6 +4,8 @@
 # make mutants      faults seeded into the code, each of which a test must find (some minutes)
 # make inputs       docs/inputs.md, what happens to what input, from the tests
 # make bench        each stage against what one would take in its place; docs/performance.md
+# make unit-costs   what work costs on this machine, for `spherescore plan`; docs/performance.md
+# make paper-plan   what far larger runs would take, from these costs; docs/performance.md
 # make integrators  quality of integrators at several costs, on the finished run of CONFIG
 #
 # PYTHON=python3.12          another interpreter (3.11 or later)
@@ -15,7 +17,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 EXAMPLES := $(VENV)/.examples
 
-.PHONY: demo test check mutants inputs bench integrators clean
+.PHONY: demo test check mutants inputs bench unit-costs paper-plan integrators clean
 .DELETE_ON_ERROR:
 
 demo: $(INSTALLED)
@@ -36,6 +38,12 @@ inputs: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/python -m deploy.bench.run $(BENCH_ARGS)
+
+unit-costs: $(INSTALLED)
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m deploy.bench.unit_costs
+
+paper-plan: $(INSTALLED)
+	$(BIN)/python -m deploy.bench.paper_plan
 
 CONFIG ?= deploy/configs/demo.toml
 integrators: $(INSTALLED)

@@ -115,19 +115,22 @@ def plan(arguments: argparse.Namespace) -> dict[str, Any]:
     from dataclasses import asdict
 
     config = _prepare(arguments, logs=False)
-    from flows.plan import estimate, free_space, memory_per_worker, preflight, spoken
+    from flows.costs import prices
+    from flows.plan import duration, estimate, free_space, memory_per_worker, preflight, spoken
     from storage.layout import StoreLayout
 
     layout = StoreLayout(config.run.root)
     estimates = estimate(config)
     free, memory = free_space(layout.path), memory_per_worker(config)
-    print(f"{'stage':<12}{'writes':>12}{'files':>8}{'units':>8}{'memory':>12}")
+    print(f"{'stage':<12}{'time':>10}{'writes':>12}{'files':>8}{'units':>8}{'memory':>12}")
     for one in estimates:
         print(
-            f"{one.stage:<12}{spoken(one.bytes):>12}{one.files:>8}{one.units:>8}"
-            f"{spoken(one.memory):>12}"
+            f"{one.stage:<12}{duration(one.seconds):>10}{spoken(one.bytes):>12}{one.files:>8}"
+            f"{one.units:>8}{spoken(one.memory):>12}"
         )
-    print(f"{'there is':<12}{spoken(free):>12}{'':>16}{spoken(memory):>12} in each worker")
+    whole = duration(sum(one.seconds for one in estimates))
+    print(f"{'there is':<22}{spoken(free):>12}{'':>16}{spoken(memory):>12} in each worker")
+    print(f"{whole} with {config.cluster.workers} workers, at the speed of: {prices().where}")
     preflight(config, layout, [one.stage for one in estimates])
     return {
         "stages": {one.stage: asdict(one) for one in estimates},

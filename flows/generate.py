@@ -29,9 +29,9 @@ import xarray as xr
 from flows.cluster import map_units
 from flows.conditions import asked_times, beyond_training
 from flows.config import RunConfig
+from flows.costs import TIMES_PER_CHUNK
 from flows.draws import Draw, draw_units
 from flows.keys import ensemble_key
-from flows.plan import TIMES_PER_CHUNK
 from flows.series import publish_series
 from flows.stage import Progress, Receipt, published_input
 from pipeline.grids import grid_coordinates, grid_named

@@ -2,21 +2,19 @@
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
-from math import ceil, prod
+from math import prod
 from pathlib import Path
 
 from dask.utils import parse_bytes
 
-from flows.cluster import memory_share
+from flows.cluster import machine_memory, memory_share
 from flows.config import RunConfig
+from flows.costs import Estimate, Machines, Workload, estimates, prices
 from flows.ingest import how_to_open, unit_sizes
 from pipeline.grids import grid_named
+from pipeline.transform import grid_of
 from storage.layout import StoreLayout
 from storage.sources import open_source
-
-TIMES_PER_CHUNK = 8  # of an ensemble
-INTERPRETER_BYTES = 600 << 20  # a process with torch, xarray and zarr loaded
 
 
 class NotEnoughSpace(RuntimeError):
@@ -31,86 +29,49 @@ class NotEnoughMemory(RuntimeError):
     exit_code = 41
 
 
-@dataclass(frozen=True, kw_only=True)
-class Estimate:
-    """Upper estimates for one stage; `memory` is of one process [bytes]."""
-
-    stage: str
-    bytes: int
-    files: int
-    units: int
-    memory: int
-
-
 def estimate(config: RunConfig) -> list[Estimate]:
-    """What each stage writes (uncompressed) and holds, from the metadata of the source.
+    """What each stage takes, from the metadata of the source.
 
     Raises:
         SourceError: If the source cannot be opened or its metadata are not acceptable.
     """
-    source = config.source
+    machines = Machines(workers=config.cluster.workers, memory=machine_memory())
+    return estimates(workload(config), machines, prices())
+
+
+def workload(config: RunConfig) -> Workload:
+    """The sizes of a run, from the metadata of its source."""
+    source, generate = config.source, config.generate
     fields, _ = open_source(
         source.paths,
         source.variables,
         check_values=False,
         **how_to_open(source),
     )
-    times, channels = fields.sizes["time"], len(source.variables)
-    cells = prod(n for dim, n in fields[source.variables[0]].sizes.items() if dim != "time")
-    coefficients = (config.spectral.lmax + 1) ** 2
-    shard = unit_sizes(fields, source)["shard"]
-    units = ceil(times / shard)
-    lmax = config.spectral.lmax
-    blocks = sum((channels * (lmax + 1 - abs(m))) ** 2 for m in range(-lmax, lmax + 1))
-    draw = 4 * channels * cells
-    generate, verify = config.generate, config.verify
-    drawn = len(generate.times) * generate.realizations
-    placed, maps = draw, 0
-    if generate.grid != "source":
-        placed, maps = 4 * channels * grid_named(generate.grid).size, 40  # normals, twice
-    drawing = (10 * min(TIMES_PER_CHUNK, len(generate.times)) + maps) * placed
-    scored = verify.dates * verify.realizations
-    drawn_units = len(generate.times) * ceil(generate.realizations / generate.batch)
-    scored_units = verify.dates * ceil(verify.realizations / generate.batch)
-    sampling = INTERPRETER_BYTES + 64 * generate.microbatch * draw
-    model = (32 << 20) * ceil(config.train.width / 32) ** 2  # weights, their mean, optimizer
-    return [
-        Estimate(
-            stage="ingest",
-            bytes=times * draw,
-            files=channels * units + 20,
-            units=units,
-            memory=INTERPRETER_BYTES + 3 * shard * draw,
-        ),
-        Estimate(
-            stage="preprocess",
-            bytes=4 * times * channels * coefficients + 8 * (8 * channels * cells + 2 * blocks),
-            files=units + 60,
-            units=2 * units,
-            memory=INTERPRETER_BYTES + 4 * shard * draw,
-        ),
-        Estimate(
-            stage="train",
-            bytes=3 * model,
-            files=12,
-            units=1,
-            memory=INTERPRETER_BYTES + 4 * times * channels * coefficients + 8 * model,
-        ),
-        Estimate(
-            stage="generate",
-            bytes=drawn * placed * (1 + generate.series),
-            files=channels * drawn_units + 20,
-            units=drawn_units,
-            memory=sampling + drawing,
-        ),
-        Estimate(
-            stage="verify",
-            bytes=scored * draw,
-            files=channels * scored_units + 20,
-            units=scored_units,
-            memory=sampling + 2 * scored * draw,
-        ),
-    ]
+    periods = (config.split.train, config.split.validation)
+    network = config.train.model == "network"
+    first = fields[source.variables[0]]
+    return Workload(
+        times=fields.sizes["time"],
+        fitted=sum(fields.sel(time=slice(*period)).sizes["time"] for period in periods),
+        channels=len(source.variables),
+        nlat=len(grid_of(fields).latitudes),
+        points=prod(n for dim, n in first.sizes.items() if dim != "time"),
+        lmax=config.spectral.lmax,
+        ensemble=(generate.realizations, len(generate.times)),
+        verification=(config.verify.realizations, config.verify.dates),
+        steps=config.train.steps if network else 0,
+        minutes=config.train.minutes if network else None,
+        batch=config.train.batch,
+        width=config.train.width,
+        blocks=config.train.blocks,
+        evaluations=generate.evaluations if network else 0,
+        together=generate.batch,
+        microbatch=generate.microbatch,
+        shard=unit_sizes(fields, source)["shard"],
+        drawn_points=None if generate.grid == "source" else grid_named(generate.grid).size,
+        series=generate.series,
+    )
 
 
 def preflight(config: RunConfig, layout: StoreLayout, waiting: Sequence[str]) -> None:
@@ -160,3 +121,12 @@ def spoken(size: float) -> str:
             break
         size /= 1024
     return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds in the largest unit that leaves a number of at least one."""
+    for unit, size in (("s", 60.0), ("min", 60.0), ("h", 24.0)):
+        if seconds < size:
+            return f"{seconds:.0f} {unit}" if unit == "s" else f"{seconds:.1f} {unit}"
+        seconds /= size
+    return f"{seconds:.1f} d"

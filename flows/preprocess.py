@@ -66,6 +66,7 @@ STAGE = "preprocess"
 
 BLOCK_BYTES = 1 << 26  # of float64 fields, that a worker holds a few times over
 LARGEST_BLOCK = 256  # times
+CHUNK_BYTES = 1 << 20  # of x: what a training that does not fit into memory reads for a few fields
 SPANS = 8  # sums come back from so many stretches of a split, whatever the number of workers
 
 
@@ -201,9 +202,11 @@ def _publish_whitened(
         template = template.assign_coords(
             covariate=constants["covariate"], covariates=(("time", "covariate"), rows)
         )
-    shard = {"time": _block_times(fields, template.sizes["channel"])}
+    times = _block_times(fields, template.sizes["channel"])
+    chunk = int(np.clip(CHUNK_BYTES // template["x"].isel(time=0).nbytes, 1, times))
+    shard = {"time": times - times % chunk}
     path = layout.artifact("whitened", content)
-    artifacts.create(path, template, chunks=shard, shards=shard, compress=False)
+    artifacts.create(path, template, chunks={"time": chunk}, shards=shard, compress=False)
     units = artifacts.plan_units({"time": template.sizes["time"]}, shard)
     missing = artifacts.missing_units(path, units)
     write = partial(write_whitened, path, source, normals)

@@ -21,8 +21,10 @@ from dask.system import CPU_COUNT
 from numpy.typing import NDArray
 from torch import Tensor
 
+from flows.cluster import machine_memory
 from flows.conditions import condition_of
 from flows.config import Period, RunConfig
+from flows.costs import SERIES_SHARE
 from flows.keys import key_of
 from flows.model import (
     certified_sampler,
@@ -31,7 +33,7 @@ from flows.model import (
 )
 from flows.normals import refit
 from flows.stage import Progress, Receipt
-from pipeline.gaussian import Baseline, left_out
+from pipeline.gaussian import Baseline, Series, left_out
 from pipeline.matching import match
 from pipeline.model import native_precision
 from pipeline.moments import FloatArray
@@ -99,10 +101,8 @@ def _train_network(
         training.restore(state.step, state.tensors, state.meta)
         training.seconds = float(state.meta.get("seconds", 60 * (config.train.minutes or 0)))
 
-    x_train, conditions = split_fields(layout, config.split.train)
-    stretches = _stretches(
-        config, x_train.numpy(), conditions.numpy(), training.model.baseline, normals
-    )
+    x_train, conditions = training_series(layout, config.split.train)
+    stretches = _stretches(config, x_train, conditions, training.model.baseline, normals)
     x_held_out, condition_held_out = split_fields(layout, config.split.validation)
     saved = clock.monotonic()
     while training.progress < 1:
@@ -119,7 +119,8 @@ def _train_network(
         progress(*_told(training))
     # The finished state does not tell how long it took: equal trainings have equal digests.
     finished = {**training.to_meta(), "precision": precision}
-    tables = _finish(training, x_held_out.to(device), condition_held_out.to(device), conditions)
+    every = torch.from_numpy(conditions)
+    tables = _finish(training, x_held_out.to(device), condition_held_out.to(device), every)
     checkpoints.save(directory, training.step, training.to_tensors() | tables, finished)
     best = max(training.history, key=lambda entry: entry["nats"])
     return {
@@ -151,7 +152,7 @@ def _finish(
 
 def _stretches(
     config: RunConfig,
-    x: NDArray[np.float32],
+    x: Series,
     condition: FloatArray,
     baseline: Baseline,
     normals: xr.Dataset,
@@ -185,6 +186,17 @@ def _told(training: Training) -> tuple[int, int, str]:
         last = training.history[-1]
         words += f", J_G {last['nats']:.0f} ± {last['error']:.0f} nats"
     return training.step, total, words
+
+
+def training_series(layout: StoreLayout, period: Period) -> tuple[Series, FloatArray]:
+    """Whitened fields of a period, (time, channel, coefficient), and their conditions.
+
+    In memory if they take a quarter of it at most; else each batch is read when its turn comes.
+    """
+    whitened = artifacts.open_published(layout, "whitened").sel(time=slice(*period))
+    x = whitened["x"]
+    in_memory = x.nbytes <= machine_memory() * SERIES_SHARE
+    return (x.values if in_memory else x), condition_of(whitened)
 
 
 def split_fields(layout: StoreLayout, period: Period) -> tuple[torch.Tensor, torch.Tensor]:

@@ -15,9 +15,9 @@ import itertools
 from collections.abc import Mapping
 from functools import reduce
 from operator import add
+from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.coefficients import degrees
 from pipeline.eof import choose_eof, fit_eof
@@ -54,6 +54,15 @@ Choice = Mapping[str, FloatArray]  # what validation fields decided about a base
 
 SHRINKAGES = (0.0, 0.003, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2, 0.3, 0.5, 0.8, 1.0)
 LARGEST_BYTES = 8 << 30
+AT_ONCE = 128  # fields in memory while moments are summed
+
+
+class Series(Protocol):
+    """Fields in memory or on disk; a slice becomes an array when it is asked to."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, fields: slice, /) -> Any: ...
 
 
 def choose(name: str, train: Moments, validation: Moments) -> Choice:
@@ -128,18 +137,27 @@ def shrunk_covariance(
     return mixed + shrinkage * spread.reshape(mixed.shape)
 
 
-def left_out(x: NDArray[np.floating], folds: int) -> list[tuple[slice, Moments]]:
+def left_out(x: Series, folds: int) -> list[tuple[slice, Moments]]:
     """Stretches of a series of fields, each with the moments of all the other fields.
 
     A law fitted to the fields that a network learns from knows them too well: in its coordinates
     they vary less than new ones do, and the network would learn that.
 
     Args:
-        x: whitened fields in order of time, (field, channel, coefficient).
+        x: whitened fields in order of time, (field, channel, coefficient), a few read at once.
     """
     edges = np.linspace(0, len(x), folds + 1).astype(int)
     stretches = [slice(a, b) for a, b in itertools.pairwise(edges)]
-    moments = [Moments.of(x[stretch]) for stretch in stretches]
+    moments = [
+        reduce(
+            add,
+            (
+                Moments.of(np.asarray(x[start : min(start + AT_ONCE, stretch.stop)]))
+                for start in range(stretch.start, stretch.stop, AT_ONCE)
+            ),
+        )
+        for stretch in stretches
+    ]
     return [
         (stretch, reduce(add, moments[:k] + moments[k + 1 :]))
         for k, stretch in enumerate(stretches)

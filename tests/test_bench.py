@@ -82,10 +82,10 @@ def test_the_table_shows_every_row_and_why_one_is_empty(by_hand: Any) -> None:
 
 
 def test_only_the_marked_region_of_the_page_changes(by_hand: Any) -> None:
-    rows = module("rows")
-    page = f"before\n{rows.BEGIN}\nold\n{rows.END}\nafter\n"
+    rows, begin, end = module("rows"), "<!-- bench:begin -->", "<!-- bench:end -->"
+    page = f"before\n{begin}\nold\n{end}\nafter\n"
     once = rows.insert(page, by_hand, "Measured here.")
-    assert once == f"before\n{rows.BEGIN}\n\nMeasured here.\n\n{TABLE}\n\n{rows.END}\nafter\n"
+    assert once == f"before\n{begin}\n\nMeasured here.\n\n{TABLE}\n\n{end}\nafter\n"
     assert rows.insert(once, by_hand, "Measured here.") == once
     with pytest.raises(ValueError, match="put them back"):
         rows.insert("no marks", by_hand, "")

@@ -11,8 +11,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
-
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
@@ -94,13 +92,19 @@ def figure(value: float | None) -> str:
 
 
 def insert(page: str, rows: Sequence[Row], where: str) -> str:
-    """The page with the marked region holding the table, and a line on where it was measured.
+    """The page with the region `bench` holding the table, and a line on where it was measured."""
+    return between(page, "bench", f"{where}\n\n{markdown(rows)}")
+
+
+def between(page: str, mark: str, text: str) -> str:
+    """The page with the region between its two marks replaced.
 
     Raises:
         ValueError: If the page does not have the two marks, once each and in order.
     """
-    if page.count(BEGIN) != 1 or page.count(END) != 1 or page.index(BEGIN) > page.index(END):
-        raise ValueError(f"the page needs {BEGIN} and then {END}, once each; put them back")
-    before, rest = page.split(BEGIN)
-    after = rest.split(END)[1]
-    return f"{before}{BEGIN}\n\n{where}\n\n{markdown(rows)}\n\n{END}{after}"
+    begin, end = f"<!-- {mark}:begin -->", f"<!-- {mark}:end -->"
+    if page.count(begin) != 1 or page.count(end) != 1 or page.index(begin) > page.index(end):
+        raise ValueError(f"the page needs {begin} and then {end}, once each; put them back")
+    before, rest = page.split(begin)
+    after = rest.split(end)[1]
+    return f"{before}{begin}\n\n{text}\n\n{end}{after}"

@@ -25,10 +25,10 @@ from deploy.bench.rows import Row, figure, insert, save
 SUBJECTS = (
     "transforms",
     "torch_transforms",
-    "spectral_stage",
-    "ingest",
     "training",
     "sampling",
+    "spectral_stage",
+    "ingest",
     "ensemble_io",
     "overhead",
     "workers",

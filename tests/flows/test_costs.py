@@ -1,0 +1,97 @@
+"""The model of costs: laws of its counts and times."""
+
+from dataclasses import replace
+from math import ceil
+from typing import Any
+
+import pytest
+
+from flows.costs import Machines, Prices, Workload, estimates, prices, seconds, work
+from flows.plan import duration
+from flows.stage import STAGES
+
+NAMES = [stage.name for stage in STAGES]
+LOAD = Workload(
+    times=1000,
+    fitted=800,
+    channels=3,
+    nlat=32,
+    points=2048,
+    lmax=31,
+    ensemble=(16, 2),
+    verification=(4, 8),
+    steps=100,
+)
+UNIT = Prices(
+    legendre=1e-9,
+    network=1e-11,
+    training=5e-12,
+    task=1e-3,
+    stages={name: {"value": 1e-8, "unit": 1e-2, "alone": 1e-10, "run": 3.0} for name in NAMES},
+    where="nowhere",
+)
+
+
+def time_of(stage: str, load: Workload, price: Prices = UNIT, **machines: Any) -> float:
+    return seconds(stage, work(load)[stage], load, Machines(**machines), price)
+
+
+@pytest.mark.parametrize("stage", NAMES)
+@pytest.mark.parametrize(
+    "change", [{"channels": 6}, {"lmax": 63, "nlat": 64, "points": 8192}, {"times": 4000}]
+)
+def test_more_work_never_takes_less(stage: str, change: dict[str, int]) -> None:
+    assert time_of(stage, replace(LOAD, **change)) >= time_of(stage, LOAD)
+
+
+def test_a_price_list_without_prices_gives_no_time() -> None:
+    free = {name: dict.fromkeys(("value", "unit", "alone", "run"), 0.0) for name in NAMES}
+    nothing = Prices(legendre=0, network=0, training=0, task=0, stages=free, where="")
+    assert all(time_of(stage, LOAD, nothing) == 0 for stage in NAMES)
+
+
+def test_workers_divide_what_is_shared_and_not_what_is_spent_once() -> None:
+    one, two = (time_of("ingest", LOAD, workers=number) for number in (1, 2))
+    assert one - 3.0 == pytest.approx(2 * (two - 3.0))
+
+
+def test_units_wait_for_a_slow_scheduler() -> None:
+    slow = replace(UNIT, task=100.0)
+    assert time_of("ingest", LOAD, slow, workers=1000) == 3.0 + 100.0 * ceil(1000 / LOAD.shard)
+
+
+def test_training_ends_by_its_minutes_but_for_the_matching() -> None:
+    matching = time_of("train", replace(LOAD, steps=0)) - 3.0
+    timed = replace(LOAD, steps=None, minutes=10.0)
+    assert time_of("train", timed) == pytest.approx(603.0 + matching)
+    early = replace(LOAD, minutes=1e6)
+    assert time_of("train", early) == pytest.approx(time_of("train", LOAD))
+
+
+def test_gpus_divide_the_network_alone() -> None:
+    machines = {"gpus": 4, "gpu_speed": 1e15}
+    drawn = LOAD.drawn * LOAD.evaluations * LOAD.network_flops
+    assert time_of("generate", LOAD, **machines) == pytest.approx(
+        time_of("generate", replace(LOAD, evaluations=0)) + drawn / 4e15
+    )
+
+
+def test_covariances_are_counted_as_they_are_stored() -> None:
+    orders = sum((LOAD.channels * (32 - abs(m))) ** 2 for m in range(-31, 32))
+    assert LOAD.covariances == pytest.approx(orders, rel=0.05)
+    assert replace(LOAD, block_diagonal=False).covariances == 9 * 32
+
+
+def test_the_prices_that_are_shipped_are_of_every_stage() -> None:
+    shipped = prices()
+    assert list(shipped.stages) == NAMES and shipped.where
+    assert all(value >= 0 for each in shipped.stages.values() for value in each.values())
+    assert min(shipped.legendre, shipped.network, shipped.training, shipped.task) > 0
+    assert [one.stage for one in estimates(LOAD, Machines(), shipped)] == NAMES
+
+
+@pytest.mark.parametrize(
+    ("time", "words"), [(0.4, "0 s"), (90, "1.5 min"), (7200, "2.0 h"), (1e6, "11.6 d")]
+)
+def test_durations_are_spoken_in_the_largest_fitting_unit(time: float, words: str) -> None:
+    assert duration(time) == words
