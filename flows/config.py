@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from flows.strict import ConfigError, nearest, plain, read_table
+from storage.attributes import KNOWN as KNOWN_ATTRIBUTES
 
 __all__ = ["ConfigError", "RunConfig", "read_config"]
 
@@ -209,6 +210,9 @@ class Generate:
     batch: int = 8  # realizations that one unit of work draws
     covariates: Mapping[str, float] = field(default_factory=dict)  # given; others are free
     microbatch: int = 4  # draws that pass the model together; part of the ensemble's identity
+    grid: str = "source"  # or another one, by name: pipeline/grids
+    attributes: Mapping[str, str] = field(default_factory=dict)  # of ACDD, for readers
+    series: bool = False  # whether a copy is made that is chunked for series at few places
 
     def __post_init__(self) -> None:
         for name in ("realizations", "evaluations", "grid_exponent", "batch", "microbatch"):
@@ -221,6 +225,20 @@ class Generate:
             self.evaluations,
             f"a multiple of {each}, what a step of {self.integrator} takes",
         )
+        for name in self.attributes:
+            if name not in KNOWN_ATTRIBUTES:
+                raise ConfigError(
+                    f"generate.attributes.{name} is no attribute that a user gives"
+                    f"{nearest(name, KNOWN_ATTRIBUTES)}; those of ACDD-1.3 are: "
+                    f"{', '.join(KNOWN_ATTRIBUTES)}"
+                )
+        if self.grid != "source":
+            from pipeline.grids import grid_named
+
+            try:
+                grid_named(self.grid)
+            except ValueError as error:
+                raise ConfigError(f"generate.grid: {error}") from error
         _require(len(self.times) > 0, "generate.times", self.times, "at least one date")
         for day in self.times:
             _require_day(day, "generate.times")

@@ -33,7 +33,7 @@ SCHEMAS: Mapping[str, int] = {
     "ingest": 1,
     "preprocess": 5,
     "train": 1,
-    "generate": 1,
+    "generate": 2,
     "verify": 2,
 }
 
@@ -89,6 +89,10 @@ def ensemble_key(
             "times": [str(time) for time in times["time"].values],
             "conditions": json.dumps(times["condition"].values.tolist()),
             "realizations": realizations,
+            "grid": config.generate.grid if kind == "ensemble" else "source",
+            # Units know neither of these, so a family does not depend on them.
+            "attributes": dict(config.generate.attributes) if realizations is not None else {},
+            "series": config.generate.series and realizations is not None,
         },
         inputs=_digests(layout, "checkpoints", "normals"),
         code=code_digest(
@@ -173,6 +177,7 @@ def _verify(config: RunConfig, layout: StoreLayout) -> str:
                 *("flows.conditions", "flows.draws", "flows.lineup", "flows.model"),
                 *("flows.certificate", "flows.normals", "flows.train", "flows.verify"),
                 *("flows.report", "flows.pages", "flows.figures", "flows.maps"),
+                "flows.sheet",
                 *("flows.score_tables", "flows.certificate_section", "flows.compatibility"),
                 "flows.reference",
             ]

@@ -97,7 +97,7 @@ def line_up(
         climatology = with_wind_speed(window.assign_coords(at))
     grid = grid_of(fields)
     area = xr.DataArray(grid.area, dims=grid.dims).assign_coords(
-        {name: fields[name] for name in ("lat", "lon")}
+        {name: fields[name] for name in ("lat", "lon", "cell", "crs") if name in fields.coords}
     )
     block = block_of(dates)
     weights = date_weights(

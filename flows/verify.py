@@ -5,7 +5,7 @@ directory of two files that `scores.json` and `report.html` below the root lead 
 
 scores.json
     schema, key, title
-    made         realizations, times, training_fields
+    made         realizations, grid, times, training_fields
     protocol     dates, block [dates], block_days, replicates, realizations (by candidate), lmax,
                  grid, train, test
     variables    by name: long_name, standard_name, units, derived, factor, display_units
@@ -142,6 +142,7 @@ def _about(
         "title": "Generated global fields" + (f": {title}" if title else ""),
         "made": {
             "realizations": ensemble.sizes["realization"],
+            "grid": grid_of(ensemble).describe(),
             "times": [str(t)[:10] for t in ensemble["time"].values],
             "training_fields": learned.sel(time=slice(*config.split.train)).sizes["time"],
         },

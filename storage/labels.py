@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from storage.attributes import ensemble_attrs
+
 GRIDS = (("lat", "lon"), ("cell",))
-CONVENTIONS = "CF-1.13 ACDD-1.3"
 
 COORDINATES: dict[str, dict[str, str]] = {
     "realization": {"standard_name": "realization", "long_name": "realization", "units": "1"},
@@ -35,7 +36,13 @@ COORDINATES: dict[str, dict[str, str]] = {
         "units": "degrees_east",
         "axis": "X",
     },
+    "cell": {
+        "standard_name": "healpix_index",
+        "long_name": "number of the HEALPix cell",
+        "units": "1",
+    },
 }
+GRID_MAPPING = "crs"  # of HEALPix; with CF's attributes only, as xdggs refuses all others
 
 _LEADING = {
     "fields": ("time",),
@@ -52,14 +59,24 @@ class LabelError(ValueError):
 
 
 def label(dataset: xr.Dataset) -> xr.Dataset:
-    """The dataset with the CF attributes of the coordinates it has; other attributes are kept."""
+    """The dataset with the CF attributes of the coordinates it has; other attributes are kept.
+
+    On HEALPix, lat and lon are auxiliary coordinates of the cells, and so no axes, and fields name
+    their grid mapping, if there is one.
+    """
     coordinates = {}
     for name, attrs in COORDINATES.items():
         if name in dataset.coords:
             own = name in dataset.dims or name in ("realization", "member")
-            known = attrs if own else {k: v for k, v in attrs.items() if k != "axis"}
-            coordinates[name] = dataset[name].assign_attrs(known)
-    return dataset.assign_coords(coordinates)
+            kept = {key: value for key, value in attrs.items() if own or key != "axis"}
+            coordinates[name] = dataset[name].assign_attrs(kept)
+    labelled = dataset.assign_coords(coordinates)
+    if GRID_MAPPING not in dataset.coords:
+        return labelled
+    mapped = {n: a.variable.copy(deep=False) for n, a in dataset.items() if "cell" in a.dims}
+    for variable in mapped.values():
+        variable.encoding = {**variable.encoding, "grid_mapping": GRID_MAPPING}
+    return labelled.assign(mapped)
 
 
 def grid_coordinates(dataset: xr.Dataset) -> dict[str, xr.Variable]:
@@ -94,35 +111,13 @@ def label_ensemble(
         labelled = labelled.assign_coords(time_bnds=bounds)
     labelled = label(labelled.transpose("realization", "time", *grid, ...))
     for name in labelled.data_vars:
-        labelled[name].attrs = dict(source[name].attrs)
+        of_grid = ("grid_mapping", "coordinates")
+        kept = {k: v for k, v in source[name].attrs.items() if k not in of_grid}
+        labelled[name].attrs = kept | {"coverage_content_type": "modelResult"}
     if bounds is not None:
         labelled["time"].attrs["bounds"] = "time_bnds"
-    labelled.attrs = {**ensemble_attrs(labelled, source.attrs), **dict(attrs or {})}
+    labelled.attrs = {**ensemble_attrs(labelled, source), **dict(attrs or {})}
     return labelled
-
-
-def ensemble_attrs(dataset: xr.Dataset, source_attrs: Mapping[str, Any]) -> dict[str, Any]:
-    """Root attributes of an ensemble that follow from its coordinates and its source (ACDD-1.3)."""
-    names = ", ".join(str(v.attrs.get("long_name", k)) for k, v in dataset.data_vars.items())
-    learned_from = source_attrs.get("title", source_attrs.get("source", "an untitled data set"))
-    time, lat, lon = dataset["time"].values, dataset["lat"].values, dataset["lon"].values
-    return {
-        "Conventions": CONVENTIONS,
-        "title": f"Generated ensemble of {dataset.sizes['realization']} realizations",
-        "summary": f"Draws from a score-based model of global fields: {names}. "
-        f"Learned from: {learned_from}.",
-        "keywords": ", ".join(
-            sorted({str(v.attrs.get("standard_name", k)) for k, v in dataset.data_vars.items()})
-        ),
-        "source": f"spherescore, learned from: {learned_from}",
-        "license": str(source_attrs.get("license", "as the source's")),
-        "time_coverage_start": _iso(time.min()),
-        "time_coverage_end": _iso(time.max()),
-        "geospatial_lat_min": float(lat.min()),
-        "geospatial_lat_max": float(lat.max()),
-        "geospatial_lon_min": float(lon.min()),
-        "geospatial_lon_max": float(lon.max()),
-    }
 
 
 def time_bounds(source: xr.Dataset, time: xr.DataArray) -> xr.DataArray | None:
@@ -174,11 +169,3 @@ def _require_coordinate(dataset: xr.Dataset, kind: str, name: str) -> None:
         raise LabelError(f"{kind}: {name} repeats {index[index.duplicated()][0]}")
     if name in ("time", "realization") and not index.is_monotonic_increasing:
         raise LabelError(f"{kind}: {name} is not in order")
-
-
-def _iso(time: Any) -> str:
-    return (
-        str(np.datetime_as_string(time, unit="s"))
-        if isinstance(time, np.datetime64)
-        else (str(time.isoformat()))
-    )
