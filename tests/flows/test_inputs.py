@@ -81,7 +81,7 @@ def test_nested_cells_keep_their_grid(
     paths = [write(tmp_path, cf(cells("nested"), "nested"))]
     fields = ingested(table, client, quiet, paths=paths, variables=["ta"])
     assert grid_of(fields) == RingGrid.healpix(4, "nested")
-    assert {"lat", "lon", "cell", "crs"} <= set(fields.coords)
+    assert {"lat", "lon", "cell", "crs"} <= set(fields.variables)
 
 
 def test_members_are_in_the_fields(
