@@ -77,7 +77,9 @@ def run(
     marks = marks_of(units, fields, report, digests, masks)
     artifacts.adopt_units(path, units, artifacts.donors(layout, KIND, family), marks)
     missing = artifacts.missing_units(path, units)
-    write = partial(write_fields, path, config.source, digest, masks, marks=marks)
+    write = partial(
+        write_fields, path, config.source, digest, masks, marks=marks, fills=report.fills
+    )
     done = len(units) - len(missing)
     written = map_units(client, write, missing, progress, label="fields", done=done)
 
@@ -151,14 +153,17 @@ def write_fields(
     masks: Masks,
     unit: artifacts.Unit,
     marks: Mapping[str, str] | None = None,
+    fills: Mapping[str, float] | None = None,
 ) -> artifacts.Record:
     """Write one unit: all variables at its times. Runs on a worker, which trusts the masks."""
     fields = _kept_open(source, digest)
     names = [*source.variables, *source.covariates]
     block = fields[names].isel(unit.region).load(scheduler="synchronous")
     for name, mask in masks.items():
-        policy = source.fill_of(name)
-        whole = block[name].fillna(policy) if isinstance(policy, float) else block[name]
+        policy, known = source.fill_of(name), block[name]
+        if fills and name in fills:
+            known = known.where(known != np.float32(fills[name]))
+        whole = known.fillna(policy) if isinstance(policy, float) else known
         block[name] = whole.where(~mask)
     extra = {"mark": marks[unit.name]} if marks else {}
     return artifacts.write_unit(path, unit, block, extra=extra)

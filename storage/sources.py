@@ -55,6 +55,7 @@ class SourceReport:
     notes: tuple[str, ...]
     gaps: tuple[str, ...]
     missing: Mapping[str, Missing] = field(default_factory=dict)
+    fills: Mapping[str, float] = field(default_factory=dict)  # declared; missing at every place
     origins: Mapping[str, Any] = field(default_factory=dict)  # number of the file of each time
 
 
@@ -136,7 +137,7 @@ def open_source(
             "add the missing files, or set allow_gaps = true in [source]"
         )
     try:
-        dataset = mask_declared(dataset, dict(missing or {}), notes)
+        dataset, fills = mask_declared(dataset, dict(missing or {}), notes)
         names = (*variables, *static)
         found = examine(dataset, names, dict(valid_range or {})) if check_values else {}
     except SourceError:
@@ -144,7 +145,9 @@ def open_source(
     except UNREADABLE as error:
         raise _unreadable(files, (*variables, *static), group, error) from error
     origins = {name: one.origin for name, one in series.items()}
-    report = SourceReport(tuple(files), tuple(dict.fromkeys(notes)), tuple(gaps), found, origins)
+    report = SourceReport(
+        tuple(files), tuple(dict.fromkeys(notes)), tuple(gaps), found, fills, origins
+    )
     return label(dataset), report
 
 

@@ -84,13 +84,13 @@ def in_unit(array: xr.DataArray, unit: str, where: str) -> xr.DataArray:
 
 def mask_declared(
     dataset: xr.Dataset, missing: Mapping[str, float], notes: list[str]
-) -> xr.Dataset:
-    """NaN for the declared fill values.
+) -> tuple[xr.Dataset, dict[str, float]]:
+    """NaN for the declared fill values, and those that stand for missing wherever they occur.
 
     A value within the range of the others may also be a measurement: then only cells that hold
     it at every time are missing.
     """
-    masked = dataset.copy()
+    masked, anywhere = dataset.copy(), {}
     for name, value in missing.items():
         if name not in dataset:
             raise SourceError(f"source.missing names {name!r}, which is not among the variables")
@@ -113,9 +113,9 @@ def mask_declared(
             masked[name] = array.where(~seen["always"])
         else:
             notes.append(f"{name}: {count} values of {value:g} are missing")
-            masked[name] = others
+            masked[name], anywhere[name] = others, value
         masked[name].attrs = dict(array.attrs)
-    return masked
+    return masked, anywhere
 
 
 def missing_values(dataset: xr.Dataset, variables: Sequence[str]) -> dict[str, Missing]:

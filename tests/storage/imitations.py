@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -117,3 +121,38 @@ def refused(match: str, paths: Any, names: Sequence[str] = ("ta",), **options: A
     assert caught.value.exit_code == 10
     assert "\n" not in str(caught.value)
     return str(caught.value)
+
+
+@contextmanager
+def served_by(directory: Path) -> Iterator[str]:
+    """The address at which a directory is read over HTTP, ranges included, on loopback."""
+
+    class Handler(SimpleHTTPRequestHandler):
+        def log_message(self, *arguments: Any) -> None:
+            pass
+
+        def do_GET(self) -> None:
+            asked = self.headers.get("Range")
+            path = Path(self.translate_path(self.path))
+            if asked is None or not path.is_file():
+                return super().do_GET()
+            content = path.read_bytes()
+            first, _, last = asked.removeprefix("bytes=").partition("-")
+            begin = int(first) if first else len(content) - int(last)
+            end = int(last) + 1 if last and first else len(content)
+            self.send_response(206)
+            self.send_header("Content-Range", f"bytes {begin}-{end - 1}/{len(content)}")
+            self.send_header("Content-Length", str(end - begin))
+            self.end_headers()
+            self.wfile.write(content[begin:end])
+            return None
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(directory)))
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join(10)

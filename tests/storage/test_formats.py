@@ -5,10 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-import threading
 from collections.abc import Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -18,7 +15,7 @@ import pytest
 import xarray as xr
 
 from storage.sources import open_source, source_digest
-from tests.storage.imitations import refused, regular, row, values, write
+from tests.storage.imitations import refused, regular, row, served_by, values, write
 
 NLAT, NLON = 9, 16
 
@@ -95,39 +92,10 @@ def test_opening_and_taking_a_level_reads_no_other(tmp_path):
 
 
 @pytest.fixture
-def served(tmp_path: Path) -> Iterator[tuple[str, list[str]]]:
-    """What lies in tmp_path, over HTTP on loopback; the address, and the requests so far."""
-    requests: list[str] = []
-
-    class Handler(SimpleHTTPRequestHandler):
-        def log_message(self, *arguments: Any) -> None:
-            requests.append(self.path)
-
-        def do_GET(self) -> None:
-            asked = self.headers.get("Range")
-            path = Path(self.translate_path(self.path))
-            if asked is None or not path.is_file():
-                return super().do_GET()
-            content = path.read_bytes()
-            first, _, last = asked.removeprefix("bytes=").partition("-")
-            begin = int(first) if first else len(content) - int(last)
-            end = int(last) + 1 if last and first else len(content)
-            self.send_response(206)
-            self.send_header("Content-Range", f"bytes {begin}-{end - 1}/{len(content)}")
-            self.send_header("Content-Length", str(end - begin))
-            self.end_headers()
-            self.wfile.write(content[begin:end])
-            return None
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(tmp_path)))
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}", requests
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join(10)
+def served(tmp_path: Path) -> Iterator[str]:
+    """The address of what lies in tmp_path, over HTTP on loopback."""
+    with served_by(tmp_path) as address:
+        yield address
 
 
 @row(
@@ -138,7 +106,7 @@ def served(tmp_path: Path) -> Iterator[tuple[str, list[str]]]:
 @pytest.mark.parametrize("options", [{"zarr_format": 2}, {"zarr_format": 3}])
 def test_zarr_is_read_over_http(tmp_path, served, options):
     pytest.importorskip("obstore")
-    address, _ = served
+    address = served
     sharded = {"ta": {"chunks": (1, 4, 8), "shards": (6, 4, 8)}}
     encoding = sharded if options["zarr_format"] == 3 else {}
     write(tmp_path, regular(), "a.zarr", consolidated=True, encoding=encoding, **options)
@@ -153,7 +121,7 @@ def test_zarr_is_read_over_http(tmp_path, served, options):
 @row("format", "an address without a store, a file over http", "refused")
 def test_addresses_without_a_store_are_refused(tmp_path, served):
     pytest.importorskip("obstore")
-    address, _ = served
+    address = served
     refused("cannot be opened as Zarr.*needs consolidated metadata", f"{address}/none.zarr")
     refused("over http and s3 only Zarr stores are read; download it first", f"{address}/a.nc")
     refused("sources are local files, or Zarr stores", "ftp://example.org/a.nc")
@@ -167,7 +135,7 @@ def test_addresses_without_a_store_are_refused(tmp_path, served):
 )
 def test_zarr_is_read_from_s3(tmp_path, served, monkeypatch):
     pytest.importorskip("obstore")
-    address, _ = served
+    address = served
     for name, value in {
         "AWS_ENDPOINT": address,
         "AWS_ALLOW_HTTP": "true",
