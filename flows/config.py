@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from flows.strict import ConfigError, nearest, plain, read_table
+from storage.attributes import KNOWN as KNOWN_ATTRIBUTES
 
 __all__ = ["ConfigError", "RunConfig", "read_config"]
 
@@ -24,6 +25,7 @@ Fill = Literal["refuse", "harmonic"] | float
 Integrator = Literal["ei", "mei", "gei", "gme", "gei-heun", "z-heun", "z-ab2", "z-rk4"]
 Period = tuple[str, str]  # first and last day, inclusive, ISO dates
 
+ROLES = ("time", "lat", "lon", "level", "member", "cell")  # of dimensions of a source
 BOUNDED = 'source.transform "logit" or "rank" of a variable with bounds'
 EVALUATIONS_PER_STEP = {"gei-heun": 2, "z-heun": 2, "z-rk4": 4}  # one where not said
 
@@ -57,6 +59,12 @@ class Source:
     covariates: Mapping[str, str] = field(default_factory=dict)  # series along time: name = file
     trend: tuple[str, ...] = ()  # covariates, or "time", that the mean of every cell follows
     allow_gaps: bool = False
+    dims: Mapping[str, str] = field(default_factory=dict)  # role = coordinate or dimension
+    select: Mapping[str, float | str] = field(default_factory=dict)  # one label of a dimension
+    samples: str = ""  # a dimension, scalar or attribute whose values are samples of each time
+    period: Period | None = None  # the part of the source to take
+    healpix: Literal["ring", "nested"] | None = None  # order of cells, if the files do not say it
+    group: str = ""  # in NetCDF or Zarr files
 
     def __post_init__(self) -> None:
         _require(len(self.paths) > 0, "source.paths", self.paths, "at least one file")
@@ -95,6 +103,14 @@ class Source:
                         f"source.{key}.{name} is not in source.variables"
                         f"{nearest(name, self.variables)}"
                     )
+        for role in self.dims:
+            if role not in ROLES:
+                raise ConfigError(f"source.dims.{role} is not known{nearest(role, ROLES)}")
+        if self.period is not None:
+            for day in self.period:
+                _require_day(day, "source.period")
+            ordered = self.period[0] <= self.period[1]
+            _require(ordered, "source.period", self.period, "first day <= last day")
         for key in ("valid_range", "bounds"):
             for name, (low, high) in getattr(self, key).items():
                 _require(low < high, f"source.{key}.{name}", (low, high), "lowest < highest")
@@ -194,6 +210,9 @@ class Generate:
     batch: int = 8  # realizations that one unit of work draws
     covariates: Mapping[str, float] = field(default_factory=dict)  # given; others are free
     microbatch: int = 4  # draws that pass the model together; part of the ensemble's identity
+    grid: str = "source"  # or another one, by name: pipeline/grids
+    attributes: Mapping[str, str] = field(default_factory=dict)  # of ACDD, for readers
+    series: bool = False  # whether a copy is made that is chunked for series at few places
 
     def __post_init__(self) -> None:
         for name in ("realizations", "evaluations", "grid_exponent", "batch", "microbatch"):
@@ -206,6 +225,20 @@ class Generate:
             self.evaluations,
             f"a multiple of {each}, what a step of {self.integrator} takes",
         )
+        for name in self.attributes:
+            if name not in KNOWN_ATTRIBUTES:
+                raise ConfigError(
+                    f"generate.attributes.{name} is no attribute that a user gives"
+                    f"{nearest(name, KNOWN_ATTRIBUTES)}; those of ACDD-1.3 are: "
+                    f"{', '.join(KNOWN_ATTRIBUTES)}"
+                )
+        if self.grid != "source":
+            from pipeline.grids import grid_named
+
+            try:
+                grid_named(self.grid)
+            except ValueError as error:
+                raise ConfigError(f"generate.grid: {error}") from error
         _require(len(self.times) > 0, "generate.times", self.times, "at least one date")
         for day in self.times:
             _require_day(day, "generate.times")

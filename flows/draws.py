@@ -17,7 +17,9 @@ from flows.config import RunConfig
 from flows.model import Trained, sampler_of, trained
 from flows.normals import baseline_of, tail_of
 from pipeline.climatology import season_phase
+from pipeline.grids import grid_named
 from pipeline.noise import NoiseAddress
+from pipeline.placement import placed_normals
 from pipeline.score import GaussianScore
 from pipeline.tail import GaussianTail
 from pipeline.transform import grid_of, to_fields, variables_of
@@ -44,23 +46,25 @@ class Draw:
 def draw_units(
     config: RunConfig,
     path: Path,
+    grid: str,
     checkpoint: artifacts.Published,
     normals: artifacts.Published,
     times: xr.Dataset,
     draw: Draw,
 ) -> list[artifacts.Record]:
-    """Draw the fields of some units and write each. Runs on a worker."""
+    """Draw the fields of some units on a grid and write each. Runs on a worker."""
     torch.set_num_threads(1)
     model, constants = _loaded(config, checkpoint, normals)
+    placed = _placed(normals, grid, constants)
     part = times.isel(time=draw.units[0].region["time"])
     wanted = [unit.region["realization"].start for unit in draw.units]
     x = whitened_draws(config, model, constants, wanted, part)
-    fields = to_fields(x, constants, white_remainder(config, constants, wanted, part["time"]))
     written = []
     for number, unit in enumerate(draw.units):
-        block = fields.isel(realization=[number])
+        noise = white_remainder(config, placed, wanted[number : number + 1], part["time"])
+        block = to_fields(x.isel(realization=[number]), placed, noise)
         for name, values in block.items():
-            if not _finite_where_data_are(values, constants):
+            if not _finite_where_data_are(values, placed):
                 raise SampleNotFinite(
                     f"{unit.name}: {name} is not finite; nothing of this unit is written. Train "
                     "longer or with a lower train.learning_rate, or sample with more evaluations"
@@ -134,14 +138,24 @@ def _with_tail(
 def white_remainder(
     config: RunConfig, normals: xr.Dataset, realizations: Sequence[int], times: xr.DataArray
 ) -> xr.DataArray:
-    """White noise on the grid, addressed as that of the coefficients is."""
+    """White noise on the grid, addressed as that of the coefficients is.
+
+    On another grid than the source's: more coefficients of the noise that the draws begin with.
+    """
     grid, channels = grid_of(normals), _channels(normals)
+    last = normals.attrs.get("noise_lmax")
     white = [
-        [address.on_grid(channels, grid.shape) for address in row]
+        [
+            address.on_grid(channels, grid.shape)
+            if last is None
+            else address.white(0, channels, last)
+            for address in row
+        ]
         for row in _addresses(config, realizations, times)
     ]
+    dims = grid.dims if last is None else ("noise_coefficient",)
     return xr.DataArray(
-        np.array(white, dtype=np.float64), dims=("realization", "time", "channel", *grid.dims)
+        np.array(white, dtype=np.float64), dims=("realization", "time", "channel", *dims)
     )
 
 
@@ -216,3 +230,17 @@ def _loaded(
         constants = artifacts.open_artifact(normals).load()
         _MODELS[place] = trained(config, checkpoint, constants), constants
     return _MODELS[place]
+
+
+_PLACED: dict[tuple[str, str], xr.Dataset] = {}
+
+
+def _placed(normals: artifacts.Published, grid: str, constants: xr.Dataset) -> xr.Dataset:
+    """The normals on the grid that is drawn on, kept as the model is."""
+    if grid == "source":
+        return constants
+    place = (normals.digest, grid)
+    if place not in _PLACED:
+        _PLACED.clear()
+        _PLACED[place] = placed_normals(constants, grid_named(grid))
+    return _PLACED[place]

@@ -14,21 +14,22 @@ have it in cells that are not always missing.
 import time
 from collections.abc import Mapping
 from functools import partial
-from math import ceil
+from math import ceil, floor, log2
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
 
 from flows.cluster import map_units
 from flows.config import RunConfig, Source
-from flows.keys import digest_of_source, ingest_key
+from flows.increments import marks_of
+from flows.keys import digest_of_source, ingest_key, source_files
 from flows.stage import Progress, Receipt
 from storage import artifacts
 from storage.covariates import add_covariates
 from storage.layout import StoreLayout
-from storage.sources import SourceError, SourceReport, open_source
+from storage.sources import SourceError, SourceReport, digest_of, file_digests, open_source
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -60,23 +61,29 @@ def run(
     """
     assert client is not None
     began = time.monotonic()
-    digest = digest_of_source(config.source)
+    files = source_files(config.source)
+    digests = file_digests(files)
+    digest = digest_of(digests)
     content = ingest_key(config, digest)
     with client.as_current():  # the checks read every value: on the cluster too
         fields, report, masks = open_fields(config.source)
 
     path = layout.artifact(KIND, content)
     sizes = unit_sizes(fields, config.source)
-    artifacts.create(path, fields, chunks={"time": sizes["chunk"]}, shards={"time": sizes["shard"]})
-    units = artifacts.plan_units({"time": fields.sizes["time"]}, {"time": sizes["shard"]})
+    family = ingest_key(config, "any")
+    shards = {"time": sizes["shard"]}
+    artifacts.create(path, fields, chunks={"time": sizes["chunk"]}, shards=shards, family=family)
+    units = artifacts.plan_units({"time": fields.sizes["time"]}, shards)
+    marks = marks_of(units, fields, report, digests, masks)
+    artifacts.adopt_units(path, units, artifacts.donors(layout, KIND, family), marks)
     missing = artifacts.missing_units(path, units)
-    write = partial(write_fields, path, config.source, digest, masks)
+    write = partial(write_fields, path, config.source, digest, masks, marks=marks)
     done = len(units) - len(missing)
     written = map_units(client, write, missing, progress, label="fields", done=done)
 
     if digest_of_source(config.source) != digest:
         raise InputChanged(
-            f"{', '.join(_files(config.source))} changed while being read; nothing is published. "
+            f"{', '.join(files)} changed while being read; nothing is published. "
             "Run again once the files are complete"
         )
     figures = {"times": fields.sizes["time"], "variables": len(config.source.variables)}
@@ -138,7 +145,12 @@ def open_fields(source: Source) -> tuple[xr.Dataset, SourceReport, Masks]:
 
 
 def write_fields(
-    path: Path, source: Source, digest: str, masks: Masks, unit: artifacts.Unit
+    path: Path,
+    source: Source,
+    digest: str,
+    masks: Masks,
+    unit: artifacts.Unit,
+    marks: Mapping[str, str] | None = None,
 ) -> artifacts.Record:
     """Write one unit: all variables at its times. Runs on a worker, which trusts the masks."""
     fields = _kept_open(source, digest)
@@ -148,7 +160,8 @@ def write_fields(
         policy = source.fill_of(name)
         whole = block[name].fillna(policy) if isinstance(policy, float) else block[name]
         block[name] = whole.where(~mask)
-    return artifacts.write_unit(path, unit, block)
+    extra = {"mark": marks[unit.name]} if marks else {}
+    return artifacts.write_unit(path, unit, block, extra=extra)
 
 
 def unit_sizes(fields: xr.Dataset, source: Source) -> dict[str, int]:
@@ -157,7 +170,8 @@ def unit_sizes(fields: xr.Dataset, source: Source) -> dict[str, int]:
     field_bytes = max(4 * fields[name].isel(time=0).size for name in source.variables)
     chunk = min(max(1, CHUNK_BYTES // field_bytes), 64, times)
     wanted = min(SHARD_BYTES // field_bytes, ceil(times / FEWEST_UNITS))
-    return {"chunk": chunk, "shard": chunk * max(1, round(wanted / chunk))}
+    # Powers of two, so that a record that grows by a few times keeps the shards that it has.
+    return {"chunk": chunk, "shard": chunk * 2 ** max(0, floor(log2(max(1, wanted / chunk))))}
 
 
 def _kept_open(source: Source, digest: str) -> xr.Dataset:
@@ -178,15 +192,25 @@ def _open(
     fields, report = open_source(
         source.paths,
         source.variables,
-        units=source.units,
         missing=missing,
         valid_range=source.valid_range,
-        allow_gaps=source.allow_gaps,
-        static=source.static,
         check_values=check_values,
+        **how_to_open(source),
     )
     return add_covariates(fields, source.covariates), report
 
 
-def _files(source: Source) -> tuple[str, ...]:
-    return (*source.paths, *source.covariates.values())
+def how_to_open(source: Source) -> dict[str, Any]:
+    """The part of the configuration that says where things are in the files."""
+    names = (
+        "units",
+        "allow_gaps",
+        "static",
+        "dims",
+        "select",
+        "samples",
+        "period",
+        "healpix",
+        "group",
+    )
+    return {name: getattr(source, name) for name in names}

@@ -18,14 +18,22 @@ from storage.artifacts import code_digest, content_key
 from storage.layout import StoreLayout
 from storage.sources import source_digest
 
-__all__ = ["REPORTED", "SCHEMAS", "digest_of_source", "ensemble_key", "ingest_key", "key_of"]
+__all__ = [
+    "REPORTED",
+    "SCHEMAS",
+    "digest_of_source",
+    "ensemble_key",
+    "ingest_key",
+    "key_of",
+    "source_files",
+]
 
 # By stage, raised when the meaning of its artifact changes.
 SCHEMAS: Mapping[str, int] = {
     "ingest": 1,
     "preprocess": 5,
     "train": 1,
-    "generate": 1,
+    "generate": 2,
     "verify": 2,
 }
 
@@ -44,7 +52,8 @@ def key_of(stage: str, config: RunConfig, layout: StoreLayout) -> str:
 
 def ingest_key(config: RunConfig, digest: str) -> str:
     """Content key of fields made from source files of this digest."""
-    read = ("variables", "units", "missing", "valid_range", "fill", "static", "covariates")
+    read = ["variables", "units", "missing", "valid_range", "fill", "static", "covariates"]
+    read += ["dims", "select", "samples", "period", "healpix", "group"]
     return content_key(
         stage="ingest",
         schema=SCHEMAS["ingest"],
@@ -56,7 +65,12 @@ def ingest_key(config: RunConfig, digest: str) -> str:
 
 def digest_of_source(source: Source) -> str:
     """sha256 of the contents of all files of the source, covariates included."""
-    return source_digest((*source.paths, *source.covariates.values()))
+    return source_digest(source_files(source))
+
+
+def source_files(source: Source) -> tuple[str, ...]:
+    """Paths and patterns of all files that the fields are made of."""
+    return (*source.paths, *source.covariates.values())
 
 
 def ensemble_key(
@@ -75,6 +89,10 @@ def ensemble_key(
             "times": [str(time) for time in times["time"].values],
             "conditions": json.dumps(times["condition"].values.tolist()),
             "realizations": realizations,
+            "grid": config.generate.grid if kind == "ensemble" else "source",
+            # Units know neither of these, so a family does not depend on them.
+            "attributes": dict(config.generate.attributes) if realizations is not None else {},
+            "series": config.generate.series and realizations is not None,
         },
         inputs=_digests(layout, "checkpoints", "normals"),
         code=code_digest(
@@ -159,6 +177,7 @@ def _verify(config: RunConfig, layout: StoreLayout) -> str:
                 *("flows.conditions", "flows.draws", "flows.lineup", "flows.model"),
                 *("flows.certificate", "flows.normals", "flows.train", "flows.verify"),
                 *("flows.report", "flows.pages", "flows.figures", "flows.maps"),
+                "flows.sheet",
                 *("flows.score_tables", "flows.certificate_section", "flows.compatibility"),
                 "flows.reference",
             ]

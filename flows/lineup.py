@@ -20,6 +20,7 @@ from pipeline.resampling import date_weights
 from pipeline.transform import color, grid_of, to_fields, to_whitened, variables_of
 from pipeline.verify import FLOOR, Arena, Sample
 from storage import artifacts
+from storage.labels import once
 from storage.layout import StoreLayout
 
 BLOCK_DAYS = 15.0  # dates this close hang together
@@ -29,7 +30,7 @@ WINDOW = (-15.0, -10.0, -5.0, 0.0, 5.0, 10.0, 15.0)  # days, of the climatologic
 
 def held_out_times(fields: xr.Dataset, config: RunConfig) -> xr.DataArray:
     """`verify.dates` times of the test period, as evenly spread as its times allow."""
-    times = fields["time"].sel(time=slice(*config.split.test))
+    times = once(fields["time"]).sel(time=slice(*config.split.test))
     number = min(config.verify.dates, times.size)
     if number < 2:
         raise artifacts.IncompleteArtifact(
@@ -53,8 +54,8 @@ def line_up(
         ensembles: Generated fields (realization, time, *grid) at `dates`, by candidate.
     """
     names = list(variables_of(normals))
-    fields = artifacts.open_published(layout, "fields")[names]
-    whitened = artifacts.open_published(layout, "whitened")
+    fields = once(artifacts.open_published(layout, "fields")[names])
+    whitened = once(artifacts.open_published(layout, "whitened"))
 
     def scaled(x: xr.DataArray) -> xr.DataArray:
         scaled = color(x, normals).transpose(..., "time", "channel", "coefficient")
@@ -96,7 +97,7 @@ def line_up(
         climatology = with_wind_speed(window.assign_coords(at))
     grid = grid_of(fields)
     area = xr.DataArray(grid.area, dims=grid.dims).assign_coords(
-        {name: fields[name] for name in ("lat", "lon")}
+        {name: fields[name] for name in ("lat", "lon", "cell", "crs") if name in fields.coords}
     )
     block = block_of(dates)
     weights = date_weights(

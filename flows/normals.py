@@ -40,6 +40,7 @@ from pipeline.pointwise_labels import pointwise_variables
 from pipeline.sphere import FloatArray
 from pipeline.tail import GaussianTail
 from pipeline.transform import Normals
+from storage.labels import grid_coordinates
 
 FOUR_PI = 4.0 * np.pi
 STORED_AS = {"isotropic": "isotropic", "channels": "channels", "m-block": "mblock", "eof": "eof"}
@@ -90,7 +91,7 @@ def normals_dataset(
     if len(spectra["tail"]):
         tail["tail_factor"] = (("tail_degree", "channel", "other_channel"), spectra["tail"])
         coords["tail_degree"] = lmax + 1 + np.arange(len(spectra["tail"]))
-    coords |= {dim: fields[dim] for dim in grid.dims if dim in fields.coords}
+    coords |= grid_coordinates(fields)
     seasonal = climatology.coefficients.swapaxes(0, 1)
     static = np.stack([_standard_map(anomalies, values) for values in maps.values()])
     for pair in anomalies.pairs:  # a mean wind is no scalar either

@@ -15,7 +15,7 @@ from pipeline.harmonics import plan
 from pipeline.rings import ring_geometry
 from pipeline.sphere import FloatArray, RingGrid
 
-__all__ = ["bilinear", "interpolation", "synthesis"]
+__all__ = ["at_points", "bilinear", "interpolation", "synthesis"]
 
 
 def synthesis(grid: RingGrid, coefficients: FloatArray) -> FloatArray:
@@ -67,7 +67,22 @@ def interpolation(grid: RingGrid, latitude: FloatArray, longitude: FloatArray) -
         shares.append(np.repeat(share[place] / around, around))
     cell = np.argsort(grid.ring_positions)[np.concatenate(cells)]
     where = (np.concatenate(rows), cell)
-    return csr_array((np.concatenate(shares), where), shape=(latitude.size, grid.size))
+    weights = csr_array((np.concatenate(shares), where), shape=(latitude.size, grid.size))
+    weights.eliminate_zeros()
+    return weights
+
+
+def at_points(fields: FloatArray, weights: csr_array) -> FloatArray:
+    """Fields (..., cell) at the points of weights (point, cell), of what is not missing.
+
+    NaN where more than half of the weight is.
+    """
+    rows = fields.reshape(-1, fields.shape[-1]).astype(np.float64)
+    known = np.isfinite(rows)
+    share = (weights @ known.T.astype(np.float64)).T
+    found = (weights @ np.where(known, rows, 0.0).T).T
+    values: FloatArray = np.where(share > 0.5, found / np.maximum(share, 0.5), np.nan)
+    return values.reshape(*fields.shape[:-1], -1)
 
 
 def bilinear(maps: FloatArray, source: RingGrid, target: RingGrid) -> FloatArray:

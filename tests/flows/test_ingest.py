@@ -183,5 +183,5 @@ def test_shards_are_whole_chunks_and_units_are_many_but_not_small(times: int, ce
     assert times / sizes["shard"] <= 100
 
 
-def refuse(*arguments: Any) -> None:
+def refuse(*arguments: Any, **named: Any) -> None:
     raise OSError(28, "no space left on device")
