@@ -1,6 +1,7 @@
 """The pictures of one report, drawn from the store and the line-up of verify."""
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -63,11 +64,14 @@ def pictures(
     return made
 
 
+WITHOUT_DIRECTION = re.compile(r"\b(eastward|northward|zonal|meridional) ", re.IGNORECASE)
+
+
 def wind_titles(normals: xr.Dataset, titles: Mapping[str, str]) -> dict[str, str]:
     """What the two parts of each wind are called, by channel."""
     channels, variables = map(str, normals["channel"].values), variables_of(normals)
     return {
-        channel: f"{channel.rpartition(':')[2]} part of {titles[name]}"
+        channel: f"{channel.rpartition(':')[2]} part of {WITHOUT_DIRECTION.sub('', titles[name])}"
         for channel, name in zip(channels, variables, strict=True)
         if channel != name
     }

@@ -233,7 +233,11 @@ def _spectra(arena: Arena, candidates: Mapping[str, Sample]) -> tuple[Table, Tab
     errors: Table = {}
     powers = {owner: power(sample.coefficients) for owner, sample in candidates.items()}
     channels = [str(name) for name in arena.truth.coefficients["channel"].values]
-    fields = [name.rpartition(":")[0] or name for name in channels]  # pipeline/channels
+    variables = _variables(arena.truth.coefficients)
+    fields = [  # the two parts of a wind are named after both components (pipeline/channels)
+        channel if channel == variable else channel.rpartition(":")[0]
+        for channel, variable in zip(channels, variables, strict=True)
+    ]
     for c, name in enumerate(channels):
         held_out = mean_over_dates(truth[:, c], arena.weights)
         ratios: Table = {}
@@ -250,7 +254,7 @@ def _spectra(arena: Arena, candidates: Mapping[str, Sample]) -> tuple[Table, Tab
             "held_out": held_out[0].tolist(),
             "ratio": ratios,
         }
-    for c, name in enumerate(_variables(arena.truth.coefficients)):
+    for c, name in enumerate(variables):
         parts = [place for place, field in enumerate(fields) if field == fields[c]]
         ours = truth[:, parts].mean(axis=1)
         rows = {

@@ -10,6 +10,7 @@ from distributed import Client
 from flows import preprocess
 from flows.config import ConfigError, RunConfig
 from flows.draws import gaussian_ensemble
+from flows.pages import wind_titles
 from flows.winds import wind_pairs
 from pipeline.channels import analysis, synthesis
 from pipeline.climatology import UnusableData
@@ -235,3 +236,21 @@ def test_a_pair_names_known_variables_without_a_transform():
         with pytest.raises(ConfigError, match=message):
             configure(variables=("u", "v"), winds=winds, **extra)
     assert replace(configure().source, winds=()).winds == ()
+
+
+def test_the_parts_of_a_wind_have_titles_of_their_own():
+    normals = xr.Dataset(
+        coords={
+            "channel": ["ta", "u,v:divergent", "u,v:rotational"],
+            "variable": ("channel", ["ta", "u", "v"]),
+        }
+    )
+    titles = {
+        "ta": "temperature",
+        "u": "eastward wind at 850 hPa",
+        "v": "northward wind at 850 hPa",
+    }
+    assert wind_titles(normals, titles) == {
+        "u,v:divergent": "divergent part of wind at 850 hPa",
+        "u,v:rotational": "rotational part of wind at 850 hPa",
+    }
