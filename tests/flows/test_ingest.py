@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import xarray as xr
 
 from flows import ingest
 from flows.cluster import UnitFailed
-from flows.config import RunConfig
+from flows.config import RunConfig, read_config
 from flows.keys import key_of
 from flows.stage import Progress
 from storage import artifacts
@@ -38,6 +39,14 @@ def test_every_value_time_and_attribute_of_the_source_is_in_the_fields(
     assert fields.attrs["title"] == "indices"
     assert fields.attrs["artifact_digest"] == receipt.digest
     assert receipt.figures == {"times": 90, "variables": 1}
+
+
+def test_the_demonstration_opens_as_its_configuration_says() -> None:
+    root = Path(__file__).parents[2]
+    source = read_config(root / "deploy" / "configs" / "demo.toml").source
+    fields, _, masks = ingest.open_fields(replace(source, paths=(str(root / source.paths[0]),)))
+    assert list(fields.data_vars)[: len(source.variables)] == list(source.variables)
+    assert fields.sizes == {"time": 1096, "lat": 32, "lon": 64, "bnds": 2} and not masks
 
 
 def test_covariates_come_along_at_the_times_of_the_fields(

@@ -138,6 +138,16 @@ def test_levels_in_files_of_their_own(tmp_path):
 
 
 @row(
+    "dimension", "scalar levels of several variables, all listed with each", "kept without a level"
+)
+def test_scalar_levels_of_other_variables_are_no_axis(tmp_path):
+    pressure = {"standard_name": "air_pressure", "units": "Pa", "positive": "down"}
+    levels = {f"p{hpa}": ((), 100.0 * hpa, pressure) for hpa in (850, 500)}
+    fields, _ = opened(tmp_path, regular().assign_coords(levels))
+    np.testing.assert_array_equal(fields.ta, regular().ta)
+
+
+@row(
     "dimension",
     "scalar coordinates and dimensions of size 1",
     "dropped, noted; a level is kept as attribute",
