@@ -2,6 +2,7 @@
 # make test   all tests
 # make check  ruff and mypy
 # make mutants      faults seeded into the code, each of which a test must find (some minutes)
+# make faults       kills, failing disks, flipped bits in full; docs/reliability.md (about an hour)
 # make bench        each stage against what one would take in its place; docs/performance.md
 # make integrators  quality of integrators at several costs, on the finished run of CONFIG
 #
@@ -13,7 +14,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test check mutants bench integrators clean
+.PHONY: demo test check mutants faults bench integrators clean
 .DELETE_ON_ERROR:
 
 demo: $(INSTALLED)
@@ -28,6 +29,9 @@ check: $(INSTALLED)
 
 mutants: $(INSTALLED)
 	$(BIN)/python tests/mutants/run.py
+
+faults: $(INSTALLED)
+	$(BIN)/python -m tests.faults.run
 
 bench: $(INSTALLED)
 	$(BIN)/python -m deploy.bench.run $(BENCH_ARGS)
