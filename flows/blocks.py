@@ -14,14 +14,18 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
+from pipeline.channels import analysis, synthesis
 from pipeline.climatology import SeasonalMoments, season_phase
 from pipeline.gaussian import Moments
-from pipeline.harmonics import plan
 from pipeline.pointwise import Identity, Pointwise
+from pipeline.precision import float32_error
 from pipeline.ranks import Extent, Histogram, Ranks
 from pipeline.sphere import FloatArray
 from pipeline.transform import Normals, stack_variables, whitened_block
+from pipeline.trend import NO_TREND, Trend, climatology_rows
 from storage import artifacts
+
+ROUNDED_TIMES = 16
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,11 @@ class Span:
 
 
 def seasonal_moments(
-    source: artifacts.Published, transforms: Mapping[str, Pointwise], block: int, span: Span
+    source: artifacts.Published,
+    transforms: Mapping[str, Pointwise],
+    trend: Trend,
+    block: int,
+    span: Span,
 ) -> SeasonalMoments:
     """Sums over the transformed values of a span, for its climatology.
 
@@ -44,7 +52,7 @@ def seasonal_moments(
     values at the lower bound.
     """
     total = None
-    for values, phase in _loaded(source, transforms, block, span):
+    for values, rows in _loaded(source, transforms, trend, block, span):
         names, parts = list(transforms), [values]
         for channel, (name, each) in enumerate(transforms.items()):
             if isinstance(each, Ranks):
@@ -52,7 +60,7 @@ def seasonal_moments(
                 indicator = np.where(np.isnan(scores), np.nan, each.at_bound(scores))
                 parts.append(indicator[:, None])
                 names.append(name)
-        part = SeasonalMoments.of(np.concatenate(parts, axis=1), phase, tuple(names))
+        part = SeasonalMoments.of(np.concatenate(parts, axis=1), rows, tuple(names))
         total = part if total is None else total + part
     assert total is not None
     return total
@@ -65,7 +73,7 @@ def extents(
     raw: dict[str, Pointwise] = dict.fromkeys(names, Identity())
     parts = [
         [Extent.of(values[:, place]) for place in range(len(names))]
-        for values, _ in _loaded(source, raw, block, span)
+        for values, _ in _loaded(source, raw, NO_TREND, block, span)
     ]
     return [reduce(add, column) for column in zip(*parts, strict=True)]
 
@@ -83,9 +91,20 @@ def histograms(
             Histogram.of(values[:, place], low, extent)
             for place, (low, extent) in enumerate(ranged.values())
         ]
-        for values, _ in _loaded(source, raw, block, span)
+        for values, _ in _loaded(source, raw, NO_TREND, block, span)
     ]
     return [reduce(add, column) for column in zip(*parts, strict=True)]
+
+
+def squares_in_holes(
+    source: artifacts.Published, anomalies: Normals, block: int, span: Span
+) -> FloatArray:
+    """Sums of squares of what fills the masked cells, (channel, *grid); 0 in the others."""
+    total = np.zeros_like(anomalies.scale)
+    for values, rows in _loaded(source, anomalies.pointwise, anomalies.trend, block, span):
+        squares = np.square(anomalies.anomalies(values, rows)).sum(axis=0)
+        total += np.where(anomalies.mask, squares, 0.0)
+    return total
 
 
 def coefficient_moments(
@@ -99,16 +118,25 @@ def coefficient_moments(
     """
     weight = anomalies.grid.area / (4.0 * np.pi)
     total, energy, left = None, np.zeros(len(anomalies.channels)), np.zeros_like(anomalies.scale)
-    for values, phase in _loaded(source, anomalies.pointwise, block, span):
-        scaled = anomalies.anomalies(values, phase)
+    for values, rows in _loaded(source, anomalies.pointwise, anomalies.trend, block, span):
+        scaled = anomalies.anomalies(values, rows)
         energy += np.square(scaled).sum(axis=0).reshape(len(energy), -1) @ weight.ravel()
-        transform = plan(anomalies.grid, anomalies.tail, "float64")
-        coefficients = transform.analysis(scaled)
-        left += np.square(scaled - transform.synthesis(coefficients)).sum(axis=0)
+        grid, pairs = anomalies.grid, anomalies.pairs
+        coefficients = analysis(grid, anomalies.tail, pairs, scaled)
+        left += np.square(scaled - synthesis(grid, pairs, coefficients)).sum(axis=0)
         part = Moments.of(coefficients)
         total = part if total is None else total + part
     assert total is not None
     return total, energy, left
+
+
+def rounding(source: artifacts.Published, normals: Normals, span: Span) -> float:
+    """What single precision would cost (pipeline/precision), on some times of a span."""
+    count = min(ROUNDED_TIMES, span.stop - span.start)
+    times = np.linspace(span.start, span.stop - 1, count).astype(int)
+    fields = opened(source).isel(time=times)
+    values = [fields[name].transpose("time", ...).to_numpy() for name in normals.variables]
+    return float32_error(normals, values, normals.rows(fields))
 
 
 def write_whitened(
@@ -122,16 +150,21 @@ def write_whitened(
 
 
 def _loaded(
-    source: artifacts.Published, transforms: Mapping[str, Pointwise], block: int, span: Span
+    source: artifacts.Published,
+    transforms: Mapping[str, Pointwise],
+    trend: Trend,
+    block: int,
+    span: Span,
 ) -> Iterator[tuple[FloatArray, FloatArray]]:
-    """Transformed values and season of a span, one block in memory at a time."""
+    """Transformed values and rows of the climatology of a span, one block in memory at a time."""
     fields = opened(source)
     edges = sorted(
         {span.start, span.stop, *range(-(-span.start // block) * block, span.stop, block)}
     )
     for start, stop in itertools.pairwise(edges):
         part = fields.isel(time=slice(start, stop))
-        yield stack_variables(part, transforms), season_phase(part["time"])
+        rows = climatology_rows(season_phase(part["time"]), trend.standard(part))
+        yield stack_variables(part, transforms), rows
 
 
 @lru_cache(maxsize=1)

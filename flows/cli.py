@@ -16,6 +16,7 @@ import sys
 import time
 import traceback
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,12 +64,15 @@ def parser() -> argparse.ArgumentParser:
     )
     commands = top.add_subparsers(required=True, metavar="command")
 
-    def add(name: str, command: Any, text: str) -> None:
+    def add(
+        name: str, command: Any, text: str, where: str = "the run's TOML file"
+    ) -> argparse.ArgumentParser:
         one = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
-        one.add_argument("config", type=Path, help="the run's TOML file")
+        one.add_argument("config", type=Path, help=where)
         one.add_argument("--json", action="store_true", help="last line: one JSON object")
         one.add_argument("--debug", action="store_true", help="tracebacks and debug messages")
         one.set_defaults(command=command, stage=name)
+        return one
 
     add("run", run, "all stages, those that are up to date skipped")
     add("plan", plan, "estimate bytes, files, memory and units of each stage; writes nothing")
@@ -76,6 +80,15 @@ def parser() -> argparse.ArgumentParser:
         add(name, stage, text)
     add("status", status, "what is published, and whether it is up to date with the config")
     add("check", check, "read every published byte again and compare its digest")
+    out = add(
+        "export",
+        export,
+        "write the ensemble as NetCDF files or as a HEALPix pyramid",
+        "the run's TOML file, or its root",
+    )
+    out.add_argument("--to", type=Path, required=True, help="directory to write to")
+    out.add_argument("--format", choices=("netcdf", "pyramid"), default="netcdf")
+    out.add_argument("--cmip", metavar="INSTITUTION/MODEL/EXPERIMENT", help="CMIP's names")
     return top
 
 
@@ -156,23 +169,50 @@ def check(arguments: argparse.Namespace) -> dict[str, Any]:
     return {"problems": problems, "exit_code": artifacts.CorruptArtifact.exit_code * bool(problems)}
 
 
+def export(arguments: argparse.Namespace) -> dict[str, Any]:
+    from flows.config import ConfigError, RunConfig
+    from flows.export import export as export_ensemble
+    from flows.stage import published_input
+    from storage.export import Cmip
+    from storage.layout import StoreLayout
+
+    if arguments.config.is_dir():
+        made = published_input(StoreLayout(str(arguments.config)), "ensemble")
+        config = RunConfig.from_dict(made.attrs["config"])
+        config = replace(config, run=replace(config.run, root=str(arguments.config)))
+        _log(arguments, [])
+    else:
+        config = _prepare(arguments, logs=False)
+    try:
+        cmip = Cmip.named(arguments.cmip) if arguments.cmip else None
+    except ValueError as error:
+        raise ConfigError(f"--cmip: {error}") from error
+    result = export_ensemble(config, arguments.to, arguments.format, cmip)
+    print(f"{result['written']} of {result['files']} written to {result['directory']}")
+    return result
+
+
 def _prepare(arguments: argparse.Namespace, *, logs: bool = True) -> "RunConfig":
     from flows.config import read_config
 
     config = read_config(arguments.config)
-    LOGGER.setLevel(logging.DEBUG if arguments.debug else logging.INFO)
-    LOGGER.propagate = False
-    handlers: list[logging.Handler] = [logging.StreamHandler()]
+    files: list[logging.Handler] = []
     if logs:
         from storage.layout import StoreLayout
 
         directory = StoreLayout(config.run.root).logs
         directory.mkdir(parents=True, exist_ok=True)
-        handlers.append(logging.FileHandler(directory / "spherescore.log", encoding="utf-8"))
-    for handler in handlers:
-        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%dT%H:%M:%S"))
-    LOGGER.handlers = handlers
+        files.append(logging.FileHandler(directory / "spherescore.log", encoding="utf-8"))
+    _log(arguments, files)
     return config
+
+
+def _log(arguments: argparse.Namespace, files: Sequence[logging.Handler]) -> None:
+    LOGGER.setLevel(logging.DEBUG if arguments.debug else logging.INFO)
+    LOGGER.propagate = False
+    LOGGER.handlers = [logging.StreamHandler(), *files]
+    for handler in LOGGER.handlers:
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%dT%H:%M:%S"))
 
 
 def _result(config: "RunConfig", receipts: Sequence["Receipt"], seconds: float) -> dict[str, Any]:
@@ -183,7 +223,8 @@ def _result(config: "RunConfig", receipts: Sequence["Receipt"], seconds: float) 
 
     layout = StoreLayout(config.run.root)
     made: dict[str, Any] = {}
-    for kind in (kind for stage in STAGES for kind in stage.kinds):
+    kinds = [kind for stage in STAGES for kind in stage.kinds]
+    for kind in [*kinds, "series"] if config.generate.series else kinds:
         published = artifacts.published(layout, kind)
         if published is not None:
             made[kind] = {"path": str(layout.name(kind)), "digest": published.digest}

@@ -7,8 +7,12 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from flows.figures import STYLE
+from flows.figures import MANY, STYLE
 from flows.reference import FIRST_DEGREE
+
+# Twenty curves from ten colours.
+COLOURS = [matplotlib.colormaps["tab10"](index % 10) for index in range(20)]
+STYLES = ["-"] * 10 + ["--"] * 10
 
 
 def compatibility_curves(normals: xr.Dataset, titles: Mapping[str, str]) -> Figure:
@@ -24,8 +28,14 @@ def compatibility_curves(normals: xr.Dataset, titles: Mapping[str, str]) -> Figu
     shown = normals.sel(degree=slice(FIRST_DEGREE, None))
     degree, samples = shown["degree"].values, float(normals.attrs["samples"])
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(10.2, 3.0))
+        many = shown.sizes["channel"] > MANY
+        columns = 4 if many else 6
+        lines = -(-shown.sizes["channel"] // columns)
+        figure = Figure(figsize=(10.2, 2.8 + 0.2 * lines))
         ratios, sums = figure.subplots(1, 2)
+        if many:
+            for axes in (ratios, sums):
+                axes.set_prop_cycle(color=COLOURS, linestyle=STYLES)
         noise = 2.0 * np.sqrt(2.0 / (samples * (2 * degree + 1)))
         ratios.fill_between(degree, np.exp(-noise), np.exp(noise), color="#8a94a0", alpha=0.25)
         for name in map(str, shown["channel"].values):
@@ -48,6 +58,6 @@ def compatibility_curves(normals: xr.Dataset, titles: Mapping[str, str]) -> Figu
         ):
             axes.set_xlabel("degree")
             axes.set_title(title, fontsize=9, loc="left")
-        figure.legend(loc="outside upper center", ncols=6, frameon=False)
-        figure.tight_layout(rect=(0, 0, 1, 0.92))
+        figure.legend(loc="outside upper center", ncols=columns, frameon=False)
+        figure.tight_layout(rect=(0, 0, 1, 1 - 0.24 * lines / figure.get_size_inches()[1]))
     return figure

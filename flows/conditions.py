@@ -5,7 +5,7 @@ the training period, in units of its standard deviation there; NaN where none is
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,10 +14,13 @@ import xarray as xr
 from flows.config import Period, RunConfig
 from flows.stage import published_input
 from pipeline.climatology import UnusableData, season_phase
+from pipeline.trend import NO_TREND, PREFIX, TIME, Trend
 from storage import artifacts
+from storage.labels import once
 from storage.layout import StoreLayout
 
 FloatArray = npt.NDArray[np.float64]
+Labelled = TypeVar("Labelled", xr.DataArray, xr.Dataset)
 
 
 def covariate_variables(fields: xr.Dataset, names: tuple[str, ...], train: Period) -> xr.Dataset:
@@ -35,6 +38,16 @@ def covariate_variables(fields: xr.Dataset, names: tuple[str, ...], train: Perio
     return xr.Dataset(
         {"covariate_mean": ("covariate", mean), "covariate_scale": ("covariate", scale)},
         coords={"covariate": np.asarray(names)},
+    )
+
+
+def trend_of(fields: xr.Dataset, config: RunConfig) -> Trend:
+    """What the climatology follows besides the season, as `source.trend` says."""
+    if not config.source.trend:
+        return NO_TREND
+    names = [name for name in config.source.trend if name != TIME]
+    return Trend.fit(
+        config.source.trend, fields[["time", *names]].sel(time=slice(*config.split.train)).load()
     )
 
 
@@ -56,10 +69,24 @@ def standard_covariates(given: Mapping[str, Any], times: int, normals: xr.Datase
 
 
 def conditioned(times: xr.DataArray, given: Mapping[str, Any], normals: xr.Dataset) -> xr.Dataset:
-    """The condition (time, feature) of what is drawn at these times."""
+    """The condition (time, feature) of what is drawn at these times.
+
+    Its coordinates tell the trend of the climatology, if it has one.
+
+    Raises:
+        UnusableData: If a covariate of the trend is not given.
+    """
     covariates = standard_covariates(given, times.size, normals)
     rows = np.concatenate([season_phase(times)[:, None], covariates], axis=1)
-    return xr.Dataset({"condition": (("time", "feature"), rows)}, coords={"time": times})
+    conditions = xr.Dataset({"condition": (("time", "feature"), rows)}, coords={"time": times})
+    trend = Trend.of(normals)
+    return conditions.assign_coords(trend.coordinates(trend.of_values(times, given)))
+
+
+def with_predictors(x: Labelled, conditions: xr.Dataset) -> Labelled:
+    """x, or fields, with the coordinates that tell the trend at their times, if there is one."""
+    names = [name for name in map(str, conditions.coords) if name.startswith(PREFIX)]
+    return x.assign_coords({name: ("time", conditions[name].values) for name in names})
 
 
 def asked_times(config: RunConfig, layout: StoreLayout) -> xr.Dataset:
@@ -93,8 +120,15 @@ def conditioned_as_observed(
     times: xr.DataArray, fields: xr.Dataset, normals: xr.Dataset
 ) -> xr.Dataset:
     """The condition of draws at times of the source, with the covariates that it has there."""
-    truly = {name: fields[name].sel(time=times).values for name in _names(normals)}
+    names = {*_names(normals), *Trend.of(normals).names} - {TIME}
+    truly = {name: once(fields[name]).sel(time=times).values for name in sorted(names)}
     return conditioned(times, truly, normals)
+
+
+def beyond_training(normals: xr.Dataset, times: xr.Dataset) -> str:
+    """What the trend is asked for outside its training range, in words; empty if nothing."""
+    trend = Trend.of(normals)
+    return "; ".join(trend.beyond(trend.standard(times))) if trend.names else ""
 
 
 def condition_of(whitened: xr.Dataset) -> FloatArray:

@@ -16,13 +16,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 from flows.strict import ConfigError, nearest, plain, read_table
+from storage.attributes import KNOWN as KNOWN_ATTRIBUTES
 
 __all__ = ["ConfigError", "RunConfig", "read_config"]
 
 Transform = Literal["identity", "cbrt", "log1p", "logit", "rank"]
+Fill = Literal["refuse", "harmonic"] | float
 Integrator = Literal["ei", "mei", "gei", "gme", "gei-heun", "z-heun", "z-ab2", "z-rk4"]
 Period = tuple[str, str]  # first and last day, inclusive, ISO dates
 
+ROLES = ("time", "lat", "lon", "level", "member", "cell")  # of dimensions of a source
 BOUNDED = 'source.transform "logit" or "rank" of a variable with bounds'
 EVALUATIONS_PER_STEP = {"gei-heun": 2, "z-heun": 2, "z-rk4": 4}  # one where not said
 
@@ -49,21 +52,50 @@ class Source:
     units: Mapping[str, str] = field(default_factory=dict)  # overrides a wrong or absent attribute
     missing: Mapping[str, float] = field(default_factory=dict)  # a value that stands for missing
     valid_range: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    winds: tuple[tuple[str, str], ...] | None = None  # pairs (u, v); None: found by their names
     bounds: Mapping[str, tuple[float, float]] = field(default_factory=dict)  # of logit and rank
-    fill: Literal["refuse", "harmonic"] = "refuse"  # what to do with cells that are always missing
+    fill: Fill | Mapping[str, Fill] = "refuse"  # missing values; a number is what they stand for
     static: tuple[str, ...] = ()  # maps without time, given to the model as inputs
     covariates: Mapping[str, str] = field(default_factory=dict)  # series along time: name = file
+    trend: tuple[str, ...] = ()  # covariates, or "time", that the mean of every cell follows
     allow_gaps: bool = False
+    dims: Mapping[str, str] = field(default_factory=dict)  # role = coordinate or dimension
+    select: Mapping[str, float | str] = field(default_factory=dict)  # one label of a dimension
+    samples: str = ""  # a dimension, scalar or attribute whose values are samples of each time
+    period: Period | None = None  # the part of the source to take
+    healpix: Literal["ring", "nested"] | None = None  # order of cells, if the files do not say it
+    group: str = ""  # in NetCDF or Zarr files
 
     def __post_init__(self) -> None:
         _require(len(self.paths) > 0, "source.paths", self.paths, "at least one file")
         _require(len(self.variables) > 0, "source.variables", self.variables, "at least one name")
-        for key in ("variables", "static"):
+        for name in self.trend:
+            if name != "time" and name not in self.covariates:
+                raise ConfigError(
+                    f'source.trend: {name} is neither "time" nor in source.covariates'
+                    f"{nearest(name, tuple(self.covariates))}"
+                )
+        for key in ("variables", "static", "trend"):
             names = getattr(self, key)
             _require(len(set(names)) == len(names), f"source.{key}", names, "each name once")
         for name in self.covariates:
             taken = name in self.variables or name in self.static
             _require(not taken, "source.covariates", name, "a name of its own")
+        for place, pair in enumerate(self.winds or ()):
+            for name in pair:
+                transform = self.transform.get(name, "identity")
+                key = f"source.winds[{place}]"
+                _require(name in self.variables, key, name, "names of source.variables")
+                _require(transform == "identity", key, name, "variables without a transform")
+        paired = [name for pair in self.winds or () for name in pair]
+        _require(len(set(paired)) == len(paired), "source.winds", paired, "each name once")
+        fill = self.fill if isinstance(self.fill, Mapping) else {}
+        for name in fill:
+            known = (*self.variables, *self.static)
+            if name not in known:
+                raise ConfigError(
+                    f"source.fill.{name} is not in source.variables{nearest(name, known)}"
+                )
         for key in ("transform", "units", "missing", "valid_range", "bounds"):
             for name in getattr(self, key):
                 if name not in self.variables:
@@ -71,12 +103,24 @@ class Source:
                         f"source.{key}.{name} is not in source.variables"
                         f"{nearest(name, self.variables)}"
                     )
+        for role in self.dims:
+            if role not in ROLES:
+                raise ConfigError(f"source.dims.{role} is not known{nearest(role, ROLES)}")
+        if self.period is not None:
+            for day in self.period:
+                _require_day(day, "source.period")
+            ordered = self.period[0] <= self.period[1]
+            _require(ordered, "source.period", self.period, "first day <= last day")
         for key in ("valid_range", "bounds"):
             for name, (low, high) in getattr(self, key).items():
                 _require(low < high, f"source.{key}.{name}", (low, high), "lowest < highest")
         for name in self.bounds:
             used = self.transform.get(name) in ("logit", "rank")
             _require(used, f"source.bounds.{name}", self.transform.get(name, "identity"), BOUNDED)
+
+    def fill_of(self, name: str) -> str | float:
+        """What is done about missing values of a variable."""
+        return self.fill.get(name, "refuse") if isinstance(self.fill, Mapping) else self.fill
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,12 +204,15 @@ class Generate:
 
     realizations: int
     times: tuple[str, ...]
-    integrator: Integrator = "z-heun"
-    evaluations: int = 12  # of the network, for each draw
-    grid_exponent: float = 2.0  # times horizon * (1 - k / steps)^exponent
+    integrator: Integrator = "z-ab2"
+    evaluations: int = 6  # of the network, for each draw
+    grid_exponent: float = 2.2  # times horizon * (1 - k / steps)^exponent
     batch: int = 8  # realizations that one unit of work draws
     covariates: Mapping[str, float] = field(default_factory=dict)  # given; others are free
     microbatch: int = 4  # draws that pass the model together; part of the ensemble's identity
+    grid: str = "source"  # or another one, by name: pipeline/grids
+    attributes: Mapping[str, str] = field(default_factory=dict)  # of ACDD, for readers
+    series: bool = False  # whether a copy is made that is chunked for series at few places
 
     def __post_init__(self) -> None:
         for name in ("realizations", "evaluations", "grid_exponent", "batch", "microbatch"):
@@ -178,6 +225,20 @@ class Generate:
             self.evaluations,
             f"a multiple of {each}, what a step of {self.integrator} takes",
         )
+        for name in self.attributes:
+            if name not in KNOWN_ATTRIBUTES:
+                raise ConfigError(
+                    f"generate.attributes.{name} is no attribute that a user gives"
+                    f"{nearest(name, KNOWN_ATTRIBUTES)}; those of ACDD-1.3 are: "
+                    f"{', '.join(KNOWN_ATTRIBUTES)}"
+                )
+        if self.grid != "source":
+            from pipeline.grids import grid_named
+
+            try:
+                grid_named(self.grid)
+            except ValueError as error:
+                raise ConfigError(f"generate.grid: {error}") from error
         _require(len(self.times) > 0, "generate.times", self.times, "at least one date")
         for day in self.times:
             _require_day(day, "generate.times")

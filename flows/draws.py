@@ -12,14 +12,17 @@ import numpy as np
 import torch
 import xarray as xr
 
+from flows.conditions import conditioned_as_observed, with_predictors
 from flows.config import RunConfig
 from flows.model import Trained, sampler_of, trained
 from flows.normals import baseline_of, tail_of
 from pipeline.climatology import season_phase
+from pipeline.grids import grid_named
 from pipeline.noise import NoiseAddress
+from pipeline.placement import placed_normals
 from pipeline.score import GaussianScore
 from pipeline.tail import GaussianTail
-from pipeline.transform import grid_of, to_fields
+from pipeline.transform import grid_of, to_fields, variables_of
 from storage import artifacts
 from storage.layout import StoreLayout
 
@@ -43,23 +46,25 @@ class Draw:
 def draw_units(
     config: RunConfig,
     path: Path,
+    grid: str,
     checkpoint: artifacts.Published,
     normals: artifacts.Published,
     times: xr.Dataset,
     draw: Draw,
 ) -> list[artifacts.Record]:
-    """Draw the fields of some units and write each. Runs on a worker."""
+    """Draw the fields of some units on a grid and write each. Runs on a worker."""
     torch.set_num_threads(1)
     model, constants = _loaded(config, checkpoint, normals)
+    placed = _placed(normals, grid, constants)
     part = times.isel(time=draw.units[0].region["time"])
     wanted = [unit.region["realization"].start for unit in draw.units]
     x = whitened_draws(config, model, constants, wanted, part)
-    fields = to_fields(x, constants, white_remainder(config, constants, wanted, part["time"]))
     written = []
     for number, unit in enumerate(draw.units):
-        block = fields.isel(realization=[number])
+        noise = white_remainder(config, placed, wanted[number : number + 1], part["time"])
+        block = to_fields(x.isel(realization=[number]), placed, noise)
         for name, values in block.items():
-            if not _finite_where_data_are(values, constants):
+            if not _finite_where_data_are(values, placed):
                 raise SampleNotFinite(
                     f"{unit.name}: {name} is not finite; nothing of this unit is written. Train "
                     "longer or with a lower train.learning_rate, or sample with more evaluations"
@@ -115,7 +120,7 @@ def whitened_draws(
             for row, number in enumerate(realizations):
                 if number in members:
                     result[row, column] = drawn[number - members.start]
-    return _label(result, times["time"], normals)
+    return _label(result, times, normals)
 
 
 def _with_tail(
@@ -133,14 +138,24 @@ def _with_tail(
 def white_remainder(
     config: RunConfig, normals: xr.Dataset, realizations: Sequence[int], times: xr.DataArray
 ) -> xr.DataArray:
-    """White noise on the grid, addressed as that of the coefficients is."""
+    """White noise on the grid, addressed as that of the coefficients is.
+
+    On another grid than the source's: more coefficients of the noise that the draws begin with.
+    """
     grid, channels = grid_of(normals), _channels(normals)
+    last = normals.attrs.get("noise_lmax")
     white = [
-        [address.on_grid(channels, grid.shape) for address in row]
+        [
+            address.on_grid(channels, grid.shape)
+            if last is None
+            else address.white(0, channels, last)
+            for address in row
+        ]
         for row in _addresses(config, realizations, times)
     ]
+    dims = grid.dims if last is None else ("noise_coefficient",)
     return xr.DataArray(
-        np.array(white, dtype=np.float64), dims=("realization", "time", "channel", *grid.dims)
+        np.array(white, dtype=np.float64), dims=("realization", "time", "channel", *dims)
     )
 
 
@@ -149,6 +164,8 @@ def gaussian_ensemble(
 ) -> xr.Dataset:
     """The same number of fields at the same times from a Gaussian baseline alone, in memory."""
     normals = artifacts.open_published(layout, "normals").load()
+    fields = artifacts.open_published(layout, "fields")
+    conditions = conditioned_as_observed(times, fields, normals)
     addresses = _addresses(config, range(realizations), times)
     white = np.array(
         [
@@ -161,19 +178,20 @@ def gaussian_ensemble(
         drawn = zip(x, addresses, strict=True)
         x = np.stack([_with_tail(part, tail, row, normals) for part, row in drawn])
     remainder = white_remainder(config, normals, range(realizations), times)
-    return to_fields(_label(x, times, normals), normals, remainder)
+    return to_fields(_label(x, conditions, normals), normals, remainder)
 
 
-def _label(x: np.ndarray, times: xr.DataArray, normals: xr.Dataset) -> xr.DataArray:
-    return xr.DataArray(
+def _label(x: np.ndarray, conditions: xr.Dataset, normals: xr.Dataset) -> xr.DataArray:
+    labelled = xr.DataArray(
         x,
         dims=("realization", "time", "channel", "coefficient"),
         coords={
-            "time": times,
-            "phase": ("time", season_phase(times)),
+            "time": conditions["time"],
+            "phase": ("time", season_phase(conditions["time"])),
             "channel": _channels(normals),
         },
     )
+    return with_predictors(labelled, conditions)
 
 
 def _channels(normals: xr.Dataset) -> list[str]:
@@ -194,8 +212,9 @@ def _addresses(
 
 
 def _finite_where_data_are(values: xr.DataArray, normals: xr.Dataset) -> bool:
-    missing = normals["mask"].sel(channel=values.name, drop=True).astype(bool)
-    return bool((np.isfinite(values) | missing).all())
+    place = variables_of(normals).index(str(values.name))
+    missing = normals["mask"].isel(channel=place, drop=True).drop_vars("channel", errors="ignore")
+    return bool((np.isfinite(values) | missing.astype(bool)).all())
 
 
 # One model per worker process; a new run brings new digests.
@@ -211,3 +230,17 @@ def _loaded(
         constants = artifacts.open_artifact(normals).load()
         _MODELS[place] = trained(config, checkpoint, constants), constants
     return _MODELS[place]
+
+
+_PLACED: dict[tuple[str, str], xr.Dataset] = {}
+
+
+def _placed(normals: artifacts.Published, grid: str, constants: xr.Dataset) -> xr.Dataset:
+    """The normals on the grid that is drawn on, kept as the model is."""
+    if grid == "source":
+        return constants
+    place = (normals.digest, grid)
+    if place not in _PLACED:
+        _PLACED.clear()
+        _PLACED[place] = placed_normals(constants, grid_named(grid))
+    return _PLACED[place]

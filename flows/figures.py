@@ -46,6 +46,7 @@ STATISTICS = {
     "skewness": "skewness",
     "q999": "99.9 % quantile",
 }
+MANY = 8  # variables beyond which a page begins with a picture of all, and panels are small
 SIGNED = ("eastward_wind", "northward_wind")
 INK = "#1f2933"
 STYLE: dict[Any, Any] = {
@@ -108,9 +109,16 @@ def symmetric(values: np.ndarray) -> Normalize:
 
 
 def side_by_side(
-    real: xr.DataArray, generated: xr.DataArray, raster: Raster, *, anomaly: bool = False
+    real: xr.DataArray,
+    generated: xr.DataArray,
+    rasters: tuple[Raster, Raster],
+    *,
+    anomaly: bool = False,
 ) -> Figure:
-    """Real fields (time, *grid) above generated ones (realization, *grid), one colour scale."""
+    """Real fields (time, *grid) above generated ones (realization, *grid), one colour scale.
+
+    Each with the raster of its grid.
+    """
     factor, unit = units_of(real)
     number = min(len(real), len(generated))
     values = factor * np.concatenate([np.ravel(real), np.ravel(generated)])
@@ -121,10 +129,10 @@ def side_by_side(
         grid = figure.subplots(2, number, squeeze=False)
         for column in range(number):
             day = str(real["time"].dt.strftime("%-d %B %Y").values[column])
-            shown = draw(grid[0, column], raster, factor * real[column], cmap, norm)
+            shown = draw(grid[0, column], rasters[0], factor * real[column], cmap, norm)
             grid[0, column].set_title(f"real · {day}", fontsize=9, pad=2)
             member = int(generated["realization"].values[column])
-            draw(grid[1, column], raster, factor * generated[column], cmap, norm)
+            draw(grid[1, column], rasters[1], factor * generated[column], cmap, norm)
             title = f"generated · realization {member}"
             grid[1, column].set_title(title, fontsize=9, pad=2, color=COLOURS["model"])
         figure.subplots_adjust(0.005, 0.12, 0.995, 0.95, 0.02, 0.1)
@@ -201,7 +209,7 @@ def spectrum_ratios(spectra: Mapping[str, Any], titles: Mapping[str, str]) -> Fi
             axes.set_yscale("log", base=2)
             axes.set_ylim(0.4, 2.5)
             axes.set_yticks([0.5, 1, 2], ["½", "1", "2"])
-            axes.set_title(titles[name], fontsize=9, loc="left")
+            axes.set_title(_short(titles[name], len(spectra)), fontsize=9, loc="left")
             axes.set_xlabel("degree", fontsize=8)
         _legend(figure, next(iter(spectra.values()))["ratio"])
     return figure
@@ -226,7 +234,7 @@ def rank_histograms(ranks: Mapping[str, Any], titles: Mapping[str, str]) -> Figu
             axes.set_ylim(0, min(top, 4.0))
             axes.set_xlim(0, 1)
             axes.set_xticks([0, 0.5, 1], ["low", "", "high"])
-            axes.set_title(titles[name], fontsize=9, loc="left")
+            axes.set_title(_short(titles[name], len(ranks)), fontsize=9, loc="left")
         _legend(figure, [owner for owner in shown if owner in next(iter(ranks.values()))])
     return figure
 
@@ -237,7 +245,8 @@ def certificate_splits(certificate: Mapping[str, Any], titles: Mapping[str, str]
     Bars have their standard errors.
     """
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(10.2, 3.0), dpi=150)
+        shares = certificate["per_variable"]
+        figure = Figure(figsize=(10.2, max(3.0, 0.7 + 0.27 * len(shares))), dpi=150)
         by_degree, by_variable, by_both = figure.subplots(1, 3, width_ratios=(1.15, 0.8, 1.15))
         look: dict[str, Any] = {"color": COLOURS["model"], "ecolor": INK}
         bars: dict[str, Any] = {"elinewidth": 0.7}
@@ -248,13 +257,13 @@ def certificate_splits(certificate: Mapping[str, Any], titles: Mapping[str, str]
         by_degree.set_xlabel("degree")
         by_degree.set_title("by degree [nats]", fontsize=9, loc="left")
 
-        shares = certificate["per_variable"]
         error = [certificate["per_variable_error"][name] for name in shares]
         place = np.arange(len(shares))
         by_variable.barh(place, [*shares.values()], 0.6, xerr=error, error_kw=bars, **look)
         by_variable.axvline(0, color="#8a94a0", linewidth=0.8)
         names = [titles.get(name, name) for name in shares]
-        by_variable.set_yticks(place, [textwrap.fill(name, 16) for name in names], fontsize=7.5)
+        width = 16 if len(names) <= MANY else 28
+        by_variable.set_yticks(place, [textwrap.fill(name, width) for name in names], fontsize=7.5)
         by_variable.invert_yaxis()
         by_variable.set_title("by variable [nats]", fontsize=9, loc="left")
 
@@ -279,7 +288,8 @@ def readme_picture(
     real: xr.DataArray, generated: xr.DataArray, path: str | Path, *, anomaly: bool = False
 ) -> None:
     """Write the picture of the README: real fields above generated ones, below 400 kB."""
-    figure = side_by_side(real, generated, Raster(real, width=480), anomaly=anomaly)
+    rasters = Raster(real, width=480), Raster(generated, width=480)
+    figure = side_by_side(real, generated, rasters, anomaly=anomaly)
     figure.set_dpi(110)
     _pixels(figure).quantize(256, dither=Image.Dither.NONE).save(path, format="png", optimize=True)
 
@@ -303,6 +313,11 @@ def svg(figure: Figure, text: str) -> str:
     )
 
 
+def _short(title: str, panels: int) -> str:
+    """A title that fits over its panel."""
+    return title if panels <= MANY else textwrap.shorten(title, 30, placeholder=" …")
+
+
 def _pixels(figure: Figure) -> Image.Image:
     stream = io.BytesIO()
     with matplotlib.rc_context(STYLE):
@@ -311,14 +326,16 @@ def _pixels(figure: Figure) -> Image.Image:
 
 
 def _panels(number: int) -> tuple[Figure, list[Axes]]:
-    columns = min(3, number)
+    columns, width, height = (3, 3.4, 2.15) if number <= MANY else (5, 2.04, 1.6)
+    columns = min(columns, number)
     rows = -(-number // columns)
-    figure = Figure(figsize=(3.4 * columns, 2.15 * rows + 0.45))
+    tall = height * rows + 0.45
+    figure = Figure(figsize=(width * columns, tall))
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for spare in axes[number:]:
         spare.axis("off")
-    top = 1 - 0.62 / (2.15 * rows + 0.45)
-    figure.subplots_adjust(0.05, 0.11 if rows > 1 else 0.17, 0.985, top, 0.17, 0.55)
+    bottom = 0.45 / tall if number > MANY else 0.11 if rows > 1 else 0.17
+    figure.subplots_adjust(0.05, bottom, 0.985, 1 - 0.62 / tall, 0.2, 0.6)
     return figure, list(axes[:number])
 
 

@@ -12,9 +12,10 @@ from flows.blocks import Span, extents, histograms
 from flows.cluster import map_units
 from flows.config import ConfigError, RunConfig
 from flows.stage import Progress
+from pipeline.atoms import with_atom
 from pipeline.climatology import SeasonalMoments
 from pipeline.pointwise import BOUNDS_OF_UNITS, SIMPLE, Logit, Pointwise
-from pipeline.ranks import Ranks, with_atom
+from pipeline.ranks import Ranks
 from storage import artifacts
 
 if TYPE_CHECKING:

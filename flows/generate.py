@@ -5,30 +5,40 @@ Reads `checkpoints` and `normals`; publishes `ensemble` (and, for verify, `verif
     ensemble.zarr
       <variable>(realization, time, lat, lon | cell)   float32, names and units of the source
       realization, time, time_bnds, lat, lon           CF-1.13; provenance in the attributes
+      cell, crs                                        on HEALPix, where lat and lon go with cell
 
 A chunk is one realization at a few times on the whole sphere, and a unit is one such chunk. The
 bytes depend neither on batches nor on workers nor on order (flows/draws), and an ensemble that
-grows takes over the realizations it has.
+grows takes over the realizations it has. The grid is the source's or `generate.grid`; the ensemble
+for verify is always on the source's. With `generate.series` a copy for series is made, too
+(flows/series).
 """
 
 import itertools
 import time as clock
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from functools import partial
+from hashlib import sha256
 from importlib.metadata import version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
 
 from flows.cluster import map_units
-from flows.conditions import asked_times
+from flows.conditions import asked_times, beyond_training
 from flows.config import RunConfig
 from flows.draws import Draw, draw_units
 from flows.keys import ensemble_key
+from flows.plan import TIMES_PER_CHUNK
+from flows.series import publish_series
 from flows.stage import Progress, Receipt, published_input
-from pipeline.transform import grid_of
+from pipeline.grids import grid_coordinates, grid_named
+from pipeline.sphere import RingGrid
+from pipeline.transform import grid_of, variables_of
 from storage import artifacts
+from storage.keys import canonical_json, code_digest
 from storage.labels import label_ensemble
 from storage.layout import StoreLayout
 
@@ -37,8 +47,6 @@ if TYPE_CHECKING:
 
 STAGE = "generate"
 KIND = "ensemble"
-
-TIMES_PER_CHUNK = 8
 
 
 def run(config: RunConfig, layout: StoreLayout, client: "Client", progress: Progress) -> Receipt:
@@ -74,44 +82,82 @@ def generate_ensemble(
     content = ensemble_key(config, layout, kind, times, realizations)
     family = ensemble_key(config, layout, kind, times, None)
     path = layout.artifact(kind, content)
-    template = _template(layout, artifacts.open_artifact(normals), times["time"], realizations)
+    name = config.generate.grid if kind == KIND else "source"
+    grid = grid_of(artifacts.open_artifact(normals)) if name == "source" else grid_named(name)
+    template = _template(
+        layout, artifacts.open_artifact(normals), grid, times["time"], realizations
+    )
     shards = {"realization": 1, "time": min(TIMES_PER_CHUNK, times.sizes["time"])}
     artifacts.create(path, template, chunks=shards, shards=shards, family=family)
     units = artifacts.plan_units({str(d): n for d, n in template.sizes.items()}, shards)
     artifacts.adopt_units(path, units, artifacts.donors(layout, kind, family))
     missing = artifacts.missing_units(path, units)
-    draw = partial(draw_units, config, path, checkpoint, normals, times)
+    draw = partial(draw_units, config, path, name, checkpoint, normals, times)
     draws = _draws(missing, config.generate.batch)
-    written = itertools.chain(*map_units(client, draw, draws, progress, label=kind))
-    figures = {
+    written = [*itertools.chain(*map_units(client, draw, draws, progress, label=kind))]
+    figures: dict[str, Any] = {
         "realizations": realizations,
         "times": times.sizes["time"],
+        "grid": grid.describe(),
         "units drawn": len(missing),
     }
+    if beyond := beyond_training(artifacts.open_artifact(normals), times):
+        figures["beyond training"] = beyond
     provenance = {
+        **config.generate.attributes,
+        **_provenance(config, layout, family),
+        "grid": grid.describe(),
+        "grid_origin": "source" if name == "source" else "chosen",
         "figures": figures,
         "seconds": clock.monotonic() - began,
-        "history": f"spherescore {version('spherescore')}: {config.generate.integrator}, "
-        f"{config.generate.evaluations} evaluations",
-        "run_seed": config.run.seed,
         "normals_digest": normals.digest,
         "checkpoints_digest": checkpoint.digest,
-        "spherescore_version": version("spherescore"),
-        "config": config.to_dict(),
     }
+    if kind == KIND and config.generate.series:
+        keys = content, family
+        publish_series(layout, client, progress, path, keys, template, provenance)
     return artifacts.publish(layout, kind, content, units, provenance, written)
 
 
+def _provenance(config: RunConfig, layout: StoreLayout, family: str) -> dict[str, Any]:
+    """Where an ensemble comes from, and what it takes to draw it again."""
+    fields, sampler = published_input(layout, "fields"), config.generate
+    code, table = version("spherescore"), config.to_dict()
+    return {
+        "id": sampler.attributes.get("id", f"spherescore-{family[:16]}"),
+        "history": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} spherescore {code}: drawn with "
+        f"{sampler.integrator}, {sampler.evaluations} evaluations",
+        "spherescore_version": code,
+        "code_digest": code_digest(["flows.generate", "flows.draws"]),
+        "config": table,
+        "config_digest": sha256(canonical_json(table).encode()).hexdigest(),
+        "source_digest": fields.attrs.get("source_digest", ""),
+        "fields_digest": fields.digest,
+        "run_seed": config.run.seed,
+        "noise": "Philox, its key the sha256 of seed/realization/time/variable/step",
+        "sampler": f"{sampler.integrator}, {sampler.evaluations} evaluations, times "
+        f"of exponent {sampler.grid_exponent:g}",
+        "microbatch": sampler.microbatch,
+    }
+
+
 def _template(
-    layout: StoreLayout, normals: xr.Dataset, times: xr.DataArray, realizations: int
+    layout: StoreLayout,
+    normals: xr.Dataset,
+    grid: RingGrid,
+    times: xr.DataArray,
+    realizations: int,
 ) -> xr.Dataset:
-    source, grid = artifacts.open_published(layout, "fields"), grid_of(normals)
+    source = artifacts.open_published(layout, "fields")
+    places = grid_coordinates(grid)
+    if grid == grid_of(normals):
+        places |= {name: source[name] for name in places if name in source.coords}
     shape = (realizations, len(times), *grid.shape)
     empty = np.broadcast_to(np.float32(0), shape)
     dims = ("realization", "time", *grid.dims)
     dataset = xr.Dataset(
-        {str(name): (dims, empty) for name in normals["channel"].values},
-        coords={"time": times} | {dim: source[dim] for dim in grid.dims if dim in source.coords},
+        {str(name): (dims, empty) for name in variables_of(normals)},
+        coords={"time": times} | places,
     )
     return label_ensemble(dataset, source, realizations=np.arange(realizations))
 

@@ -7,13 +7,14 @@
       time, bounds, lat, lon | cell       as in the source; what was normalised is in `notes`
 
 Chunks are a few times of the whole sphere, shards many times. One unit is one shard of every
-variable. A cell may be missing always or never; how the model fills it is `source.fill`.
+variable. A cell may be missing always or never; missing values that `source.fill` gives a number
+have it in cells that are not always missing.
 """
 
 import time
 from collections.abc import Mapping
 from functools import partial
-from math import ceil
+from math import ceil, floor, log2
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,12 +23,13 @@ import xarray as xr
 
 from flows.cluster import map_units
 from flows.config import RunConfig, Source
-from flows.keys import digest_of_source, ingest_key
+from flows.increments import marks_of
+from flows.keys import digest_of_source, ingest_key, source_files
 from flows.stage import Progress, Receipt
 from storage import artifacts
 from storage.covariates import add_covariates
 from storage.layout import StoreLayout
-from storage.sources import SourceError, SourceReport, open_source
+from storage.sources import SourceError, SourceReport, digest_of, file_digests, open_source
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -59,23 +61,29 @@ def run(
     """
     assert client is not None
     began = time.monotonic()
-    digest = digest_of_source(config.source)
+    files = source_files(config.source)
+    digests = file_digests(files)
+    digest = digest_of(digests)
     content = ingest_key(config, digest)
     with client.as_current():  # the checks read every value: on the cluster too
         fields, report, masks = open_fields(config.source)
 
     path = layout.artifact(KIND, content)
     sizes = unit_sizes(fields, config.source)
-    artifacts.create(path, fields, chunks={"time": sizes["chunk"]}, shards={"time": sizes["shard"]})
-    units = artifacts.plan_units({"time": fields.sizes["time"]}, {"time": sizes["shard"]})
+    family = ingest_key(config, "any")
+    shards = {"time": sizes["shard"]}
+    artifacts.create(path, fields, chunks={"time": sizes["chunk"]}, shards=shards, family=family)
+    units = artifacts.plan_units({"time": fields.sizes["time"]}, shards)
+    marks = marks_of(units, fields, report, digests, masks)
+    artifacts.adopt_units(path, units, artifacts.donors(layout, KIND, family), marks)
     missing = artifacts.missing_units(path, units)
-    write = partial(write_fields, path, config.source, masks)
+    write = partial(write_fields, path, config.source, digest, masks, marks=marks)
     done = len(units) - len(missing)
     written = map_units(client, write, missing, progress, label="fields", done=done)
 
     if digest_of_source(config.source) != digest:
         raise InputChanged(
-            f"{', '.join(_files(config.source))} changed while being read; nothing is published. "
+            f"{', '.join(files)} changed while being read; nothing is published. "
             "Run again once the files are complete"
         )
     figures = {"times": fields.sizes["time"], "variables": len(config.source.variables)}
@@ -111,33 +119,49 @@ def open_fields(source: Source) -> tuple[xr.Dataset, SourceReport, Masks]:
     """
     fields, report = _open(source, missing=source.missing, check_values=True)
     for name, found in report.missing.items():
-        if found.count and not found.static:
+        policy = source.fill_of(name)
+        if found.count and not found.static and not isinstance(policy, float):
             raise SourceError(
                 f"{name}: {found.count} values are missing in cells that have values at other "
-                "times; only cells that are missing always can be filled. Complete the source"
+                "times, as at a moving ice edge or in a satellite's gaps; only cells that are "
+                "missing always can be filled from their neighbours. Complete the source, or say "
+                f"what a missing value stands for: source.fill = {{ {name} = 0.0 }}"
             )
-        if found.count and source.fill == "refuse":
+        if found.count and policy == "refuse":
             raise SourceError(
                 f"{name}: {found.fraction:.1%} of its values are missing; say how the model shall "
-                'fill these cells: source.fill = "harmonic" (the ensemble has them masked again)'
+                f'fill these cells: source.fill = {{ {name} = "harmonic" }} (the ensemble has them '
+                "masked again)"
             )
     incomplete = [name for name, found in report.missing.items() if found.count]
     masks = {
-        name: fields[name].isel(time=0).isnull().values
+        name: fields[name].isnull().all("time").values
+        if not report.missing[name].static
+        else fields[name].isel(time=0).isnull().values
         for name in incomplete
         if name in source.variables
     }
     return fields, report, masks
 
 
-def write_fields(path: Path, source: Source, masks: Masks, unit: artifacts.Unit) -> dict[str, Any]:
+def write_fields(
+    path: Path,
+    source: Source,
+    digest: str,
+    masks: Masks,
+    unit: artifacts.Unit,
+    marks: Mapping[str, str] | None = None,
+) -> artifacts.Record:
     """Write one unit: all variables at its times. Runs on a worker, which trusts the masks."""
-    fields, _ = _open(source, missing={}, check_values=False)
+    fields = _kept_open(source, digest)
     names = [*source.variables, *source.covariates]
     block = fields[names].isel(unit.region).load(scheduler="synchronous")
     for name, mask in masks.items():
-        block[name] = block[name].where(~mask)
-    return artifacts.write_unit(path, unit, block)
+        policy = source.fill_of(name)
+        whole = block[name].fillna(policy) if isinstance(policy, float) else block[name]
+        block[name] = whole.where(~mask)
+    extra = {"mark": marks[unit.name]} if marks else {}
+    return artifacts.write_unit(path, unit, block, extra=extra)
 
 
 def unit_sizes(fields: xr.Dataset, source: Source) -> dict[str, int]:
@@ -146,7 +170,20 @@ def unit_sizes(fields: xr.Dataset, source: Source) -> dict[str, int]:
     field_bytes = max(4 * fields[name].isel(time=0).size for name in source.variables)
     chunk = min(max(1, CHUNK_BYTES // field_bytes), 64, times)
     wanted = min(SHARD_BYTES // field_bytes, ceil(times / FEWEST_UNITS))
-    return {"chunk": chunk, "shard": chunk * max(1, round(wanted / chunk))}
+    # Powers of two, so that a record that grows by a few times keeps the shards that it has.
+    return {"chunk": chunk, "shard": chunk * 2 ** max(0, floor(log2(max(1, wanted / chunk))))}
+
+
+def _kept_open(source: Source, digest: str) -> xr.Dataset:
+    """The source, opened by a worker for its first unit; files that change are found afterwards."""
+    place = f"{digest} {source}"
+    if place not in _OPENED:
+        _OPENED.clear()
+        _OPENED[place], _ = _open(source, missing={}, check_values=False)
+    return _OPENED[place]
+
+
+_OPENED: dict[str, xr.Dataset] = {}  # one source per process
 
 
 def _open(
@@ -155,15 +192,25 @@ def _open(
     fields, report = open_source(
         source.paths,
         source.variables,
-        units=source.units,
         missing=missing,
         valid_range=source.valid_range,
-        allow_gaps=source.allow_gaps,
-        static=source.static,
         check_values=check_values,
+        **how_to_open(source),
     )
     return add_covariates(fields, source.covariates), report
 
 
-def _files(source: Source) -> tuple[str, ...]:
-    return (*source.paths, *source.covariates.values())
+def how_to_open(source: Source) -> dict[str, Any]:
+    """The part of the configuration that says where things are in the files."""
+    names = (
+        "units",
+        "allow_gaps",
+        "static",
+        "dims",
+        "select",
+        "samples",
+        "period",
+        "healpix",
+        "group",
+    )
+    return {name: getattr(source, name) for name in names}

@@ -18,15 +18,23 @@ from storage.artifacts import code_digest, content_key
 from storage.layout import StoreLayout
 from storage.sources import source_digest
 
-__all__ = ["REPORTED", "SCHEMAS", "digest_of_source", "ensemble_key", "ingest_key", "key_of"]
+__all__ = [
+    "REPORTED",
+    "SCHEMAS",
+    "digest_of_source",
+    "ensemble_key",
+    "ingest_key",
+    "key_of",
+    "source_files",
+]
 
 # By stage, raised when the meaning of its artifact changes.
 SCHEMAS: Mapping[str, int] = {
     "ingest": 1,
-    "preprocess": 3,
+    "preprocess": 5,
     "train": 1,
-    "generate": 1,
-    "verify": 1,
+    "generate": 2,
+    "verify": 2,
 }
 
 REPORTED = ("fields", "normals", "whitened", "checkpoints", "ensemble")  # what a report is about
@@ -44,7 +52,8 @@ def key_of(stage: str, config: RunConfig, layout: StoreLayout) -> str:
 
 def ingest_key(config: RunConfig, digest: str) -> str:
     """Content key of fields made from source files of this digest."""
-    read = ("variables", "units", "missing", "valid_range", "fill", "static", "covariates")
+    read = ["variables", "units", "missing", "valid_range", "fill", "static", "covariates"]
+    read += ["dims", "select", "samples", "period", "healpix", "group"]
     return content_key(
         stage="ingest",
         schema=SCHEMAS["ingest"],
@@ -56,7 +65,12 @@ def ingest_key(config: RunConfig, digest: str) -> str:
 
 def digest_of_source(source: Source) -> str:
     """sha256 of the contents of all files of the source, covariates included."""
-    return source_digest((*source.paths, *source.covariates.values()))
+    return source_digest(source_files(source))
+
+
+def source_files(source: Source) -> tuple[str, ...]:
+    """Paths and patterns of all files that the fields are made of."""
+    return (*source.paths, *source.covariates.values())
 
 
 def ensemble_key(
@@ -75,6 +89,10 @@ def ensemble_key(
             "times": [str(time) for time in times["time"].values],
             "conditions": json.dumps(times["condition"].values.tolist()),
             "realizations": realizations,
+            "grid": config.generate.grid if kind == "ensemble" else "source",
+            # Units know neither of these, so a family does not depend on them.
+            "attributes": dict(config.generate.attributes) if realizations is not None else {},
+            "series": config.generate.series and realizations is not None,
         },
         inputs=_digests(layout, "checkpoints", "normals"),
         code=code_digest(
@@ -95,6 +113,8 @@ def _preprocess(config: RunConfig, layout: StoreLayout) -> str:
             "source.variables",
             "source.transform",
             "source.bounds",
+            "source.winds",
+            "source.trend",
             "source.fill",
             "source.static",
             "source.covariates",
@@ -114,6 +134,7 @@ def _preprocess(config: RunConfig, layout: StoreLayout) -> str:
                 "flows.normals",
                 "flows.preprocess",
                 "flows.reference",
+                "flows.winds",
             ]
         ),
     )
@@ -156,6 +177,7 @@ def _verify(config: RunConfig, layout: StoreLayout) -> str:
                 *("flows.conditions", "flows.draws", "flows.lineup", "flows.model"),
                 *("flows.certificate", "flows.normals", "flows.train", "flows.verify"),
                 *("flows.report", "flows.pages", "flows.figures", "flows.maps"),
+                "flows.sheet",
                 *("flows.score_tables", "flows.certificate_section", "flows.compatibility"),
                 "flows.reference",
             ]

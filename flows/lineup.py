@@ -12,13 +12,15 @@ from collections.abc import Mapping
 import numpy as np
 import xarray as xr
 
+from flows.conditions import conditioned_as_observed, with_predictors
 from flows.config import RunConfig
 from pipeline.analogues import analogues, with_wind_speed
 from pipeline.climatology import season_phase
 from pipeline.resampling import date_weights
-from pipeline.transform import color, grid_of, to_fields, to_whitened
+from pipeline.transform import color, grid_of, to_fields, to_whitened, variables_of
 from pipeline.verify import FLOOR, Arena, Sample
 from storage import artifacts
+from storage.labels import once
 from storage.layout import StoreLayout
 
 BLOCK_DAYS = 15.0  # dates this close hang together
@@ -28,7 +30,7 @@ WINDOW = (-15.0, -10.0, -5.0, 0.0, 5.0, 10.0, 15.0)  # days, of the climatologic
 
 def held_out_times(fields: xr.Dataset, config: RunConfig) -> xr.DataArray:
     """`verify.dates` times of the test period, as evenly spread as its times allow."""
-    times = fields["time"].sel(time=slice(*config.split.test))
+    times = once(fields["time"]).sel(time=slice(*config.split.test))
     number = min(config.verify.dates, times.size)
     if number < 2:
         raise artifacts.IncompleteArtifact(
@@ -51,13 +53,15 @@ def line_up(
     Args:
         ensembles: Generated fields (realization, time, *grid) at `dates`, by candidate.
     """
-    names = [str(name) for name in normals["channel"].values]
-    fields = artifacts.open_published(layout, "fields")[names]
-    whitened = artifacts.open_published(layout, "whitened")
+    names = list(variables_of(normals))
+    fields = once(artifacts.open_published(layout, "fields")[names])
+    whitened = once(artifacts.open_published(layout, "whitened"))
 
     def scaled(x: xr.DataArray) -> xr.DataArray:
-        return color(x, normals).transpose(..., "time", "channel", "coefficient")
+        scaled = color(x, normals).transpose(..., "time", "channel", "coefficient")
+        return scaled.assign_coords(variable=("channel", names))
 
+    conditions = conditioned_as_observed(dates, artifacts.open_published(layout, "fields"), normals)
     truth = Sample(
         fields=with_wind_speed(fields.sel(time=dates["time"]).load()),
         coefficients=scaled(whitened["x"].sel(time=dates["time"]).load()),
@@ -66,7 +70,8 @@ def line_up(
     expected = with_wind_speed(to_fields(still, normals))
     candidates = {
         name: Sample(
-            fields=with_wind_speed(ensemble[names]), coefficients=scaled(_whiten(ensemble, normals))
+            fields=with_wind_speed(ensemble[names]),
+            coefficients=scaled(_whiten(ensemble, conditions, normals)),
         )
         for name, ensemble in ensembles.items()
     }
@@ -82,16 +87,17 @@ def line_up(
         candidates[FLOOR] = Sample(
             fields=with_wind_speed(floor.assign_coords(at)), coefficients=scaled(x)
         )
-        cut = to_fields(x.assign_coords(phase=("time", phase)), normals)
+        at_dates = with_predictors(x.assign_coords(phase=("time", phase)), conditions)
+        cut = to_fields(at_dates, normals)
         candidates["band-limit"] = Sample(
-            fields=with_wind_speed(cut), coefficients=scaled(_whiten(cut, normals))
+            fields=with_wind_speed(cut), coefficients=scaled(_whiten(cut, conditions, normals))
         )
         window = analogues(past, seasons, phase, offsets=WINDOW)
         assert window is not None
         climatology = with_wind_speed(window.assign_coords(at))
     grid = grid_of(fields)
     area = xr.DataArray(grid.area, dims=grid.dims).assign_coords(
-        {name: fields[name] for name in ("lat", "lon")}
+        {name: fields[name] for name in ("lat", "lon", "cell", "crs") if name in fields.coords}
     )
     block = block_of(dates)
     weights = date_weights(
@@ -116,7 +122,8 @@ def spacing(dates: xr.DataArray) -> float:
     return float(days) / (dates.size - 1)
 
 
-def _whiten(ensemble: xr.Dataset, normals: xr.Dataset) -> xr.DataArray:
+def _whiten(ensemble: xr.Dataset, conditions: xr.Dataset, normals: xr.Dataset) -> xr.DataArray:
+    ensemble = with_predictors(ensemble, conditions)
     members = [
         to_whitened(ensemble.isel(realization=number, drop=True), normals)["x"]
         for number in range(ensemble.sizes["realization"])

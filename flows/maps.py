@@ -1,7 +1,6 @@
 """Global maps in the Equal Earth projection, drawn by matplotlib alone.
 
-A field is resampled to the pixels of the map: bilinear on latitude-longitude and Gaussian grids,
-the nearest cell elsewhere. Coastlines: data/coastline-110m.md.
+A field is resampled to the pixels of the map bilinearly. Coastlines: data/coastline-110m.md.
 """
 
 from __future__ import annotations
@@ -17,10 +16,13 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.colors import Colormap, LinearSegmentedColormap, Normalize
-from scipy.spatial import cKDTree
+
+from pipeline.regrid import at_points, interpolation
+from pipeline.transform import grid_of
 
 FloatArray = npt.NDArray[np.floating]
 
+NO_DATA = "#dfe3e8"
 COASTLINE = "data/coastline-110m.json"
 POLYNOMIAL = np.array([1.340264, -0.081106, 0.000893, 0.003796])  # Equal Earth, A1 ... A4
 POWERS = np.array([1, 3, 7, 9])
@@ -61,8 +63,8 @@ def _slope(theta: FloatArray) -> FloatArray:
 class Raster:
     """The way from one grid to the pixels of a map."""
 
-    def __init__(self, grid: xr.DataArray, width: int = 420) -> None:
-        """Args: grid: Any field on the grid, with its coordinates lat and lon [degrees]."""
+    def __init__(self, grid: xr.DataArray | xr.Dataset, width: int = 420) -> None:
+        """Args: grid: Anything on the grid, with its coordinates."""
         (right, _), (_, top) = project(np.array([180.0, 0]), np.array([0.0, 90]))
         self.extent = (-right, right, -top, top)
         height = round(width * top / right)
@@ -70,48 +72,16 @@ class Raster:
         y = (np.arange(height) + 0.5) / height * 2 * top - top
         longitude, latitude = unproject(*np.meshgrid(x, y))
         self.inside = np.abs(longitude) <= 180
-        self.dims = ("lat", "lon") if "lat" in grid.dims else ("cell",)
-        lat, lon = grid["lat"].values, grid["lon"].values
-        where = (latitude[self.inside], longitude[self.inside])
-        self._cells, self._shares = (
-            _bilinear(lat, lon, *where) if len(self.dims) == 2 else _nearest(lat, lon, *where)
-        )
+        rings = grid_of(grid.to_dataset(name="grid") if isinstance(grid, xr.DataArray) else grid)
+        self.dims = rings.dims
+        self._weights = interpolation(rings, latitude[self.inside], longitude[self.inside])
 
     def __call__(self, field: xr.DataArray) -> FloatArray:
-        """Pixels, south first, NaN outside the map and where a cell is missing."""
-        values = field.transpose(*self.dims).values.ravel()
+        """Pixels, south first, NaN outside the map and where most of what is around is missing."""
         pixels = np.full(self.inside.shape, np.nan)
-        pixels[self.inside] = (values[self._cells] * self._shares).sum(axis=0)
+        values = field.transpose(*self.dims).values.ravel()
+        pixels[self.inside] = at_points(values, self._weights)
         return pixels
-
-
-def _bilinear(
-    lat: FloatArray, lon: FloatArray, latitude: FloatArray, longitude: FloatArray
-) -> tuple[npt.NDArray[np.integer], FloatArray]:
-    order = np.argsort(lat)
-    row = np.interp(latitude, lat[order], np.arange(len(lat)))
-    lower = np.minimum(row.astype(int), len(lat) - 2)
-    up = row - lower
-    spacing = 360 / len(lon)
-    column = ((longitude - lon[0]) / (spacing if lon[1] > lon[0] else -spacing)) % len(lon)
-    left = column.astype(int) % len(lon)
-    along, right = column - np.floor(column), (left + 1) % len(lon)
-    rows = np.stack([order[lower], order[lower], order[lower + 1], order[lower + 1]])
-    cells = rows * len(lon) + np.stack([left, right, left, right])
-    shares = np.stack([(1 - up) * (1 - along), (1 - up) * along, up * (1 - along), up * along])
-    return cells, shares
-
-
-def _nearest(
-    lat: FloatArray, lon: FloatArray, latitude: FloatArray, longitude: FloatArray
-) -> tuple[npt.NDArray[np.integer], FloatArray]:
-    _, cells = cKDTree(_vectors(lat, lon)).query(_vectors(latitude, longitude))
-    return cells[None], np.ones((1, len(cells)))
-
-
-def _vectors(latitude: FloatArray, longitude: FloatArray) -> FloatArray:
-    phi, theta = np.deg2rad(longitude), np.deg2rad(latitude)
-    return np.stack([np.cos(theta) * np.cos(phi), np.cos(theta) * np.sin(phi), np.sin(theta)], -1)
 
 
 @functools.cache
@@ -125,7 +95,11 @@ def coastlines() -> list[FloatArray]:
 def draw(
     axes: Axes, raster: Raster, field: xr.DataArray, cmap: Colormap | str, norm: Normalize
 ) -> Any:
-    """Draw a field with coastlines and the outline of the globe; returns the image."""
+    """Draw a field with coastlines and the outline of the globe, grey where it is missing.
+
+    Returns:
+        The image.
+    """
     image = axes.imshow(
         raster(field), extent=raster.extent, origin="lower", cmap=cmap, norm=norm,
         interpolation="bilinear", rasterized=True,
@@ -136,6 +110,7 @@ def draw(
     x = np.concatenate([sides[0][0], sides[1][0][::-1], sides[0][0][:1]])
     y = np.concatenate([sides[0][1], sides[1][1][::-1], sides[0][1][:1]])
     (outline,) = axes.fill(x, y, facecolor="none", edgecolor="#333", linewidth=0.6)
+    axes.fill(x, y, facecolor=NO_DATA, zorder=-1)
     image.set_clip_path(outline)
     margin = 0.015 * raster.extent[1]
     axes.set_xlim(-raster.extent[1] - margin, raster.extent[1] + margin)

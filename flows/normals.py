@@ -17,7 +17,8 @@ normals.zarr, float64
     isotropic_variance, channels_*, mblock_*, eof_*    arrays of the baselines (pipeline/laws), and
     mblock_shrinkage, eof_choice         what the validation times chose
     covariate_mean, covariate_scale(covariate)         where the source has covariates
-    attrs: lmax, samples, split, grid, variables (JSON: CF attributes by channel), reference (JSON)
+    attrs: lmax, samples, split, grid, variables (JSON: CF attributes by channel), reference (JSON),
+        precision in which fields are whitened, float32_error that decided it (pipeline/precision)
 """
 
 import json
@@ -28,16 +29,20 @@ import numpy as np
 import xarray as xr
 
 from flows.config import RunConfig
+from pipeline.channels import analysis
 from pipeline.climatology import Climatology, UnusableData
 from pipeline.coefficients import degrees, orders
 from pipeline.gaussian import BASELINES, Baseline, Moments, baseline_from_arrays, fit
 from pipeline.harmonics import plan
+from pipeline.masks import harmonic_fill
 from pipeline.pointwise import Pointwise
 from pipeline.pointwise_labels import pointwise_variables
 from pipeline.sphere import FloatArray
 from pipeline.tail import GaussianTail
 from pipeline.transform import Normals
+from storage.labels import grid_coordinates
 
+FOUR_PI = 4.0 * np.pi
 STORED_AS = {"isotropic": "isotropic", "channels": "channels", "m-block": "mblock", "eof": "eof"}
 CHOSEN = {"m-block": "shrinkage", "eof": "choice"}
 
@@ -60,19 +65,20 @@ def normals_dataset(
         verdict: `ratio`, `kl` and `fisher` (channel, degree).
     """
     grid, lmax, factor = anomalies.grid, config.spectral.lmax, spectra["factor"]
-    maps = {
-        f"{name}_climatology": m
-        for name, m in zip(transforms, climatology.coefficients[0], strict=True)
+    shown = {
+        "climatology": climatology.coefficients[0],
+        "log_scale": np.log(climatology.scale),
     }
-    maps |= {
-        f"{name}_log_scale": np.log(m)
-        for name, m in zip(transforms, climatology.scale, strict=True)
+    maps = {
+        f"{name}_{picture}": harmonic_fill(grid, mask)(values) if mask.any() else values
+        for picture, all_values in shown.items()
+        for name, values, mask in zip(transforms, all_values, climatology.mask, strict=True)
     }
     for name in config.source.static:
         if name not in fields:
             raise UnusableData(f"source.static: the fields have no map {name!r}")
         maps[name] = fields[name].transpose(*grid.dims).to_numpy().astype(np.float64)
-    channels = np.asarray(list(transforms))
+    channels = np.asarray(anomalies.channels)
     coords: dict[str, Any] = {
         "channel": channels,
         "other_channel": channels,
@@ -85,9 +91,15 @@ def normals_dataset(
     if len(spectra["tail"]):
         tail["tail_factor"] = (("tail_degree", "channel", "other_channel"), spectra["tail"])
         coords["tail_degree"] = lmax + 1 + np.arange(len(spectra["tail"]))
-    coords |= {dim: fields[dim] for dim in grid.dims if dim in fields.coords}
+    coords |= grid_coordinates(fields)
     seasonal = climatology.coefficients.swapaxes(0, 1)
     static = np.stack([_standard_map(anomalies, values) for values in maps.values()])
+    for pair in anomalies.pairs:  # a mean wind is no scalar either
+        wind = climatology.coefficients[0][list(pair)]
+        parts = analysis(grid, lmax, ((0, 1),), wind)
+        static[list(pair)] = parts / np.sqrt(np.square(parts).sum(axis=1, keepdims=True) / FOUR_PI)
+    if anomalies.pairs:
+        coords["variable"] = ("channel", np.asarray(anomalies.variables))
     dataset = xr.Dataset(
         {
             "climatology": (("channel", "season", *grid.dims), seasonal),
@@ -105,11 +117,15 @@ def normals_dataset(
         attrs={
             "lmax": lmax,
             "grid": grid.describe(),
+            "winds": json.dumps(anomalies.pairs),
             "split": json.dumps(config.subset("split.train", "split.validation")),
             "variables": json.dumps({name: _plain(fields[name].attrs) for name in transforms}),
         },
     )
-    return dataset.merge(pointwise_variables(transforms, grid.dims), combine_attrs="override")
+    pointwise = pointwise_variables(
+        dict(zip(channels, transforms.values(), strict=True)), grid.dims
+    )
+    return dataset.merge(pointwise, combine_attrs="override")
 
 
 def tail_variables(arrays: Mapping[str, FloatArray]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The pictures of one report, drawn from the store and the line-up of verify."""
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,12 +9,16 @@ import xarray as xr
 
 from flows import figures
 from flows.compatibility import compatibility_curves
+from flows.conditions import conditioned, with_predictors
 from flows.maps import Raster
+from flows.sheet import contact_sheet
 from pipeline.analogues import analogues, with_wind_speed
 from pipeline.climatology import season_phase
-from pipeline.transform import to_fields
+from pipeline.placement import placed_normals
+from pipeline.transform import grid_of, to_fields, variables_of
 from pipeline.verify import Arena
 from storage import artifacts
+from storage.labels import once
 from storage.layout import StoreLayout
 
 SIDE_BY_SIDE = 3
@@ -29,21 +34,27 @@ def pictures(
     """Elements by name, as flows.report.render takes them."""
     raster = Raster(arena.area)
     real, generated, expected = gallery(layout, normals)
+    theirs = Raster(generated)
     titles = {name: about["long_name"] for name, about in card["variables"].items()}
     made: dict[str, str] = {}
+    if len(titles) > figures.MANY:
+        sheet = contact_sheet(real, generated, titles, (raster, theirs))
+        made["overview"] = figures.image(sheet, "Every variable: real and generated")
     for name, title in titles.items():
         attrs = real[name].attrs
         pair = real[name], generated[name]
-        absolute = figures.side_by_side(*pair, raster)
+        absolute = figures.side_by_side(*pair, (raster, theirs))
         made[f"fields/{name}"] = figures.image(absolute, f"{title}: real and generated")
         if not card["variables"][name]["derived"]:
-            departures = [(each - expected[name]).assign_attrs(attrs) for each in pair]
-            figure = figures.side_by_side(departures[0], departures[1], raster, anomaly=True)
+            usual = zip(pair, expected, strict=True)
+            ours, drawn = ((each - mean[name]).assign_attrs(attrs) for each, mean in usual)
+            figure = figures.side_by_side(ours, drawn, (raster, theirs), anomaly=True)
             made[f"anomalies/{name}"] = figures.image(figure, f"{title}: departures")
         held_out = arena.maps(arena.truth.fields, name, "the truth")
-        drawn = arena.maps(model, name, "the model")
-        statistics = figures.statistic_maps(arena.truth.fields[name], held_out, drawn, raster)
+        model_maps = arena.maps(model, name, "the model")
+        statistics = figures.statistic_maps(arena.truth.fields[name], held_out, model_maps, raster)
         made[f"maps/{name}"] = figures.image(statistics, f"{title}: statistics")
+    titles |= wind_titles(normals, titles)
     made["spectra"] = figures.svg(figures.spectrum_ratios(card["spectra"], titles), "Spectra")
     made["ranks"] = figures.svg(figures.rank_histograms(card["ranks"], titles), "Rank histograms")
     splits = figures.certificate_splits(card["certificate"], titles)
@@ -52,17 +63,28 @@ def pictures(
     return made
 
 
+def wind_titles(normals: xr.Dataset, titles: Mapping[str, str]) -> dict[str, str]:
+    """What the two parts of each wind are called, by channel."""
+    channels, variables = map(str, normals["channel"].values), variables_of(normals)
+    return {
+        channel: f"{channel.rpartition(':')[2]} part of {titles[name]}"
+        for channel, name in zip(channels, variables, strict=True)
+        if channel != name
+    }
+
+
 def gallery(
     layout: StoreLayout, normals: xr.Dataset, number: int = SIDE_BY_SIDE
-) -> tuple[xr.Dataset, xr.Dataset, xr.Dataset]:
+) -> tuple[xr.Dataset, xr.Dataset, tuple[xr.Dataset, xr.Dataset]]:
     """Real fields of the season of the ensemble's first date, generated ones, and what is usual.
 
     Returns:
-        Dims (time, *grid), (realization, *grid), (*grid); wind speed is added to each.
+        Dims (time, *grid), (realization, *grid), and twice (*grid): on the grid of the real fields
+        and on that of the generated ones. Wind speed is added to each.
     """
-    names = [str(name) for name in normals["channel"].values]
+    names = list(variables_of(normals))
     ensemble = artifacts.open_published(layout, "ensemble")[names].isel(time=[0])
-    fields = artifacts.open_published(layout, "fields")[names]
+    fields = once(artifacts.open_published(layout, "fields")[names])
     phase = season_phase(ensemble["time"])
     record = fields.assign(day=("time", np.arange(fields.sizes["time"])))[["day"]]
     # Same calendar day in other years; of a short record also days around it.
@@ -72,17 +94,23 @@ def gallery(
     still = xr.DataArray(
         np.zeros((1, len(names), normals.sizes["coefficient"]), np.float32),
         dims=("time", "channel", "coefficient"),
-        coords={"phase": ("time", phase), "channel": names},
+        coords={"phase": ("time", phase)},
     )
-    expected = to_fields(still, normals).isel(time=0)
+    given = json.loads(ensemble.attrs["config"])["generate"]["covariates"]
+    conditions = conditioned(ensemble["time"], given, normals)
+    still = with_predictors(still, conditions)
     generated = ensemble.isel(time=0, drop=True, realization=slice(number)).load()
-    return with_wind_speed(real), with_wind_speed(generated), with_wind_speed(expected)
+    there = grid_of(generated)
+    placed = normals if there == grid_of(normals) else placed_normals(normals, there)
+    usual = [with_wind_speed(to_fields(still, each).isel(time=0)) for each in (normals, placed)]
+    return with_wind_speed(real), with_wind_speed(generated), (usual[0], usual[1])
 
 
 def readme_picture(layout: StoreLayout, variable: str, path: str, *, anomaly: bool = False) -> None:
     """Draw the picture of the README from a finished run."""
     normals = artifacts.open_published(layout, "normals").load()
     real, generated, expected = gallery(layout, normals)
-    pair = [each[variable] - (expected[variable] if anomaly else 0.0) for each in (real, generated)]
+    usual = zip((real, generated), expected, strict=True)
+    pair = [each[variable] - (mean[variable] if anomaly else 0.0) for each, mean in usual]
     pair = [each.assign_attrs(real[variable].attrs) for each in pair]
     figures.readme_picture(pair[0], pair[1], path, anomaly=anomaly)

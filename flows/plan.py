@@ -10,10 +10,12 @@ from dask.utils import parse_bytes
 
 from flows.cluster import memory_share
 from flows.config import RunConfig
-from flows.ingest import unit_sizes
+from flows.ingest import how_to_open, unit_sizes
+from pipeline.grids import grid_named
 from storage.layout import StoreLayout
 from storage.sources import open_source
 
+TIMES_PER_CHUNK = 8  # of an ensemble
 INTERPRETER_BYTES = 600 << 20  # a process with torch, xarray and zarr loaded
 
 
@@ -50,10 +52,8 @@ def estimate(config: RunConfig) -> list[Estimate]:
     fields, _ = open_source(
         source.paths,
         source.variables,
-        units=source.units,
-        allow_gaps=source.allow_gaps,
-        static=source.static,
         check_values=False,
+        **how_to_open(source),
     )
     times, channels = fields.sizes["time"], len(source.variables)
     cells = prod(n for dim, n in fields[source.variables[0]].sizes.items() if dim != "time")
@@ -65,6 +65,10 @@ def estimate(config: RunConfig) -> list[Estimate]:
     draw = 4 * channels * cells
     generate, verify = config.generate, config.verify
     drawn = len(generate.times) * generate.realizations
+    placed, maps = draw, 0
+    if generate.grid != "source":
+        placed, maps = 4 * channels * grid_named(generate.grid).size, 40  # normals, twice
+    drawing = (10 * min(TIMES_PER_CHUNK, len(generate.times)) + maps) * placed
     scored = verify.dates * verify.realizations
     drawn_units = len(generate.times) * ceil(generate.realizations / generate.batch)
     scored_units = verify.dates * ceil(verify.realizations / generate.batch)
@@ -94,10 +98,10 @@ def estimate(config: RunConfig) -> list[Estimate]:
         ),
         Estimate(
             stage="generate",
-            bytes=drawn * draw,
+            bytes=drawn * placed * (1 + generate.series),
             files=channels * drawn_units + 20,
             units=drawn_units,
-            memory=sampling,
+            memory=sampling + drawing,
         ),
         Estimate(
             stage="verify",

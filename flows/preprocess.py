@@ -1,9 +1,10 @@
 """Stage 2: what the model need not learn is measured on the training split and taken away.
 
-Reads `fields`; publishes `normals`, then `whitened`, both under one key. Three passes over blocks
+Reads `fields`; publishes `normals`, then `whitened`, both under one key. Passes over blocks
 of times, on the cluster; sums and small arrays come back, never a series:
 
     training times                 seasonal moments      -> climatology, scale, mask
+                                   squares in holes      -> scale of masked cells
     training and validation times  coefficient moments   -> spectra, reference, Gaussian baselines
     all times                      whitened coefficients, written unit by unit
 
@@ -21,6 +22,7 @@ import itertools
 import json
 import time as clock
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial, reduce
 from operator import add
 from typing import TYPE_CHECKING
@@ -28,20 +30,32 @@ from typing import TYPE_CHECKING
 import numpy as np
 import xarray as xr
 
-from flows.blocks import Span, coefficient_moments, seasonal_moments, write_whitened
+from flows.blocks import (
+    Span,
+    coefficient_moments,
+    rounding,
+    seasonal_moments,
+    squares_in_holes,
+    write_whitened,
+)
 from flows.cluster import map_units
-from flows.conditions import covariate_variables, standard_covariates
+from flows.conditions import covariate_variables, standard_covariates, trend_of
 from flows.config import ConfigError, Period, RunConfig
 from flows.gaussianise import pointwise_maps, with_atoms
 from flows.keys import key_of
 from flows.normals import baseline_variables, normals_dataset, tail_variables
 from flows.reference import Judged, chosen_words
 from flows.stage import Progress, Receipt, published_input
+from flows.winds import wind_pairs
+from pipeline.channels import Pairs, channel_names, in_pairs
 from pipeline.climatology import Climatology, UnusableData
 from pipeline.gaussian import BASELINES, choose, choose_shrinkage, fit, refuse_sizes
+from pipeline.joint import dependent
 from pipeline.pointwise import Pointwise
+from pipeline.precision import precision_for
 from pipeline.tail import GaussianTail
 from pipeline.transform import Normals, grid_of, to_whitened
+from pipeline.trend import Trend
 from storage import artifacts
 from storage.layout import StoreLayout
 
@@ -95,21 +109,34 @@ def _publish_normals(
     train = _spans(fields, "train", config.split.train, block)
     validation = _spans(fields, "validation", config.split.validation, block)
 
+    pairs = wind_pairs(config, fields)
     maps = pointwise_maps(config, source, fields, block, train, client, progress)
-    seasonal = partial(seasonal_moments, source, maps, block)
+    trend = trend_of(fields, config)
+    seasonal = partial(seasonal_moments, source, maps, trend, block)
     sums = reduce(add, map_units(client, seasonal, train, progress, label="climatology"))
     transforms, sums = with_atoms(maps, sums)
-    climatology = sums.fit()
+    climatology = sums.fit().with_winds(pairs)
     _refuse_masks(config, transforms, climatology)
-    anomalies = _standardising(fields, transforms, climatology, lmax, tail)
+    anomalies = _standardising(fields, transforms, pairs, trend, climatology, lmax, tail)
+    if climatology.mask.any():
+        squares = partial(squares_in_holes, source, anomalies, block)
+        filled = reduce(add, map_units(client, squares, train, progress, label="holes"))
+        climatology = climatology.with_holes(in_pairs(filled / sums.count, pairs))
+        anomalies = _standardising(fields, transforms, pairs, trend, climatology, lmax, tail)
     moments = partial(coefficient_moments, source, anomalies, block)
     parts = map_units(client, moments, train + validation, progress, label="spectra")
     spectral, energies, remainders = zip(*parts[: len(train)], strict=True)
     observed = reduce(add, spectral)
     chosen_on = reduce(add, (part for part, *_ in parts[len(train) :]))
-    energy = reduce(add, energies) / observed.samples
+    energy = in_pairs(reduce(add, energies), pairs) / observed.samples
 
     covariance = observed.channel_covariance()  # (degree, channel, channel)
+    if same := dependent(covariance):
+        raise UnusableData(
+            f"{' and '.join(anomalies.channels[place] for place in same)} follow from each other: "
+            "one is a linear combination of the others, so it says nothing new. Leave one of them "
+            "out of source.variables"
+        )
     data, beyond = covariance[: lmax + 1], np.linalg.cholesky(covariance[lmax + 1 :])
     power = np.diagonal(data, axis1=1, axis2=2)
     reference = Judged.configured(config, data, observed.samples)
@@ -123,12 +150,13 @@ def _publish_normals(
     choices = {name: choose(name, whitened, chosen_on) for name in BASELINES}
     laws = {name: fit(name, whitened, choices[name]) for name in BASELINES}
 
-    kept = (2 * np.arange(lmax + 1) + 1) @ power / (4.0 * np.pi * energy)
+    carried = in_pairs((2 * np.arange(lmax + 1) + 1) @ power, pairs)
+    kept = carried / (4.0 * np.pi * energy)
     spectra = {
         "factor": reference.factor,
         "tail": beyond,
         "data": data.transpose(1, 2, 0),
-        "remainder": np.sqrt(reduce(add, remainders) / observed.samples),
+        "remainder": np.sqrt(in_pairs(reduce(add, remainders), pairs) / observed.samples),
     }
     dataset = normals_dataset(
         config, fields, transforms, climatology, anomalies, spectra, reference.arrays()
@@ -137,14 +165,18 @@ def _publish_normals(
     for name, law in laws.items():
         dataset = dataset.assign(**baseline_variables(name, {**law.to_arrays(), **choices[name]}))
     figures = {
-        **reference.figures(tuple(transforms)),
+        **reference.figures(anomalies.channels),
         "baselines": chosen_words(choices),
         "variance_kept": {n: round(float(k), 4) for n, k in zip(transforms, kept, strict=True)},
     }
     covariates = tuple(config.source.covariates)
+    dataset = dataset.merge(trend.to_variables())
     dataset = dataset.merge(covariate_variables(fields, covariates, config.split.train))
     path = layout.artifact("normals", content)
     dataset.attrs |= {"samples": observed.samples, "reference": json.dumps(figures["reference"])}
+    error = partial(rounding, source, replace(anomalies, factor=reference.factor))
+    (single,) = map_units(client, error, train[:1], progress, label="precision")
+    dataset.attrs |= {"precision": precision_for(single), "float32_error": single}
     artifacts.create(path, dataset, chunks={}, shards={})
     provenance = {"figures": figures, "fields_digest": source.digest}
     return artifacts.publish(layout, "normals", content, [], provenance)
@@ -237,6 +269,8 @@ def _spans(fields: xr.Dataset, name: str, period: Period, block: int) -> list[Sp
 def _standardising(
     fields: xr.Dataset,
     transforms: Mapping[str, Pointwise],
+    pairs: Pairs,
+    trend: Trend,
     climatology: Climatology,
     lmax: int,
     tail: int,
@@ -244,7 +278,10 @@ def _standardising(
     """Normals with a flat reference: they make scaled anomalies, not yet whitened."""
     return Normals(
         grid=grid_of(fields),
-        channels=tuple(transforms),
+        channels=channel_names(tuple(transforms), pairs),
+        variables=tuple(transforms),
+        pairs=pairs,
+        trend=trend,
         transforms=tuple(transforms.values()),
         climatology=climatology.coefficients,
         scale=climatology.scale,
@@ -259,8 +296,8 @@ def _refuse_masks(
     config: RunConfig, transforms: Mapping[str, Pointwise], climatology: Climatology
 ) -> None:
     for name, mask in zip(transforms, climatology.mask, strict=True):
-        if mask.any() and config.source.fill == "refuse":
+        if mask.any() and config.source.fill_of(name) == "refuse":
             raise UnusableData(
                 f"{name} is missing in {int(mask.sum())} of {mask.size} cells at all times; "
-                'declare source.fill = "harmonic" to fill them for the transform'
+                f'declare source.fill = {{ {name} = "harmonic" }} to fill them for the transform'
             )

@@ -37,6 +37,7 @@ class Judged:
         """The measure that `spectral.reference` and `spectral.joint` ask for."""
         setting = config.spectral.reference
         wanted = setting if isinstance(setting, str) else dict(vars(setting))
+        data = with_degree_0(data)
         powers = np.diagonal(data, axis1=1, axis2=2).T
         made = [reference_from_config(wanted, power, samples) for power in powers]
         channels = tuple(reference for reference, _ in made)
@@ -89,6 +90,14 @@ class Judged:
             "fit": {name: fit.words for name, fit in fits if fit is not None},
             "compatibility": {**verdicts, "together": together},
         }
+
+
+def with_degree_0(data: FloatArray) -> FloatArray:
+    """Channel covariances (degree, C, C); winds, which have no degree 0, get that of degree 1."""
+    missing = np.diagonal(data[0]) == 0.0
+    filled = data.copy()
+    filled[0][missing, missing] = np.diagonal(data[1])[missing]
+    return filled
 
 
 def chosen_words(choices: Mapping[str, Choice]) -> dict[str, str]:

@@ -13,7 +13,7 @@ from importlib import resources
 from statistics import median
 
 from flows.certificate_section import certificate_section
-from flows.figures import NAMES
+from flows.figures import MANY, NAMES
 from flows.score_tables import BESIDE, MATRIX, Card, period, ratios, scores_section
 from pipeline.verify import FLOOR
 
@@ -23,8 +23,9 @@ def render(card: Card, pictures: Mapping[str, str]) -> str:
 
     Args:
         card: The content of scores.json.
-        pictures: HTML elements: `fields/<variable>`, `anomalies/<variable>`, `maps/<variable>`,
-            `spectra`, `ranks`, `certificate`, `compatibility`; what is absent is left out.
+        pictures: HTML elements: `overview`, `fields/<variable>`, `anomalies/<variable>`,
+            `maps/<variable>`, `spectra`, `ranks`, `certificate`, `compatibility`; what is absent is
+            left out.
     """
     titles = {
         "fields": "Generated beside real",
@@ -70,13 +71,17 @@ def render(card: Card, pictures: Mapping[str, str]) -> str:
 def _what(card: Card) -> str:
     made, protocol = card["made"], card["protocol"]
     names = [escape(v["long_name"]) for v in card["variables"].values() if not v["derived"]]
+    if len(names) > MANY:
+        names = [*names[:3], f"{len(names) - 3} more variables"]
     listed = names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+    elsewhere = made.get("grid", protocol["grid"]) != protocol["grid"]
+    there = f", on a {escape(made['grid'])} grid," if elsewhere else ""
     return (
         f"A score model learned the joint law of {listed} from {made['training_fields']} real "
         f"fields ({period(protocol['train'])}) on a {escape(protocol['grid'])} grid, up to "
         f"spherical harmonic degree {protocol['lmax']}, and drew {made['realizations']} new "
-        f"states of the whole globe for each of {len(made['times'])} dates. This page puts them "
-        f"beside real fields that the model has never seen ({period(protocol['test'])})."
+        f"states of the whole globe{there} for each of {len(made['times'])} dates. This page puts "
+        f"them beside real fields that the model has never seen ({period(protocol['test'])})."
     )
 
 
@@ -126,7 +131,11 @@ def _fields(card: Card, pictures: Mapping[str, str]) -> str:
         picture = pictures.get(f"fields/{name}")
         if not picture:
             continue
-        parts.append(f"<h3>{escape(variable['long_name'])}</h3><figure>{picture}</figure>")
+        title = escape(variable["long_name"])
+        if "overview" in pictures:
+            parts.append(f"<details><summary>{title}</summary><figure>{picture}</figure></details>")
+            continue
+        parts.append(f"<h3>{title}</h3><figure>{picture}</figure>")
         if departure := pictures.get(f"anomalies/{name}"):
             parts.append(
                 "<details><summary>as departure from the season's climatology</summary>"
@@ -134,11 +143,15 @@ def _fields(card: Card, pictures: Mapping[str, str]) -> str:
             )
     if not parts:
         return ""
+    overview, where = "", "above, generated ones below"
+    if "overview" in pictures:
+        overview, where = f"<figure>{pictures['overview']}</figure>", "beside generated ones"
     return (
-        f"<p>For {escape(card['made']['times'][0])}: real fields of that season above, generated "
-        "ones below, on one colour scale. A generated field is a draw of the climate, not a "
-        "forecast: it should look like one of the real ones without being any of them.</p>"
-        + "".join(parts)
+        f"<p>For {escape(card['made']['times'][0])}: real fields of that season {where}, on one "
+        "colour scale, grey where there are no data. A generated field is a draw of the climate, "
+        "not a forecast: it should look like one of the real ones without being any of them.</p>"
+        + overview
+        + (f'<div class="fold">{"".join(parts)}</div>' if overview else "".join(parts))
     )
 
 
@@ -154,7 +167,8 @@ def _maps(card: Card, pictures: Mapping[str, str]) -> str:
     return (
         "<p>Over the held-out dates: the real fields (one per date) on the left, the generated "
         "ones, averaged over realizations, in the middle. Much of what the right column shows is "
-        "the chance of the held-out dates; the table above says how much.</p>" + "".join(parts)
+        "the chance of the held-out dates; the table above says how much.</p>"
+        f'<div class="fold">{"".join(parts)}</div>'
     )
 
 

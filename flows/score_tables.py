@@ -114,7 +114,7 @@ def _joint(card: Card) -> str:
 
 
 def _details(card: Card) -> str:
-    parts = ["<h3>Every score</h3>"]
+    parts = []
     for variable, scores in card["scores"].items():
         about = card["variables"][variable]
         rows = []
@@ -127,7 +127,7 @@ def _details(card: Card) -> str:
             f"<details><summary>{escape(about['long_name'])}</summary>"
             f"{_entry_table(rows, card)}</details>"
         )
-    return "".join(parts)
+    return f'<h3>Every score</h3><div class="fold">{"".join(parts)}</div>'
 
 
 def _entry_table(rows: list[str], card: Card) -> str:

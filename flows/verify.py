@@ -5,7 +5,7 @@ directory of two files that `scores.json` and `report.html` below the root lead 
 
 scores.json
     schema, key, title
-    made         realizations, times, training_fields
+    made         realizations, grid, times, training_fields
     protocol     dates, block [dates], block_days, replicates, realizations (by candidate), lmax,
                  grid, train, test
     variables    by name: long_name, standard_name, units, derived, factor, display_units
@@ -38,6 +38,7 @@ from pipeline.transform import grid_of, whiten
 from pipeline.verify import Arena, Sample, score_card
 from storage import artifacts
 from storage.files import point, write_file
+from storage.labels import once
 from storage.layout import StoreLayout
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ def _memory(
 ) -> dict[str, list[float]]:
     whitened = artifacts.open_published(layout, "whitened")["x"]
     bank = whitened.sel(time=slice(*config.split.train)).values
-    held_out = whitened.sel(time=arena.truth.fields["time"]).values
+    held_out = once(whitened).sel(time=arena.truth.fields["time"]).values
     drawn = whiten(model.coefficients, normals).values
     generated = drawn.reshape(-1, *drawn.shape[2:])
     chosen = np.linspace(0, len(generated) - 1, min(NEAREST, len(generated))).astype(int)
@@ -141,6 +142,7 @@ def _about(
         "title": "Generated global fields" + (f": {title}" if title else ""),
         "made": {
             "realizations": ensemble.sizes["realization"],
+            "grid": grid_of(ensemble).describe(),
             "times": [str(t)[:10] for t in ensemble["time"].values],
             "training_fields": learned.sel(time=slice(*config.split.train)).sizes["time"],
         },

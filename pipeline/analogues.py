@@ -16,6 +16,9 @@ FloatArray = npt.NDArray[np.floating]
 
 YEAR = 365.2425  # days
 
+EASTWARD = re.compile(r"\b(eastward|zonal|u[- ]component of) ", re.IGNORECASE)
+WIND = re.compile(r"\b(wind)\b", re.IGNORECASE)
+
 
 def analogues(
     fields: xr.Dataset,
@@ -67,11 +70,11 @@ def with_wind_speed(fields: xr.Dataset) -> xr.Dataset:
         for other, north in fields.data_vars.items():
             same = re.sub(r"^\D+", "", str(other)) == level
             if same and north.attrs.get("standard_name") == "northward_wind":
-                long_name = str(east.attrs.get("long_name", "wind")).replace("eastward ", "")
+                long_name = EASTWARD.sub("", str(east.attrs.get("long_name", "wind")))
                 speed = xr.apply_ufunc(np.hypot, east, north, dask="allowed")
                 derived[f"ws{level}"] = speed.assign_attrs(
                     standard_name="wind_speed",
-                    long_name=long_name.replace("wind", "wind speed", 1),
+                    long_name=WIND.sub(r"\1 speed", long_name, count=1),
                     units=east.attrs.get("units", "1"),
                 )
     return fields.assign(derived)

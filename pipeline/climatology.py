@@ -1,8 +1,9 @@
 """Seasonal climatology and scale of anomalies.
 
-The climatology of every grid cell is a mean and two harmonics of the calendar year, fitted by least
-squares; the scale is the standard deviation about it. Both come from `SeasonalMoments`, sums over
-time that are added in any order, so no process ever holds the series.
+The climatology of every grid cell is a mean and two harmonics of the calendar year, and a trend
+(trend.py) if one is asked for, fitted by least squares together; the scale is the standard
+deviation about it. Both come from `SeasonalMoments`, sums over time that are added in any order, so
+no process ever holds the series.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
+from pipeline.channels import Pairs, in_pairs
 from pipeline.sphere import FloatArray
 
 __all__ = [
@@ -27,6 +29,7 @@ __all__ = [
 
 HARMONICS = 2
 CONSTANT = 1e-10  # variance below this part of the mean square is rounding
+FAINTEST_FILL = 0.05  # of the scale of the data: holes are amplified by 20 at most
 SMALLEST_SCALE = 1e-3  # of the variable's root mean square scale
 
 
@@ -56,14 +59,34 @@ class Climatology:
     """Seasonal means and scale of every cell.
 
     Attributes:
-        coefficients: Of `design`, shape (5, channel, *grid).
+        coefficients: Of `design` and of predictors, shape (5 or more, channel, *grid).
         scale: Standard deviation of the anomalies, shape (channel, *grid); positive.
-        mask: Cells without data, shape (channel, *grid); the others are 0 there and scale is 1.
+        mask: Cells without data, shape (channel, *grid); the coefficients are 0 there and the scale
+            is that of what fills them.
     """
 
     coefficients: FloatArray
     scale: FloatArray
     mask: npt.NDArray[np.bool_]
+
+    def with_winds(self, pairs: Pairs) -> Climatology:
+        """The same with one scale for both components of a wind, which else would be no vector."""
+        for pair in pairs:
+            if (self.mask[pair[0]] != self.mask[pair[1]]).any():
+                raise UnusableData(
+                    "the components of a wind are missing in different cells; mask them alike in "
+                    "the source, or declare source.winds = []"
+                )
+        return replace(self, scale=np.sqrt(in_pairs(np.square(self.scale), pairs)))
+
+    def with_holes(self, variance: FloatArray) -> Climatology:
+        """The same with the scale of masked cells set to the deviation of what fills them.
+
+        A smooth fill varies less than data do. Gaussian laws that know latitudes but no coasts
+        would take that for the variance of the data beside it.
+        """
+        filled = np.maximum(np.sqrt(variance), FAINTEST_FILL)
+        return replace(self, scale=np.where(self.mask, filled, self.scale))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,26 +95,25 @@ class SeasonalMoments:
 
     channels: tuple[str, ...]
     count: int
-    gram: FloatArray  # (5, 5)
-    cross: FloatArray  # (5, channel, *grid)
+    gram: FloatArray  # (term, term): the season's five, then those of a trend
+    cross: FloatArray  # (term, channel, *grid)
     square: FloatArray  # (channel, *grid)
     mask: npt.NDArray[np.bool_]  # (channel, *grid), True where data are missing
 
     @classmethod
-    def of(
-        cls, values: FloatArray, phase: FloatArray, channels: tuple[str, ...]
-    ) -> SeasonalMoments:
+    def of(cls, values: FloatArray, rows: FloatArray, channels: tuple[str, ...]) -> SeasonalMoments:
         """Sums over one block of times.
 
         Args:
             values: Transformed variables, shape (time, channel, *grid); NaN where masked.
-            phase: Season of each time [rad].
+            rows: Season of each time [rad], or rows (time, term) of its regression.
             channels: Names, for messages.
         """
         missing = np.isnan(values)
         mask = missing[0]
         _refuse_moving_mask(channels, (missing != mask).any(axis=0))
-        waves = design(np.asarray(phase, np.float64))
+        given = np.asarray(rows, np.float64)
+        waves = design(given) if given.ndim == 1 else given
         filled = np.where(mask, 0.0, values).astype(np.float64)
         return cls(
             channels=channels,
@@ -144,9 +166,11 @@ class SeasonalMoments:
             UnusableData: If the times do not tell the seasons apart, or a variable is constant.
         """
         if self.count < len(self.gram) or np.linalg.cond(self.gram) > 1e6:
+            trends = len(self.gram) - 1 - 2 * HARMONICS
             raise UnusableData(
                 f"{self.count} training times do not determine a yearly cycle of {HARMONICS} "
-                "harmonics; the training period must cover all seasons"
+                f"harmonics{f' and {trends} trends' * (trends > 0)}; the training period must "
+                f"cover all seasons{', and no trend may follow from the others' * (trends > 0)}"
             )
         coefficients = np.tensordot(np.linalg.inv(self.gram), self.cross, axes=(1, 0))
         explained = np.einsum("s...,s...->...", coefficients, self.cross)

@@ -18,8 +18,9 @@ from pipeline.coefficients import lmax_of
 from pipeline.measure import Reference, octave_weights
 from pipeline.sphere import FloatArray
 
-__all__ = ["JointReference", "correlations", "mix_channels"]
+__all__ = ["JointReference", "correlations", "dependent", "mix_channels"]
 
+DEPENDENT = 1e-8  # eigenvalue of correlations, below which single precision sees no difference
 SMALLEST_EIGENVALUE = 1e-3  # of R_l: a whitened direction is amplified by 32 at most
 
 
@@ -121,6 +122,19 @@ def correlations(covariance: FloatArray) -> FloatArray:
     return result
 
 
+def dependent(covariance: FloatArray) -> list[int]:
+    """Channels that follow from each other linearly in all degrees together; none if none do.
+
+    Args:
+        covariance: Of the channels, (lmax + 1, C, C).
+    """
+    weight = 2.0 * np.arange(len(covariance)) + 1.0
+    total = np.tensordot(weight, covariance, axes=1)
+    deviation = np.sqrt(np.diagonal(total))
+    values, vectors = np.linalg.eigh(total / np.outer(deviation, deviation))
+    return np.flatnonzero(np.abs(vectors[:, 0]) > 0.1).tolist() if values[0] < DEPENDENT else []
+
+
 def mix_channels(matrices: FloatArray, coefficients: FloatArray) -> FloatArray:
     """Each degree's matrix on the channels of its coefficients.
 
@@ -130,8 +144,17 @@ def mix_channels(matrices: FloatArray, coefficients: FloatArray) -> FloatArray:
     Returns:
         Same shape and precision as the coefficients.
     """
+    lmax = lmax_of(coefficients.shape[-1])
+    used = matrices[: lmax + 1].astype(coefficients.dtype)
+    along = np.repeat(used, 2 * np.arange(lmax + 1) + 1, axis=0)
     mixed = np.empty_like(coefficients)
-    for degree in range(lmax_of(coefficients.shape[-1]) + 1):
-        part = slice(degree**2, (degree + 1) ** 2)
-        mixed[..., part] = matrices[degree].astype(mixed.dtype) @ coefficients[..., part]
+    for target, source in np.ndindex(used.shape[1:]):
+        # Triangular factors are half zeros. The diagonal comes first for every target.
+        source = (source + target) % used.shape[2]
+        if source == target:
+            np.multiply(
+                coefficients[..., source, :], along[:, target, source], out=mixed[..., target, :]
+            )
+        elif used[:, target, source].any():
+            mixed[..., target, :] += along[:, target, source] * coefficients[..., source, :]
     return mixed

@@ -153,14 +153,14 @@ class MBlock(_Stored):
         return self._rotations[key]
 
     def _turn(self, x: Tensor, transpose: bool) -> Tensor:
-        ordered = x.flatten(-2)[..., self.order_of]
+        ordered = x.flatten(-2).index_select(-1, self.order_of)
         blocks = self._real_blocks(x)
         parts = torch.split(ordered, [block.shape[0] for block in blocks], dim=-1)
         moved = [
             part @ (block.T if transpose else block)
             for part, block in zip(parts, blocks, strict=True)
         ]
-        return torch.cat(moved, dim=-1)[..., self.place_of].reshape(x.shape)
+        return torch.cat(moved, dim=-1).index_select(-1, self.place_of).reshape(x.shape)
 
     def rotate(self, x: Tensor) -> Tensor:
         return self._turn(x, transpose=False)

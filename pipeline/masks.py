@@ -2,7 +2,8 @@
 
 Spherical harmonics need a value everywhere. Masked cells get the solution of Laplace's equation
 with the data as boundary values: no new extremes, no edges at the coast. The fill is linear and
-depends on the mask alone, so it is factorised once.
+depends on the mask alone, so it is factorised once. It fluctuates less than the data do; where that
+matters, the caller divides it by its own scale (pipeline/climatology, `with_holes`).
 """
 
 from __future__ import annotations

@@ -17,13 +17,14 @@ import numpy as np
 import xarray as xr
 from scipy.special import ndtri
 
+from pipeline.channels import Pairs, analysis, synthesis
 from pipeline.grids import grid_coordinates
 from pipeline.masks import harmonic_fill
-from pipeline.regrid import bilinear, moved
+from pipeline.regrid import bilinear
 from pipeline.sphere import FloatArray, RingGrid
 from pipeline.transform import Normals
 
-__all__ = ["placed_normals"]
+__all__ = ["moved", "placed_normals"]
 
 
 def placed_normals(normals: xr.Dataset, grid: RingGrid) -> xr.Dataset:
@@ -39,7 +40,7 @@ def placed_normals(normals: xr.Dataset, grid: RingGrid) -> xr.Dataset:
             fill = harmonic_fill(source, mask)
             climatology[:, channel] = fill(climatology[:, channel])
             scale[channel] = fill(scale[channel])
-    seasonal = moved(climatology, source, grid, known.tail).swapaxes(0, 1)
+    seasonal = moved(climatology, source, grid, known.tail, known.pairs).swapaxes(0, 1)
     masked = bilinear(known.mask.astype(np.float64), source, grid) > 0.5
     dims = ("channel", *grid.dims)
     placed = normals.drop_dims(source.dims).assign(
@@ -56,6 +57,18 @@ def placed_normals(normals: xr.Dataset, grid: RingGrid) -> xr.Dataset:
         .assign_coords(grid_coordinates(grid))
         .assign_attrs(attrs)
     )
+
+
+def moved(
+    maps: FloatArray, source: RingGrid, target: RingGrid, lmax: int, pairs: Pairs = ()
+) -> FloatArray:
+    """Maps (..., channel, *source) at the points of another grid.
+
+    Exact for degrees up to lmax; what is left of the maps moves bilinearly.
+    """
+    coefficients = analysis(source, lmax, pairs, maps)
+    left = maps - synthesis(source, pairs, coefficients)
+    return synthesis(target, pairs, coefficients) + bilinear(left, source, target)
 
 
 def _ranks(normals: xr.Dataset, source: RingGrid, grid: RingGrid) -> dict[str, xr.Variable]:

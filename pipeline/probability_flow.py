@@ -72,7 +72,12 @@ class RungeKutta(Integrator):
 
 
 class AdamsBashforth(Integrator):
-    """The two-step method of order 2; Euler's for the first step, where rho is smallest."""
+    """The two-step method of order 2 in u = sqrt(t), dz/du = -2 u rho / sqrt(V); Euler's first.
+
+    A polynomial in u follows the residual better than one in t: near 0 it changes over times of
+    the order of t, and far away like the signal-to-noise ratio. The first step is Euler's, where
+    rho is smallest, so N steps take N evaluations.
+    """
 
     stochastic = False
 
@@ -82,7 +87,8 @@ class AdamsBashforth(Integrator):
         z = y / variance(times[0], s).sqrt()
         before: tuple[Tensor, Tensor] | None = None
         for t, t_next in itertools.pairwise(times):
-            h, slope = t - t_next, _slope(residual, t, z, s, y.dtype)
+            u, h = t.sqrt(), t.sqrt() - t_next.sqrt()
+            slope = 2 * u * _slope(residual, t, z, s, y.dtype)
             if before is None:
                 z = z + h * slope
             else:

@@ -7,9 +7,8 @@ come from sums over times of one extent and one histogram per cell, so no proces
 series. Between the knots of G the map is linear both ways, hence exactly inverted; beyond them it
 goes on in a straight line.
 
-A Gaussian draw is at the bound where its score is below Phi^-1(share). The mean and the variance of
-the scores depend on where the atom is put; `with_atom` puts it where a Gaussian field with the
-climatology and the scale of the scores is at the bound as often as the training data are.
+A Gaussian draw is at the bound where its score is below Phi^-1(share). Where the atom lies is free;
+atoms.py puts it.
 """
 
 from __future__ import annotations
@@ -21,17 +20,13 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtr, ndtri
 
-from pipeline.climatology import SeasonalMoments, design
 from pipeline.sphere import FloatArray
 
-__all__ = ["Extent", "Histogram", "Ranks", "with_atom"]
+__all__ = ["Extent", "Histogram", "Ranks"]
 
 BINS = 128  # of a cell's values above the bound, at equal distances of their cube root
 KNOTS = 41
 LOWEST_SCORE = -2.5  # of the second knot among the values above the bound
-PHASES = 24  # of the year, at which `with_atom` asks for the climatology
-SHALLOWEST, DEEPEST = 0.02, 16.0  # how far below the lowest score the atom may lie
-HALVINGS = 24
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -236,47 +231,3 @@ def _place(values: FloatArray, knots: FloatArray, right: bool) -> npt.NDArray[np
             np.where(open_ & ~before, middle, high),
         )
     return low
-
-
-def with_atom(
-    ranks: Ranks, scores: SeasonalMoments, at_bound: SeasonalMoments
-) -> tuple[Ranks, SeasonalMoments]:
-    """Put the atom where a Gaussian field is at the bound as often as the training data are.
-
-    Args:
-        scores: Moments of the scores (one channel) with the atom of `ranks`.
-        at_bound: Moments of the indicator of values at the bound.
-    Returns:
-        The map with its new atom, and the moments of the scores under it.
-    """
-    gram = np.linalg.inv(scores.gram)
-    of_scores = np.tensordot(gram, scores.cross[:, 0], axes=1)
-    of_bound = np.tensordot(gram, at_bound.cross[:, 0], axes=1)
-    phases = design(2.0 * np.pi * np.arange(PHASES) / PHASES)
-    threshold, count = ranks.scores[0], at_bound.square[0]
-
-    def moved(depth: FloatArray) -> SeasonalMoments:
-        atom = threshold - depth
-        square = scores.square[0] + (np.square(atom) - np.square(ranks.atom)) * count
-        cross = scores.cross[:, 0] + (atom - ranks.atom) * at_bound.cross[:, 0]
-        return replace(scores, cross=cross[:, None], square=square[None])
-
-    def frequency(depth: FloatArray) -> FloatArray:
-        moments, coefficients = (
-            moved(depth),
-            of_scores + (threshold - depth - ranks.atom) * of_bound,
-        )
-        explained = np.einsum("s...,s...->...", coefficients, moments.cross[:, 0])
-        variance = np.maximum((moments.square[0] - explained) / scores.count, 1e-12)
-        total: FloatArray = np.zeros_like(threshold)
-        for waves in phases:
-            mean = np.tensordot(waves, coefficients, axes=1)
-            total += ndtr((threshold - mean) / np.sqrt(variance)) / PHASES
-        return total
-
-    shallow, deep = np.full_like(threshold, SHALLOWEST), np.full_like(threshold, DEEPEST)
-    for _ in range(HALVINGS):
-        middle = 0.5 * (shallow + deep)
-        often = frequency(middle) >= ranks.share
-        shallow, deep = np.where(often, shallow, middle), np.where(often, middle, deep)
-    return replace(ranks, atom=threshold - deep), moved(deep)

@@ -1,7 +1,7 @@
 """Maps of one grid at the points of another.
 
-A map moves as the sum of what it has up to a degree, by synthesis, which is exact, and of what is
-left, bilinearly between the rings: at a point that both grids share it does not change.
+Degrees move by synthesis, which is exact, whether the grid resolves them or not; values bilinearly
+between the rings, so that they do not change at a point that both grids share.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pipeline.harmonics import plan
 from pipeline.rings import ring_geometry
 from pipeline.sphere import FloatArray, RingGrid
 
-__all__ = ["bilinear", "interpolation", "moved", "synthesis"]
+__all__ = ["at_points", "bilinear", "interpolation", "synthesis"]
 
 
 def synthesis(grid: RingGrid, coefficients: FloatArray) -> FloatArray:
@@ -67,14 +67,22 @@ def interpolation(grid: RingGrid, latitude: FloatArray, longitude: FloatArray) -
         shares.append(np.repeat(share[place] / around, around))
     cell = np.argsort(grid.ring_positions)[np.concatenate(cells)]
     where = (np.concatenate(rows), cell)
-    return csr_array((np.concatenate(shares), where), shape=(latitude.size, grid.size))
+    weights = csr_array((np.concatenate(shares), where), shape=(latitude.size, grid.size))
+    weights.eliminate_zeros()
+    return weights
 
 
-def moved(maps: FloatArray, source: RingGrid, target: RingGrid, lmax: int) -> FloatArray:
-    """Maps (..., *source) at the points of another grid; exact for degrees up to lmax."""
-    coefficients = plan(source, lmax, "float64").analysis(maps)
-    left = maps - plan(source, lmax, "float64").synthesis(coefficients)
-    return synthesis(target, coefficients) + bilinear(left, source, target)
+def at_points(fields: FloatArray, weights: csr_array) -> FloatArray:
+    """Fields (..., cell) at the points of weights (point, cell), of what is not missing.
+
+    NaN where more than half of the weight is.
+    """
+    rows = fields.reshape(-1, fields.shape[-1]).astype(np.float64)
+    known = np.isfinite(rows)
+    share = (weights @ known.T.astype(np.float64)).T
+    found = (weights @ np.where(known, rows, 0.0).T).T
+    values: FloatArray = np.where(share > 0.5, found / np.maximum(share, 0.5), np.nan)
+    return values.reshape(*fields.shape[:-1], -1)
 
 
 def bilinear(maps: FloatArray, source: RingGrid, target: RingGrid) -> FloatArray:

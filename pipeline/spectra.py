@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pipeline.climatology import UnusableData
 from pipeline.coefficients import lmax_of
 from pipeline.sphere import FloatArray
 
@@ -23,6 +24,7 @@ __all__ = [
     "power_spectrum",
 ]
 
+DEPENDENT = 1e-14  # eigenvalue over the largest: rounding of a variance that is none
 FASTER_THAN_INVERSE = 1.1  # the exponent of an exact 1/l is estimated as 1.0, within 0.05
 
 
@@ -150,8 +152,19 @@ def joint_words(ratio: FloatArray, first_degree: int = 1) -> str:
 
     Args:
         ratio: S_l = L_l^-1 C_l L_l^-T, shape (lmax + 1, C, C).
+    Raises:
+        UnusableData: If some combination of channels has no variance: no verdict is finite then.
     """
+    ratio = ratio.copy()
+    ratio[:first_degree] = np.eye(ratio.shape[1])
     s = np.linalg.eigvalsh(ratio[first_degree:])
+    if s.min() <= DEPENDENT * s.max():
+        degree = first_degree + int(s[:, 0].argmin())
+        raise UnusableData(
+            f"in degree {degree} a combination of channels has no variance of its own (eigenvalues "
+            f"from {s.min():.3g} to {s.max():.3g}): they depend on each other, or the training "
+            "fields are too few to tell them apart; leave one out or train longer"
+        )
     together = divergences(ratio)[0][first_degree:].sum()
     alone = sum(
         divergences(ratio[:, channel, channel])[0][first_degree:].sum()

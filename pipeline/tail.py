@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.gaussian import shrunk_covariance
+from pipeline.laws import SMALLEST_VARIANCE
 from pipeline.moments import ComplexArray, FloatArray, Moments, positions
 
 
@@ -51,6 +52,8 @@ class GaussianTail:
             covariance = shrunk_covariance(train, target, m, shrinkage[m])
             beyond = np.tile(np.arange(m, last + 1) > lmax, channels)
             low, cross = covariance[np.ix_(~beyond, ~beyond)], covariance[np.ix_(beyond, ~beyond)]
+            nothing = np.diagonal(low).real == 0.0  # winds have no degree 0
+            low[nothing, nothing] = SMALLEST_VARIANCE
             solved = np.linalg.solve(low, cross.conj().T)
             regression = np.asarray(solved.conj().T, dtype=np.complex128)
             left = covariance[np.ix_(beyond, beyond)] - regression @ cross.conj().T

@@ -1,12 +1,13 @@
 """The one seam of labels and harmonics: physical fields to whitened coefficients and exactly back.
 
-    x = L_l^-1 analysis((transform(value) - climatology(phase)) / scale),    L_l L_l^T = Q_l
+    x = L_l^-1 analysis((transform(value) - climatology(season, trend)) / scale),    L_l L_l^T = Q_l
 
 Whitened: x(time, channel, coefficient), float32, with coordinates phase(time) [rad], degree and
 order(coefficient). L_l is diagonal, sqrt(q_l) of each channel, unless the channels of the reference
 covary (joint.py); then x of a channel is what it has beyond the channels before it. What is taken
 away comes from the `normals` artifact (schema: flows/normals), and `to_fields` gives just that
-back. Masked cells are filled before the analysis and empty again afterwards. Both directions are
+back. Masked cells are filled before the analysis, with fluctuations as large as those of the data,
+and empty again afterwards. Both directions are
 lazy on Dask-backed input and eager otherwise.
 """
 
@@ -15,31 +16,34 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from pipeline.climatology import UnusableData, design, season_phase
+from pipeline.channels import Pairs, analysis, synthesis
+from pipeline.climatology import UnusableData, season_phase
 from pipeline.coefficients import degrees, lmax_of, orders
-from pipeline.harmonics import plan
 from pipeline.joint import mix_channels
 from pipeline.masks import harmonic_fill
 from pipeline.pointwise import OutOfBounds, Pointwise
 from pipeline.pointwise_labels import pointwise_of
-from pipeline.regrid import synthesis
 from pipeline.remainder import band_noise, remainder_noise
 from pipeline.sphere import FloatArray, RingGrid
+from pipeline.trend import NO_TREND, PREFIX, Trend, climatology_rows
 
 __all__ = [
     "Normals",
     "color",
     "grid_of",
     "label_whitened",
+    "pairs_of",
     "stack_variables",
     "to_fields",
     "to_whitened",
+    "variables_of",
     "whiten",
     "whitened_block",
 ]
@@ -52,15 +56,20 @@ class Normals:
     """The arrays of a `normals` dataset that the transformation needs.
 
     Attributes:
-        transforms: The pointwise map of each channel.
-        climatology: Shape (season, channel, *grid).
-        scale, mask: Shape (channel, *grid).
+        channels: Names of the channels of x.
+        variables: Names of the fields, in the same order.
+        pairs: Places of winds (pipeline/channels).
+        trend: What the climatology depends on besides the season (pipeline/trend).
+        transforms: The pointwise map of each variable.
+        climatology: Shape (season, variable, *grid).
+        scale, mask: Shape (variable, *grid).
         lmax: the band limit of what is learned.
         factor: L_l, lower triangular, shape (degree, channel, channel), beyond lmax up to the end
             of the Gaussian tail.
         remainder: standard deviation of scaled anomalies beyond the tail, shape (channel, *grid).
         noise_lmax: last degree of the remainder's noise; None where it is white on the grid, which
             is so on the source's own.
+        precision: type in which `whiten` works (pipeline/precision.py); all else is float64.
     """
 
     grid: RingGrid
@@ -73,6 +82,14 @@ class Normals:
     factor: FloatArray
     remainder: FloatArray
     noise_lmax: int | None = None
+    precision: str = "float64"
+    pairs: Pairs = ()
+    variables: tuple[str, ...] = ()
+    trend: Trend = NO_TREND
+
+    def __post_init__(self) -> None:
+        if not self.variables:
+            object.__setattr__(self, "variables", self.channels)
 
     @classmethod
     def of(cls, normals: xr.Dataset) -> Normals:
@@ -91,65 +108,98 @@ class Normals:
             factor=_factor(normals),
             remainder=normals["remainder"].transpose("channel", *grid.dims).to_numpy(),
             noise_lmax=normals.attrs.get("noise_lmax"),
+            precision=str(normals.attrs.get("precision", "float64")),
+            pairs=pairs_of(normals),
+            variables=variables_of(normals),
+            trend=Trend.of(normals),
         )
 
     @property
     def pointwise(self) -> dict[str, Pointwise]:
-        """The map of each channel by name."""
-        return dict(zip(self.channels, self.transforms, strict=True))
+        """The map of each variable by name."""
+        return dict(zip(self.variables, self.transforms, strict=True))
 
     @property
     def tail(self) -> int:
         """The last degree that x may have."""
         return len(self.factor) - 1
 
-    def anomalies(self, values: FloatArray, phase: FloatArray) -> FloatArray:
-        """Scaled anomalies, holes filled, of transformed values (time, channel, *grid)."""
-        scaled = np.tensordot(design(phase), self.climatology, axes=(-1, 0))
-        np.subtract(values, scaled, out=scaled)
-        scaled /= self.scale
+    def rows(self, dataset: xr.Dataset) -> FloatArray:
+        """Rows (time, term) of the climatology at the times of a dataset."""
+        return climatology_rows(season_phase(dataset["time"]), self.trend.standard(dataset))
+
+    def anomalies(self, values: FloatArray, rows: FloatArray) -> FloatArray:
+        """Scaled anomalies, holes filled, of transformed values (time, channel, *grid).
+
+        In the precision of the values. The mean is taken away first, so that what is left is small
+        and so is its rounding.
+
+        Args:
+            rows: Terms of the climatology at each time, (time, term).
+        """
+        mean, waves, scale = self._removed(values.dtype)
+        scaled: FloatArray = values - mean
+        scaled -= np.tensordot(rows.astype(scaled.dtype), waves, axes=(-1, 0))
+        scaled /= scale
         for channel, mask in enumerate(self.mask):
             if mask.any():
-                scaled[:, channel] = harmonic_fill(self.grid, mask)(scaled[:, channel])
+                filled = harmonic_fill(self.grid, mask)(scaled[:, channel])
+                filled[:, mask] /= self.scale[channel][mask]
+                scaled[:, channel] = filled
         finite = np.isfinite(scaled.sum(axis=(0, *range(2, scaled.ndim))))
         if not finite.all():
-            bad = ", ".join(self.channels[i] for i in np.flatnonzero(~finite))
+            bad = ", ".join(self.variables[i] for i in np.flatnonzero(~finite))
             raise UnusableData(
                 f"{bad}: values are missing where training data have them; fill them in the source"
             )
         return scaled
 
-    def whiten(self, fields: Sequence[FloatArray], phase: FloatArray) -> FloatArray:
+    def _removed(self, dtype: np.dtype[Any]) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """The mean, the waves about it (with what rounding left of the mean), the scale."""
+        if dtype not in self._rounded:
+            mean = self.climatology[0].astype(dtype)
+            waves = self.climatology.copy()
+            waves[0] -= mean
+            self._rounded[dtype] = mean, waves.astype(dtype), self.scale.astype(dtype)
+        return self._rounded[dtype]
+
+    @cached_property
+    def _rounded(self) -> dict[np.dtype[Any], tuple[FloatArray, FloatArray, FloatArray]]:
+        return {}
+
+    def whiten(self, fields: Sequence[FloatArray], rows: FloatArray) -> FloatArray:
         """x (time, channel, coefficient), float32, of physical fields (time, *grid) by channel.
 
         Goes through a few times at once, so that what it needs besides is small.
         """
-        x = np.empty((len(phase), len(fields), (self.lmax + 1) ** 2), np.float32)
-        transform = plan(self.grid, self.lmax, "float64")
+        x = np.empty((len(rows), len(fields), (self.lmax + 1) ** 2), np.float32)
         inverse = np.linalg.inv(self.factor[: self.lmax + 1])
         step = max(1, FIELDS_AT_ONCE // len(fields))
-        for block in (slice(start, start + step) for start in range(0, len(phase), step)):
-            values = _stacked([field[block] for field in fields], self.pointwise)
-            scaled = self.anomalies(values, phase[block])
-            x[block] = mix_channels(inverse, transform.analysis(scaled))
+        for block in (slice(start, start + step) for start in range(0, len(rows), step)):
+            parts = [field[block] for field in fields]
+            values = _stacked(parts, self.pointwise, self.precision)
+            scaled = self.anomalies(values, rows[block])
+            coefficients = analysis(self.grid, self.lmax, self.pairs, scaled, self.precision)
+            x[block] = mix_channels(inverse, coefficients)
         return x
 
     def unwhiten(
-        self, x: FloatArray, phase: FloatArray, white: FloatArray | None = None
+        self, x: FloatArray, rows: FloatArray, white: FloatArray | None = None
     ) -> FloatArray:
         """Physical values (..., channel, *grid), float32, of x (..., channel, coefficient).
 
-        `phase` broadcasts against the leading axes of x. White noise, if given, becomes the
-        remainder that x does not carry: of the result's shape, or with coefficients up to
+        `rows` (..., term) broadcast against the leading axes of x. White noise, if given, becomes
+        the remainder that x does not carry: of the result's shape, or with coefficients up to
         `noise_lmax` in place of the grid.
         """
-        values = synthesis(self.grid, mix_channels(self.factor, x.astype(np.float64)))
+        coefficients = mix_channels(self.factor, x.astype(np.float64))
+        values = synthesis(self.grid, self.pairs, coefficients)
         if white is not None and self.noise_lmax is None:
-            values += remainder_noise(white, self.remainder, self.grid, self.tail)
+            values += remainder_noise(white, self.remainder, self.grid, self.tail, self.pairs)
         elif white is not None:
-            values += self.remainder * band_noise(white, self.grid, self.tail)
+            values += self.remainder * band_noise(white, self.grid, self.tail, self.pairs)
         values *= self.scale
-        values += np.tensordot(design(phase), self.climatology, axes=(-1, 0))
+        values += np.tensordot(rows, self.climatology, axes=(-1, 0))
         axis = x.ndim - 2
         for channel, pointwise in enumerate(self.transforms):
             part = np.moveaxis(values, axis, 0)[channel]
@@ -165,6 +215,17 @@ def whiten(coefficients: xr.DataArray, normals: xr.Dataset) -> xr.DataArray:
 def color(x: xr.DataArray, normals: xr.Dataset) -> xr.DataArray:
     """Undo `whiten`."""
     return _mixed(x, _factor(normals))
+
+
+def variables_of(normals: xr.Dataset) -> tuple[str, ...]:
+    """Names of the fields, one for each channel; those of the channels where there are no winds."""
+    names = normals["variable"] if "variable" in normals.coords else normals["channel"]
+    return tuple(map(str, names.to_numpy()))
+
+
+def pairs_of(normals: xr.Dataset) -> Pairs:
+    """Places of the winds among the variables."""
+    return tuple((east, north) for east, north in json.loads(normals.attrs.get("winds", "[]")))
 
 
 def grid_of(dataset: xr.Dataset) -> RingGrid:
@@ -196,7 +257,7 @@ def stack_variables(fields: xr.Dataset, transforms: Mapping[str, Pointwise]) -> 
 
 def whitened_block(fields: xr.Dataset, known: Normals) -> FloatArray:
     """The x of `to_whitened` as an array (time, channel, coefficient), in memory."""
-    return known.whiten(_arrays(fields, known.channels), season_phase(fields["time"]))
+    return known.whiten(_arrays(fields, known.variables), known.rows(fields))
 
 
 def to_whitened(fields: xr.Dataset, normals: xr.Dataset) -> xr.Dataset:
@@ -207,19 +268,19 @@ def to_whitened(fields: xr.Dataset, normals: xr.Dataset) -> xr.Dataset:
             Chunked along time only.
     """
     known = Normals.of(normals)
-    if absent := [name for name in known.channels if name not in fields]:
+    if absent := [name for name in known.variables if name not in fields]:
         raise ValueError(
             f"fields lack {', '.join(absent)}; they hold {', '.join(map(str, fields))}"
         )
     if (grid := grid_of(fields)) != known.grid:
         raise ValueError(f"fields are on {grid.describe()}, normals on {known.grid.describe()}")
-    phase = xr.DataArray(season_phase(fields["time"]), dims="time", coords={"time": fields["time"]})
+    rows = xr.DataArray(known.rows(fields), dims=("time", "term"), coords={"time": fields["time"]})
     x = xr.apply_ufunc(
         _whiten,
-        _chunked_like(phase, fields[known.channels[0]]),
-        *(fields[name] for name in known.channels),
+        _chunked_like(rows, fields[known.variables[0]]),
+        *(fields[name] for name in known.variables),
         kwargs={"normals": known},
-        input_core_dims=[[], *([list(grid.dims)] * len(known.channels))],
+        input_core_dims=[["term"], *([list(grid.dims)] * len(known.channels))],
         output_core_dims=[["channel", "coefficient"]],
         dask="parallelized",
         output_dtypes=[np.float32],
@@ -227,22 +288,27 @@ def to_whitened(fields: xr.Dataset, normals: xr.Dataset) -> xr.Dataset:
             "output_sizes": {"channel": len(known.channels), "coefficient": (known.lmax + 1) ** 2}
         },
     )
-    return label_whitened(x, phase, known.channels)
+    return label_whitened(x, rows, known.channels, known.trend)
 
 
-def label_whitened(x: xr.DataArray, phase: xr.DataArray, channels: tuple[str, ...]) -> xr.Dataset:
-    """The `whitened` dataset of x (time, channel, coefficient)."""
+def label_whitened(
+    x: xr.DataArray, rows: xr.DataArray, channels: tuple[str, ...], trend: Trend = NO_TREND
+) -> xr.Dataset:
+    """The `whitened` dataset of x (time, channel, coefficient), with the season and the predictors
+    of its times."""
     lmax = lmax_of(x.sizes["coefficient"])
-    return xr.Dataset(
+    phase = season_phase(rows["time"])
+    named = xr.Dataset(
         {"x": x.transpose("time", "channel", "coefficient").drop_vars(_scalars(x))},
         coords={
-            "time": phase["time"],
-            "phase": ("time", phase.to_numpy(), {"units": "rad", "long_name": "phase of the year"}),
+            "time": rows["time"],
+            "phase": ("time", phase, {"units": "rad", "long_name": "phase of the year"}),
             "channel": ("channel", np.asarray(channels)),
             "degree": ("coefficient", degrees(lmax)),
             "order": ("coefficient", orders(lmax)),
         },
     )
+    return named.assign_coords(trend.coordinates(rows.to_numpy()[:, -len(trend.names) :]))
 
 
 def to_fields(
@@ -255,23 +321,24 @@ def to_fields(
             remainder (pipeline/remainder.py). For normals that were placed on another grid, with
             `noise_coefficient` instead. None: the fields have no scales beyond lmax.
         x: Dims (..., channel, coefficient), any lmax up to the tail of `normals`, with a coordinate
-            `phase` [rad] on its time dimension.
+            `phase` [rad] on its time dimension, and those of the trend if `normals` have one.
     Returns:
         One variable per channel, dims (..., *grid), float32, with the source's attributes and grid
         coordinates.
     """
     known = Normals.of(normals)
-    phase = x.coords["phase"].drop_vars("phase")
+    rows = _rows(x, known)
+    x = x.drop_vars(["phase", *(name for name in x.coords if str(name).startswith(PREFIX))])
     noise_dims = known.grid.dims if known.noise_lmax is None else ("noise_coefficient",)
     values = xr.apply_ufunc(
         _unwhiten,
-        x.drop_vars("phase"),
-        _chunked_like(phase, x),
+        x,
+        _chunked_like(rows, x),
         *([] if white is None else [white]),
         kwargs={"normals": known},
         input_core_dims=[
             ["channel", "coefficient"],
-            [],
+            ["term"],
             *([] if white is None else [["channel", *noise_dims]]),
         ],
         output_core_dims=[["channel", *known.grid.dims]],
@@ -284,21 +351,29 @@ def to_fields(
     )
     attributes: dict[str, Any] = json.loads(normals.attrs.get("variables", "{}"))
     variables = {}
-    for index, name in enumerate(known.channels):
+    for index, name in enumerate(known.variables):
         field = values.isel(channel=index, drop=True)
         variables[name] = field.drop_vars(_scalars(field)).assign_attrs(attributes.get(name, {}))
     names = {*known.grid.dims, "lat", "lon", "crs"} & {*normals.coords}
     return xr.Dataset(variables).assign_coords({name: normals[name] for name in names})
 
 
-def _whiten(phase: FloatArray, *fields: FloatArray, normals: Normals) -> FloatArray:
-    return normals.whiten(fields, phase)
+def _rows(x: xr.DataArray, known: Normals) -> xr.DataArray:
+    """Rows (..., term) of the climatology at the times of x, as its coordinates say."""
+    phase = x.coords["phase"].drop_vars("phase")
+    rows = climatology_rows(phase.to_numpy(), known.trend.given(phase))
+    kept = {name: phase.coords[name] for name in phase.dims if name in phase.coords}
+    return xr.DataArray(rows, dims=(*phase.dims, "term"), coords=kept)
+
+
+def _whiten(rows: FloatArray, *fields: FloatArray, normals: Normals) -> FloatArray:
+    return normals.whiten(fields, rows)
 
 
 def _unwhiten(
-    x: FloatArray, phase: FloatArray, white: FloatArray | None = None, *, normals: Normals
+    x: FloatArray, rows: FloatArray, white: FloatArray | None = None, *, normals: Normals
 ) -> FloatArray:
-    return normals.unwhiten(x, phase, white)
+    return normals.unwhiten(x, rows, white)
 
 
 def _arrays(fields: xr.Dataset, names: Sequence[str]) -> list[FloatArray]:
@@ -306,9 +381,13 @@ def _arrays(fields: xr.Dataset, names: Sequence[str]) -> list[FloatArray]:
     return [fields[name].transpose("time", *dims).to_numpy() for name in names]
 
 
-def _stacked(fields: Sequence[FloatArray], transforms: Mapping[str, Pointwise]) -> FloatArray:
-    """Transformed fields in float64: (time, channel, *grid)."""
-    values = np.stack(fields, axis=1, dtype=np.float64)
+def _stacked(
+    fields: Sequence[FloatArray],
+    transforms: Mapping[str, Pointwise],
+    dtype: npt.DTypeLike = np.float64,
+) -> FloatArray:
+    """Transformed fields: (time, channel, *grid)."""
+    values = np.stack(fields, axis=1, dtype=dtype)
     for channel, (name, pointwise) in enumerate(transforms.items()):
         if pointwise.name == "identity":
             continue
@@ -339,7 +418,9 @@ def _mixed(x: xr.DataArray, matrices: FloatArray) -> xr.DataArray:
 def _chunked_like(small: xr.DataArray, large: xr.DataArray) -> xr.DataArray:
     """`small` in the chunks of `large` when that is lazy."""
     return (
-        small.chunk({dim: large.chunksizes[dim] for dim in small.dims}) if large.chunks else small
+        small.chunk({dim: large.chunksizes[dim] for dim in small.dims if dim in large.chunksizes})
+        if large.chunks
+        else small
     )
 
 

@@ -188,9 +188,8 @@ def _add_skill(arena: Arena, climatology: xr.Dataset, name: str, entries: Table)
 
 def _joint_scores(arena: Arena, sample: Sample, owner: str) -> dict[str, FloatArray]:
     """Correlations between variables per cell, and distances of whole fields."""
-    channels = [str(name) for name in sample.coefficients["channel"].values]
-    area = arena.area.values.ravel()
-    everywhere = [name for name in channels if np.isfinite(arena.truth.fields[name].values).all()]
+    area, modelled = arena.area.values.ravel(), _variables(sample.coefficients)
+    everywhere = [name for name in modelled if np.isfinite(arena.truth.fields[name].values).all()]
     squares = []
     for pair in combinations(everywhere, 2):
         a, b = (
@@ -224,13 +223,18 @@ def _features(coefficients: xr.DataArray) -> FloatArray:
 
 
 def _spectra(arena: Arena, candidates: Mapping[str, Sample]) -> tuple[Table, Table]:
-    """Power per degree: curves by variable, and the entries of the score `spectrum`."""
+    """Power per degree: curves by channel, and the entries of the score `spectrum` by variable.
+
+    The components of a wind share the score of its kinetic energy, both parts together.
+    """
     degree = arena.truth.coefficients["degree"].values
     truth = power(arena.truth.coefficients)
     curves: Table = {}
     errors: Table = {}
     powers = {owner: power(sample.coefficients) for owner, sample in candidates.items()}
-    for c, name in enumerate(str(n) for n in arena.truth.coefficients["channel"].values):
+    channels = [str(name) for name in arena.truth.coefficients["channel"].values]
+    fields = [name.rpartition(":")[0] or name for name in channels]  # pipeline/channels
+    for c, name in enumerate(channels):
         held_out = mean_over_dates(truth[:, c], arena.weights)
         ratios: Table = {}
         for owner, theirs in powers.items():
@@ -246,12 +250,21 @@ def _spectra(arena: Arena, candidates: Mapping[str, Sample]) -> tuple[Table, Tab
             "held_out": held_out[0].tolist(),
             "ratio": ratios,
         }
+    for c, name in enumerate(_variables(arena.truth.coefficients)):
+        parts = [place for place, field in enumerate(fields) if field == fields[c]]
+        ours = truth[:, parts].mean(axis=1)
         rows = {
-            owner: {"spectrum": spectrum_error(p[:, :, c], truth[:, c], arena.weights)}
+            owner: {"spectrum": spectrum_error(p[:, :, parts].mean(axis=2), ours, arena.weights)}
             for owner, p in powers.items()
         }
         errors[name] = _entries(rows)["spectrum"]
     return curves, errors
+
+
+def _variables(coefficients: xr.DataArray) -> list[str]:
+    """Names of the fields, in the order of the channels."""
+    names = coefficients.coords.get("variable", coefficients["channel"])
+    return [str(name) for name in names.values]
 
 
 def power(coefficients: xr.DataArray) -> FloatArray:
@@ -261,6 +274,8 @@ def power(coefficients: xr.DataArray) -> FloatArray:
     starts = np.flatnonzero(np.diff(degree, prepend=-1))
     sums = np.add.reduceat(values.astype(np.float64) ** 2, starts, axis=-1)
     result: FloatArray = sums / np.bincount(degree)
+    first = result[..., 0]
+    first[first == 0.0] = 1.0  # winds have no degree 0: the ratio of nothing to nothing is one
     return result
 
 

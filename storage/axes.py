@@ -1,15 +1,22 @@
-"""Where a source's coordinates are, and whether they are what a global time series needs.
+"""Which coordinate of a variable is its time, latitude, longitude, level or member.
 
-Nothing is flipped or shifted: latitudes may descend, longitudes may start at -180. What is found
-or changed is said in notes, in words for the user.
+A role is found by what the configuration declares, else by standard_name, units, usual names, or
+the CF attribute `axis`, in this order, among coordinates along dimensions of the variable.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import xarray as xr
+
+__all__ = ["Axes", "SourceError", "find_axes", "is_pressure", "toml_key"]
+
+Array = np.ndarray[Any, Any]
 
 
 class SourceError(ValueError):
@@ -18,116 +25,176 @@ class SourceError(ValueError):
     exit_code = 10
 
 
-_NAMES = {
-    "time": ("time", "t", "date", "valid_time"),
-    "lat": ("lat", "latitude", "nav_lat", "y"),
-    "lon": ("lon", "longitude", "nav_lon", "x"),
+_LATITUDES = ("degrees_north", "degree_north", "degrees_n", "degree_n", "degreesn", "degreen")
+_LONGITUDES = ("degrees_east", "degree_east", "degrees_e", "degree_e", "degreese", "degreee")
+_PRESSURES = ("pa", "hpa", "mb", "mbar", "millibar", "millibars", "dbar", "bar", "kpa")
+_LEVELS = (
+    *("air_pressure", "altitude", "height", "depth", "model_level_number", "air_potential_temp"),
+    *("atmosphere_sigma_coordinate", "atmosphere_hybrid_sigma_pressure_coordinate"),
+    *("atmosphere_hybrid_height_coordinate", "air_potential_temperature", "geopotential_height"),
+)
+_STANDARD_NAMES: Mapping[str, tuple[str, ...]] = {
+    "time": ("time",),
+    "lat": ("latitude",),
+    "lon": ("longitude",),
+    "level": _LEVELS,
+    "member": ("realization",),
 }
-_STANDARD_NAMES = {"time": "time", "lat": "latitude", "lon": "longitude"}
-_UNITS = {
-    "lat": ("degrees_north", "degree_north", "degrees_n", "degree_n", "degreesn", "degreen"),
-    "lon": ("degrees_east", "degree_east", "degrees_e", "degree_e", "degreese", "degreee"),
+_UNITS: Mapping[str, tuple[str, ...]] = {
+    "lat": _LATITUDES,
+    "lon": _LONGITUDES,
+    "level": _PRESSURES,
 }
-_AXES = {"time": "T", "lat": "Y", "lon": "X"}
+_NAMES: Mapping[str, tuple[str, ...]] = {
+    "time": ("time", "t", "date", "valid_time", "datetime", "times"),
+    "lat": ("lat", "latitude", "latitudes", "nav_lat", "nlat", "lats", "y", "j", "xlat"),
+    "lon": ("lon", "longitude", "longitudes", "nav_lon", "nlon", "lons", "x", "i", "xlong"),
+    "level": (
+        *("level", "lev", "levels", "plev", "pressure", "pressure_level", "isobaric", "height"),
+        *("isobaricinhpa", "isobaricinpa", "depth", "altitude", "z", "model_level", "plevel"),
+        *("heightaboveground", "hybrid", "sigma", "ilev", "lvl"),
+    ),
+    "member": (
+        *("member", "member_id", "realization", "realisation", "number", "ensemble", "ens"),
+        *("ensemble_member", "ensmember", "variant", "variant_label", "realiz", "sample"),
+    ),
+}
+_AXES = {"time": "T", "lat": "Y", "lon": "X", "level": "Z", "member": "E"}
 
 
-def find_coordinate(dataset: xr.Dataset, role: str, where: str) -> str | None:
-    """The variable that is `time`, `lat` or `lon`: by standard_name, units, name, then axis.
+def toml_key(name: object) -> str:
+    """A name as the key of a TOML table: in quotes if it needs them."""
+    return str(name) if re.fullmatch(r"[A-Za-z0-9_-]+", str(name)) else f'"{name}"'
 
+
+@dataclass(frozen=True, kw_only=True)
+class Axes:
+    """Names of the coordinate variables of one variable, None where there is none of the role."""
+
+    time: str | None
+    lat: str | None
+    lon: str | None
+    level: str | None
+    member: str | None
+
+
+def find_axes(table: xr.Dataset, name: str, declared: Mapping[str, str], where: str) -> Axes:
+    """The coordinates of variable `name`.
+
+    Args:
+        declared: Coordinate or dimension by role.
     Raises:
-        SourceError: For curvilinear grids, and if two variables claim the role.
+        SourceError: If two coordinates claim a role, or a declared one is not there.
     """
-    tests = (
-        lambda name, a: a.get("standard_name") == _STANDARD_NAMES[role],
-        lambda name, a: str(a.get("units", "")).lower() in _UNITS.get(role, ()),
-        lambda name, a: name.lower() in _NAMES[role],
-        lambda name, a: a.get("axis") == _AXES[role],
+    return Axes(
+        **{
+            role: _declared(table, name, role, declared, where)
+            if role in declared
+            else _found(table, name, role, where, set(declared.values()))
+            for role in ("time", "lat", "lon", "level", "member")
+        }
     )
-    for test in tests:
-        found = [str(n) for n, v in dataset.variables.items() if test(str(n), v.attrs)]
-        found = [n for n in found if n in dataset.dims] or found
-        if len(found) > 1:
-            raise SourceError(f"{where}: {', '.join(found)} all claim to be {role}; keep one")
-        if found:
-            if dataset[found[0]].ndim > 1:
+
+
+def is_pressure(coordinate: xr.DataArray) -> bool:
+    return str(coordinate.attrs.get("units", "")).strip().lower() in _PRESSURES
+
+
+def _declared(
+    table: xr.Dataset, name: str, role: str, declared: Mapping[str, str], where: str
+) -> str | None:
+    wanted = declared[role]
+    known = [str(n) for n in (*table.variables, *table.dims)]
+    if wanted not in known:
+        raise SourceError(
+            f"{where}: source.dims.{role} is {wanted!r}, which is not there; there are "
+            f"{', '.join(dict.fromkeys(known))}"
+        )
+    if wanted in table.variables:
+        return wanted if set(table[wanted].dims) <= set(table[name].dims) else None
+    along = [n for n in _candidates(table, name) if table[n].dims == (wanted,)]
+    try:
+        found = _chosen(table, along, role, where)
+    except SourceError:
+        found = None
+    if found or len(along) == 1 or wanted not in table[name].dims:
+        return found or (along[0] if along else None)
+    raise SourceError(
+        f"{where}: source.dims.{role} is the dimension {wanted}, along which no variable says "
+        f"what its {role}s are; name a coordinate, or add one to the file"
+    )
+
+
+def _found(table: xr.Dataset, name: str, role: str, where: str, taken: set[str]) -> str | None:
+    candidates = [n for n in _candidates(table, name) if n not in taken]
+    if role in ("level", "member"):
+        candidates = [n for n in candidates if table[n].ndim < 2]
+    return _chosen(table, candidates, role, where)
+
+
+def _candidates(table: xr.Dataset, name: str) -> list[str]:
+    """Variables along dimensions of `name` that could be its coordinates."""
+    dims = set(table[name].dims)
+    bounds = {str(v.attrs[k]) for v in table.variables.values() for k in _BOUNDS & v.attrs.keys()}
+    found = []
+    for other, variable in table.variables.items():
+        small = variable.ndim < 2 or (variable.ndim == 2 and variable.dims != table[name].dims)
+        if other != name and str(other) not in bounds and small and set(variable.dims) <= dims:
+            found.append(str(other))
+    return found
+
+
+_BOUNDS = {"bounds", "climatology"}
+
+
+def _chosen(table: xr.Dataset, candidates: list[str], role: str, where: str) -> str | None:
+    for test in _tests(role):
+        found = [n for n in candidates if test(n, table.variables[n].attrs, table.variables[n])]
+        for preferred in (
+            [n for n in found if n in table.dims],
+            [n for n in found if table.variables[n].ndim == 1],
+            [n for n in found if table.variables[n].ndim == 2],
+            found,
+        ):
+            if len(preferred) == 1:
+                return preferred[0]
+            if preferred:
                 raise SourceError(
-                    f"{where}: {found[0]} has {dataset[found[0]].ndim} dimensions, the grid is "
-                    "curvilinear; regrid to latitude-longitude first (e.g. cdo remapcon)"
+                    f"{where}: {', '.join(preferred)} all claim to be {role}; say which: "
+                    f'[source] dims = {{ {role} = "{preferred[0]}" }}'
                 )
-            return found[0]
     return None
 
 
-def require_dimension(dataset: xr.Dataset, name: str | None, role: str, where: str) -> str:
-    if name is None:
-        raise SourceError(
-            f"{where}: no {role} coordinate found; set standard_name or units on it. "
-            f"Variables there: {', '.join(map(str, dataset.variables))}"
-        )
-    if name not in dataset.dims:
-        (dim,) = dataset[name].dims or ("nothing",)
-        raise SourceError(
-            f"{where}: {name} runs along {dim}, the grid is unstructured or a list of points; "
-            "regrid to latitude-longitude first (e.g. cdo remapcon)"
-        )
-    return name
+Test = Callable[[str, Mapping[str, Any], xr.Variable], bool]
 
 
-def check_latitudes(lat: np.ndarray[Any, Any], where: str) -> list[str]:
-    """Notes on the latitudes.
+def _tests(role: str) -> tuple[Test, ...]:
+    def standard_name(name: str, attrs: Mapping[str, Any], variable: xr.Variable) -> bool:
+        return str(attrs.get("standard_name", "")).strip() in _STANDARD_NAMES[role]
 
-    Raises:
-        SourceError: If they are not strictly monotonic, not degrees, or do not reach the poles.
-    """
-    steps = np.diff(lat)
-    if len(lat) < 2 or not np.isfinite(lat).all() or not ((steps > 0).all() or (steps < 0).all()):
-        raise SourceError(f"{where}: latitudes are not strictly ascending or descending")
-    if np.abs(lat).max() > 90.0001:
-        raise SourceError(f"{where}: a latitude of {lat[np.abs(lat).argmax()]} is not in degrees")
-    gap = min(90 - lat.max(), 90 + lat.min()), max(90 - lat.max(), 90 + lat.min())
-    if gap[1] > 1.6 * np.abs(steps).max():
-        raise SourceError(
-            f"{where}: latitudes reach from {lat.min():g} to {lat.max():g}, the grid is regional; "
-            "only global grids can be analysed on the sphere"
-        )
-    return ["latitudes descend, kept"] if steps[0] < 0 else []
+    def units(name: str, attrs: Mapping[str, Any], variable: xr.Variable) -> bool:
+        text = str(attrs.get("units", "")).strip().lower()
+        if role == "time":
+            dated = re.search(r"\w+\s+(since|as)\s+\S", text) is not None
+            return dated and unclaimed(attrs) and variable.ndim == 1 and name in variable.dims
+        return text in _UNITS.get(role, ()) and unclaimed(attrs)
 
+    def usual(name: str, attrs: Mapping[str, Any], variable: xr.Variable) -> bool:
+        own = variable.ndim == 0 or name in variable.dims or variable.ndim == 2
+        short = len(name) == 1
+        fitting = name in variable.dims if short else own or variable.ndim == 1
+        named = name.lower() in _NAMES[role] or (role == "level" and "level" in name.lower())
+        return named and fitting and unclaimed(attrs)
 
-def check_longitudes(lon: np.ndarray[Any, Any], where: str) -> tuple[int, list[str]]:
-    """How many longitudes to keep (a repeated meridian at the end is dropped), and notes.
+    def axis(name: str, attrs: Mapping[str, Any], variable: xr.Variable) -> bool:
+        return attrs.get("axis") == _AXES[role] and unclaimed(attrs)
 
-    Raises:
-        SourceError: If they are not equally spaced around the whole globe.
-    """
-    steps = np.mod(np.diff(lon), 360)
-    if (
-        len(lon) < 2
-        or not np.isfinite(lon).all()
-        or np.abs(steps - steps[0]).max() > 0.01 * steps[0]
-    ):
-        raise SourceError(f"{where}: longitudes are not equally spaced eastward")
-    kept, notes = len(lon), []
-    step = float(steps.mean())
-    if abs((kept - 1) * step - 360) < 0.1 * step:
-        kept -= 1
-        notes.append(f"longitude {lon[-1]:g} repeats {lon[0]:g}, dropped")
-    if abs(kept * step - 360) > 0.1 * step:
-        raise SourceError(
-            f"{where}: {kept} longitudes {step:g} apart reach from {lon[0]:g} to {lon[-1]:g}, the "
-            "grid is regional; only global grids can be analysed on the sphere"
-        )
-    if lon[0] < -0.5 * step:
-        notes.append(f"longitudes start at {lon[0]:g}, kept")
-    return kept, notes
+    def unclaimed(attrs: Mapping[str, Any]) -> bool:
+        claimed = str(attrs.get("standard_name", "")).strip()
+        others = [n for r, names in _STANDARD_NAMES.items() if r != role for n in names]
+        foreign = ("grid_latitude", "grid_longitude", "projection_x_coordinate")
+        never = (*foreign, "projection_y_coordinate", "forecast_reference_time", "forecast_period")
+        return claimed not in (*others, *never)
 
-
-def find_gaps(time: xr.DataArray) -> list[str]:
-    """The gaps of a sorted time axis, in words: steps of more than 1.5 times the usual one."""
-    if time.size < 3:
-        return []
-    steps = np.diff(time.values).astype("timedelta64[s]").astype(float)
-    usual = float(np.median(steps))
-    return [
-        f"{time.values[i]} to {time.values[i + 1]}".replace("T00:00:00.000000000", "")
-        for i in np.flatnonzero(steps > 1.5 * usual)
-    ]
+    return standard_name, units, usual, axis

@@ -2,7 +2,7 @@
 
 Dimensions, in this order where they occur:
 
-    fields        time, lat, lon | cell
+    fields        time, lat, lon | cell     a time for each member, if members are samples
     normals       channel, season, grid, degree
     whitened      time, channel, coefficient
     ensemble      realization, time, lat, lon | cell
@@ -16,12 +16,14 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from storage.attributes import ensemble_attrs
+
 GRIDS = (("lat", "lon"), ("cell",))
-CONVENTIONS = "CF-1.13 ACDD-1.3"
 
 COORDINATES: dict[str, dict[str, str]] = {
     "realization": {"standard_name": "realization", "long_name": "realization", "units": "1"},
     "time": {"standard_name": "time", "long_name": "time", "axis": "T"},
+    "member": {"long_name": "member of the source, in the order of its label", "units": "1"},
     "lat": {
         "standard_name": "latitude",
         "long_name": "latitude",
@@ -34,7 +36,13 @@ COORDINATES: dict[str, dict[str, str]] = {
         "units": "degrees_east",
         "axis": "X",
     },
+    "cell": {
+        "standard_name": "healpix_index",
+        "long_name": "number of the HEALPix cell",
+        "units": "1",
+    },
 }
+GRID_MAPPING = "crs"  # of HEALPix; with CF's attributes only, as xdggs refuses all others
 
 _LEADING = {
     "fields": ("time",),
@@ -51,12 +59,30 @@ class LabelError(ValueError):
 
 
 def label(dataset: xr.Dataset) -> xr.Dataset:
-    """The dataset with the CF attributes of the coordinates it has; other attributes are kept."""
+    """The dataset with the CF attributes of the coordinates it has; other attributes are kept.
+
+    On HEALPix, lat and lon are auxiliary coordinates of the cells, and so no axes, and fields name
+    their grid mapping, if there is one.
+    """
     coordinates = {}
     for name, attrs in COORDINATES.items():
         if name in dataset.coords:
-            coordinates[name] = dataset[name].assign_attrs(attrs)
-    return dataset.assign_coords(coordinates)
+            own = name in dataset.dims or name in ("realization", "member")
+            kept = {key: value for key, value in attrs.items() if own or key != "axis"}
+            coordinates[name] = dataset[name].assign_attrs(kept)
+    labelled = dataset.assign_coords(coordinates)
+    if GRID_MAPPING not in dataset.coords:
+        return labelled
+    mapped = {n: a.variable.copy(deep=False) for n, a in dataset.items() if "cell" in a.dims}
+    for variable in mapped.values():
+        variable.encoding = {**variable.encoding, "grid_mapping": GRID_MAPPING}
+    return labelled.assign(mapped)
+
+
+def grid_coordinates(dataset: xr.Dataset) -> dict[str, xr.Variable]:
+    """The coordinates of the horizontal grid, those of HEALPix cells and their `crs` included."""
+    known = ("lat", "lon", "cell", "crs")
+    return {name: dataset[name].variable for name in known if name in dataset.coords}
 
 
 def label_ensemble(
@@ -85,35 +111,13 @@ def label_ensemble(
         labelled = labelled.assign_coords(time_bnds=bounds)
     labelled = label(labelled.transpose("realization", "time", *grid, ...))
     for name in labelled.data_vars:
-        labelled[name].attrs = dict(source[name].attrs)
+        of_grid = ("grid_mapping", "coordinates")
+        kept = {k: v for k, v in source[name].attrs.items() if k not in of_grid}
+        labelled[name].attrs = kept | {"coverage_content_type": "modelResult"}
     if bounds is not None:
         labelled["time"].attrs["bounds"] = "time_bnds"
-    labelled.attrs = {**ensemble_attrs(labelled, source.attrs), **dict(attrs or {})}
+    labelled.attrs = {**ensemble_attrs(labelled, source), **dict(attrs or {})}
     return labelled
-
-
-def ensemble_attrs(dataset: xr.Dataset, source_attrs: Mapping[str, Any]) -> dict[str, Any]:
-    """Root attributes of an ensemble that follow from its coordinates and its source (ACDD-1.3)."""
-    names = ", ".join(str(v.attrs.get("long_name", k)) for k, v in dataset.data_vars.items())
-    learned_from = source_attrs.get("title", source_attrs.get("source", "an untitled data set"))
-    time, lat, lon = dataset["time"].values, dataset["lat"].values, dataset["lon"].values
-    return {
-        "Conventions": CONVENTIONS,
-        "title": f"Generated ensemble of {dataset.sizes['realization']} realizations",
-        "summary": f"Draws from a score-based model of global fields: {names}. "
-        f"Learned from: {learned_from}.",
-        "keywords": ", ".join(
-            sorted({str(v.attrs.get("standard_name", k)) for k, v in dataset.data_vars.items()})
-        ),
-        "source": f"spherescore, learned from: {learned_from}",
-        "license": str(source_attrs.get("license", "as the source's")),
-        "time_coverage_start": _iso(time.min()),
-        "time_coverage_end": _iso(time.max()),
-        "geospatial_lat_min": float(lat.min()),
-        "geospatial_lat_max": float(lat.max()),
-        "geospatial_lon_min": float(lon.min()),
-        "geospatial_lon_max": float(lon.max()),
-    }
 
 
 def time_bounds(source: xr.Dataset, time: xr.DataArray) -> xr.DataArray | None:
@@ -125,6 +129,12 @@ def time_bounds(source: xr.Dataset, time: xr.DataArray) -> xr.DataArray | None:
     if not (reach == reach[0]).all():
         return None
     return xr.DataArray(time.values[:, None] + reach[0], dims=("time", "bnds"))
+
+
+def once(dataset: Any) -> Any:
+    """A dataset or array with each time once: the first of the samples that share it."""
+    _, first = np.unique(dataset["time"].values, return_index=True)
+    return dataset if first.size == dataset.sizes["time"] else dataset.isel(time=first)
 
 
 def validate(dataset: xr.Dataset, kind: str) -> xr.Dataset:
@@ -155,15 +165,7 @@ def _require_coordinate(dataset: xr.Dataset, kind: str, name: str) -> None:
     if name not in dataset.coords:
         raise LabelError(f"{kind}: no coordinate {name}")
     index = dataset.indexes[name]
-    if not index.is_unique:
+    if not index.is_unique and not (name == "time" and "member" in dataset.coords):
         raise LabelError(f"{kind}: {name} repeats {index[index.duplicated()][0]}")
     if name in ("time", "realization") and not index.is_monotonic_increasing:
         raise LabelError(f"{kind}: {name} is not in order")
-
-
-def _iso(time: Any) -> str:
-    return (
-        str(np.datetime_as_string(time, unit="s"))
-        if isinstance(time, np.datetime64)
-        else (str(time.isoformat()))
-    )

@@ -22,6 +22,7 @@ KINDS = (
     "whitened",
     "checkpoints",
     "ensemble",
+    "series",
     "verification",
     "report",
 )

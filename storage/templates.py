@@ -126,7 +126,7 @@ def _waiting(template: xr.Dataset, shards: Mapping[str, int]) -> list[str]:
 
 def _without_encodings(template: xr.Dataset, waiting: Sequence[str]) -> xr.Dataset:
     prepared = template.copy()
-    bounds = set()
+    named = set()  # bounds and grid mappings: variables that others name, not coordinates of them
     for name, variable in template.variables.items():
         data: Any
         if name in waiting:
@@ -138,14 +138,15 @@ def _without_encodings(template: xr.Dataset, waiting: Sequence[str]) -> xr.Datas
             if variable.dtype.kind in "UT":
                 data = data.astype(object)
         attrs = dict(variable.attrs)
-        if "bounds" in variable.encoding:
-            attrs["bounds"] = variable.encoding["bounds"]
-        if attrs.get("bounds") in template.variables:
-            bounds.add(attrs["bounds"])
-        else:
-            attrs.pop("bounds", None)
+        for role in ("bounds", "grid_mapping"):
+            if role in variable.encoding:
+                attrs[role] = variable.encoding[role]
+            if attrs.get(role) in template.variables:
+                named.add(attrs[role])
+            else:
+                attrs.pop(role, None)
         prepared[name] = xr.Variable(variable.dims, data, attrs)
-    return prepared.reset_coords([name for name in bounds if name in prepared.coords])
+    return prepared.reset_coords([name for name in named if name in prepared.coords])
 
 
 def _encodings(

@@ -169,11 +169,17 @@ def missing_units(path: Path, units: Sequence[Unit], written: Iterable[Record] =
         return list(itertools.compress(units, pool.map(lacks, units)))
 
 
-def adopt_units(path: Path, units: Sequence[Unit], donors: Iterable[Path]) -> list[Unit]:
+def adopt_units(
+    path: Path,
+    units: Sequence[Unit],
+    donors: Iterable[Path],
+    marks: Mapping[str, str] | None = None,
+) -> list[Unit]:
     """Take missing units from older artifacts of the same family, by hard link where possible.
 
     A donor must agree in all metadata but shape, and in all coordinate values as far as both go;
-    that its data are those the unit would get is the promise of the caller's family.
+    that its data are those the unit would get is the promise of the caller's family, and of the
+    marks: if given, a unit is taken only if it was written with this `mark` in its record's extra.
 
     Returns:
         The units adopted.
@@ -190,6 +196,8 @@ def adopt_units(path: Path, units: Sequence[Unit], donors: Iterable[Path]) -> li
         for unit in list(wanted):
             record = _valid_record(donor, theirs, unit)
             if record is None:
+                continue
+            if marks is not None and record["extra"].get("mark") != marks[unit.name]:
                 continue
             for file in record["files"]:
                 beside = beside_of(records_of(path) / unit.name)

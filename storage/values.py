@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
-from storage.axes import SourceError
+from storage.axes import SourceError, toml_key
 
 # (standard_name, unit) -> values beyond which no weather on this planet goes.
 _PLAUSIBLE = {
@@ -75,7 +75,7 @@ def in_unit(array: xr.DataArray, unit: str, where: str) -> xr.DataArray:
     if base != target:
         raise SourceError(
             f"{where}: {array.name} is in {old!r}, other files have {unit!r}, and no conversion "
-            f"is known; a value there is {float(array[0, 0, 0])}. Convert the file first"
+            f"is known; a value there is {float(array[(0,) * array.ndim])}. Convert the file first"
         )
     scale, shift = factor / target_factor, (offset - target_offset) / target_factor
     converted: xr.DataArray = (array.astype(np.float64) * scale + shift).astype(array.dtype)
@@ -174,7 +174,7 @@ def _judge(array: xr.DataArray, value: float, declared: tuple[float, float] | No
     reason = "looks like a fill value" if fill or abs(value) >= _HUGE else "is out of range"
     raise SourceError(
         f"{array.name}: {exact} {reason} ({count} times; unit {key[1]!r}). If it stands for "
-        f"missing, declare it: [source] missing = {{ {array.name} = {exact} }}; if it is right: "
-        f"[source] valid_range = {{ {array.name} = [{min(value, bounds[0]):g}, "
+        f"missing, declare it: [source] missing = {{ {toml_key(array.name)} = {exact} }}; if it is "
+        f"right: [source] valid_range = {{ {toml_key(array.name)} = [{min(value, bounds[0]):g}, "
         f"{max(value, bounds[1]):g}] }}"
     )

@@ -1,11 +1,12 @@
 """The quality table of integrators: one trained run, sampled by several of them at several costs.
 
-    python deploy/bench/integrators.py CONFIG [--dates 24] [--realizations 4]
+    python -m deploy.bench.integrators CONFIG [--dates 24] [--realizations 4]
 
 Reads the finished run of CONFIG and draws its verification dates anew, each time with the same
 noise. Prints a table in Markdown: every entry is a score over that of the noise floor (real fields
 of other years), the geometric mean over variables; energy distance is as it is, in the units of
-the floor's. Differences between rows are due to the integrator alone.
+the floor's. Differences between rows are due to the integrator alone. A second table says how far
+samplers are from their own limit (convergence.py), EDM's among them.
 """
 
 import argparse
@@ -16,6 +17,7 @@ from dataclasses import replace
 
 import torch
 
+from deploy.bench.convergence import convergence
 from flows.conditions import conditioned_as_observed
 from flows.config import read_config
 from flows.draws import white_remainder, whitened_draws
@@ -27,8 +29,8 @@ from pipeline.verify import score_card
 from storage import artifacts
 from storage.layout import StoreLayout
 
-INTEGRATORS = ("gme", "gei-heun", "z-heun")
-EVALUATIONS = (6, 12, 24, 48)
+INTEGRATORS = ("gme", "gei-heun", "z-heun", "z-ab2")
+EVALUATIONS = (4, 6, 8, 12, 24)
 SCORES = ("mean", "sd", "skewness", "q999", "spectrum")
 
 
@@ -67,6 +69,10 @@ def main() -> int:
         distance = card["joint"]["energy_distance"]
         row.append(distance[name]["value"] / distance["noise-floor"]["value"])
         print(f"| {name} | " + " | ".join(f"{value:.2f}" for value in row) + " |")
+    print("\n| sampler | evaluations | distance from its limit | of log power |\n|---|---|---|---|")
+    condition = torch.from_numpy(times["condition"].values).repeat(given.realizations, 1)
+    for name, evaluations, apart, power in convergence(model, condition):
+        print(f"| {name} | {evaluations} | {apart:.4f} | {power:.4f} |", flush=True)
     return 0
 
 

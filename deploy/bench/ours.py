@@ -2,19 +2,26 @@
 
 from flows.config import RunConfig
 from flows.keys import key_of
+from pipeline.climatology import season_phase
 from pipeline.coefficients import degrees, orders, to_complex
 from pipeline.harmonics import plan
+from pipeline.precision import float32_error, precision_for
 from pipeline.sphere import RingGrid
 from pipeline.torch_harmonics import TorchHarmonics
+from pipeline.transform import Normals
 from storage.layout import StoreLayout
 
 __all__ = [
+    "Normals",
     "RingGrid",
     "TorchHarmonics",
     "degrees",
+    "float32_error",
     "orders",
     "plan",
+    "precision_for",
     "preprocess_key",
+    "season_phase",
     "to_complex",
 ]
 

@@ -6,13 +6,12 @@ of `generate`. EDM-Heun with N steps takes 2 N - 1 evaluations.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 from functools import partial
 
 import torch
-from torch import Tensor
 
+from deploy.bench.edm import edm_heun
 from deploy.bench.rows import Row
 from deploy.bench.timing import in_turns, timed
 from deploy.bench.training import CHANNELS, LMAX, prepared, whitened_file
@@ -21,7 +20,6 @@ from pipeline.calibration import Calibration
 from pipeline.matching import match
 from pipeline.process import OrnsteinUhlenbeck
 from pipeline.sample import INTEGRATORS, Sampler
-from pipeline.score import Posterior, ScoreNet
 
 DEFAULT = Generate(realizations=1, times=("2000-01-01",))
 STEPS = (10, 16)
@@ -55,28 +53,3 @@ def measure(quick: bool) -> Iterator[Row]:
     best = in_turns(ours, *theirs, seconds=15, quick=quick)
     for row, seconds in zip(ROWS, best[1:], strict=True):
         yield row.measured(best[0] / size, seconds / size)
-
-
-@torch.no_grad()
-def edm_heun(score: ScoreNet, noise: Tensor, condition: Tensor, steps: int) -> Tensor:
-    """Algorithm 1 of Karras et al. (2022) without churn, rho = 7, on E[Y_0 | Y_t] of the score."""
-    low, high = 0.002 ** (1 / 7), 80.0 ** (1 / 7)
-    levels = [(high + k / (steps - 1) * (low - high)) ** 7 for k in range(steps)] + [0.0]
-
-    def slope(x: Tensor, sigma: float) -> Tensor:
-        t = torch.full((len(x),), 0.5, dtype=torch.float64) * torch.log1p(
-            torch.tensor(sigma, dtype=torch.float64) ** 2
-        )
-        posterior = Posterior(t, score.baseline.variance)
-        y = (x / (1 + sigma**2) ** 0.5).float()
-        learned = score.standardised(posterior, t, y, condition)
-        return (x - (posterior.c_skip * y + posterior.c_out * learned)) / sigma
-
-    x = levels[0] * noise.double()
-    for sigma, after in itertools.pairwise(levels):
-        first = slope(x, sigma)
-        moved = x + (after - sigma) * first
-        if after:
-            moved = x + (after - sigma) * (first + slope(moved, after)) / 2
-        x = moved
-    return score.baseline.unrotate(x.float())

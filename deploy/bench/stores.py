@@ -14,7 +14,14 @@ import numpy as np
 import xarray as xr
 
 from deploy.bench import inputs
-from deploy.bench.ours import RingGrid, preprocess_key
+from deploy.bench.ours import (
+    Normals,
+    RingGrid,
+    float32_error,
+    precision_for,
+    preprocess_key,
+    season_phase,
+)
 from deploy.bench.timing import Call, timed
 from flows.config import RunConfig
 from flows.ingest import unit_sizes
@@ -137,6 +144,9 @@ def publish_normals(config: RunConfig) -> None:
         },
         attrs={"lmax": LMAX},
     )
+    fields = artifacts.open_published(layout, "fields").isel(time=slice(0, 16))
+    error = float32_error(Normals.of(normals), [fields["v"].values], season_phase(fields["time"]))
+    normals.attrs["precision"] = precision_for(error)
     key = preprocess_key(config, layout)
     artifacts.create(layout.artifact("normals", key), normals, chunks={}, shards={})
     artifacts.publish(layout, "normals", key, [], {"figures": {}})

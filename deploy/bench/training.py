@@ -1,8 +1,8 @@
 """Training steps of the default model: lmax 31, 5 variables, batches of 32, one thread.
 
-Rivals: a plain U-Net as in EDM (Karras et al., 2022, arXiv 2206.00364) on the same grid with the
-same number of parameters and the same precision; and our network with the transforms of
-torch-harmonics.
+Rivals: plain U-Nets as in EDM (Karras et al., 2022, arXiv 2206.00364) on the same grid and in the
+same precision, one with as many parameters, one with as much arithmetic; and our network with the
+transforms of torch-harmonics. The limit is one large matrix product in that precision.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.flop_counter import FlopCounterMode
 
 from deploy.bench import inputs
 from deploy.bench.ours import RingGrid
@@ -30,8 +31,10 @@ FIELDS = 256
 
 WHAT = "training, default model, lmax 31, 5 variables"
 UNET = Row(row=WHAT, rival="U-Net of EDM, as many parameters", unit="samples/s", goal=1.0)
+EQUAL = Row(row=WHAT, rival="U-Net of EDM, as much arithmetic", unit="samples/s", goal=1.0)
 TORCH_HARMONICS = Row(row=WHAT, rival="same network, torch-harmonics", unit="samples/s", goal=2.0)
-ROWS = (UNET, TORCH_HARMONICS)
+ROWS = (UNET, EQUAL, TORCH_HARMONICS)
+SIZE = 2048  # of the matrices of the limit
 
 
 def measure(quick: bool) -> Iterator[Row]:
@@ -40,10 +43,19 @@ def measure(quick: bool) -> Iterator[Row]:
     trainer, step = prepared(file, BATCH)
     ours = timed(step)
 
-    network, theirs = unet_step(_parameters(trainer.model))
-    best = in_turns(ours, timed(theirs), seconds=15, quick=quick)
-    counts = f"{_parameters(trainer.model)} and {_parameters(network)} parameters"
-    yield UNET.measured(BATCH / best[0], BATCH / best[1], note=counts)
+    flops, product = _flops(step), timed(_product())
+    for row, size, wanted in (
+        (UNET, _parameters, _parameters(trainer.model)),
+        (EQUAL, lambda network: 3 * BATCH * network.flops(), flops),
+    ):
+        network, theirs = unet_step(size, wanted)
+        best = in_turns(ours, timed(theirs), product, seconds=15, quick=quick)
+        told = (
+            f"{_parameters(trainer.model):,} and {_parameters(network):,} parameters, "
+            f"{flops / 1e9:.0f} and {_flops(theirs) / 1e9:.0f} GFlop in a step"
+        )
+        share = flops / best[0] / (2 * SIZE**3 / best[2])
+        yield row.measured(BATCH / best[0], BATCH / best[1], limit_share=share, note=told)
     try:
         with Rival("torch-harmonics", "training", file=file, batch=BATCH) as rival:
             best = in_turns(ours, rival.call("step"), seconds=15, quick=quick)
@@ -136,12 +148,18 @@ class UNet(nn.Module):
             x = block(torch.cat([x, kept.pop()], dim=1), embedding)
         return self.out(functional.silu(self.norm(x))).float()
 
+    @torch.no_grad()
+    def flops(self) -> int:
+        """Of one field, forward."""
+        grid, one = RingGrid.gaussian(LMAX + 1), torch.zeros(1)
+        return _flops(lambda: self(torch.zeros(1, CHANNELS, *grid.shape), one, one))
 
-def unet_step(parameters: int) -> tuple[UNet, Callable[[], None]]:
-    """A U-Net of about so many parameters, and one training step of it as EDM does it."""
+
+def unet_step(size: Callable[[UNet], float], wanted: float) -> tuple[UNet, Callable[[], None]]:
+    """The U-Net whose size is closest to `wanted`, and one training step of it as EDM does it."""
     torch.manual_seed(0)
-    sizes = (UNet(width) for width in range(4, 68, 2))
-    network = min(sizes, key=lambda one: abs(_parameters(one) - parameters))
+    networks = (UNet(width) for width in range(4, 68, 2))
+    network = min(networks, key=lambda one: abs(size(one) - wanted))
     average = copy.deepcopy(network).requires_grad_(False)
     network = network.to(memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
@@ -168,6 +186,18 @@ def unet_step(parameters: int) -> tuple[UNet, Callable[[], None]]:
                 mean.lerp_(now, 0.002)
 
     return network, step
+
+
+def _product() -> Callable[[], Tensor]:
+    a, b = torch.randn(2, SIZE, SIZE).to(native_precision(torch.device("cpu")))
+    return lambda: a @ b
+
+
+def _flops(function: Callable[[], object]) -> int:
+    """Of the products and convolutions that a call takes."""
+    with FlopCounterMode(display=False) as counter:
+        function()
+    return counter.get_total_flops()
 
 
 def _parameters(network: nn.Module) -> int:

@@ -32,9 +32,9 @@ def test_what_is_not_said_has_its_default(config: RunConfig) -> None:
     assert config.generate == Generate(
         realizations=2,
         times=("2001-03-01",),
-        integrator="z-heun",
-        evaluations=12,
-        grid_exponent=2.0,
+        integrator="z-ab2",
+        evaluations=6,
+        grid_exponent=2.2,
     )
 
 
@@ -87,6 +87,8 @@ def test_the_configurations_that_are_shipped_are_accepted(path: Path) -> None:
         ("source.variables", ["z", "z"], r"source\.variables: expected each name once"),
         ("source.units", {"zz": "m"}, r"source\.units\.zz is not in .*did you mean 'z'\?"),
         ("source.transform", {"z": "cube"}, r"source\.transform\.z: .*cbrt.* got 'cube'"),
+        ("source.fill", "cubic", r"source\.fill: expected one of refuse, harmonic, got 'cubic'"),
+        ("source.fill", {"y": 0.0}, r"source\.fill\.y is not in source\.variables"),
         ("source.bounds", {"z": [0, 1]}, r"source\.bounds\.z: expected .*logit.*rank.*'identity'"),
         ("source.valid_range", {"z": [1, 0]}, r"source\.valid_range\.z: expected lowest < high"),
         ("split.test", ["2001-03-01"], r"split\.test: expected 2 entries, got 1"),
@@ -147,3 +149,11 @@ def test_a_file_that_is_no_toml_is_named(tmp_path: Path) -> None:
         read_config(path)
     with pytest.raises(ConfigError, match=r"absent\.toml cannot be read"):
         read_config(tmp_path / "absent.toml")
+
+
+def test_missing_values_have_a_policy_for_all_variables_or_for_each(table: dict[str, Any]) -> None:
+    fill = RunConfig.from_dict(changed(table, "source.fill", 0)).source.fill_of("z")
+    assert (fill, type(fill)) == (0.0, float)
+    declared = RunConfig.from_dict(changed(table, "source.fill", {"z": "harmonic"}))
+    assert declared.source.fill_of("z") == "harmonic"
+    assert RunConfig.from_dict(changed(table, "source.fill", {})).source.fill_of("z") == "refuse"

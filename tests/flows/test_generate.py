@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
+import json
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import healpy
 import numpy as np
 import pytest
 import torch
 import xarray as xr
+import zarr
 from distributed import Client
 
-from flows import generate, preprocess, train
+from flows import generate, preprocess, series, train
 from flows.certificate import certificate
 from flows.cluster import UnitFailed, local_client
 from flows.conditions import asked_times, covariate_variables
@@ -23,13 +28,14 @@ from flows.draws import whitened_draws
 from flows.model import Trained
 from flows.model import trained as load_score
 from flows.normals import baseline_of
-from pipeline.climatology import UnusableData, season_phase
+from pipeline.climatology import UnusableData
+from pipeline.grids import grid_named
 from pipeline.harmonics import plan
 from pipeline.noise import NoiseAddress
 from pipeline.score import GaussianScore
 from pipeline.spectra import power_spectrum
 from pipeline.sphere import RingGrid
-from pipeline.transform import Normals, stack_variables
+from pipeline.transform import Normals, grid_of, stack_variables
 from storage import artifacts, checkpoints
 from storage.layout import StoreLayout
 
@@ -229,6 +235,33 @@ def test_the_ensemble_is_labelled_for_any_reader(trained, here, tmp_path):
     assert ensemble.attrs["run_seed"] == 3
 
 
+def test_the_root_says_where_the_ensemble_comes_from(trained, here, tmp_path):
+    """And what only the user knows; both without drawing again."""
+    said = {"institution": "An institute", "creator_name": "A. Person"}
+    _, layout = drawn(trained, tmp_path / "run", here)
+    _, layout = drawn(trained, tmp_path / "run", here, generate_attributes=said)
+    found = artifacts.published(layout, "ensemble")
+    assert found is not None and found.attrs["figures"]["units drawn"] == 0
+    attrs = xr.open_zarr(layout.name("ensemble")).attrs
+    assert said.items() <= attrs.items()
+    digests = ("config", "source", "fields", "normals", "checkpoints", "code")
+    for name in (*digests[:1], *digests[2:]):
+        assert re.fullmatch("[0-9a-f]{64}", attrs[f"{name}_digest"]), name
+    assert "source_digest" in attrs and "gme, 3 evaluations" in attrs["sampler"]
+    assert "seed/realization/time/variable/step" in attrs["noise"]
+    assert attrs["frequency"] == "day" and attrs["time_coverage_duration"] == "P182D"
+    assert json.loads(attrs["config"])["generate"]["realizations"] == 5
+    highly = {"title", "summary", "keywords", "Conventions"}
+    recommended = {
+        *("id", "history", "source", "license", "processing_level", "standard_name_vocabulary"),
+        *("date_created", "creator_name", "institution", "time_coverage_start"),
+        *("time_coverage_end", "time_coverage_duration", "time_coverage_resolution"),
+        *("geospatial_lat_min", "geospatial_lat_max", "geospatial_lon_min", "geospatial_lon_max"),
+        *("geospatial_bounds", "geospatial_lat_units", "geospatial_lon_units"),
+    }
+    assert highly | recommended <= set(attrs)
+
+
 def test_the_ensemble_can_be_written_as_netcdf(trained, here, tmp_path):
     _, layout = drawn(trained, tmp_path / "run", here)
     with xr.open_zarr(layout.name("ensemble")) as ensemble:
@@ -244,6 +277,127 @@ def test_masked_cells_are_masked_and_rain_is_not_negative(trained, here, tmp_pat
     assert (np.isnan(ensemble["pr"]) == hole).all()
     assert np.isfinite(ensemble["ta"]).all()
     assert (ensemble["pr"].values[..., ~hole] >= 0).all()
+
+
+@pytest.mark.parametrize("name", ["healpix:8", "healpix:8:nested"])
+def test_an_ensemble_on_healpix_is_labelled_as_cf_asks(name, trained, here, tmp_path):
+    _, layout = drawn(trained, tmp_path / "run", here, generate_grid=name)
+    ensemble = xr.open_zarr(layout.name("ensemble"), decode_coords="all").load()
+    assert ensemble["ta"].dims == ("realization", "time", "cell")
+    order = "nested" if name.endswith("nested") else "ring"
+    mapping = {
+        "grid_mapping_name": "healpix", "indexing_scheme": order, "refinement_level": 3
+    }  # fmt: skip
+    assert mapping.items() <= ensemble["crs"].attrs.items()
+    assert ensemble["ta"].encoding["grid_mapping"] == "crs"
+    assert ensemble["cell"].attrs["standard_name"] == "healpix_index"
+    np.testing.assert_array_equal(ensemble["cell"], np.arange(768))
+    lon, lat = healpy.pix2ang(8, np.arange(768), nest=order == "nested", lonlat=True)
+    np.testing.assert_allclose(ensemble["lat"], lat, atol=1e-10)
+    np.testing.assert_allclose(ensemble["lon"], lon, atol=1e-10)
+    assert ensemble["lat"].attrs["standard_name"] == "latitude"
+    assert "axis" not in ensemble["lat"].attrs
+    assert not {"lat", "lon"} & set(ensemble.data_vars)
+    hole = np.isnan(ensemble["pr"]).all(("realization", "time"))
+    assert (np.isnan(ensemble["pr"]) == hole).all() and 0 < hole.mean() < 0.1
+    assert np.isfinite(ensemble["ta"]).all()
+
+
+@pytest.mark.parametrize("name", ["healpix:8", "healpix:8:nested"])
+def test_xdggs_gives_the_right_cells(name, trained, here, tmp_path):
+    xdggs = pytest.importorskip("xdggs", reason="xdggs brings a notebook: install it by hand")
+    _, layout = drawn(trained, tmp_path / "run", here, generate_grid=name)
+    ensemble = xr.open_zarr(layout.name("ensemble"), decode_coords="all").load()
+    decoded = xdggs.decode(ensemble, convention="cf")
+    info = decoded.dggs.grid_info
+    assert (info.level, info.indexing_scheme) == (3, name.partition(":8:")[2] or "ring")
+    centres = decoded.dggs.cell_centers()
+    np.testing.assert_allclose(centres["latitude"], ensemble["lat"], atol=1e-8)
+    np.testing.assert_allclose(centres["longitude"] % 360, ensemble["lon"], atol=1e-8)
+
+
+def test_other_grids_show_the_same_fields(trained, here, tmp_path):
+    """Means of latitude bands within five standard errors of those on the source's grid."""
+    root, many = tmp_path / "run", {"generate_realizations": 40, "train_model": "gaussian:m-block"}
+    shutil.copytree(trained, root, symlinks=True)
+    train.run(make_config(root, **many), StoreLayout(str(root)), None, silent)
+    bands = np.linspace(-90, 90, 7)
+    found = {}
+    for name in ("source", "healpix:16", "latlon:37x72", "gaussian:T31"):
+        _, layout = drawn(trained, root, here, generate_grid=name, **many)
+        ensemble = artifacts.open_published(layout, "ensemble").load()
+        grid = grid_of(ensemble)
+        assert name == "source" or grid == grid_named(name)
+        area = xr.DataArray(grid.area, dims=grid.dims)
+        latitude = xr.DataArray(grid.coordinates[0], dims=grid.dims)
+        for variable, values in ensemble.items():
+            scaled = np.cbrt(values) if variable == "pr" else values
+            spread = scaled.std("realization")
+            for south, north in itertools.pairwise(bands):
+                weight = area.where((latitude >= south) & (latitude < north) & spread.notnull(), 0)
+                mean = scaled.weighted(weight).mean(grid.dims)
+                at = found.setdefault((variable, south), {})
+                at[name] = (
+                    mean.mean("realization").values,
+                    mean.std("realization").values / np.sqrt(40),
+                    np.sqrt(np.square(spread).weighted(weight).mean(grid.dims)).values,
+                )
+    for at in found.values():
+        mean, error, spread = at["source"]
+        for name in set(at) - {"source"}:
+            assert np.all(np.abs(at[name][0] - mean) < 5 * error)
+            assert np.all(np.abs(at[name][2] / spread - 1) < 0.1), (name, at[name][2], spread)
+
+
+@pytest.mark.parametrize("name", ["source", "healpix:8"])
+def test_a_copy_for_series_holds_the_same_in_other_chunks(
+    name, trained, here, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(series, "CHUNK_BYTES", 4 * 2 * 60)
+    monkeypatch.setattr(series, "SHARD_BYTES", 4 * 2 * 200)
+    root, asked = tmp_path / "run", {"generate_grid": name, "generate_series": True}
+    _, layout = drawn(trained, root, here, **asked, generate_realizations=1)
+    _, layout = drawn(trained, root, here, **asked)
+    ensemble, copy = (xr.open_zarr(layout.name(kind)) for kind in ("ensemble", "series"))
+    xr.testing.assert_identical(copy.load().drop_attrs(), ensemble.load().drop_attrs())
+    chunks = zarr.open_array(layout.name("series") / "ta", mode="r").chunks
+    assert chunks[:2] == (1, 2) and np.prod(chunks[2:]) <= 60
+    assert artifacts.check(layout) == []
+    found = artifacts.published(layout, "series")
+    both = artifacts.published(layout, "ensemble")
+    assert found is not None and both is not None
+    assert found.attrs["checkpoints_digest"] == both.attrs["checkpoints_digest"]
+
+
+def test_an_ensemble_is_not_there_without_the_copy_that_was_asked_for(
+    trained, here, tmp_path, monkeypatch
+):
+    def fails(*_: Any) -> None:
+        raise OSError("killed")
+
+    root = tmp_path / "run"
+    with monkeypatch.context() as patched:
+        patched.setattr(series, "copy_unit", fails)
+        with pytest.raises(UnitFailed, match="killed"):
+            drawn(trained, root, here, generate_series=True)
+    assert artifacts.published(StoreLayout(str(root)), "ensemble") is None
+    _, layout = drawn(trained, root, here, generate_series=True)
+    found = artifacts.published(layout, "ensemble")
+    assert found is not None and found.attrs["figures"]["units drawn"] == 0
+    assert artifacts.published(layout, "series") is not None
+
+
+def test_verification_is_drawn_on_the_grid_of_the_source(trained, here, tmp_path):
+    root = tmp_path / "run"
+    shutil.copytree(trained, root, symlinks=True)
+    layout, times = StoreLayout(str(root)), asked_times(make_config(root), StoreLayout(str(root)))
+    keys, digests = set(), set()
+    for name in ("source", "latlon:9x16"):
+        config = make_config(root, generate_grid=name, generate_realizations=1)
+        drawn = generate.generate_ensemble(config, layout, here, silent, "verification", times, 1)
+        keys.add(drawn.key)
+        digests.add(drawn.digest)
+    assert len(keys) == len(digests) == 1
 
 
 def test_the_same_training_gives_the_same_checkpoint(trained, here, tmp_path):
@@ -346,7 +500,7 @@ def test_degrees_beyond_lmax_have_the_power_of_the_data(here, tmp_path):
     ensemble, known = artifacts.open_published(layout, "ensemble").load(), Normals.of(normals)
     transforms = dict(zip(known.channels, known.transforms, strict=True))
     scaled = [
-        known.anomalies(stack_variables(part, transforms), season_phase(part["time"]))[:, 0]
+        known.anomalies(stack_variables(part, transforms), known.rows(part))[:, 0]
         for part in (ensemble.isel(realization=r, drop=True) for r in range(40))
     ]
     power = power_spectrum(plan(GRID, 11, "float64").analysis(np.concatenate(scaled))).mean(axis=0)
@@ -365,7 +519,7 @@ def test_a_tail_beyond_the_grid_is_refused(here, tmp_path):
 
 def test_an_ensemble_is_conditioned_on_the_covariates_that_are_given(here, tmp_path):
     """Also on none: the network was trained with and without them."""
-    config = make_config(tmp_path / "run", source_covariates={"index": "-"})
+    config = make_config(tmp_path / "run", source_covariates={"index": "-"}, train_steps=24)
     layout = StoreLayout(config.run.root)
     publish_fields(layout)
     preprocess.run(config, layout, here, silent)

@@ -68,7 +68,7 @@ def test_the_digest_does_not_depend_on_what_was_there_before(
     path = layout.artifact("fields", key_of("ingest", again, layout))
     artifacts.create(path, fields, chunks={"time": sizes["chunk"]}, shards={"time": sizes["shard"]})
     units = artifacts.plan_units({"time": 90}, {"time": sizes["shard"]})
-    ingest.write_fields(path, again.source, {}, units[1])
+    ingest.write_fields(path, again.source, "digest", {}, units[1])
     told: list[int] = []
     resumed = ingest.run(again, layout, client, lambda done, total, text: told.append(done))
 
@@ -97,7 +97,7 @@ def test_cells_that_are_always_missing_need_a_policy(
     source["z"][:, 2, 3:6] = np.nan
     rewrite(table, source)
     config = RunConfig.from_dict(table)
-    with pytest.raises(SourceError, match=r'source\.fill = "harmonic"') as refusal:
+    with pytest.raises(SourceError, match=r'source\.fill = \{ z = "harmonic" \}') as refusal:
         ingest.run(config, layout_of(config), client, quiet)
     assert refusal.value.exit_code == 10
     assert not layout_of(config).name("fields").exists()
@@ -116,8 +116,24 @@ def test_cells_that_are_sometimes_missing_are_refused(
     rewrite(table, source)
     table["source"]["fill"] = "harmonic"
     config = RunConfig.from_dict(table)
-    with pytest.raises(SourceError, match="z: 1 values are missing in cells that have values"):
+    with pytest.raises(SourceError, match=r"z: 1 values are missing .*fill = \{ z = 0.0 \}"):
         ingest.run(config, layout_of(config), client, quiet)
+
+
+def test_a_missing_value_may_stand_for_a_number_where_the_mask_moves(
+    table: dict[str, Any], source: xr.Dataset, client: Any, quiet: Progress
+) -> None:
+    """As open water does in ice concentration; land stays empty."""
+    source["z"][7, 2, 3] = np.nan
+    source["z"][:, 5, :4] = np.nan
+    rewrite(table, source)
+    table["source"]["fill"] = {"z": -5}
+    config = RunConfig.from_dict(table)
+    ingest.run(config, layout_of(config), client, quiet)
+    fields = xr.open_zarr(layout_of(config).name("fields"))
+    expected = source["z"].copy()
+    expected[7, 2, 3] = -5.0
+    np.testing.assert_array_equal(fields["z"], expected)
 
 
 def test_land_declared_by_a_value_is_missing_in_the_fields(
@@ -167,5 +183,5 @@ def test_shards_are_whole_chunks_and_units_are_many_but_not_small(times: int, ce
     assert times / sizes["shard"] <= 100
 
 
-def refuse(*arguments: Any) -> None:
+def refuse(*arguments: Any, **named: Any) -> None:
     raise OSError(28, "no space left on device")

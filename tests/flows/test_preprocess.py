@@ -18,6 +18,8 @@ from flows.normals import baseline_of, refit
 from pipeline.climatology import UnusableData
 from pipeline.coefficients import degrees
 from pipeline.gaussian import BASELINES, Moments
+from pipeline.harmonics import plan
+from pipeline.precision import LARGEST_ERROR
 from pipeline.spectra import compatibility, cross_spectrum
 from pipeline.sphere import RingGrid
 from pipeline.transform import color, to_fields, to_whitened
@@ -290,13 +292,20 @@ def test_covariances_that_do_not_fit_are_refused_before_the_first_pass(
         run(tmp_path, make_fields(), client)
 
 
+def test_the_precision_and_what_decided_it_are_recorded(made):
+    _, normals, _ = made
+    assert normals.attrs["precision"] == "float32"
+    assert 0.0 < normals.attrs["float32_error"] < LARGEST_ERROR
+
+
 def test_a_worker_opens_what_it_reads_once(made, monkeypatch, tmp_path):
     """Units after the first one cost their own work only; another artifact is opened anew."""
     _, normals, whitened = made
     layout = publish_fields(tmp_path, make_fields())
     source = artifacts.published(layout, "fields")
-    path = layout.artifact("normals", "e" * 64)
-    artifacts.create(path, normals.drop_attrs().assign_attrs(lmax=LMAX), chunks={}, shards={})
+    path, precision = layout.artifact("normals", "e" * 64), normals.attrs["precision"]
+    plain = normals.drop_attrs().assign_attrs(lmax=LMAX, precision=precision)
+    artifacts.create(path, plain, chunks={}, shards={})
     constants = artifacts.publish(layout, "normals", "e" * 64, [], {})
     opened, written, opening = [], [], artifacts.open_artifact
 
@@ -340,11 +349,11 @@ def test_masked_cells_need_a_declared_policy_and_are_then_remembered(client, tmp
     fields = make_fields()
     fields["ta"] = fields.ta.where(fields.land == 0)
     with pytest.raises(
-        UnusableData, match=r'ta is missing in .*source.fill = "harmonic"'
+        UnusableData, match=r'ta is missing in .*source.fill = \{ ta = "harmonic" \}'
     ) as refusal:
         run(tmp_path / "refused", fields, client)
     assert refusal.value.exit_code == 10
-    changes = {"source": {"fill": "harmonic"}}
+    changes = {"source": {"fill": {"ta": "harmonic"}}}
     _, normals, whitened = run(tmp_path / "filled", fields, client, **changes)
     np.testing.assert_array_equal(normals.mask.sel(channel="ta"), fields.land)
     assert np.isfinite(whitened.x).all()
@@ -419,3 +428,36 @@ def test_a_logit_takes_its_bounds_from_the_unit_or_the_configuration(client, tmp
     ) as refusal:
         run(tmp_path / "narrow", fields, client, **narrow)
     assert refusal.value.exit_code == 10
+
+
+def test_draws_beside_a_coast_have_the_mean_and_the_deviation_of_the_data(client, tmp_path):
+    """In standard errors of the draws, on an isotropic field with a continent and islands."""
+    transform, generator = plan(GRID, LMAX, "float64"), np.random.default_rng(8)
+    deviation = 1.0 / (1.0 + degrees(LMAX))
+    x = deviation * generator.standard_normal((len(TIMES), (LMAX + 1) ** 2))
+    fields, land = make_fields(), np.zeros(GRID.shape, bool)
+    land[1:9, 3:14] = land[4:7, 17:20] = True
+    anomalies = (10.0 + 3.0 * transform.synthesis(x)).astype("f4")
+    fields["ta"] = fields.ta.copy(data=anomalies).where(~land)
+    fill = {"fill": {"ta": "harmonic"}}
+    _, normals, _ = run(tmp_path, fields, client, source=fill)
+    np.testing.assert_array_equal(normals.mask.sel(channel="ta"), land)
+    training = fields.ta.sel(time=slice(*TRAIN))
+    config = configure(tmp_path, source=fill)
+    draws = gaussian_ensemble(config, StoreLayout(str(tmp_path)), "m-block", training["time"], 8)
+    np.testing.assert_array_equal(draws.ta.isnull().all(("realization", "time")), land)
+    beside = sum(np.roll(land, step, axis) for step in (1, -1) for axis in (0, 1)).astype(bool)
+    coast = beside & ~land
+    standard = (draws.ta - training.mean("time")) / training.std("time")
+    for moment, expected in ((standard, 0.0), (standard**2, 1.0)):
+        by_draw = moment.values[..., coast].mean(axis=-1).ravel()
+        error = by_draw.std() / np.sqrt(by_draw.size)
+        assert error < 0.03
+        assert abs(by_draw.mean() - expected) < 4.0 * error
+
+
+def test_variables_that_follow_from_each_other_are_refused_by_name(client, tmp_path):
+    fields = make_fields()
+    fields["pr"] = (2.0 * fields.ta - 546.3).astype("f4").assign_attrs(units="K")
+    with pytest.raises(UnusableData, match=r"ta and pr follow from each other.*Leave one"):
+        run(tmp_path, fields, client, source={"transform": {}})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import re
 from html.parser import HTMLParser
 
@@ -11,7 +13,10 @@ import xarray as xr
 from PIL import Image
 
 from flows import figures, report
-from flows.maps import Raster, coastlines, project, unproject
+from flows.compatibility import compatibility_curves
+from flows.maps import NO_DATA, Raster, coastlines, project, unproject
+from flows.sheet import contact_sheet
+from pipeline.grids import grid_coordinates, grid_named
 from pipeline.verify import FLOOR
 
 OWNERS = ("model", "m-block", "channels", FLOOR)
@@ -64,11 +69,31 @@ def test_pixels_show_the_field_where_it_is(descending):
     assert np.nanmean(pixels[-5:]) > np.nanmean(pixels[:5])  # north is up
 
 
-def test_cells_without_rows_are_drawn_too():
-    field = gaussian_like()
-    flat = field.stack(cell=("lat", "lon")).reset_index("cell")
-    pixels = Raster(flat, width=100)(flat)
-    assert np.isfinite(pixels).sum() > 3000
+@pytest.mark.parametrize("name", ["healpix:16", "healpix:16:nested"])
+def test_cells_are_drawn_where_they_are(name):
+    grid = grid_named(name)
+    latitude, longitude = (np.deg2rad(degrees) for degrees in grid.coordinates)
+    rings = gaussian_like(64, 128)
+    field = xr.DataArray(
+        np.sin(latitude) + np.cos(longitude), dims="cell", coords=grid_coordinates(grid)
+    )
+    difference = Raster(field, width=100)(field) - Raster(rings, width=100)(rings)
+    assert np.isfinite(difference).sum() > 3000
+    assert np.nanmax(np.abs(difference)) < 0.2 and np.nanstd(difference) < 0.02
+
+
+def test_maps_reach_half_way_to_cells_without_data():
+    field = gaussian_like(19, 36)
+    field = xr.ones_like(field).assign_coords(lat=np.linspace(-90, 90, 19))
+    pixels = Raster(field, width=400)(field.where(field.lat >= 0))
+    rows = np.isfinite(pixels).any(axis=1)
+    _, lowest = unproject(
+        np.zeros(1),
+        Raster(field, width=400).extent[3:]
+        * (2 * (np.flatnonzero(rows)[:1] + 0.5) / len(rows) - 1),
+    )
+    assert lowest == pytest.approx(-5, abs=1)
+    assert np.nanmax(np.abs(pixels - 1)) < 1e-12
 
 
 @pytest.mark.parametrize(
@@ -203,7 +228,7 @@ def pictures(card: dict) -> dict[str, str]:
         ),
         "fields/ta": figures.image(
             figures.side_by_side(
-                fields("time", 3, 0), fields("realization", 3, 1), Raster(gaussian_like())
+                fields("time", 3, 0), fields("realization", 3, 1), (Raster(gaussian_like()),) * 2
             ),
             "fields",
         ),
@@ -253,3 +278,83 @@ def test_without_a_noise_floor_the_page_says_so(card):
 
 def test_equal_figures_give_equal_text(card):
     assert pictures(card) == pictures(card)
+
+
+def test_many_variables_begin_with_a_picture_of_all_and_stay_one_page(card):
+    """Thirteen variables: each picture is there, folded; the sentence names three of them."""
+    made_of_one = pictures(card)
+    names = [f"v{number}" for number in range(13)]
+    about = card["variables"]["ta"]
+    card["variables"] = {name: {**about, "long_name": f"variable {name}"} for name in names}
+    for key in ("scores", "spectra", "ranks"):
+        card[key] = dict.fromkeys(names, card[key]["ta"])
+    card["made"]["grid"] = "healpix nside 32 (nested order)"
+    sheet = contact_sheet(
+        *(xr.Dataset(dict.fromkeys(names, fields(dim, 3, 0))) for dim in ("time", "realization")),
+        dict.fromkeys(names, "air temperature"),
+        (Raster(gaussian_like()),) * 2,
+    )
+    made = {f"fields/{name}": made_of_one["fields/ta"] for name in names}
+    made["overview"] = figures.image(sheet, "all")
+    page = report.render(card, made)
+    balance = Balance()
+    balance.feed(page)
+    assert balance.open == []
+    assert all(link.startswith(("#", "data:")) for link in balance.loads)
+    fields_section = page[page.index('id="fields"') : page.index('id="scores"')]
+    assert fields_section.count("<details>") == 13 and fields_section.count("<img") == 14
+    assert "variable v0, variable v1, variable v2 and 10 more variables" in page
+    assert "on a healpix nside 32 (nested order) grid" in page
+
+
+def test_panels_of_many_variables_do_not_overlap(card):
+    curve, ranks = card["spectra"]["ta"], card["ranks"]["ta"]
+    for number in (2, 13, 20):
+        names = {f"v{index}": "a rather long name of a variable" for index in range(number)}
+        for figure in (
+            figures.spectrum_ratios(dict.fromkeys(names, curve), names),
+            figures.rank_histograms(dict.fromkeys(names, ranks), names),
+        ):
+            figure.canvas.draw()
+            boxes = [axes.get_tightbbox() for axes in figure.axes if axes.axison]
+            assert len(boxes) == number
+            for index, box in enumerate(boxes):
+                assert not any(box.overlaps(other) for other in boxes[index + 1 :])
+
+
+def test_cells_without_data_are_grey():
+    north = gaussian_like().lat > 0
+    real, drawn = (fields(dim, 3, 0).where(north) for dim in ("time", "realization"))
+    figure = figures.side_by_side(real, drawn, (Raster(real, width=100),) * 2)
+    data = figures.image(figure, "x").partition("base64,")[2].partition('"')[0]
+    with Image.open(io.BytesIO(base64.b64decode(data))) as picture:
+        counted = sorted(picture.convert("RGB").getcolors(1 << 20), reverse=True)
+    grey = [int(NO_DATA[at : at + 2], 16) for at in (1, 3, 5)]
+    near = [np.abs(np.subtract(colour, grey)).max() < 4 for _, colour in counted]
+    share = sum(count for (count, _), is_near in zip(counted, near, strict=True) if is_near)
+    assert 0.2 < share / sum(count for count, _ in counted) < 0.5
+
+
+@pytest.mark.parametrize("number", [3, 13])
+def test_data_and_noise_have_a_legend_above_their_curves(number):
+    names = [f"v{index}" for index in range(number)]
+    ones = np.ones((number, 9))
+    normals = xr.Dataset(
+        {
+            f"compatibility_{part}": (
+                ("channel", "degree"),
+                ones * (1 + np.arange(number))[:, None],
+            )
+            for part in ("ratio", "kl")
+        },
+        coords={"channel": names, "degree": np.arange(9)},
+        attrs={"samples": 100},
+    )
+    figure = compatibility_curves(normals, dict.fromkeys(names, "a rather long name of a variable"))
+    figure.canvas.draw()
+    (legend,) = figure.legends
+    box = legend.get_window_extent()
+    assert not any(axes.get_tightbbox().overlaps(box) for axes in figure.axes)
+    looks = [(line.get_color(), line.get_linestyle()) for line in figure.axes[0].lines]
+    assert len(set(looks)) == number
+    assert box.y1 <= figure.bbox.y1 and box.x1 <= figure.bbox.x1

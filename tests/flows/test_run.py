@@ -117,6 +117,17 @@ def test_the_plan_bounds_what_ingest_writes(config: RunConfig) -> None:
     assert len(written) == planned.units
 
 
+def test_a_plan_counts_the_grid_that_is_drawn_on_and_the_copy(table: dict[str, Any]) -> None:
+    table["generate"] |= {"grid": "healpix:16", "series": True}
+    config = RunConfig.from_dict(table)
+    planned = {one.stage: one for one in estimate(config)}
+    assert planned["generate"].bytes == 2 * 4 * 12 * 16**2 * config.generate.realizations
+    table["generate"]["grid"] = "healpix:128"
+    finer = {one.stage: one for one in estimate(RunConfig.from_dict(table))}
+    assert finer["generate"].memory > planned["generate"].memory
+    assert finer["verify"] == planned["verify"]
+
+
 @pytest.mark.parametrize(
     ("size", "words"), [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (5 * 2**50, "5120.0 TiB")]
 )

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from flows import generate, pages, preprocess, train, verify
 from flows.config import RunConfig
 from flows.keys import key_of
 from flows.lineup import block_of, held_out_times, spacing
+from flows.maps import Raster
 from pipeline.sphere import RingGrid
 from pipeline.verify import FLOOR
 from storage import artifacts
@@ -147,6 +150,25 @@ def test_the_readme_picture_is_drawn_from_the_run(run, tmp_path):
     path = tmp_path / "picture.png"
     pages.readme_picture(run[1], "ua850", str(path))
     assert 10_000 < path.stat().st_size < 400_000
+
+
+def test_an_ensemble_on_another_grid_is_shown_beside_real_fields(run, tmp_path):
+    config, layout, _ = run
+    layout = StoreLayout(str(tmp_path / "run"))
+    shutil.copytree(config.run.root, layout.path, symlinks=True)
+    asked = replace(
+        config,
+        run=replace(config.run, root=str(layout.path)),
+        generate=replace(config.generate, grid="healpix:8:nested"),
+    )
+    with Client(processes=False, n_workers=1, threads_per_worker=1, dashboard_address=None) as c:
+        generate.run(asked, layout, c, lambda *_: None)
+    normals = artifacts.open_published(layout, "normals").load()
+    real, generated, usual = pages.gallery(layout, normals)
+    assert real["pr"].dims[-2:] == usual[0]["pr"].dims == ("lat", "lon")
+    assert generated["ws850"].dims[-1:] == usual[1]["ws850"].dims == ("cell",)
+    here, there = (Raster(each, width=100)(each["ua850"]) for each in usual)
+    assert np.nanstd(here - there) < 0.4 * np.nanstd(here)  # 1.4 if unrelated
 
 
 def test_held_out_dates_lie_in_the_test_period_and_spread_over_it(tmp_path):

@@ -104,3 +104,14 @@ def test_a_training_period_of_one_season_is_refused(generator):
     values, _ = series(generator)
     with pytest.raises(UnusableData, match=r"30 training times .* all seasons"):
         SeasonalMoments.of(values[:30], PHASE[:30], NAMES).fit()
+
+
+def test_what_fills_a_hole_gets_a_scale_of_its_own_and_no_cell_beside_it(generator):
+    values, _ = series(generator)
+    values[:, 1, 0, :2] = np.nan
+    known = SeasonalMoments.of(values, PHASE, NAMES).fit()
+    variance = np.full(known.scale.shape, 0.25)
+    variance[1, 0, 1] = 1e-9
+    filled = known.with_holes(variance).scale
+    np.testing.assert_allclose(filled[1, 0, :2], [0.5, 0.05])
+    np.testing.assert_array_equal(filled[~known.mask], known.scale[~known.mask])

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from scipy.special import ndtri
 
+from pipeline.atoms import with_atom
 from pipeline.climatology import SeasonalMoments, design
-from pipeline.ranks import Extent, Histogram, with_atom
+from pipeline.ranks import Extent, Histogram
 
 TIMES, SHAPE = 1460, (4, 5)
 PHASE = 2.0 * np.pi * np.arange(TIMES) / 365.0

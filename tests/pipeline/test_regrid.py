@@ -8,10 +8,10 @@ import xarray as xr
 from pipeline.climatology import season_phase
 from pipeline.grids import grid_coordinates, grid_named
 from pipeline.harmonics import plan
-from pipeline.placement import placed_normals
+from pipeline.placement import moved, placed_normals
 from pipeline.pointwise_labels import pointwise_variables
 from pipeline.ranks import Extent, Histogram
-from pipeline.regrid import bilinear, interpolation, moved, synthesis
+from pipeline.regrid import bilinear, interpolation, synthesis
 from pipeline.remainder import band_noise
 from pipeline.sphere import RingGrid
 from pipeline.transform import Normals, grid_of, to_fields

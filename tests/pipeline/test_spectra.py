@@ -146,3 +146,15 @@ def test_sampling_noise_alone_is_no_verdict():
 def test_ratios_must_be_positive():
     with pytest.raises(ValueError, match="positive"):
         compatibility(np.array([1.0, 1.0, 0.0, 1.0, 1.0, 1.0]))
+
+
+def test_channels_that_depend_on_each_other_have_no_verdict():
+    ratio = np.tile(np.array([[1.0, 2.0], [2.0, 4.0]]), (9, 1, 1))
+    with pytest.raises(ValueError, match="in degree 1 a combination of channels has no variance"):
+        joint_words(ratio)
+
+
+def test_degrees_that_are_left_out_may_lack_variance():
+    ratio = np.tile(np.eye(2), (9, 1, 1))
+    ratio[0] = 0.0
+    assert "0 nats" in joint_words(ratio)

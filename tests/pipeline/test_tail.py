@@ -92,3 +92,19 @@ def test_moments_up_to_a_degree_are_those_of_the_cut_fields():
     np.testing.assert_allclose(cut.low, whole.low, atol=1e-12)
     with pytest.raises(ValueError, match="kept up to degree 6; got 7"):
         Moments.of(x).up_to(7)
+
+
+def test_a_channel_without_degree_0_has_a_tail_that_does_not_look_at_it():
+    """As winds are."""
+    generator = np.random.default_rng(3)
+    x = generator.standard_normal((300, CHANNELS, SIZE)) @ (
+        np.eye(SIZE) + 0.2 * generator.standard_normal((SIZE, SIZE))
+    )
+    x[:, 1, 0] = 0.0
+    tail = GaussianTail.fit(Moments.of(x), np.zeros(LAST + 1), LMAX)
+    known, noise = x[:5, :, :LOW], generator.standard_normal((5, CHANNELS, SIZE - LOW))
+    drawn = tail.draw(known, noise)
+    assert np.isfinite(drawn).all() and drawn.std() > 0.5
+    other = known.copy()
+    other[:, 1, 0] = 7.0
+    np.testing.assert_array_equal(tail.draw(other, noise), drawn)

@@ -343,3 +343,20 @@ def test_the_score_card_puts_a_true_law_at_the_floor_and_a_wide_one_above(genera
     assert distance["wide"]["excess"] > 4
     ratio = card["spectra"]["a"]["ratio"]["wide"]["value"]
     np.testing.assert_allclose(np.mean(ratio), 2, rtol=0.2)
+
+
+@pytest.mark.parametrize(
+    ("east", "speed"),
+    [
+        ("Eastward wind at 250 hPa", "wind speed at 250 hPa"),
+        ("Zonal Wind", "Wind speed"),
+        ("U component of wind", "wind speed"),
+        ("10 metre U-component of wind", "10 metre wind speed"),
+    ],
+)
+def test_the_speed_of_a_wind_is_named_as_the_wind_is(east, speed):
+    kinds = {"u": ("eastward_wind", east), "v": ("northward_wind", "v")}
+    fields = xr.Dataset(
+        {name: ((), 1.0, {"standard_name": s, "long_name": n}) for name, (s, n) in kinds.items()}
+    )
+    assert with_wind_speed(fields)["ws"].attrs["long_name"] == speed

@@ -15,6 +15,7 @@ import zarr
 
 from storage import artifacts
 from storage.artifacts import Unit
+from storage.files import sha256_of
 from storage.layout import StoreLayout
 
 KEY = artifacts.content_key(stage="test", schema=1, config={}, inputs={}, code="")
@@ -209,6 +210,24 @@ def test_a_harmed_unit_is_missing_and_its_repair_gives_the_same_digest(tmp_path,
             record.unlink()
     assert artifacts.missing_units(path, units) == [units[3]]
     assert build(layout, dataset).digest == undisturbed.digest
+
+
+def test_publish_reads_again_what_this_run_did_not_write(tmp_path, monkeypatch):
+    dataset, read = fields(), []
+    monkeypatch.setattr(
+        "storage.units.sha256_of", lambda path: read.append(path.parts[-6:]) or sha256_of(path)
+    )
+    layout = StoreLayout(str(tmp_path / "run"))
+    path = create(layout, dataset)
+    units = plan(dataset)
+    records = [artifacts.write_unit(path, unit, part(dataset, unit)) for unit in units]
+    assert artifacts.missing_units(path, units, records) == [] and read == []
+    assert artifacts.missing_units(path, units, records[1:]) == []
+    assert {place[0] for place in read} == {"ta", "pr"} and len(read) == 2
+    shard = path / "pr" / "c/1/1/0/0"
+    shard.write_bytes(shard.read_bytes()[:-1])
+    stranger = {**records[0], "files": [{**records[0]["files"][0], "sha256": "0" * 64}]}
+    assert artifacts.missing_units(path, units, [stranger, *records[1:]]) == [units[3]]
 
 
 def test_writing_a_unit_again_changes_no_byte(layout):

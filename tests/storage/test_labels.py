@@ -42,7 +42,7 @@ def test_realization_is_the_first_dimension_and_a_cf_coordinate(ensemble):
 
 
 def test_variables_take_their_attributes_from_the_source(ensemble, source):
-    assert ensemble.ta.attrs == source.ta.attrs
+    assert ensemble.ta.attrs == source.ta.attrs | {"coverage_content_type": "modelResult"}
 
 
 def test_coordinates_say_what_they_are(ensemble):
@@ -57,7 +57,7 @@ def test_times_get_bounds_as_the_source_has_them(ensemble, source):
 
 
 def test_root_attributes_follow_acdd(ensemble):
-    assert ensemble.attrs["Conventions"] == "CF-1.13 ACDD-1.3"
+    assert ensemble.attrs["Conventions"] == "CF-1.13, ACDD-1.3"
     assert ensemble.attrs["time_coverage_start"] == "2000-01-01T12:00:00"
     assert ensemble.attrs["geospatial_lat_max"] == 75.0
     assert ensemble.attrs["license"] == "CC0-1.0"

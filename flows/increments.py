@@ -1,0 +1,64 @@
+"""What a unit of fields is made of, so that a later ingest takes unchanged units as they are.
+
+New files make a new artifact, for published ones never change; but a unit whose times, files and
+masks are those of a unit of an older artifact is that unit, and is linked instead of written.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+
+import numpy as np
+import xarray as xr
+
+from storage.keys import canonical_json
+from storage.sources import SourceReport
+from storage.units import Unit
+
+
+def marks_of(
+    units: Sequence[Unit],
+    fields: xr.Dataset,
+    report: SourceReport,
+    digests: Mapping[str, str],
+    masks: Mapping[str, np.ndarray],
+) -> dict[str, str]:
+    """By name of a unit the sha256 of what its values follow from, under one configuration.
+
+    Args:
+        fields: The dataset to write, opened.
+        report: Its report, with the file of each time.
+        digests: sha256 of the files, by their names in the report.
+        masks: Cells that are missing always, by variable.
+    """
+    times = [str(time) for time in fields["time"].values]
+    member = fields["member"].values.tolist() if "member" in fields.coords else []
+    hidden = {name: _digest(mask) for name, mask in masks.items()}
+    along = {
+        str(name): array.values
+        for name, array in fields.data_vars.items()
+        if array.dims == ("time",)
+    }
+    marks = {}
+    for unit in units:
+        part = unit.region["time"]
+        origins = {
+            name: [
+                [digests[report.files[file]], len(list(run))]
+                for file, run in groupby(origin[part].tolist())
+            ]
+            for name, origin in report.origins.items()
+        }
+        made_of = {
+            "times": times[part],
+            "member": member[part],
+            "origins": origins,
+            "masks": hidden,
+            "covariates": {name: _digest(values[part]) for name, values in along.items()},
+        }
+        marks[unit.name] = hashlib.sha256(canonical_json(made_of).encode()).hexdigest()
+    return marks
+
+
+def _digest(values: np.ndarray) -> str:
+    return hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()

@@ -1,0 +1,207 @@
+"""Files of any format as plain data sets: unpacked, lazily indexed, times and grids as they are.
+
+    NetCDF 3, 4 and HDF5     by netCDF4, one group
+    Zarr 2 and 3             a local directory or zip file, http(s):// or s3:// (by obstore)
+    GRIB 1 and 2             by cfgrib, which makes one table of each kind of level or step
+    kerchunk references      a .json file that leads to local files only
+
+What is not one of them is refused by what its first bytes say it is.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import warnings
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numcodecs.registry  # type: ignore[import-untyped]
+import xarray as xr
+from scipy.io import netcdf_file
+
+from storage.axes import SourceError
+
+__all__ = ["is_remote", "metadata_of", "open_tables"]
+
+numcodecs.registry.codec_registry.pop("pickle", None)  # a foreign store must not run code
+
+UNREADABLE = (OSError, ValueError, KeyError, RuntimeError, EOFError, TypeError, IndexError)
+
+_LAZILY: dict[str, Any] = {"decode_times": False, "chunks": None, "cache": False}
+_REMOTE = re.compile(r"(https?|s3)://[^\s:]")
+_TIMEOUT = {"timeout": "30s", "connect_timeout": "10s"}
+_FOREIGN = {
+    b"\x1f\x8b": "compressed with gzip; unpack it first: gunzip",
+    b"BZh": "compressed with bzip2; unpack it first: bunzip2",
+    b"PK": "a zip archive; unpack it first, or name it .zarr.zip if it is a Zarr store",
+    b"\x0e\x03\x13\x01": "HDF4; convert it first, e.g. with h4toh5 or ncl_convert2nc",
+    b"<": "a web page, perhaps the error message of a download; download it again",
+}
+
+
+def open_tables(path: str, group: str = "") -> list[xr.Dataset]:
+    """The data sets in a file: one, except in GRIB. Packed numbers are unpacked when read.
+
+    Raises:
+        SourceError: If it is no format that is read here, or broken; the message has the file.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # several fill values: each of them is masked
+            return _opener(path)(path, group)
+    except SourceError:
+        raise
+    except UNREADABLE as error:
+        raise SourceError(
+            f"{path} cannot be opened, truncated or corrupt? ({' '.join(str(error).split())})"
+        ) from error
+
+
+def is_remote(path: str) -> bool:
+    return _REMOTE.match(path) is not None
+
+
+def metadata_of(path: str) -> bytes:
+    """What a remote store says of itself, to know it by."""
+    import obstore
+
+    store = _remote_store(path)
+    for name in ("zarr.json", ".zmetadata", ".zgroup", ".zarray"):
+        try:
+            found = obstore.get(store, name)
+        except FileNotFoundError:
+            continue
+        except Exception as error:
+            raise SourceError(f"{path} does not answer ({_first_line(error)})") from error
+        meta = found.meta
+        return bytes(found.bytes()) + str((meta.get("e_tag"), meta.get("last_modified"))).encode()
+    raise SourceError(f"{path}: no Zarr store there (no zarr.json, .zmetadata or .zgroup)")
+
+
+def _opener(path: str) -> Callable[[str, str], list[xr.Dataset]]:
+    if is_remote(path):
+        return _open_remote
+    file = Path(path)
+    if file.is_dir():
+        if not any((file / name).exists() for name in ("zarr.json", ".zgroup", ".zmetadata")):
+            raise SourceError(
+                f"{path} is a directory without a Zarr store; for the files in it write {path}/*.nc"
+            )
+        return _open_zarr
+    if path.endswith(".zarr.zip"):
+        return _open_zarr
+    with file.open("rb") as stream:
+        head = stream.read(512)
+    if head.startswith((b"CDF", b"\x89HDF")):
+        return _open_netcdf
+    if b"GRIB" in head:
+        return _open_grib
+    if head.lstrip().startswith(b"{"):
+        return _open_reference
+    for magic, what in _FOREIGN.items():
+        if head.lstrip().startswith(magic):
+            raise SourceError(f"{path} is {what}")
+    raise SourceError(
+        f"{path} is not NetCDF, Zarr, GRIB or a kerchunk reference (truncated or corrupt?): "
+        f"it begins with {head[:8]!r}"
+    )
+
+
+def _open_netcdf(path: str, group: str) -> list[xr.Dataset]:
+    _require_whole_classic(Path(path))
+    return [xr.open_dataset(path, engine="netcdf4", group=group or None, **_LAZILY)]
+
+
+def _require_whole_classic(file: Path) -> None:
+    # netCDF-C reads what a truncated classic file lacks as zeros; scipy does not find the bytes.
+    with file.open("rb") as stream:
+        magic = stream.read(4)
+    if magic in (b"CDF\x01", b"CDF\x02"):
+        netcdf_file(file, mmap=True).close()
+
+
+def _open_zarr(path: str, group: str) -> list[xr.Dataset]:
+    from zarr.storage import LocalStore, ZipStore
+
+    store: Any = ZipStore(path) if path.endswith(".zip") else LocalStore(path, read_only=True)
+    return [xr.open_dataset(store, engine="zarr", group=group or None, **_LAZILY)]
+
+
+def _open_remote(path: str, group: str) -> list[xr.Dataset]:
+    if re.search(r"\.(nc4?|h5|hdf5?|he5|gri?b2?)$", path.lower()):
+        raise SourceError(f"{path}: over http and s3 only Zarr stores are read; download it first")
+    from zarr.storage import ObjectStore
+
+    store: Any = ObjectStore(_remote_store(path), read_only=True)
+    try:
+        return [xr.open_dataset(store, engine="zarr", group=group or None, **_LAZILY)]
+    except Exception as error:
+        raise SourceError(
+            f"{path} cannot be opened as Zarr ({_first_line(error)}); over http a store needs "
+            "consolidated metadata: xr.open_zarr(...).to_zarr(..., consolidated=True)"
+        ) from error
+
+
+def _remote_store(path: str) -> Any:
+    _require("obstore", path, "remote")
+    from obstore.store import from_url
+
+    options: Any = {**_TIMEOUT, "allow_http": True}
+    retries: Any = {"max_retries": 2, "retry_timeout": timedelta(seconds=60)}
+    try:
+        return from_url(path, client_options=options, retry_config=retries)
+    except Exception as error:
+        raise SourceError(f"{path} is not an address that is read ({_first_line(error)})") from None
+
+
+def _open_grib(path: str, group: str) -> list[xr.Dataset]:
+    _require("cfgrib", path, "grib")
+    import cfgrib
+
+    try:
+        # Without an index file: it would be a pickle beside the source.
+        keys = {"indexpath": ""}
+        tables = cfgrib.open_datasets(path, keys, cache=False, decode_times=False)
+    except Exception as error:
+        raise SourceError(f"{path} cannot be read by cfgrib ({_first_line(error)})") from error
+    if not tables:
+        raise SourceError(f"{path} holds no GRIB message that can be read, truncated or corrupt?")
+    return list(tables)
+
+
+def _open_reference(path: str, group: str) -> list[xr.Dataset]:
+    import fsspec
+    from zarr.storage import FsspecStore
+
+    references = json.loads(Path(path).read_text())
+    if {"templates", "gen"} & set(references):
+        raise SourceError(
+            f"{path} has reference templates, which are not read; write plain references (refs)"
+        )
+    references = references.get("refs", references)
+    if not isinstance(references, dict) or not {".zgroup", "zarr.json"} & set(references):
+        raise SourceError(f"{path} is JSON, but no kerchunk reference: it has no .zgroup")
+    for target in references.values():
+        if isinstance(target, list) and re.match(r"(?!file://)\w+:", str(target[0])):
+            raise SourceError(
+                f"{path} leads to {target[0]}; references are followed to local files only, "
+                "download it first"
+            )
+    local = fsspec.filesystem("reference", fo=references, remote_protocol="file", asynchronous=True)
+    store: Any = FsspecStore(local, read_only=True, path="")
+    return [
+        xr.open_dataset(store, engine="zarr", consolidated=False, group=group or None, **_LAZILY)
+    ]
+
+
+def _require(package: str, path: str, extra: str) -> None:
+    if importlib.util.find_spec(package) is None:
+        raise SourceError(f"{path} needs the package {package}: pip install 'spherescore[{extra}]'")
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), repr(error))

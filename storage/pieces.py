@@ -1,0 +1,303 @@
+"""One variable of one file, as (time, lat, lon) or (time, cell) in lazy blocks of few times.
+
+Every dimension of the file is accounted for: time and grid are kept, a level is taken by its name
+(`t@850`), another dimension by `select`; one of size 1 is dropped with a note, a longer one is
+refused with what to write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import reduce
+from math import prod
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import xarray as xr
+
+from storage.axes import Axes, SourceError, find_axes, toml_key
+from storage.grids import Grid, grid_of_variable
+from storage.levels import choose, level_index, level_of, said, same_label, split_name
+from storage.times import bounds_of, decode_times
+
+__all__ = ["Declared", "Piece", "take"]
+
+Array = np.ndarray[Any, Any]
+
+EXPVER = "expver"  # ERA5 has final and preliminary data side by side, missing where the other is
+BLOCK_BYTES = 8 << 20  # read at once: whole stored chunks, and times up to this
+
+_KEPT_ATTRS = ("standard_name", "long_name", "units", "cell_methods", "comment")
+_NO_UNIT = ("", "unknown", "undefined", "~", "none")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Declared:
+    """What the configuration says about the files."""
+
+    dims: Mapping[str, str] = field(default_factory=dict)  # coordinate or dimension, by role
+    select: Mapping[str, float | str] = field(default_factory=dict)  # one label, by dimension
+    samples: str = ""  # what tells members apart, all of which are taken
+    units: Mapping[str, str] = field(default_factory=dict)  # by variable
+    healpix: str | None = None  # order of cells that the file does not say
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A variable at the times of one file; `times` is None for a map."""
+
+    where: str
+    times: Array | None
+    bounds: Array | None
+    data: da.Array
+    attrs: Mapping[str, Any]
+    grid: Grid
+    member: str | None = None  # its label, where members are samples
+    file: int = 0  # its number among the files of the source
+
+    @property
+    def dims(self) -> tuple[str, ...]:
+        return self.grid.names if self.times is None else ("time", *self.grid.names)
+
+
+def take(
+    table: xr.Dataset,
+    name: str,
+    declared: Declared,
+    where: str,
+    notes: list[str],
+    *,
+    static: bool = False,
+) -> list[Piece]:
+    """What a file has of a variable: nothing, a piece, or one for each member and forecast step.
+
+    Raises:
+        SourceError: If it is there but cannot be taken as it is.
+    """
+    if not static and declared.samples:
+        return _members(table, name, declared, where, notes)
+    base, level = split_name(name)
+    stored = name if name in table.variables else base
+    level = None if stored == name else level
+    if stored not in table.variables:
+        return []
+    axes = find_axes(table, stored, declared.dims, where)
+    variable = table.variables[stored]
+    if variable.dtype.kind not in "fiu":
+        raise SourceError(f"{where}: {name} has type {variable.dtype}; fields are numbers")
+    grid = grid_of_variable(table, stored, axes, declared.dims, declared.healpix, where, notes)
+    chosen, attrs = _chosen(table, stored, axes, grid, name, level, declared, where, notes, static)
+    if chosen is None:
+        return []
+    attrs = {**_attrs(variable, name, declared, where, notes), **attrs}
+    if EXPVER in variable.dims and EXPVER not in chosen:
+        notes.append(
+            f"{name}: the versions along {EXPVER} put together, the first that has a value"
+        )
+    whole = variable.isel({d: i for d, i in chosen.items() if d in variable.dims})
+    if static:
+        return [_piece(whole, None, None, None, grid, attrs, name, where, notes)]
+    assert axes.time
+    times = table.variables[axes.time].isel(
+        {d: i for d, i in chosen.items() if d in table.variables[axes.time].dims}
+    )
+    dates = decode_times(table.assign_coords({axes.time: times}), axes.time, where)
+    if times.ndim == 2:
+        # Forecasts: valid times along reference time and step. A piece for each of the shorter.
+        short = min(times.dims, key=lambda d: times.sizes[d])
+        (long,) = (d for d in times.dims if d != short)
+        notes.append(f"{name}: times along {long} and {short} put in one row")
+        columns = np.moveaxis(dates, times.dims.index(short), 0)
+        return [
+            _piece(whole.isel({short: i}), long, column, None, grid, attrs, name, where, notes)
+            for i, column in enumerate(columns)
+        ]
+    dim = times.dims[0] if times.ndim else None
+    bounds = bounds_of(table, axes.time, dates) if times.ndim == 1 else None
+    return [_piece(whole, dim, np.atleast_1d(dates), bounds, grid, attrs, name, where, notes)]
+
+
+def _members(
+    table: xr.Dataset, name: str, declared: Declared, where: str, notes: list[str]
+) -> list[Piece]:
+    """The pieces of every member, which a dimension, a scalar or a global attribute tells."""
+    samples, plain = declared.samples, replace(declared, samples="")
+    stored = name if name in table.variables else split_name(name)[0]
+    if stored not in table.variables:
+        return []
+    known = table.coords.get(samples)
+    dim = known.dims[0] if known is not None and known.ndim == 1 else samples
+    if dim not in table[stored].dims:
+        if known is None and samples not in table.attrs:
+            raise SourceError(
+                f"{where}: source.samples is {samples!r}, but {name} has no such dimension, and "
+                "the file no such scalar or attribute to tell its member by"
+            )
+        label = str(table.attrs[samples] if known is None else known.values[()])
+        return [replace(p, member=label) for p in take(table, name, plain, where, notes)]
+    labels = table[samples].values if samples in table.coords else range(table.sizes[dim])
+    return [
+        replace(piece, member=str(label))
+        for index, label in enumerate(labels)
+        for piece in take(table.isel({dim: index}), name, plain, where, notes)
+    ]
+
+
+def _chosen(
+    table: xr.Dataset,
+    stored: str,
+    axes: Axes,
+    grid: Grid,
+    name: str,
+    level: str | None,
+    declared: Declared,
+    where: str,
+    notes: list[str],
+    static: bool,
+) -> tuple[dict[Any, int] | None, dict[str, Any]]:
+    """The index along each dimension that is neither time nor grid, and what the level is.
+
+    None instead of indices if the file does not have the level.
+    """
+    array = table[stored]
+    names = {
+        str(table[c].dims[0]): c for c in (axes.level, axes.member) if c and table[c].ndim == 1
+    }
+    chosen: dict[Any, int] = {}
+    for dim, wanted in declared.select.items():
+        if dim in table.variables and table[dim].ndim == 0 and not same_label(table[dim], wanted):
+            return None, {}
+        known = table[dim].dims[0] if dim in table.variables and table[dim].ndim == 1 else dim
+        if known in array.dims and known not in grid.dims:
+            chosen[known] = choose(array, str(known), wanted, {str(known): dim, **names}, where)
+    attrs: dict[str, Any] = {}
+    if axes.level is not None and not static:
+        coordinate = table[axes.level]
+        along = coordinate.dims[0] if coordinate.ndim else None
+        if level is not None and along not in chosen:
+            index = level_index(coordinate, level, name, where)
+            if index is None:
+                return None, {}
+            attrs = level_of(coordinate, index)
+            if along is not None:
+                chosen[along] = index
+        elif along in chosen or coordinate.size == 1:
+            attrs = level_of(coordinate, chosen.get(along, 0)) if _numeric(coordinate) else {}
+    elif level is not None:
+        return None, {}
+    kept = set(grid.dims)
+    if not static:
+        kept |= set(_time_dims(table, stored, axes, chosen, declared, where))
+    for other in array.dims:
+        if other in kept or other in chosen or other == EXPVER:
+            continue
+        if array.sizes[other] > 1:
+            raise _too_many(table, stored, name, str(other), axes, where)
+        chosen[other] = 0
+        notes.append(f"{name}: dimension {other} of size 1 dropped")
+    return chosen, attrs
+
+
+def _time_dims(
+    table: xr.Dataset,
+    stored: str,
+    axes: Axes,
+    chosen: Mapping[Any, int],
+    declared: Declared,
+    where: str,
+) -> list[Any]:
+    if axes.time is None:
+        dims = ", ".join(f"{d} of {n}" for d, n in table[stored].sizes.items())
+        raise SourceError(
+            f"{where}: {stored} has no time coordinate (its dims are {dims}); set standard_name "
+            'and units of one, or name it: [source] dims = { time = "..." }. If the date is in '
+            "the name of the file, add it first, e.g. cdo settaxis,2000-01-01,12:00,1day"
+        )
+    return [dim for dim in table[axes.time].dims if dim not in chosen]
+
+
+def _too_many(
+    table: xr.Dataset, stored: str, name: str, dim: str, axes: Axes, where: str
+) -> SourceError:
+    size = table.sizes[dim]
+    if axes.level is not None and table[axes.level].dims == (dim,):
+        levels = said(table[axes.level])
+        first = levels.split(",")[0]
+        return SourceError(
+            f"{where}: {name} has {size} levels ({levels}); write the one that is meant after "
+            f'@, e.g. variables = ["{stored}@{first}"]'
+        )
+    labels = table[dim].values if dim in table.coords else np.arange(size)
+    shown = ", ".join(str(label) for label in labels[:8]) + (", ..." if size > 8 else "")
+    what = "members" if axes.member and table[axes.member].dims == (dim,) else f"values of {dim}"
+    value = labels[0] if labels.dtype.kind in "iuf" else f'"{labels[0]}"'
+    every = f'; or take all as samples: samples = "{dim}"' if what == "members" else ""
+    return SourceError(
+        f"{where}: {name} has {size} {what} ({shown}); choose one: "
+        f"[source] select = {{ {toml_key(dim)} = {value} }}{every}"
+    )
+
+
+def _attrs(
+    variable: xr.Variable, name: str, declared: Declared, where: str, notes: list[str]
+) -> dict[str, Any]:
+    attrs = {key: variable.attrs[key] for key in _KEPT_ATTRS if key in variable.attrs}
+    unit = declared.units.get(name)
+    if unit is not None and unit != attrs.get("units"):
+        notes.append(f"{name}: unit {attrs.get('units')!r} is declared to be {unit!r}")
+        attrs["units"] = unit
+    if str(attrs.get("units", "")).strip().lower() in _NO_UNIT:
+        raise SourceError(
+            f"{where}: {name} has no units; declare them: "
+            f'[source] units = {{ {toml_key(name)} = "..." }}'
+        )
+    return attrs
+
+
+def _piece(
+    variable: xr.Variable,
+    time: Any,
+    dates: Array | None,
+    bounds: Array | None,
+    grid: Grid,
+    attrs: Mapping[str, Any],
+    name: str,
+    where: str,
+    notes: list[str],
+) -> Piece:
+    roles = {**grid.dims, **({time: "time"} if time is not None else {})}
+    assert set(variable.dims) <= {*roles, EXPVER}
+    wanted = tuple(d for d in ("time", *grid.names) if d in roles.values())
+    chunks = _blocks(variable, time)
+    blocks: Any = variable.chunk(chunks)
+    if EXPVER in blocks.dims:
+        first, *rest = (blocks.isel({EXPVER: i}) for i in range(blocks.sizes[EXPVER]))
+        blocks = reduce(lambda have, other: have.where(have.notnull(), other), rest, first)
+    lazy = xr.Variable(tuple(roles[d] for d in blocks.dims), blocks.data)
+    if lazy.dims != wanted:
+        notes.append(f"{name}: dims {variable.dims} put in the order {wanted}")
+        lazy = lazy.transpose(*wanted)
+    data = lazy.isel({dim: part for dim, part in grid.take.items() if dim in lazy.dims}).data
+    data = data[None] if dates is not None and time is None else data
+    data = data.astype(np.float32)
+    return Piece(where, dates, bounds, data, attrs, grid)
+
+
+def _blocks(variable: xr.Variable, time: Any) -> dict[Any, int]:
+    """Block sizes: whole stored chunks of the whole sphere, of a few times."""
+    stored = variable.encoding.get("preferred_chunks") or {}
+    sizes = variable.sizes
+    chunk = {d: min(int(stored.get(d, 1 if d == time else n)), n) or 1 for d, n in sizes.items()}
+    for dim in sorted(chunk, key=lambda d: d == time):
+        fit = BLOCK_BYTES // (variable.dtype.itemsize * prod(chunk.values())) * chunk[dim]
+        if dim != time:
+            chunk[dim] = sizes[dim] if fit >= sizes[dim] else chunk[dim]
+        else:
+            chunk[dim] = min(max(fit, chunk[dim]), sizes[dim])
+    return chunk
+
+
+def _numeric(coordinate: xr.DataArray) -> bool:
+    return coordinate.dtype.kind in "fiu"

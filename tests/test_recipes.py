@@ -1,0 +1,97 @@
+"""The recipes of docs/recipes.md run as they stand."""
+
+import ast
+import re
+import shutil
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from pipeline.grids import grid_coordinates, grid_named
+from storage import artifacts
+from storage.export import planned_files, write_netcdf
+from storage.labels import label_ensemble
+from storage.layout import StoreLayout
+from storage.pyramid import write_pyramid
+
+PAGE = Path(__file__).parent.parent / "docs" / "recipes.md"
+RECIPES = re.findall(r"^## ([^\n]*)\n(.*?)(?=^## |\Z)", PAGE.read_text(), re.S | re.M)
+BLOCKS = [
+    pytest.param(block, id=f"{re.split(r'[:,]', title)[0]}-{number}")
+    for title, text in RECIPES
+    for number, block in enumerate(re.findall(r"```python\n(.*?)```", text, re.S))
+]
+
+
+def publish(root: Path, grid: str) -> artifacts.Published:
+    where = grid_named(grid)
+    time = xr.date_range("2001-07-14T12:00", periods=3, freq="D")
+    shape, dims = (2, 3, *where.shape), ("realization", "time", *where.dims)
+    values = np.random.default_rng(0).standard_normal(shape).astype("f4")
+    half = np.timedelta64(12, "h")
+    about = {
+        "ta": {"standard_name": "air_temperature", "units": "K"},
+        "pr": {"standard_name": "precipitation_flux", "units": "kg m-2 s-1"},
+    }
+    source = xr.Dataset(
+        {name: ("time", np.zeros(3), attrs) for name, attrs in about.items()},
+        coords={
+            "time": ("time", time, {"bounds": "time_bnds"}),
+            "time_bnds": (("time", "bnds"), time.values[:, None] + np.array([-half, half])),
+        },
+    )
+    fields = xr.Dataset(
+        {"ta": (dims, 280 + values), "pr": (dims, values**2)},
+        coords={"time": time, **grid_coordinates(where)},
+    )
+    ensemble = label_ensemble(fields, source, realizations=range(2))
+    layout, shards = StoreLayout(str(root)), {"realization": 1, "time": 3}
+    path = layout.artifact("ensemble", "e" * 64)
+    artifacts.create(path, ensemble, chunks=shards, shards=shards)
+    units = artifacts.plan_units({str(k): n for k, n in ensemble.sizes.items()}, shards)
+    for unit in units:
+        artifacts.write_unit(path, unit, ensemble.reset_coords(drop=True).isel(unit.region))
+    return artifacts.publish(layout, "ensemble", "e" * 64, units, {"id": "recipes"})
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with what the page speaks of."""
+    place = tmp_path_factory.mktemp("recipes")
+    rings = publish(place / "rings", "gaussian:12x24")
+    cells = publish(place / "cells", "healpix:8:nested")
+    shutil.copytree(rings.path, place / "ensemble.zarr")
+    shutil.copytree(cells.path, place / "healpix.zarr")
+    (place / "out").mkdir()
+    for file in planned_files(artifacts.open_artifact(rings)):
+        write_netcdf(rings, place / "out", file)
+    write_pyramid(cells, place / "out")
+    return place
+
+
+def packages(block: str) -> set[str]:
+    nodes = [node for node in ast.walk(ast.parse(block)) if isinstance(node, ast.Import)]
+    return {alias.name for node in nodes for alias in node.names}
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_the_recipe_runs_without_a_warning(block, place, monkeypatch):
+    for name in packages(block) & {"xdggs", "hvplot.xarray"}:
+        pytest.importorskip(name, reason=f"{name} is not in the test extra")
+    monkeypatch.chdir(place)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        said: dict[str, object] = {}
+        exec(block, said)
+    made = {k: v for k, v in said.items() if isinstance(v, xr.DataArray | xr.Dataset)}
+    assert made
+    for name, value in made.items():
+        arrays = value.data_vars.values() if isinstance(value, xr.Dataset) else [value]
+        assert all(array.size for array in arrays), name
+
+
+def test_the_page_has_recipes():
+    assert len(BLOCKS) > 7
