@@ -21,7 +21,6 @@ import zarr
 
 from storage import artifacts, checkpoints
 from storage.layout import StoreLayout
-from storage.templates import root_metadata
 
 KIND = "ensemble"
 SHARDS = {"realization": 1, "time": 4}
@@ -172,24 +171,12 @@ OPERATIONS = {
 # Mistakes that the lanes must find, or they would prove nothing.
 MISTAKES = {
     "careless": replace(OPERATIONS["publication"], act=lambda layout: _careless(layout)),
-    "hasty": replace(OPERATIONS["publication"], act=lambda layout: _hasty(layout)),
 }
 
 
 def _careless(layout: StoreLayout) -> None:
     with patch("os.fsync", lambda descriptor: None):
         build(layout, 1, 1)
-
-
-def _hasty(layout: StoreLayout) -> None:
-    """The root zarr.json is there as soon as there are arrays."""
-    path = layout.artifact(KIND, key_of(1))
-    artifacts.create(path, fields(1), chunks=SHARDS | {"time": 2}, shards=SHARDS)
-    root = path / "zarr.json"
-    if not root.exists():
-        root.write_text(json.dumps(root_metadata(path)))
-        root.unlink()
-    build(layout, 1, 1)
 
 
 def digests(layout: StoreLayout) -> dict[str, str]:
