@@ -27,9 +27,12 @@ from typing import Any
 import xarray as xr
 
 from storage.files import (
+    beside_of,
     inventory,
+    make_durable,
     point,
     read_json,
+    read_sealed,
     sha256_of,
     write_file_once,
     write_json,
@@ -208,11 +211,18 @@ def open_published(
 
 
 def open_artifact(artifact: Published, *, chunks: Mapping[str, int] | None = None) -> xr.Dataset:
-    """Open lazily, bounds as coordinates; as Dask arrays if `chunks` (sizes by dim) is given."""
+    """Open lazily, bounds as coordinates; as Dask arrays if `chunks` (sizes by dim) is given.
+
+    Raises:
+        CorruptArtifact: If metadata are not what was published; reading values then raises
+            `CorruptShard` or ValueError where theirs are not.
+    """
+    marker = _verified_marker(artifact.path)
     dataset: xr.Dataset = xr.open_zarr(
         artifact.path, consolidated=True, chunks=None, decode_coords="all"
     )
-    dataset = with_stored_arrays(dataset, artifact.path)
+    metadata = marker["consolidated_metadata"]["metadata"]
+    dataset = with_stored_arrays(dataset, artifact.path, metadata)
     if chunks is None:
         return dataset
     arrays = dataset.data_vars.items()
@@ -257,10 +267,11 @@ def _seal(
     marker = json.dumps({**root, "attributes": plain}, indent=1, allow_nan=False).encode()
     records = records_of(path)
     records.mkdir(parents=True, exist_ok=True)
+    make_durable(records.parent)
     seal = hashlib.sha256(marker).hexdigest()
     write_json(records / "manifest.json", {"files": files, "digest": digest, "root": seal})
     try:
-        write_file_once(_marker(path), marker)
+        write_file_once(_marker(path), marker, beside_of(records / _marker(path).name))
     except FileExistsError:
         other = _read(path, kind)
         if other is None or other.digest != digest:
@@ -275,14 +286,14 @@ def _read(path: Path, kind: str) -> Published | None:
     if not _marker(path).exists():
         return None
     try:
-        attributes = read_json(_marker(path))["attributes"]
+        attributes = _verified_marker(path)["attributes"]
         attrs = {name: _from_text(value) for name, value in attributes.items()}
         manifest = read_json(records_of(path) / "manifest.json")
         absent = [f["path"] for f in manifest["files"] if _size(path / f["path"]) != f["size"]]
         artifact = Published(
             path=path, kind=kind, key=attrs["artifact_key"], digest=manifest["digest"], attrs=attrs
         )
-        if attrs["artifact_digest"] != manifest["digest"]:
+        if not attrs["artifact_digest"] == manifest["digest"] == _digest(manifest["files"]):
             raise ValueError("root and manifest differ")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CorruptArtifact(f"{path} cannot be read ({error}); {_REMEDY}") from error
@@ -292,6 +303,22 @@ def _read(path: Path, kind: str) -> Published | None:
             f"first {absent[0]}; {_REMEDY}"
         )
     return artifact
+
+
+def _verified_marker(path: Path) -> dict[str, Any]:
+    """The root metadata of a published artifact.
+
+    Raises:
+        CorruptArtifact: If they are not those that the manifest names.
+    """
+    marker = _marker(path).read_bytes()
+    manifest = read_json(records_of(path) / "manifest.json")
+    if hashlib.sha256(marker).hexdigest() != manifest.get("root"):
+        raise CorruptArtifact(
+            f"{_marker(path)} is not what was published, its manifest names another; {_REMEDY}"
+        )
+    root: dict[str, Any] = json.loads(marker)
+    return root
 
 
 def _problems(path: Path) -> list[str]:
@@ -307,6 +334,12 @@ def _problems(path: Path) -> list[str]:
             problems.append(f"the manifest of {path} does not have its own digest")
     except (OSError, ValueError, KeyError, TypeError) as error:
         return [f"the manifest of {path} cannot be read: {error}"]
+    for file in sorted(records_of(path).glob("*.json")):
+        try:
+            if file.name != "manifest.json":
+                read_sealed(file)
+        except (OSError, ValueError) as error:
+            problems.append(str(error))
     present = {file.relative_to(path).as_posix() for file in _files_of(path)}
     for name in sorted(listed.keys() | present):
         if name not in present:

@@ -109,12 +109,19 @@ def publish(layout: StoreLayout, key: str, attrs: Mapping[str, Any]) -> Publishe
         raise IncompleteArtifact(f"{directory} holds no state to publish; train first")
     for path in directory.iterdir():
         if path != verified[0]:
-            shutil.rmtree(path)
+            _remove(path)
     return publish_directory(layout, "checkpoints", key, sorted(verified[0].iterdir()), attrs)
 
 
 def _newest_first(directory: Path) -> list[Path]:
     return sorted(directory.glob("step-*"), reverse=True)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 def _fault(path: Path) -> str | None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 _BLOCK = 1 << 20
+_SEAL = "sha256 of the rest"
 DISK_THREADS = 8
 
 
@@ -38,20 +39,29 @@ def make_tree_durable(directory: Path) -> None:
         make_durable(path)
 
 
+class CorruptFile(ValueError):
+    """The bytes of a file are not those that were written."""
+
+    exit_code = 20
+
+
 def write_file(path: Path, content: bytes) -> None:
     """Replace a file: after a crash it has its old content, or the new one, never a part."""
-    beside = _write_beside(path, content)
+    beside = beside_of(path)
+    _write_durably(beside, content)
     os.replace(beside, path)
     make_durable(path.parent)
 
 
-def write_file_once(path: Path, content: bytes) -> None:
+def write_file_once(path: Path, content: bytes, beside: Path) -> None:
     """Put a file where there is none.
 
+    Args:
+        beside: Where it is written first, on the same disk; a crash may leave it there.
     Raises:
         FileExistsError: If there is one, whatever its content; it is left untouched.
     """
-    beside = _write_beside(path, content)
+    _write_durably(beside, content)
     try:
         os.link(beside, path)
     finally:
@@ -63,11 +73,37 @@ def write_json(path: Path, value: object) -> None:
     write_file(path, _json_bytes(value))
 
 
-def replace_json(path: Path, value: object) -> None:
-    """`write_json` that does not wait for the disk: after a crash the file may not parse."""
-    beside = beside_of(path)
-    beside.write_bytes(_json_bytes(value))
-    os.replace(beside, path)
+def write_sealed(path: Path, value: Mapping[str, Any], *, durably: bool = True) -> None:
+    """Replace a JSON file with a table and the digest of it; `read_sealed` knows its own bytes.
+
+    Args:
+        durably: False does not wait for the disk: after a crash the file may not be readable.
+    """
+    content = _sealed_bytes(value)
+    if durably:
+        write_file(path, content)
+    else:
+        beside = beside_of(path)
+        beside.write_bytes(content)
+        os.replace(beside, path)
+
+
+def read_sealed(path: Path) -> dict[str, Any]:
+    """The table that `write_sealed` wrote.
+
+    Raises:
+        CorruptFile: If a single byte of the file is another.
+    """
+    content = path.read_bytes()
+    try:
+        value: dict[str, Any] = json.loads(content)
+        value.pop(_SEAL)
+        whole = _sealed_bytes(value) == content
+    except (ValueError, KeyError, TypeError, AttributeError):
+        whole = False
+    if not whole:
+        raise CorruptFile(f"{path} is not what was written: its seal does not match")
+    return value
 
 
 def write_hashed(path: Path, parts: Iterable[Any]) -> tuple[int, str]:
@@ -83,6 +119,10 @@ def write_hashed(path: Path, parts: Iterable[Any]) -> tuple[int, str]:
             digest.update(part)
             size += len(part)
     return size, digest.hexdigest()
+
+
+def _sealed_bytes(value: Mapping[str, Any]) -> bytes:
+    return _json_bytes({**value, _SEAL: hashlib.sha256(_json_bytes(value)).hexdigest()})
 
 
 def _json_bytes(value: object) -> bytes:
@@ -149,10 +189,8 @@ def beside_of(path: Path) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
 
 
-def _write_beside(path: Path, content: bytes) -> Path:
-    beside = beside_of(path)
-    with beside.open("wb") as stream:
+def _write_durably(path: Path, content: bytes) -> None:
+    with path.open("wb") as stream:
         stream.write(content)
         stream.flush()
         os.fsync(stream.fileno())
-    return beside

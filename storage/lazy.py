@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,18 +14,23 @@ import xarray as xr
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
-from storage.files import read_json
 from storage.shards import ShardLayout
-from storage.units import WaitingArray, waiting_arrays
+from storage.units import WaitingArray
 
 __all__ = ["with_stored_arrays"]
 
 
-def with_stored_arrays(dataset: xr.Dataset, path: Path) -> xr.Dataset:
-    """The dataset of a published store, its units' arrays read by `StoredArray`."""
+def with_stored_arrays(dataset: xr.Dataset, path: Path, metadata: Mapping[str, Any]) -> xr.Dataset:
+    """The dataset of a published store, its units' arrays read by `StoredArray`.
+
+    Args:
+        metadata: zarr.json of every array, by name; those of units are sharded.
+    """
     variables = {}
-    for name, array in waiting_arrays(path).items():
-        layout = ShardLayout.of(read_json(path / name / "zarr.json"))
+    for name, described in metadata.items():
+        if described["codecs"][0]["name"] != "sharding_indexed":
+            continue
+        array, layout = WaitingArray.of(described), ShardLayout.of(described)
         lazy = indexing.LazilyIndexedArray(StoredArray(path / name, array, layout))
         cached: Any = indexing.MemoryCachedArray(lazy)  # type: ignore[no-untyped-call]
         known = dataset[name].variable

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,14 @@ import dask.array as da
 import xarray as xr
 from zarr.codecs import BloscCodec, Crc32cCodec
 
-from storage.files import beside_of, make_durable, make_tree_durable, read_json, write_json
+from storage.files import (
+    beside_of,
+    make_durable,
+    make_tree_durable,
+    read_json,
+    read_sealed,
+    write_sealed,
+)
 from storage.layout import StoreLayout, records_of
 from storage.units import describe_waiting
 
@@ -64,9 +72,9 @@ def create(
         assert name in waiting or not variable.size or (staging / str(name) / "c").exists()
     records = records_of(path)
     records.mkdir(parents=True, exist_ok=True)
-    write_json(records / "root.json", read_json(staging / "zarr.json"))
+    write_sealed(records / "root.json", read_json(staging / "zarr.json"))
     (staging / "zarr.json").unlink()
-    write_json(
+    write_sealed(
         records / "template.json",
         {
             "family": family,
@@ -89,8 +97,9 @@ def donors(layout: StoreLayout, kind: str, family: str) -> list[Path]:
     found = []
     for template in sorted(layout.artifacts.glob(f"{kind}-*.records/template.json")):
         artifact = template.parent.with_suffix(layout.name(kind).suffix)
-        if artifact.exists() and read_json(template)["family"] == family:
-            found.append(artifact)
+        with suppress(OSError, ValueError):  # what cannot be read gives nothing
+            if artifact.exists() and read_sealed(template)["family"] == family:
+                found.append(artifact)
     return found
 
 
@@ -98,12 +107,12 @@ def root_metadata(path: Path) -> dict[str, Any]:
     """The held-back root with the metadata of all arrays, in the template's order."""
     metadata = {name: read_json(path / name / "zarr.json") for name in variable_order(path)}
     consolidated = {"kind": "inline", "must_understand": False, "metadata": metadata}
-    return {**read_json(records_of(path) / "root.json"), "consolidated_metadata": consolidated}
+    return {**read_sealed(records_of(path) / "root.json"), "consolidated_metadata": consolidated}
 
 
 def variable_order(path: Path) -> list[str]:
     """The artifact's arrays: coordinates first, in the template's order."""
-    return [str(name) for name in read_json(records_of(path) / "template.json")["order"]]
+    return [str(name) for name in read_sealed(records_of(path) / "template.json")["order"]]
 
 
 def _waiting(template: xr.Dataset, shards: Mapping[str, int]) -> list[str]:

@@ -29,9 +29,10 @@ from storage.files import (
     move_all_into_place,
     move_into_place,
     read_json,
-    replace_json,
+    read_sealed,
     sha256_of,
     write_hashed,
+    write_sealed,
 )
 from storage.layout import records_of
 from storage.shards import ShardLayout
@@ -59,6 +60,12 @@ class WaitingArray:
     dims: tuple[str, ...]
     shape: tuple[int, ...]
     shards: tuple[int, ...]
+
+    @classmethod
+    def of(cls, metadata: Mapping[str, Any]) -> WaitingArray:
+        """From the zarr.json of an array."""
+        shards = metadata["chunk_grid"]["configuration"]["chunk_shape"]
+        return cls(tuple(metadata["dimension_names"]), tuple(metadata["shape"]), tuple(shards))
 
     def selection(self, region: Mapping[str, slice]) -> tuple[slice, ...]:
         """The region as one slice per axis.
@@ -193,7 +200,8 @@ def adopt_units(
             if marks is not None and record["extra"].get("mark") != marks[unit.name]:
                 continue
             for file in record["files"]:
-                _link(donor / file["path"], path / file["path"])
+                beside = beside_of(records_of(path) / unit.name)
+                _link(donor / file["path"], beside, path / file["path"])
             _write_record(path, unit, record["files"], record["extra"])
             wanted.remove(unit)
             adopted.append(unit)
@@ -214,8 +222,12 @@ def describe_waiting(store: Path, names: Iterable[str]) -> dict[str, Record]:
 
 
 def waiting_arrays(path: Path) -> dict[str, WaitingArray]:
-    """The arrays that units fill, in the template's order."""
-    waiting = read_json(records_of(path) / "template.json")["waiting"]
+    """The arrays that units fill, in the template's order.
+
+    Raises:
+        CorruptFile: If the template's record is not what was written.
+    """
+    waiting = read_sealed(records_of(path) / "template.json")["waiting"]
     return {
         name: WaitingArray(tuple(a["dims"]), tuple(a["shape"]), tuple(a["shards"]))
         for name, a in waiting.items()
@@ -224,7 +236,7 @@ def waiting_arrays(path: Path) -> dict[str, WaitingArray]:
 
 def unit_files(path: Path, units: Iterable[Unit]) -> list[Record]:
     """The files of units as their records list them."""
-    records = (read_json(_record_path(path, unit)) for unit in units)
+    records = (read_sealed(_record_path(path, unit)) for unit in units)
     return [file for record in records for file in record["files"]]
 
 
@@ -254,7 +266,7 @@ def _record_path(path: Path, unit: Unit) -> Path:
 
 def _write_record(path: Path, unit: Unit, files: list[Record], extra: Mapping[str, Any]) -> Record:
     record = {"region": _region(unit), "files": files, "extra": dict(extra)}
-    replace_json(_record_path(path, unit), record)
+    write_sealed(_record_path(path, unit), record, durably=False)
     return record
 
 
@@ -266,7 +278,7 @@ def _valid_record(
     path: Path, arrays: Mapping[str, WaitingArray], unit: Unit, written: Record | None = None
 ) -> Record | None:
     try:
-        record = read_json(_record_path(path, unit))
+        record = read_sealed(_record_path(path, unit))
         files = {file["path"]: file for file in record["files"]}
         if sorted(files) != sorted(_files(arrays, unit)):
             return None
@@ -303,9 +315,7 @@ def _same_values(ours: Path, theirs: Path) -> bool:
     return bool(np.array_equal(a[common], b[common], equal_nan=a.dtype.kind == "f"))
 
 
-def _link(source: Path, target: Path) -> None:
-    beside = beside_of(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
+def _link(source: Path, beside: Path, target: Path) -> None:
     try:
         os.link(source, beside)
     except OSError:

@@ -1,0 +1,107 @@
+"""Every lane of faults in full.
+
+    python -m tests.faults.run [LANE ...]
+
+A lane tries faults of one sort and counts those after which anything is wrong. What it found goes
+to build/faults.json (lane -> tried, bad, and what it says) and into the table of
+docs/reliability.md. Exit status 1 if anything is bad. `make test` runs a fast part of each lane.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from tests.faults import crashes
+from tests.faults.operations import OPERATIONS
+
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS, PAGE = ROOT / "build" / "faults.json", ROOT / "docs" / "reliability.md"
+BEGIN, END = "<!-- faults:begin -->", "<!-- faults:end -->"
+
+Lane = Callable[[Path], dict[str, Any]]  # -> tried, bad (sentences), said
+
+
+def crash_points(modes: tuple[str, ...]) -> Lane:
+    """One fault at every change of a file, in every operation."""
+
+    def lane(directory: Path) -> dict[str, Any]:
+        crashes.compiled(directory)
+        jobs = [(name, mode) for name in OPERATIONS for mode in modes]
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            found = list(pool.map(lambda job: crashes.run([(*job, 1, 1)], directory)[0], jobs))
+        points = {name: one["calls"] for (name, _), one in zip(jobs, found, strict=True)}
+        return {
+            "tried": sum(one["tried"] for one in found),
+            "bad": [
+                f"{name}, {sentence}"
+                for (name, _), one in zip(jobs, found, strict=True)
+                for sentence in one["bad"]
+            ],
+            "said": "points: " + ", ".join(f"{name} {count}" for name, count in points.items()),
+        }
+
+    return lane
+
+
+LANES: dict[str, tuple[str, Lane]] = {
+    "crash points": ("killed before every change of a file", crash_points(("killed",))),
+    "power failures": (
+        "the same, and what was not fsynced is empty, or its name gone too",
+        crash_points(("torn", "lost")),
+    ),
+    "failing disk": (
+        "no space from every change on, or one call fails",
+        crash_points(("full", "failing")),
+    ),
+}
+
+
+def main(names: list[str]) -> int:
+    if unknown := set(names) - set(LANES):
+        print(f"no lane {', '.join(sorted(unknown))}; they are {', '.join(LANES)}", file=sys.stderr)
+        return 2
+    results: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    RESULTS.parent.mkdir(exist_ok=True)
+    for name in names or LANES:
+        began = time.monotonic()
+        with tempfile.TemporaryDirectory(prefix="faults-") as directory:
+            found = LANES[name][1](Path(directory))
+        found["seconds"] = round(time.monotonic() - began)
+        results[name] = found
+        print(f"{name}: {_row(found)} in {found['seconds']} s. {found['said']}", flush=True)
+        for sentence in found["bad"][:10]:
+            print(f"  {sentence}", flush=True)
+        RESULTS.write_text(json.dumps(results, indent=1))
+        renew(results)
+    return 1 if any(results[name]["bad"] for name in names or LANES) else 0
+
+
+def renew(results: dict[str, Any]) -> None:
+    """Put the table into the page."""
+    rows = ["| lane | what is done | tried | bad | |", "|---|---|---|---|---|"]
+    for name, (text, _) in LANES.items():
+        found = results.get(name)
+        if found is None:
+            rows.append(f"| {name} | {text} | not run yet | | |")
+        else:
+            tried, bad = found["tried"], len(found["bad"])
+            rows.append(f"| {name} | {text} | {tried} | {bad} | {found['said']} |")
+    page = PAGE.read_text()
+    head, tail = page.split(BEGIN)[0], page.split(END)[1]
+    PAGE.write_text("\n".join([head + BEGIN, "", *rows, "", END + tail]))
+
+
+def _row(found: dict[str, Any]) -> str:
+    return f"{found['tried']} tried, {len(found['bad'])} bad"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,39 @@
+"""Some of the crash points of `make faults`, and that the lane finds what is wrong."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.faults import crashes
+
+MODES = ("killed", "torn", "lost", "full", "failing")
+PLACES = {
+    "publication": (9, 97),
+    "growth": (160, 60),
+    "checkpoint": (6, 14),
+    "training's end": (41, 5),
+}
+JOBS = [(name, mode, *where) for name, where in PLACES.items() for mode in MODES]
+MISTAKES = [("careless", "torn", 158, 20)]
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    jobs = [*JOBS, *MISTAKES]
+    results = crashes.run(jobs, tmp_path_factory.mktemp("disk"))
+    return dict(zip(jobs, results, strict=True))
+
+
+@pytest.mark.parametrize("job", JOBS, ids=lambda job: f"{job[0]}, {job[1]}")
+def test_after_a_fault_a_store_is_whole_and_goes_on(found, job):
+    assert found[job]["tried"] >= 2
+    assert found[job]["bad"] == []
+
+
+@pytest.mark.parametrize("job", MISTAKES, ids=lambda job: job[0])
+def test_the_lane_finds_a_mistake(found, job):
+    assert found[job]["bad"]
+
+
+def test_there_are_as_many_crash_points_as_are_promised(found):
+    assert sum({job[0]: found[job]["calls"] for job in JOBS}.values()) >= 40
