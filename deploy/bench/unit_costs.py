@@ -70,14 +70,13 @@ class Size:
 FIT = (
     Size(32, 64, 31, "abc", 400),
     Size(64, 128, 63, "ab", 300, width=32),
-    Size(96, 192, 95, "a", 240, width=16),
+    Size(96, 192, 63, "a", 240, width=16, realizations=32, dates=4),
     Size(32, 64, 21, "abcde", 900, realizations=48, dates=16),
-    Size(96, 192, 47, "ab", 600, width=16, realizations=32, dates=4),
 )
 CHECK = (
     Size(24, 48, 23, "ab", 500, realizations=24, dates=4),
-    Size(48, 96, 47, "abcd", 500, width=32, realizations=16),
-    Size(121, 240, 119, "ab", 240, width=16, realizations=8),
+    Size(48, 96, 47, "abcd", 400, width=32, realizations=16),
+    Size(121, 240, 95, "ab", 240, width=16, realizations=8),
 )
 QUICK = (Size(16, 32, 15, "a", 240), Size(16, 32, 15, "ab", 240), Size(24, 48, 15, "a", 300))
 
