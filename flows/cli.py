@@ -128,9 +128,9 @@ def plan(arguments: argparse.Namespace) -> dict[str, Any]:
             f"{one.stage:<12}{duration(one.seconds):>10}{spoken(one.bytes):>12}{one.files:>8}"
             f"{one.units:>8}{spoken(one.memory):>12}"
         )
-    whole = duration(sum(one.seconds for one in estimates))
     print(f"{'there is':<22}{spoken(free):>12}{'':>16}{spoken(memory):>12} in each worker")
-    print(f"{whole} with {config.cluster.workers} workers, at the speed of: {prices().where}")
+    price = prices()
+    print(f"times at the speed of: {price.where}" if price else "no times: see make unit-costs")
     preflight(config, layout, [one.stage for one in estimates])
     return {
         "stages": {one.stage: asdict(one) for one in estimates},

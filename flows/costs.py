@@ -158,10 +158,13 @@ class Prices:
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """Of one stage; bytes and memory are upper estimates, `memory` is of one process [bytes]."""
+    """Of one stage; bytes and memory are upper estimates, `memory` is of one process [bytes].
+
+    `seconds` is None where no prices were measured.
+    """
 
     stage: str
-    seconds: float
+    seconds: float | None
     bytes: int
     files: int
     units: int
@@ -169,10 +172,12 @@ class Estimate:
 
 
 @cache
-def prices() -> Prices:
-    """Those that come with this version."""
-    text = (files("flows") / "data" / "unit_costs.json").read_text(encoding="utf-8")
-    return Prices.from_dict(json.loads(text))
+def prices() -> Prices | None:
+    """Those that `make unit-costs` measured for this installation; None if it never ran."""
+    file = files("flows") / "data" / "unit_costs.json"
+    if not file.is_file():
+        return None
+    return Prices.from_dict(json.loads(file.read_text(encoding="utf-8")))
 
 
 def work(load: Workload) -> dict[str, Work]:
@@ -228,7 +233,7 @@ def seconds(stage: str, done: Work, load: Workload, machines: Machines, price: P
     return own["run"] + waited + trained + done.alone * own["alone"]
 
 
-def estimates(load: Workload, machines: Machines, price: Prices) -> list[Estimate]:
+def estimates(load: Workload, machines: Machines, price: Prices | None) -> list[Estimate]:
     """Time, bytes, files, units and memory of every stage."""
     channels, field, shard = load.channels, load.field_bytes, load.shard
     shards = ceil(load.times / shard)
@@ -273,7 +278,7 @@ def estimates(load: Workload, machines: Machines, price: Prices) -> list[Estimat
     return [
         Estimate(
             stage=stage,
-            seconds=seconds(stage, counts[stage], load, machines, price),
+            seconds=None if price is None else seconds(stage, counts[stage], load, machines, price),
             bytes=size,
             files=number,
             units=max(1, counts[stage].units),

@@ -123,8 +123,10 @@ def spoken(size: float) -> str:
     return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
 
 
-def duration(seconds: float) -> str:
-    """Seconds in the largest unit that leaves a number of at least one."""
+def duration(seconds: float | None) -> str:
+    """Seconds in the largest unit that leaves a number of at least one; a dash for None."""
+    if seconds is None:
+        return "-"
     for unit, size in (("s", 60.0), ("min", 60.0), ("h", 24.0)):
         if seconds < size:
             return f"{seconds:.0f} {unit}" if unit == "s" else f"{seconds:.1f} {unit}"

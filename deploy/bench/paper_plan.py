@@ -14,7 +14,7 @@ from pathlib import Path
 
 from deploy.bench.rivals import ROOT
 from deploy.bench.rows import between
-from flows.costs import Machines, Work, Workload, estimates, prices, seconds, work
+from flows.costs import Machines, Prices, Work, Workload, estimates, prices, seconds, work
 from flows.plan import duration, spoken
 
 PAGE = ROOT / "docs" / "performance.md"
@@ -69,9 +69,9 @@ def plans() -> tuple[Plan, ...]:
     )
 
 
-def lines(plan: Plan) -> Iterator[str]:
+def lines(plan: Plan, price: Prices) -> Iterator[str]:
     """The section of one plan."""
-    load, price, counts = plan.load, prices(), work(plan.load)
+    load, counts = plan.load, work(plan.load)
     one = Machines(workers=1, gpus=1, gpu_speed=GPU_SPEED)
     said = {e.stage: e for e in estimates(load, one, price)}
 
@@ -131,7 +131,11 @@ def put(mark: str, text: str, page: Path = PAGE) -> None:
 
 
 def main() -> int:
-    text = "\n".join(line for plan in plans() for line in lines(plan)).strip()
+    price = prices()
+    if price is None:
+        print("no prices; run make unit-costs first", file=sys.stderr)
+        return 1
+    text = "\n".join(line for plan in plans() for line in lines(plan, price)).strip()
     print(text)
     put("plan", text)
     return 0

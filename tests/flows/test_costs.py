@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from flows.costs import Machines, Prices, Workload, estimates, prices, seconds, work
+from flows.costs import Machines, Prices, Workload, estimates, seconds, work
 from flows.plan import duration
 from flows.stage import STAGES
 
@@ -82,16 +82,16 @@ def test_covariances_are_counted_as_they_are_stored() -> None:
     assert replace(LOAD, block_diagonal=False).covariances == 9 * 32
 
 
-def test_the_prices_that_are_shipped_are_of_every_stage() -> None:
-    shipped = prices()
-    assert list(shipped.stages) == NAMES and shipped.where
-    assert all(value >= 0 for each in shipped.stages.values() for value in each.values())
-    assert min(shipped.legendre, shipped.network, shipped.training, shipped.task) > 0
-    assert [one.stage for one in estimates(LOAD, Machines(), shipped)] == NAMES
+def test_without_prices_a_plan_has_no_times() -> None:
+    without, priced = (estimates(LOAD, Machines(), price) for price in (None, UNIT))
+    assert [one.stage for one in without] == NAMES
+    assert all(one.seconds is None for one in without)
+    assert [replace(one, seconds=None) for one in priced] == without
 
 
 @pytest.mark.parametrize(
-    ("time", "words"), [(0.4, "0 s"), (90, "1.5 min"), (7200, "2.0 h"), (1e6, "11.6 d")]
+    ("time", "words"),
+    [(None, "-"), (0.4, "0 s"), (90, "1.5 min"), (7200, "2.0 h"), (1e6, "11.6 d")],
 )
-def test_durations_are_spoken_in_the_largest_fitting_unit(time: float, words: str) -> None:
+def test_durations_are_spoken_in_the_largest_fitting_unit(time: float | None, words: str) -> None:
     assert duration(time) == words
