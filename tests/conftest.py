@@ -91,6 +91,15 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         yield client
 
 
+@pytest.fixture(scope="module")
+def here() -> Iterator[Any]:
+    """A client of one worker in this process, where faults can be put into functions."""
+    from distributed import Client
+
+    with Client(processes=False, n_workers=1, threads_per_worker=1, dashboard_address=None) as one:
+        yield one
+
+
 @pytest.fixture
 def quiet() -> Callable[[int, int, str], None]:
     return lambda done, total, text: None

@@ -6,7 +6,6 @@ import itertools
 import json
 import re
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -121,12 +120,6 @@ def make_config(root: Path, **changes: Any) -> RunConfig:
         section, _, name = key.partition("_")
         table[section] |= {name: value} if name else value
     return RunConfig.from_dict(table)
-
-
-@pytest.fixture(scope="module")
-def here() -> Iterator[Client]:
-    with Client(processes=False, n_workers=1, threads_per_worker=1, dashboard_address=None) as c:
-        yield c
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import xarray as xr
-from distributed import Client
 
 from flows import blocks, preprocess
 from flows.cluster import UnitFailed
@@ -38,14 +37,6 @@ TRAIN, VALIDATION, TEST = (
 
 def quiet(done, total, text):
     pass
-
-
-@pytest.fixture(scope="module")
-def client():
-    with Client(
-        processes=False, n_workers=1, threads_per_worker=1, dashboard_address=None
-    ) as client:
-        yield client
 
 
 @pytest.fixture(autouse=True)
@@ -115,18 +106,18 @@ def configure(root, **changes):
     )
 
 
-def run(root, fields, client, **changes):
+def run(root, fields, here, **changes):
     layout = publish_fields(root, fields)
-    receipt = preprocess.run(configure(root, **changes), layout, client, quiet)
+    receipt = preprocess.run(configure(root, **changes), layout, here, quiet)
     normals = artifacts.open_published(layout, "normals").load()
     return receipt, normals, artifacts.open_published(layout, "whitened").load()
 
 
 @pytest.fixture(scope="module")
-def made(client, tmp_path_factory):
+def made(here, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(preprocess, "LARGEST_BLOCK", SHARD)
-        return run(tmp_path_factory.mktemp("run"), make_fields(), client)
+        return run(tmp_path_factory.mktemp("run"), make_fields(), here)
 
 
 def test_whitened_holds_the_transform_of_every_time(made):
@@ -206,7 +197,7 @@ def test_the_receipt_speaks_of_compatibility_and_of_what_truncation_keeps(made):
     assert whitened.attrs["normals_digest"] == normals.attrs["artifact_digest"]
 
 
-def test_only_training_times_inform_the_normals_but_for_the_shrinkage(made, client, tmp_path):
+def test_only_training_times_inform_the_normals_but_for_the_shrinkage(made, here, tmp_path):
     _, normals, _ = made
     fields = make_fields()
     later = fields.time > np.datetime64("2002-01-01")
@@ -216,7 +207,7 @@ def test_only_training_times_inform_the_normals_but_for_the_shrinkage(made, clie
     fields["pr"] = xr.where(later, 2.0 * fields.pr, fields.pr, keep_attrs=True).transpose(
         *fields.pr.dims
     )
-    _, altered, _ = run(tmp_path / "both", fields, client)
+    _, altered, _ = run(tmp_path / "both", fields, here)
     assert any(
         not altered[name].equals(normals[name]) for name in normals if name.startswith("mblock")
     )
@@ -226,7 +217,7 @@ def test_only_training_times_inform_the_normals_but_for_the_shrinkage(made, clie
         xr.testing.assert_identical(altered[name].variable, normals[name].variable)
     tested = make_fields()
     tested["ta"] = tested.ta.where(tested.time < np.datetime64(TEST[0]), 400.0)
-    _, retested, _ = run(tmp_path / "test", tested, client)
+    _, retested, _ = run(tmp_path / "test", tested, here)
     xr.testing.assert_equal(retested, normals)
 
 
@@ -251,11 +242,11 @@ def test_compatibility_is_drawn(made):
     assert len(sums.lines) == 4
 
 
-def test_a_joint_reference_takes_the_correlations_of_the_channels_away(client, tmp_path):
+def test_a_joint_reference_takes_the_correlations_of_the_channels_away(here, tmp_path):
     fields = make_fields()
     fields["pr"] = fields.pr + 0.5 * np.abs(fields.ta - fields.ta.mean("time"))
-    _, alone, _ = run(tmp_path / "alone", fields, client)
-    receipt, normals, whitened = run(tmp_path / "joint", fields, client, spectral={"joint": True})
+    _, alone, _ = run(tmp_path / "alone", fields, here)
+    receipt, normals, whitened = run(tmp_path / "joint", fields, here, spectral={"joint": True})
     factor = normals.reference_factor.values
     assert np.abs(factor[:, 1, 0]).max() > 0.0
     np.testing.assert_array_equal(factor[:, 0, 1], 0.0)
@@ -284,12 +275,10 @@ def test_a_joint_reference_takes_the_correlations_of_the_channels_away(client, t
     assert "together" in receipt.figures["compatibility"]
 
 
-def test_covariances_that_do_not_fit_are_refused_before_the_first_pass(
-    client, tmp_path, monkeypatch
-):
+def test_covariances_that_do_not_fit_are_refused_before_the_first_pass(here, tmp_path, monkeypatch):
     monkeypatch.setattr("pipeline.gaussian.LARGEST_BYTES", 10_000)
     with pytest.raises(ConfigError, match=r"spectral.lmax: .* 2 channels at lmax 7 .* lower"):
-        run(tmp_path, make_fields(), client)
+        run(tmp_path, make_fields(), here)
 
 
 def test_the_precision_and_what_decided_it_are_recorded(made):
@@ -325,7 +314,7 @@ def test_a_worker_opens_what_it_reads_once(made, monkeypatch, tmp_path):
     assert opened[2:] == ["fields"]
 
 
-def test_a_killed_run_keeps_what_it_has_and_ends_in_the_same_bytes(made, client, tmp_path):
+def test_a_killed_run_keeps_what_it_has_and_ends_in_the_same_bytes(made, here, tmp_path):
     receipt, normals, _ = made
     layout, config = publish_fields(tmp_path, make_fields()), configure(tmp_path)
 
@@ -334,34 +323,34 @@ def test_a_killed_run_keeps_what_it_has_and_ends_in_the_same_bytes(made, client,
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        preprocess.run(config, layout, client, die)
+        preprocess.run(config, layout, here, die)
     assert artifacts.published(layout, "normals").digest == normals.attrs["artifact_digest"]
     assert artifacts.published(layout, "whitened") is None
     counts = []
-    resumed = preprocess.run(config, layout, client, lambda *told: counts.append(told))
+    resumed = preprocess.run(config, layout, here, lambda *told: counts.append(told))
     assert {text for _, _, text in counts} == {"whitening"}
     assert counts[0][0] >= 3
     assert resumed.digest == receipt.digest
     assert resumed.key == receipt.key == key_of("preprocess", config, layout)
 
 
-def test_masked_cells_need_a_declared_policy_and_are_then_remembered(client, tmp_path):
+def test_masked_cells_need_a_declared_policy_and_are_then_remembered(here, tmp_path):
     fields = make_fields()
     fields["ta"] = fields.ta.where(fields.land == 0)
     with pytest.raises(
         UnusableData, match=r'ta is missing in .*source.fill = \{ ta = "harmonic" \}'
     ) as refusal:
-        run(tmp_path / "refused", fields, client)
+        run(tmp_path / "refused", fields, here)
     assert refusal.value.exit_code == 10
     changes = {"source": {"fill": {"ta": "harmonic"}}}
-    _, normals, whitened = run(tmp_path / "filled", fields, client, **changes)
+    _, normals, whitened = run(tmp_path / "filled", fields, here, **changes)
     np.testing.assert_array_equal(normals.mask.sel(channel="ta"), fields.land)
     assert np.isfinite(whitened.x).all()
 
 
-def test_a_given_reference_is_used_as_it_is(client, tmp_path):
+def test_a_given_reference_is_used_as_it_is(here, tmp_path):
     reference = {"kappa": 3.0, "beta": 1.0, "amplitude": 100.0}
-    _, normals, _ = run(tmp_path, make_fields(), client, spectral={"reference": reference})
+    _, normals, _ = run(tmp_path, make_fields(), here, spectral={"reference": reference})
     degree = np.arange(LMAX + 1)
     expected = 100.0 * (9.0 + degree * (degree + 1.0)) ** -2.0
     np.testing.assert_allclose(normals.reference_spectrum, np.stack([expected] * 2))
@@ -380,9 +369,9 @@ def test_a_given_reference_is_used_as_it_is(client, tmp_path):
         ({"split": {"train": ("2000-01-01", "2000-02-28")}}, UnusableData, "all seasons"),
     ],
 )
-def test_what_the_data_cannot_give_is_refused_by_its_key(changes, kind, message, client, tmp_path):
+def test_what_the_data_cannot_give_is_refused_by_its_key(changes, kind, message, here, tmp_path):
     with pytest.raises(kind, match=message):
-        run(tmp_path, make_fields(), client, **changes)
+        run(tmp_path, make_fields(), here, **changes)
 
 
 def test_without_fields_the_remedy_is_named(tmp_path):
@@ -390,12 +379,12 @@ def test_without_fields_the_remedy_is_named(tmp_path):
         key_of("preprocess", configure(tmp_path), StoreLayout(str(tmp_path)))
 
 
-def test_ranks_are_fitted_to_training_times_and_gaussian_draws_are_dry_as_often(client, tmp_path):
+def test_ranks_are_fitted_to_training_times_and_gaussian_draws_are_dry_as_often(here, tmp_path):
     """In standard errors of independent draws."""
     fields = make_fields()
     rain = np.maximum(fields.pr ** (1 / 3) - 0.5 - fields.land, 0.0) ** 3
     fields["pr"] = rain.astype("f4").assign_attrs(fields.pr.attrs)
-    _, normals, whitened = run(tmp_path, fields, client, source={"transform": {"pr": "rank"}})
+    _, normals, whitened = run(tmp_path, fields, here, source={"transform": {"pr": "rank"}})
     assert normals["rank_quantiles"].sel(ranked="pr").max() == rain.sel(time=slice(*TRAIN)).max()
     training = fields.pr.sel(time=slice(*TRAIN))
     np.testing.assert_allclose(
@@ -411,14 +400,14 @@ def test_ranks_are_fitted_to_training_times_and_gaussian_draws_are_dry_as_often(
     assert abs(float((dry - share).mean())) < 4.0 * float(error.mean()) / np.sqrt(20.0)
 
 
-def test_a_logit_takes_its_bounds_from_the_unit_or_the_configuration(client, tmp_path):
+def test_a_logit_takes_its_bounds_from_the_unit_or_the_configuration(here, tmp_path):
     fields = make_fields()
     cloud = np.clip(fields.pr / fields.pr.max(), 0.0, 1.0)
     logit = {"source": {"transform": {"pr": "logit"}}}
     with pytest.raises(ConfigError, match=r"those of unit 'kg m-2 s-1' .* source.bounds.pr"):
-        run(tmp_path / "none", fields, client, **logit)
+        run(tmp_path / "none", fields, here, **logit)
     fields["pr"] = (100.0 * cloud).astype("f4").assign_attrs(units="%")
-    _, normals, whitened = run(tmp_path / "percent", fields, client, **logit)
+    _, normals, whitened = run(tmp_path / "percent", fields, here, **logit)
     assert normals.bounds.sel(channel="pr").values.tolist() == [0.0, 100.0]
     back = to_fields(3.0 * whitened.x[:8], normals)
     assert 0.0 <= float(back.pr.min()) < float(back.pr.max()) <= 100.0
@@ -426,11 +415,11 @@ def test_a_logit_takes_its_bounds_from_the_unit_or_the_configuration(client, tmp
     with pytest.raises(
         UnitFailed, match=r"pr: values from .* declare source\.bounds\.pr"
     ) as refusal:
-        run(tmp_path / "narrow", fields, client, **narrow)
+        run(tmp_path / "narrow", fields, here, **narrow)
     assert refusal.value.exit_code == 10
 
 
-def test_draws_beside_a_coast_have_the_mean_and_the_deviation_of_the_data(client, tmp_path):
+def test_draws_beside_a_coast_have_the_mean_and_the_deviation_of_the_data(here, tmp_path):
     """In standard errors of the draws, on an isotropic field with a continent and islands."""
     transform, generator = plan(GRID, LMAX, "float64"), np.random.default_rng(8)
     deviation = 1.0 / (1.0 + degrees(LMAX))
@@ -440,7 +429,7 @@ def test_draws_beside_a_coast_have_the_mean_and_the_deviation_of_the_data(client
     anomalies = (10.0 + 3.0 * transform.synthesis(x)).astype("f4")
     fields["ta"] = fields.ta.copy(data=anomalies).where(~land)
     fill = {"fill": {"ta": "harmonic"}}
-    _, normals, _ = run(tmp_path, fields, client, source=fill)
+    _, normals, _ = run(tmp_path, fields, here, source=fill)
     np.testing.assert_array_equal(normals.mask.sel(channel="ta"), land)
     training = fields.ta.sel(time=slice(*TRAIN))
     config = configure(tmp_path, source=fill)
@@ -456,8 +445,8 @@ def test_draws_beside_a_coast_have_the_mean_and_the_deviation_of_the_data(client
         assert abs(by_draw.mean() - expected) < 4.0 * error
 
 
-def test_variables_that_follow_from_each_other_are_refused_by_name(client, tmp_path):
+def test_variables_that_follow_from_each_other_are_refused_by_name(here, tmp_path):
     fields = make_fields()
     fields["pr"] = (2.0 * fields.ta - 546.3).astype("f4").assign_attrs(units="K")
     with pytest.raises(UnusableData, match=r"ta and pr follow from each other.*Leave one"):
-        run(tmp_path, fields, client, source={"transform": {}})
+        run(tmp_path, fields, here, source={"transform": {}})

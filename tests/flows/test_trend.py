@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pytest
 import xarray as xr
-from distributed import Client
 
 from flows import generate, preprocess, train, verify
 from flows.config import ConfigError, RunConfig
@@ -88,20 +87,12 @@ def quiet(*told):
 
 
 @pytest.fixture(scope="module")
-def client():
-    with Client(
-        processes=False, n_workers=1, threads_per_worker=1, dashboard_address=None
-    ) as client:
-        yield client
-
-
-@pytest.fixture(scope="module")
-def made(client, tmp_path_factory):
+def made(here, tmp_path_factory):
     root = tmp_path_factory.mktemp("run")
     config, layout = configure(root), publish_fields(root)
     for stage in (preprocess, train):
-        stage.run(config, layout, client, quiet)
-    return config, layout, generate.run(config, layout, client, quiet)
+        stage.run(config, layout, here, quiet)
+    return config, layout, generate.run(config, layout, here, quiet)
 
 
 def drift(layout):
@@ -113,11 +104,11 @@ def drift(layout):
     return (last.mean() - first.mean()) / np.sqrt((first.var() + last.var()) / third)
 
 
-def test_whitened_fields_are_stationary_once_the_trend_is_away(made, client, tmp_path):
+def test_whitened_fields_are_stationary_once_the_trend_is_away(made, here, tmp_path):
     _, layout, _ = made
     assert abs(drift(layout)) < 4.0
     without = publish_fields(tmp_path)
-    preprocess.run(configure(tmp_path, trend=()), without, client, quiet)
+    preprocess.run(configure(tmp_path, trend=()), without, here, quiet)
     assert drift(without) > 10.0
 
 
@@ -145,33 +136,33 @@ def test_an_ensemble_has_the_mean_of_the_covariate_that_is_asked_for(made):
     )
 
 
-def test_what_lies_beyond_the_training_times_is_said(made, client):
+def test_what_lies_beyond_the_training_times_is_said(made, here):
     config, layout, receipt = made
     assert "beyond training" not in receipt.figures
     warm = configure(config.run.root, given={"co2": 560.0}, realizations=2)
-    receipt = generate.run(warm, layout, client, quiet)
+    receipt = generate.run(warm, layout, here, quiet)
     assert receipt.figures["beyond training"].startswith("co2 from 560 to 560, trained on 29")
     ensemble = artifacts.open_published(layout, "ensemble")
     assert "co2 from 560" in json.dumps(ensemble.attrs["figures"])
     anyway = ensemble.ta.mean().item()
     assert anyway > 285.0
     with pytest.raises(UnusableData, match=r"give generate\.covariates\.co2"):
-        generate.run(configure(config.run.root, given={}), layout, client, quiet)
+        generate.run(configure(config.run.root, given={}), layout, here, quiet)
 
 
-def test_calendar_time_is_a_predictor_too_and_the_report_is_made(client, tmp_path):
+def test_calendar_time_is_a_predictor_too_and_the_report_is_made(here, tmp_path):
     layout = publish_fields(tmp_path)
     config = configure(tmp_path, trend=("time",), given={}, realizations=3)
     for stage in (preprocess, train):
-        stage.run(config, layout, client, quiet)
-    receipt = generate.run(config, layout, client, quiet)
+        stage.run(config, layout, here, quiet)
+    receipt = generate.run(config, layout, here, quiet)
     assert "time from 2005.2" in receipt.figures["beyond training"]
     assert abs(drift(layout)) < 4.0
     drawn = artifacts.open_published(layout, "ensemble").ta.mean(("realization", "lon"))
     mean = drawn.weighted(np.cos(np.deg2rad(drawn.lat))).mean("lat")
     rise = float(mean[1] - mean[0])
     assert rise == pytest.approx(45 * 4.0 * WARMING * np.pi / 4.0, rel=0.2)
-    verify.run(config, layout, client, quiet)
+    verify.run(config, layout, here, quiet)
     assert layout.report.stat().st_size > 10_000
 
 

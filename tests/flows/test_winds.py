@@ -5,7 +5,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import xarray as xr
-from distributed import Client
 
 from flows import preprocess
 from flows.config import ConfigError, RunConfig
@@ -73,7 +72,7 @@ def make_fields():
     )
 
 
-def run(root, fields, client, **source):
+def run(root, fields, here, **source):
     layout, key = StoreLayout(str(root)), "f" * 64
     path, shards = layout.artifact("fields", key), {"time": 64}
     artifacts.create(path, fields, chunks=shards, shards=shards)
@@ -82,22 +81,14 @@ def run(root, fields, client, **source):
         artifacts.write_unit(path, unit, fields.isel(time=unit.region["time"]))
     artifacts.publish(layout, "fields", key, units, {})
     config = configure(root, **source)
-    preprocess.run(config, layout, client, lambda *_: None)
+    preprocess.run(config, layout, here, lambda *_: None)
     normals = artifacts.open_published(layout, "normals").load()
     return config, layout, normals, artifacts.open_published(layout, "whitened").load()
 
 
 @pytest.fixture(scope="module")
-def client():
-    with Client(
-        processes=False, n_workers=1, threads_per_worker=1, dashboard_address=None
-    ) as client:
-        yield client
-
-
-@pytest.fixture(scope="module")
-def made(client, tmp_path_factory):
-    return run(tmp_path_factory.mktemp("run"), make_fields(), client)
+def made(here, tmp_path_factory):
+    return run(tmp_path_factory.mktemp("run"), make_fields(), here)
 
 
 def test_channels_are_the_parts_of_the_wind_and_fields_its_components(made):
@@ -205,7 +196,7 @@ def test_pairs_are_found_by_standard_name_or_name(names, standard, pairs):
     assert wind_pairs(configure(variables=names), named(*names, standard=standard)) == pairs
 
 
-def test_pairs_can_be_declared_and_switched_off(client, tmp_path):
+def test_pairs_can_be_declared_and_switched_off(here, tmp_path):
     fields = named("a", "b", "u", "v")
     declared = configure(variables=("a", "b", "u", "v"), winds=[["b", "a"]])
     assert wind_pairs(declared, fields) == ((1, 0),)
@@ -215,16 +206,16 @@ def test_pairs_can_be_declared_and_switched_off(client, tmp_path):
     fields["a"].attrs["units"] = "K"
     with pytest.raises(ConfigError, match=r"b is in 'm s-1', a in 'K'"):
         wind_pairs(declared, fields)
-    _, _, normals, whitened = run(tmp_path, make_fields(), client, winds=[])
+    _, _, normals, whitened = run(tmp_path, make_fields(), here, winds=[])
     assert whitened.channel.values.tolist() == ["ta", "ua850", "va850"]
     assert Normals.of(normals).pairs == ()
 
 
-def test_components_with_holes_in_different_places_are_refused(client, tmp_path):
+def test_components_with_holes_in_different_places_are_refused(here, tmp_path):
     fields = make_fields()
     fields["ua850"] = fields.ua850.where(fields.lon < 300.0)
     with pytest.raises(UnusableData, match=r"missing in different cells.*source\.winds = \[\]"):
-        run(tmp_path, fields, client, fill="harmonic")
+        run(tmp_path, fields, here, fill="harmonic")
 
 
 def test_a_pair_names_known_variables_without_a_transform():
