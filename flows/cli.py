@@ -8,7 +8,6 @@ unknown, 40 workers lost, 41 out of memory, 43 stalled, 50 training diverged, 51
 """
 
 import argparse
-import errno
 import json
 import logging
 import signal
@@ -19,6 +18,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from flows.failures import exit_code_of
 
 if TYPE_CHECKING:
     from flows.config import RunConfig
@@ -95,9 +96,11 @@ def parser() -> argparse.ArgumentParser:
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     began = time.monotonic()
     config = _prepare(arguments)
+    from flows.orphans import watched
     from flows.run import run as run_all
 
-    receipts = run_all(config)
+    with watched():
+        receipts = run_all(config)
     if all(receipt.skipped for receipt in receipts):
         print(f"nothing to do: {config.run.root} is up to date with {arguments.config}")
     return _result(config, receipts, time.monotonic() - began)
@@ -106,9 +109,12 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 def stage(arguments: argparse.Namespace) -> dict[str, Any]:
     began = time.monotonic()
     config = _prepare(arguments)
+    from flows.orphans import watched
     from flows.run import run_alone
 
-    return _result(config, [run_alone(config, arguments.stage)], time.monotonic() - began)
+    with watched():
+        receipt = run_alone(config, arguments.stage)
+    return _result(config, [receipt], time.monotonic() - began)
 
 
 def plan(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -251,11 +257,7 @@ def _result(config: "RunConfig", receipts: Sequence["Receipt"], seconds: float) 
 def _refuse(arguments: argparse.Namespace, message: str, error: BaseException) -> int:
     if arguments.debug:
         traceback.print_exception(error)
-    code = int(getattr(error, "exit_code", 1))
-    if code == 1 and isinstance(error, OSError):
-        code = 30 if error.errno in (errno.ENOSPC, errno.EDQUOT) else 31
-    if code == 1 and isinstance(error, MemoryError):
-        code = 41
+    code = exit_code_of(error)
     if code == 1 and not arguments.debug and isinstance(error, Exception):
         message += " (unexpected; --debug shows the traceback)"
     print(f"spherescore: {message}", file=sys.stderr, flush=True)

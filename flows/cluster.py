@@ -19,6 +19,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from flows.config import Cluster
+from flows.failures import exit_code_of
 from flows.stage import Progress
 from flows.tables import share_tables_on_workers
 
@@ -264,4 +265,4 @@ def _result(future: "Future", name: str) -> Any:
             "times or none is left; finished units are safe. If memory was short, raise "
             "cluster.memory or lower cluster.workers; then run again"
         ) from error
-    raise UnitFailed(f"{name}: {error}", getattr(error, "exit_code", 1)) from error
+    raise UnitFailed(f"{name}: {error}", exit_code_of(error)) from error

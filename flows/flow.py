@@ -23,6 +23,7 @@ from flows.stage import STAGES, Progress, Receipt
 from storage.layout import StoreLayout
 
 LOGGER = logging.getLogger("spherescore")
+FAILED: list[Exception] = []  # what stages raised, which Prefect may hide behind its own errors
 
 
 @flow(
@@ -48,8 +49,12 @@ def pipeline(config: dict[str, Any], until: str = STAGES[-1].name) -> list[dict[
 @task(retries=0, persist_result=False, cache_policy=NO_CACHE, task_run_name="{name}")
 def run_one(name: str, config: dict[str, Any]) -> dict[str, Any]:
     read = RunConfig.from_dict(config)
-    stage = stages_until(name)[-1]
-    return run_stage(stage, read, StoreLayout(read.run.root), _shown_in_prefect(name)).to_dict()
+    stage, layout = stages_until(name)[-1], StoreLayout(read.run.root)
+    try:
+        return run_stage(stage, read, layout, _shown_in_prefect(name)).to_dict()
+    except Exception as error:
+        FAILED.append(error)
+        raise
 
 
 def _shown_in_prefect(name: str) -> Progress:

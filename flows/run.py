@@ -13,8 +13,9 @@ from contextlib import ExitStack
 
 from flows.cluster import client_on_demand
 from flows.config import RunConfig
+from flows.failures import is_full_disk
 from flows.keys import key_of
-from flows.plan import preflight
+from flows.plan import no_space_left, preflight
 from flows.progress import stage_progress
 from flows.stage import STAGES, Progress, Receipt, Stage, skipped
 from flows.tables import share_tables
@@ -45,10 +46,26 @@ def run(config: RunConfig, *, until: str = STAGES[-1].name) -> list[Receipt]:
         waiting = [stage.name for stage in stages_until(until)[len(receipts) :]]
         preflight(config, layout, waiting)
         set_prefect_environment(layout)
-        from flows.flow import pipeline
-
-        receipts = [Receipt(**receipt) for receipt in pipeline(config.to_dict(), until)]
+        receipts = _run_shown(config, layout, until)
     return receipts
+
+
+def _run_shown(config: RunConfig, layout: StoreLayout, until: str) -> list[Receipt]:
+    """Run as a flow of Prefect; where Prefect fails and no stage did, without it."""
+    from flows.flow import FAILED, pipeline
+
+    FAILED.clear()
+    try:
+        return [Receipt(**receipt) for receipt in pipeline(config.to_dict(), until)]
+    except Exception as error:
+        if FAILED:
+            raise FAILED[0] from None
+        LOGGER.warning(
+            "Prefect does not answer any more (%s: %s); the run goes on without it",
+            type(error).__name__,
+            " ".join(str(error).split())[:200],
+        )
+    return [run_stage(stage, config, layout) for stage in stages_until(until)]
 
 
 def run_alone(config: RunConfig, name: str) -> Receipt:
@@ -107,7 +124,12 @@ def run_stage(
         if stage.on_cluster:
             client = stack.enter_context(client_on_demand(config.cluster, layout.scratch))
         progress = stack.enter_context(stage_progress(stage.name, *listeners))
-        receipt = stage.module().run(config, layout, client, progress)
+        try:
+            receipt = stage.module().run(config, layout, client, progress)
+        except Exception as error:
+            if is_full_disk(error):
+                raise no_space_left(config, layout, stage.name) from error
+            raise
     said = {k: v for k, v in receipt.figures.items() if isinstance(v, dict)}
     figures = ", ".join(f"{k} {v}" for k, v in receipt.figures.items() if k not in said)
     for name, sentences in said.items():

@@ -29,6 +29,7 @@ import xarray as xr
 from storage.files import (
     beside_of,
     inventory,
+    json_bytes,
     make_durable,
     point,
     read_json,
@@ -322,8 +323,9 @@ def _verified_marker(path: Path) -> dict[str, Any]:
 
 
 def _problems(path: Path) -> list[str]:
+    place = records_of(path) / "manifest.json"
     try:
-        manifest = read_json(records_of(path) / "manifest.json")
+        manifest = read_json(place)
         listed = {file["path"]: file["sha256"] for file in manifest["files"]}
         seal, digest = manifest["root"], manifest["digest"]
         marker = _marker(path).read_bytes()
@@ -331,9 +333,13 @@ def _problems(path: Path) -> list[str]:
         if hashlib.sha256(marker).hexdigest() != seal:
             problems.append(f"{_marker(path)} is not what was published")
         if _digest(manifest["files"]) != digest:
-            problems.append(f"the manifest of {path} does not have its own digest")
+            problems.append(f"{place} does not have its own digest")
+        if json_bytes(manifest) != place.read_bytes():
+            problems.append(f"{place} is not as it was written, though it says the same")
+        if json.loads(marker)["attributes"]["artifact_digest"] != digest:
+            problems.append(f"{place} has another digest than {_marker(path)}")
     except (OSError, ValueError, KeyError, TypeError) as error:
-        return [f"the manifest of {path} cannot be read: {error}"]
+        return [f"{place} or {_marker(path)} cannot be read: {error}"]
     for file in sorted(records_of(path).glob("*.json")):
         try:
             if file.name != "manifest.json":
