@@ -81,6 +81,8 @@ def parser() -> argparse.ArgumentParser:
         add(name, stage, text)
     add("status", status, "what is published, and whether it is up to date with the config")
     add("check", check, "read every published byte again and compare its digest")
+    cleaning = add("clean", clean, "remove what no name refers to; without --yes only say what")
+    cleaning.add_argument("--yes", action="store_true", help="remove it")
     out = add(
         "export",
         export,
@@ -176,6 +178,27 @@ def check(arguments: argparse.Namespace) -> dict[str, Any]:
     problems = artifacts.check(StoreLayout(config.run.root))
     print("\n".join(problems) if problems else f"{config.run.root}: every published byte is right")
     return {"problems": problems, "exit_code": artifacts.CorruptArtifact.exit_code * bool(problems)}
+
+
+def clean(arguments: argparse.Namespace) -> dict[str, Any]:
+    config = _prepare(arguments, logs=False)
+    from flows.plan import spoken
+    from flows.run import current_keys
+    from storage.garbage import garbage, in_use, remove
+    from storage.layout import StoreLayout
+
+    layout = StoreLayout(config.run.root)
+    with in_use(layout, alone=True):
+        pieces = garbage(layout, current_keys(config, layout))
+        for piece in pieces:
+            print(f"{spoken(piece.size):>12}  {piece.paths[0]}: {piece.reason}")
+            if arguments.yes:
+                remove(piece)
+    total = sum(piece.size for piece in pieces)
+    end = "removed" if arguments.yes else "would be removed; nothing is yet, see --yes"
+    print(f"{spoken(total):>12}  in {len(pieces)} pieces {end}")
+    removed = [str(path) for piece in pieces for path in piece.paths]
+    return {"removed": arguments.yes, "paths": removed, "bytes": total}
 
 
 def export(arguments: argparse.Namespace) -> dict[str, Any]:

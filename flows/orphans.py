@@ -2,8 +2,8 @@
 
 A process that SIGKILL ends cannot stop its children: Dask's workers notice and exit, Prefect's
 server and whatever a stage has started would live on. So a run is `watched`: a small process in a
-session of its own reads from a pipe that only the run holds open. When the run is over, however it
-ended, the pipe closes, and the watcher ends every process that carries the run's mark in its
+session of its own reads from a pipe that only the run holds open. If the pipe closes before the run
+has said that it is over, the watcher ends every process that carries the run's mark in its
 environment, SIGTERM first, SIGKILL after three seconds.
 """
 
@@ -15,12 +15,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 MARK = "SPHERESCORE_RUN"
+OVER = b"over"
 PATIENCE = 3.0  # seconds between SIGTERM and SIGKILL
 
 
 @contextmanager
 def watched() -> Iterator[None]:
-    """Whatever this process starts inside the block, directly or not, ends with it."""
+    """If this process is killed inside the block, whatever it started there ends, too."""
     mark, before = secrets.token_hex(16), os.environ.pop(MARK, None)
     watcher = subprocess.Popen(
         [sys.executable, "-m", "flows.orphans", mark],
@@ -36,11 +37,8 @@ def watched() -> Iterator[None]:
         os.environ.pop(MARK)
         if before is not None:
             os.environ[MARK] = before
-        assert watcher.stdin is not None
-        with suppress(OSError):
-            watcher.stdin.close()
-        with suppress(subprocess.TimeoutExpired):
-            watcher.wait(4 * PATIENCE)
+        with suppress(OSError, subprocess.TimeoutExpired):
+            watcher.communicate(OVER, timeout=30)
 
 
 def end(mark: str) -> None:
@@ -65,5 +63,5 @@ def end(mark: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.stdin.buffer.read()
-    end(sys.argv[1])
+    if sys.stdin.buffer.read() != OVER:
+        end(sys.argv[1])

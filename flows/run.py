@@ -9,7 +9,7 @@ import logging
 import os
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 from flows.cluster import client_on_demand
 from flows.config import RunConfig
@@ -20,6 +20,7 @@ from flows.progress import stage_progress
 from flows.stage import STAGES, Progress, Receipt, Stage, skipped
 from flows.tables import share_tables
 from storage.artifacts import IncompleteArtifact
+from storage.garbage import in_use
 from storage.layout import StoreLayout
 
 LOGGER = logging.getLogger("spherescore")
@@ -41,12 +42,13 @@ def run(config: RunConfig, *, until: str = STAGES[-1].name) -> list[Receipt]:
         Whatever a stage raises; what it has finished by then is safe and not done again.
     """
     layout = StoreLayout(config.run.root)
-    receipts = up_to_date(config, layout, until)
-    if not receipts or receipts[-1].stage != until:
-        waiting = [stage.name for stage in stages_until(until)[len(receipts) :]]
-        preflight(config, layout, waiting)
-        set_prefect_environment(layout)
-        receipts = _run_shown(config, layout, until)
+    with in_use(layout):
+        receipts = up_to_date(config, layout, until)
+        if not receipts or receipts[-1].stage != until:
+            waiting = [stage.name for stage in stages_until(until)[len(receipts) :]]
+            preflight(config, layout, waiting)
+            set_prefect_environment(layout)
+            receipts = _run_shown(config, layout, until)
     return receipts
 
 
@@ -76,14 +78,15 @@ def run_alone(config: RunConfig, name: str) -> Receipt:
     """
     layout = StoreLayout(config.run.root)
     before = stages_until(name)[:-1]
-    done = up_to_date(config, layout, before[-1].name) if before else []
-    if len(done) < len(before):
-        missing = before[len(done)].name
-        raise IncompleteArtifact(
-            f"{name} needs {missing}, which is not published in {config.run.root} for this "
-            f"configuration; run `spherescore {missing}` or `spherescore run` first"
-        )
-    return run_stage(stages_until(name)[-1], config, layout)
+    with in_use(layout):
+        done = up_to_date(config, layout, before[-1].name) if before else []
+        if len(done) < len(before):
+            missing = before[len(done)].name
+            raise IncompleteArtifact(
+                f"{name} needs {missing}, which is not published in {config.run.root} for this "
+                f"configuration; run `spherescore {missing}` or `spherescore run` first"
+            )
+        return run_stage(stages_until(name)[-1], config, layout)
 
 
 def up_to_date(
@@ -102,6 +105,15 @@ def up_to_date(
             break
         receipts.append(receipt)
     return receipts
+
+
+def current_keys(config: RunConfig, layout: StoreLayout) -> list[str]:
+    """Content keys of the leading stages whose inputs are published, and of the next one."""
+    keys: list[str] = []
+    for stage in STAGES:
+        with suppress(IncompleteArtifact):
+            keys.append(key_of(stage.name, config, layout))
+    return keys
 
 
 def run_stage(

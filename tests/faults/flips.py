@@ -11,7 +11,7 @@ import os
 import random
 import shutil
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -23,8 +23,11 @@ import xarray as xr
 
 from storage import artifacts, checkpoints
 from storage.layout import KINDS, StoreLayout, records_of
+from tests.faults.kills import golden_root, undisturbed
+from tests.faults.operations import _end_training, build
 
 Found = dict[str, Any]
+Change = tuple["Subject", int | None]
 
 
 @dataclass(frozen=True)
@@ -104,9 +107,7 @@ def plainly(layout: StoreLayout, kind: str) -> xr.Dataset:
     return xr.open_zarr(layout.name(kind).resolve(), decode_coords="all", chunks=None).load()
 
 
-def try_all(
-    root: Path, chosen: Sequence[tuple[Subject, int | None]], *, foreign: bool = True
-) -> Found:
+def try_all(root: Path, chosen: Sequence[Change], *, foreign: bool = True) -> Found:
     """Make each change alone: flip bit n of the file, or remove the file where n is None.
 
     Returns:
@@ -155,14 +156,14 @@ def _change(file: Path, content: bytes, bit: int | None) -> None:
     file.write_bytes(changed)
 
 
-def choose(root: Path, flips: int, seed: int) -> list[tuple[Subject, int | None]]:
+def choose(root: Path, flips: int, seed: int) -> list[Change]:
     """Flips spread evenly over the sorts of files, then over their files and bits."""
     by_sort: dict[str, list[Subject]] = {}
     for subject in subjects(StoreLayout(str(root))):
         by_sort.setdefault(subject.sort, []).append(subject)
     chance = random.Random(seed)
     sorts = sorted(by_sort)
-    chosen: list[tuple[Subject, int | None]] = []
+    chosen: list[Change] = []
     for number in range(flips):
         subject = chance.choice(by_sort[sorts[number % len(sorts)]])
         size = (root.resolve() / subject.place).stat().st_size
@@ -177,22 +178,47 @@ def data_files(root: Path) -> list[Subject]:
     return [one for one in found if not one.sort.startswith(needless)]
 
 
-def in_parallel(
-    root: Path, chosen: Sequence[tuple[Subject, int | None]], directory: Path
-) -> Found:
-    """`try_all` on a copy of the store for each core."""
-    cores = os.cpu_count() or 1
-    copies = [directory / f"copy-{number}" for number in range(cores)]
-    for copy in copies:
-        shutil.copytree(root, copy, symlinks=True, ignore=shutil.ignore_patterns("prefect", "logs"))
-    with ProcessPoolExecutor(cores, mp_context=get_context("spawn")) as pool:
-        parts = list(pool.map(try_all, copies, (chosen[n::cores] for n in range(cores))))
+def flipped_bits(directory: Path, flips: int = 10_000) -> Found:
+    """Single bits of every sort of file of a whole run and of small artifacts with units."""
+    found = _on_copies(directory, lambda root: choose(root, flips // 2, seed=1))
+    plain = found["others"]
+    return {
+        "tried": found["tried"],
+        "bad": found["bad"],
+        "said": f"{len({name.split(':')[0] for name in found['counts']})} sorts of files; of "
+        f"{sum(plain.values())} in Zarr stores plain xarray refuses {plain['refused']}, reads "
+        f"{plain['same']} as they were and {plain['wrong']} as other values, without a word",
+    }
+
+
+def missing_files(directory: Path) -> Found:
+    """Each file that readers need, removed."""
+    found = _on_copies(directory, lambda root: [(one, None) for one in data_files(root)])
+    plain = found["others"]
+    return {
+        "tried": found["tried"],
+        "bad": found["bad"],
+        "said": f"plain xarray reads {plain['wrong']} of {sum(plain.values())} as other values",
+    }
+
+
+def _on_copies(directory: Path, choice: Callable[[Path], list[Change]]) -> Found:
+    """`try_all` on a whole run and on small artifacts, on a copy for each core."""
+    undisturbed()
+    small = directory / "small" / "run"
+    build(StoreLayout(str(small)), 2, 1)
+    _end_training(StoreLayout(str(small)))
     total: Found = {"tried": 0, "bad": [], "counts": Counter(), "others": Counter()}
-    for part in parts:
-        for name, value in part.items():
-            total[name] += value
+    cores, jobs = os.cpu_count() or 1, list[tuple[Path, list[Change]]]()
+    for root in (golden_root(), small):
+        chosen = choice(root)
+        for number in range(cores):
+            copy = directory / f"copy-{root.parent.name}-{number}"
+            left_out = shutil.ignore_patterns("prefect", "logs", "scratch")
+            shutil.copytree(root, copy, symlinks=True, ignore=left_out)
+            jobs.append((copy, chosen[number::cores]))
+    with ProcessPoolExecutor(cores, mp_context=get_context("spawn")) as pool:
+        for part in pool.map(try_all, *zip(*jobs, strict=True)):
+            for name, value in part.items():
+                total[name] += value
     return total
-
-
-def spoken(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))

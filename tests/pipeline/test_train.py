@@ -95,7 +95,7 @@ def test_a_gradient_that_is_no_number_stops_the_training(monkeypatch):
 
     monkeypatch.setattr(Training, "_loss", steep)
     before = weights(training.model)
-    with pytest.raises(TrainingDiverged, match="norm of the gradient is (nan|inf) at step 0"):
+    with pytest.raises(TrainingDiverged, match=r"norm of the gradient is (nan|inf) at"):
         training.advance(two_point_fields(8, 0), torch.zeros(8, 1))
     assert all(torch.equal(before[name], value) for name, value in weights(training.model).items())
 
