@@ -24,6 +24,7 @@ from storage.layout import StoreLayout
 
 LOGGER = logging.getLogger("spherescore")
 FAILED: list[Exception] = []  # what stages raised, which Prefect may hide behind its own errors
+SILENT: list[Exception] = []  # why Prefect is no more told of the progress
 
 
 @flow(
@@ -58,11 +59,16 @@ def run_one(name: str, config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _shown_in_prefect(name: str) -> Progress:
-    """Progress as a Prefect artifact. What is only shown must not stop what is computed."""
+    """Progress as a Prefect artifact. What is only shown must not stop what is computed.
+
+    A server that has gone is asked once: each further question would take as long as its retries.
+    """
     artifact: UUID | None = None
 
     def show(done: int, total: int, text: str) -> None:
         nonlocal artifact
+        if SILENT:
+            return
         percent = 100.0 * done / max(total, 1)
         try:
             if artifact is None:
@@ -71,7 +77,8 @@ def _shown_in_prefect(name: str) -> Progress:
             else:
                 update_progress_artifact(artifact, percent, description=f"{name}: {text}")
         except Exception as error:
-            LOGGER.debug("Prefect does not show the progress of %s: %s", name, error)
+            SILENT.append(error)
+            LOGGER.warning("Prefect does not show the progress any more (%s)", error)
 
     return at_intervals(10.0, show)
 

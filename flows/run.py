@@ -32,6 +32,7 @@ PREFECT_ENVIRONMENT = {
     # Stages speak for themselves on stderr; Prefect's view of them is in its database.
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
     "PREFECT_CLI_COLORS": "false",
+    "PREFECT_CLIENT_MAX_RETRIES": "3",  # 14 s; a server that has died keeps nobody longer
 }
 
 
@@ -54,9 +55,10 @@ def run(config: RunConfig, *, until: str = STAGES[-1].name) -> list[Receipt]:
 
 def _run_shown(config: RunConfig, layout: StoreLayout, until: str) -> list[Receipt]:
     """Run as a flow of Prefect; where Prefect fails and no stage did, without it."""
-    from flows.flow import FAILED, pipeline
+    from flows.flow import FAILED, SILENT, pipeline
 
     FAILED.clear()
+    SILENT.clear()
     try:
         return [Receipt(**receipt) for receipt in pipeline(config.to_dict(), until)]
     except Exception as error:

@@ -336,7 +336,7 @@ def _problems(path: Path) -> list[str]:
         marker = marker_of(path).read_bytes()
         problems = []
         if hashlib.sha256(marker).hexdigest() != seal:
-            problems.append(f"{marker_of(path)} is not what was published")
+            problems.append(f"{marker_of(path)} is not what was published, by {place}")
         if _digest(manifest["files"]) != digest:
             problems.append(f"{place} does not have its own digest")
         if json_bytes(manifest) != place.read_bytes():

@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from tests.faults import crashes, flips, kills, space, trainings
+from tests.faults import crashes, flips, kills, progress, space, trainings
 from tests.faults.operations import OPERATIONS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -70,6 +70,12 @@ LANES: dict[str, tuple[str, Lane]] = {
     "trainings killed": ("at every phase of a state and of the end", trainings.trainings_killed),
     "flipped bits": ("one bit of one file", flips.flipped_bits),
     "missing files": ("one file of an artifact removed", flips.missing_files),
+    "a kill every 15 s": (
+        "of a worker, and of the whole run, for two minutes each",
+        progress.killed_every_fifteen_seconds,
+    ),
+    "memory": ("a unit takes ever more memory", progress.too_little_memory),
+    "hung unit": ("a unit never returns", progress.hung_unit),
     "disk full": ("no bytes or no inodes left, in every stage", space.disk_full),
 }
 
