@@ -43,12 +43,15 @@ def test_every_missing_file_is_found(root):
     ("place", "sort"),
     [
         ("storage.shards._checksum", "shards of ensemble"),
-        ("storage.artifacts._problems", "records of ensemble"),
+        ("storage.artifacts.problems_of", "records of ensemble"),
     ],
 )
 def test_the_lane_finds_a_mistake(root, monkeypatch, place, sort):
     chosen = [one for one in flips.choose(root, 400, seed=2) if one[0].sort == sort]
-    careless = {"storage.shards._checksum": _agrees, "storage.artifacts._problems": lambda path: []}
+    careless = {
+        "storage.shards._checksum": _agrees,
+        "storage.artifacts.problems_of": lambda path: [],
+    }
     monkeypatch.setattr(place, careless[place])
     assert flips.try_all(root, chosen, foreign=False)["bad"]
 
@@ -65,3 +68,7 @@ class _Agrees(bytes):
 
 def _agrees(data: object) -> bytes:
     return _Agrees(b"")
+
+
+def _is_well(path: object) -> list[str]:
+    return []
