@@ -14,7 +14,7 @@ from pathlib import Path
 
 from deploy.bench.rivals import ROOT
 from deploy.bench.rows import between
-from flows.costs import Machines, Prices, Work, Workload, estimates, prices, seconds, work
+from flows.costs import Machines, Prices, Workload, estimates, prices, seconds, work
 from flows.plan import duration, spoken
 
 PAGE = ROOT / "docs" / "performance.md"
@@ -38,6 +38,8 @@ def plans() -> tuple[Plan, ...]:
     era5 = Workload(
         times=14_610,
         fitted=13_880,
+        validated=730,
+        tested=730,
         channels=20,
         nlat=721,
         points=721 * 1440,
@@ -53,6 +55,8 @@ def plans() -> tuple[Plan, ...]:
     cmip = Workload(
         times=60_225,
         fitted=54_750,
+        validated=3_650,
+        tested=5_475,
         channels=5,
         nlat=192,
         points=192 * 288,
@@ -77,12 +81,13 @@ def lines(plan: Plan, price: Prices) -> Iterator[str]:
 
     def by_workers(stage: str) -> float:
         """Core hours of Dask workers, of all runs."""
-        without = replace(counts[stage], network=0.0, training=0.0, alone=0.0)
+        without = replace(counts[stage], network=0.0, training=0.0, judging=0.0)
         return plan.runs * seconds(stage, without, load, one, price) / 3600
 
     def by_gpu(stage: str) -> float:
-        done = Work(network=counts[stage].network, training=counts[stage].training)
-        return plan.runs * (done.network + done.training) / GPU_SPEED / 3600
+        done = counts[stage]
+        products = done.network + done.training + done.judging
+        return plan.runs * products / GPU_SPEED / 3600
 
     yield f"**{plan.title}**; {load.ensemble[0]:,} realizations of {load.ensemble[1]} dates."
     yield ""
