@@ -48,6 +48,7 @@ from storage.units import (
     missing_units,
     plan_units,
     unit_files,
+    unit_records,
     waiting_arrays,
     write_unit,
 )
@@ -76,6 +77,7 @@ __all__ = [
     "publish",
     "publish_directory",
     "published",
+    "unit_records",
     "write_unit",
 ]
 

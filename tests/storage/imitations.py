@@ -23,6 +23,7 @@ TITLES = {
     "time": "Times",
     "dimension": "Other dimensions, levels, several files",
     "value": "Values and units",
+    "archive": "Archives, imitated",
 }
 
 
