@@ -33,7 +33,7 @@ SCHEMAS: Mapping[str, int] = {
     "ingest": 2,
     "preprocess": 5,
     "train": 1,
-    "generate": 2,
+    "generate": 3,
     "verify": 2,
 }
 

@@ -62,6 +62,7 @@ _TABLE: Mapping[str, tuple[str, str, tuple[str, ...]]] = {
     "sftlf": ("land_area_fraction", "%", ()),
 }
 _AT_THE_SURFACE = {"ta": "tas", "ua": "uas", "va": "vas", "hus": "huss", "hur": "hurs"}
+_NEAR_THE_SURFACE = (*_AT_THE_SURFACE.values(), "tasmax", "tasmin", "sfcWind")
 _SAME = {
     "air_pressure_at_sea_level": "air_pressure_at_mean_sea_level",
     "sea_surface_skin_temperature": "surface_temperature",
@@ -79,6 +80,11 @@ class CmipVariable:
     units: str
     scale: float
     offset: float
+
+    @property
+    def at_surface(self) -> bool:
+        """Whether it lies at some metres above the ground, so that its name says the level."""
+        return self.name in _NEAR_THE_SURFACE
 
 
 def standard_name_of(name: str) -> str | None:
