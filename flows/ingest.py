@@ -30,6 +30,7 @@ from flows.stage import Progress, Receipt
 from storage import artifacts
 from storage.axes import toml_key
 from storage.covariates import add_covariates
+from storage.formats import UNREADABLE
 from storage.layout import StoreLayout
 from storage.sources import (
     Missing,
@@ -39,6 +40,7 @@ from storage.sources import (
     file_digests,
     look,
     open_source,
+    unreadable,
 )
 from storage.survey import Survey, total
 from storage.values import Settled, judge, settle
@@ -171,7 +173,7 @@ def survey_fields(source: Source, digest: str, unit: artifacts.Unit) -> Surveys:
     """
     fields = _kept_open(source, digest)
     return {
-        name: _seen(fields[name].isel(unit.region).load(scheduler="synchronous"), source)
+        name: _seen(_loaded(fields[[name]].isel(unit.region), source)[name], source)
         for name in source.variables
     }
 
@@ -193,7 +195,7 @@ def write_fields(
     """Write one unit: all variables at its times. Runs on a worker, which trusts the masks."""
     fields = _kept_open(source, digest)
     names = [*source.variables, *source.covariates]
-    block = fields[names].isel(unit.region).load(scheduler="synchronous")
+    block = _loaded(fields[names].isel(unit.region), source)
     extra: dict[str, Any] = {"mark": marks[unit.name]} if marks else {}
     if not beforehand(source):
         seen = {name: _seen(block[name], source) for name in source.variables}
@@ -235,6 +237,17 @@ def open_fields(source: Source) -> tuple[xr.Dataset, SourceReport]:
         source.paths, source.variables, check_values=False, **how_to_open(source)
     )
     return add_covariates(fields, source.covariates), report
+
+
+def _loaded(part: xr.Dataset, source: Source) -> xr.Dataset:
+    """The values of a part, read by whoever asks; if that fails, the error has the file."""
+    try:
+        return part.load(scheduler="synchronous")
+    except UNREADABLE as error:
+        if hasattr(error, "exit_code"):
+            raise
+        names = (*source.variables, *source.static)
+        raise unreadable(source_files(source), names, source.group, error) from error
 
 
 def _seen(block: xr.DataArray, source: Source) -> Survey:

@@ -44,6 +44,7 @@ __all__ = [
     "open_source",
     "resolve",
     "source_digest",
+    "unreadable",
 ]
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*(@-?[0-9][A-Za-z0-9_.+-]*)?")
@@ -131,7 +132,7 @@ def open_source(
     except SourceError:
         raise
     except UNREADABLE as error:
-        raise _unreadable(files, (*variables, *static), group, error) from error
+        raise unreadable(files, (*variables, *static), group, error) from error
     gaps = find_gaps(np.unique(dataset["time"].values))
     if gaps and not allow_gaps:
         more = f" and {len(gaps) - 5} more" if len(gaps) > 5 else ""
@@ -146,7 +147,7 @@ def open_source(
     except SourceError:
         raise
     except UNREADABLE as error:
-        raise _unreadable(files, (*variables, *static), group, error) from error
+        raise unreadable(files, (*variables, *static), group, error) from error
     origins = {name: one.origin for name, one in series.items()}
     report = SourceReport(
         tuple(files),
@@ -303,7 +304,7 @@ def _absent(files: Sequence[str], name: str, seen: Mapping[str, Sequence[str]]) 
     )
 
 
-def _unreadable(
+def unreadable(
     files: Sequence[str], names: Sequence[str], group: str, error: Exception
 ) -> SourceError:
     """The error of the first file that does not read through."""
