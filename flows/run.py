@@ -8,8 +8,9 @@ do.
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from typing import Any
 
 from flows.cluster import client_on_demand
 from flows.config import RunConfig
@@ -47,7 +48,8 @@ def run(config: RunConfig, *, until: str = STAGES[-1].name) -> list[Receipt]:
         set_prefect_environment(layout)
         from flows.flow import pipeline
 
-        receipts = [Receipt(**receipt) for receipt in pipeline(config.to_dict(), until)]
+        flow: Callable[..., list[dict[str, Any]]] = pipeline
+        receipts = [Receipt(**receipt) for receipt in flow(config.to_dict(), until)]
     return receipts
 
 
@@ -58,6 +60,16 @@ def run_alone(config: RunConfig, name: str) -> Receipt:
         IncompleteArtifact: If a stage before it is not up to date with this configuration.
     """
     layout = StoreLayout(config.run.root)
+    refuse_unready(config, layout, name)
+    return run_stage(stages_until(name)[-1], config, layout)
+
+
+def refuse_unready(config: RunConfig, layout: StoreLayout, name: str) -> None:
+    """Refuse a stage whose inputs are not those of this configuration.
+
+    Raises:
+        IncompleteArtifact: If a stage before it is not up to date with this configuration.
+    """
     before = stages_until(name)[:-1]
     done = up_to_date(config, layout, before[-1].name) if before else []
     if len(done) < len(before):
@@ -66,7 +78,6 @@ def run_alone(config: RunConfig, name: str) -> Receipt:
             f"{name} needs {missing}, which is not published in {config.run.root} for this "
             f"configuration; run `spherescore {missing}` or `spherescore run` first"
         )
-    return run_stage(stages_until(name)[-1], config, layout)
 
 
 def up_to_date(

@@ -39,7 +39,7 @@ def test_a_run_is_a_flow_of_stages_that_is_not_repeated(
     assert StoreLayout(config.run.root).name("fields").exists()
     database = sqlite3.connect(prefect_harness / "prefect.db")
     assert database.execute("select name, state_name from task_run").fetchall() == [
-        ("ingest", "Completed")
+        ("ingest: check the source and write fields.zarr", "Completed")
     ]
     assert database.execute("select distinct key from artifact where type = 'markdown'").fetchall()
 

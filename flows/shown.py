@@ -1,0 +1,69 @@
+"""What a person sees of a run in the Prefect UI. Showing never stops what is computed."""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+from prefect.artifacts import (
+    create_markdown_artifact,
+    create_progress_artifact,
+    update_progress_artifact,
+)
+
+from flows.config import RunConfig
+from flows.progress import at_intervals
+from flows.stage import Progress, Receipt
+
+LOGGER = logging.getLogger("spherescore")
+SECONDS_BETWEEN_UPDATES = 5.0
+
+
+def shown_progress(name: str) -> Progress:
+    """Progress of a stage as a Prefect artifact."""
+    artifact: UUID | None = None
+
+    def show(done: int, total: int, text: str) -> None:
+        nonlocal artifact
+        percent, words = 100.0 * done / max(total, 1), f"{name}: {done} of {total}, {text}"
+        if artifact is None:
+            made = create_progress_artifact(percent, key=f"{name}-progress", description=words)
+            artifact = made if isinstance(made, UUID) else None
+        else:
+            update_progress_artifact(artifact, percent, description=words)
+
+    return at_intervals(SECONDS_BETWEEN_UPDATES, harmless(show))
+
+
+def show_receipt(config: RunConfig, receipt: Receipt) -> None:
+    """What a stage made: nothing is shown of a stage that was skipped."""
+
+
+def show_run(config: RunConfig, receipts: Sequence[Mapping[str, Any]]) -> None:
+    """One page about the whole run, with the way to the report and the store."""
+    page = summary([Receipt(**receipt) for receipt in receipts])
+    harmless(create_markdown_artifact)(page, key="run")
+
+
+def summary(receipts: list[Receipt]) -> str:
+    """A Markdown table of what each stage made."""
+    rows = ["| stage | artifact | digest | seconds | figures |", "|---|---|---|---|---|"]
+    for receipt in receipts:
+        figures = ", ".join(f"{name} {value}" for name, value in receipt.figures.items())
+        seconds = "skipped" if receipt.skipped else f"{receipt.seconds:.1f}"
+        rows.append(
+            f"| {receipt.stage} | {receipt.path} | {receipt.digest[:16]} | {seconds} | {figures} |"
+        )
+    return "\n".join(rows)
+
+
+def harmless(show: Callable[..., Any]) -> Callable[..., None]:
+    """The same, but its failures end in a debug line."""
+
+    def shown(*arguments: Any, **keywords: Any) -> None:
+        try:
+            show(*arguments, **keywords)
+        except Exception as error:
+            LOGGER.debug("Prefect does not show it: %s: %s", type(error).__name__, error)
+
+    return shown
