@@ -1,19 +1,23 @@
 """What a person sees of a run in the Prefect UI. Showing never stops what is computed."""
 
 import logging
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
 from prefect.artifacts import (
+    create_link_artifact,
     create_markdown_artifact,
     create_progress_artifact,
+    create_table_artifact,
     update_progress_artifact,
 )
 
 from flows.config import RunConfig
 from flows.progress import at_intervals
 from flows.stage import Progress, Receipt
+from storage.layout import StoreLayout
 
 LOGGER = logging.getLogger("spherescore")
 SECONDS_BETWEEN_UPDATES = 5.0
@@ -36,12 +40,38 @@ def shown_progress(name: str) -> Progress:
 
 
 def show_receipt(config: RunConfig, receipt: Receipt) -> None:
-    """What a stage made: nothing is shown of a stage that was skipped."""
+    """What a stage has made, as a table and a picture; nothing of a stage that was skipped.
+
+    Only on a server that others look at: drawing takes a second or two.
+    """
+    if receipt.skipped or "PREFECT_API_URL" not in os.environ:
+        return
+    harmless(_show_stage)(receipt, StoreLayout(config.run.root))
+
+
+def _show_stage(receipt: Receipt, layout: StoreLayout) -> None:
+    from flows.shown_pages import picture_of, rows_of
+
+    words = f"What {receipt.stage} made: {receipt.path}, sha256 {receipt.digest[:16]}"
+    harmless(create_table_artifact)(
+        rows_of(receipt, layout), key=f"{receipt.stage}-table", description=words
+    )
+    if page := picture_of(receipt, layout):
+        create_markdown_artifact(page, key=f"{receipt.stage}-picture", description=words)
 
 
 def show_run(config: RunConfig, receipts: Sequence[Mapping[str, Any]]) -> None:
     """One page about the whole run, with the way to the report and the store."""
+    layout = StoreLayout(config.run.root)
     page = summary([Receipt(**receipt) for receipt in receipts])
+    page += f"\n\nThe store: `{os.path.abspath(config.run.root)}`"
+    if layout.report.exists():
+        report = os.path.abspath(layout.report)
+        page += f"\n\nThe report: `{report}`"
+        harmless(create_link_artifact)(
+            link=f"file://{report}", link_text="report.html", key="report",
+            description="Opens where the run's disk is; else copy the path.",
+        )  # fmt: skip
     harmless(create_markdown_artifact)(page, key="run")
 
 

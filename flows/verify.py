@@ -29,7 +29,7 @@ import numpy as np
 import xarray as xr
 
 from flows.conditions import conditioned_as_observed
-from flows.config import RunConfig
+from flows.config import RunConfig, within
 from flows.keys import REPORTED, SCHEMAS, key_of
 from flows.lineup import REPLICATES, held_out_times, line_up, spacing
 from flows.stage import Progress, Receipt, published_input
@@ -103,7 +103,7 @@ def _memory(
     config: RunConfig, layout: StoreLayout, arena: Arena, model: Sample, normals: xr.Dataset
 ) -> dict[str, list[float]]:
     whitened = artifacts.open_published(layout, "whitened")["x"]
-    bank = whitened.sel(time=slice(*config.split.train)).values
+    bank = whitened.sel(time=within(config.split.train)).values
     held_out = once(whitened).sel(time=arena.truth.fields["time"]).values
     drawn = whiten(model.coefficients, normals).values
     generated = drawn.reshape(-1, *drawn.shape[2:])
@@ -144,7 +144,7 @@ def _about(
             "realizations": ensemble.sizes["realization"],
             "grid": grid_of(ensemble).describe(),
             "times": [str(t)[:10] for t in ensemble["time"].values],
-            "training_fields": learned.sel(time=slice(*config.split.train)).sizes["time"],
+            "training_fields": learned.sel(time=within(config.split.train)).sizes["time"],
         },
         "protocol": {
             "dates": [str(time)[:10] for time in dates.values],
