@@ -83,6 +83,7 @@ def parser() -> argparse.ArgumentParser:
         add(name, stage, text)
     add("status", status, "what is published, and whether it is up to date with the config")
     add("check", check, "read every published byte again and compare its digest")
+    add("runs", runs, "history: every training and ensemble, what differed and what came of it")
     out = add(
         "export",
         export,
@@ -205,6 +206,17 @@ def check(arguments: argparse.Namespace) -> dict[str, Any]:
     return {"problems": problems, "exit_code": artifacts.CorruptArtifact.exit_code * bool(problems)}
 
 
+def runs(arguments: argparse.Namespace) -> dict[str, Any]:
+    config = _prepare(arguments, logs=False)
+    from flows.runs import runs as history
+    from flows.runs import table
+    from storage.layout import StoreLayout
+
+    rows = history(StoreLayout(config.run.root))
+    print(table(rows))
+    return {"runs": rows}
+
+
 def export(arguments: argparse.Namespace) -> dict[str, Any]:
     from flows.config import ConfigError, RunConfig
     from flows.export import export as export_ensemble
@@ -319,7 +331,7 @@ def _result(config: "RunConfig", receipts: Sequence["Receipt"], seconds: float) 
         published = artifacts.published(layout, kind)
         if published is not None:
             made[kind] = {"path": str(layout.name(kind)), "digest": published.digest}
-    for name in ("scores", "report"):
+    for name in ("scores", "report", "card"):
         path = getattr(layout, name)
         if path.exists():
             made[name] = {"path": str(path)}

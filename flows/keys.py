@@ -273,7 +273,7 @@ def _verify(config: RunConfig, layout: StoreLayout) -> str:
                 *("flows.conditions", "flows.draws", "flows.lineup", "flows.model"),
                 *("flows.certificate", "flows.normals", "flows.train", "flows.verify"),
                 *("flows.report", "flows.pages", "flows.figures", "flows.maps"),
-                "flows.sheet",
+                *("flows.sheet", "flows.card"),
                 *("flows.score_tables", "flows.certificate_section", "flows.compatibility"),
                 "flows.reference",
             ]

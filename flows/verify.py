@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
+from flows.card import model_card
 from flows.conditions import conditioned_as_observed
 from flows.config import RunConfig, within
 from flows.keys import REPORTED, SCHEMAS, key_of
@@ -181,7 +182,13 @@ def _publish(
 ) -> artifacts.Published:
     folder = layout.artifact(KIND, content)
     folder.mkdir(parents=True, exist_ok=True)
-    files = {"scores.json": json.dumps(_finite(card), indent=1) + "\n", "report.html": page}
+    checkpoint = published_input(layout, "checkpoints")
+    finite = _finite(card)
+    files = {
+        "scores.json": json.dumps(finite, indent=1) + "\n",
+        "report.html": page,
+        "model-card.md": model_card(finite, checkpoint.attrs),
+    }
     for name, text in files.items():
         write_file(folder / name, text.encode())
     attrs = {"figures": _figures(card)}
@@ -190,6 +197,7 @@ def _publish(
     )
     point(layout.scores, layout.name(KIND) / "scores.json")
     point(layout.report, layout.name(KIND) / "report.html")
+    point(layout.card, layout.name(KIND) / "model-card.md")
     return published
 
 

@@ -43,8 +43,8 @@ def latest_of_family(layout: StoreLayout, kind: str, family: str) -> Published |
 def digest_of_times(artifact: Published, part: slice) -> str:
     """sha256 of what an artifact holds at some of its times, whatever else it holds.
 
-    Whole shards are known by the digests of their files; of those that the part cuts, the values
-    are read.
+    Whole shards are known by the digests of their files; of those that the part cuts, or the end
+    of the record, the values are read.
 
     Args:
         part: Places along `time`.
@@ -65,7 +65,7 @@ def _pieces(artifact: Published, part: slice) -> Iterator[Any]:
         size, shard = array.shape[axis], array.shards[axis]
         for start in range(part.start - part.start % shard, part.stop, shard):
             stop = min(start + shard, size)
-            if part.start <= start and stop <= part.stop:
+            if part.start <= start and start + shard <= min(part.stop, size):
                 prefix = f"{name}/c/"
                 files = sorted(
                     path
