@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 import xarray as xr
@@ -88,22 +89,31 @@ def api(served: Machine) -> Iterator[SyncPrefectClient]:
 
 
 @pytest.fixture
-def site(served: Machine, tmp_path: Path, source: xr.Dataset) -> Site:
+def site(served: Machine, tmp_path: Path) -> Site:
     (tmp_path / "new").mkdir()
+    values = np.random.default_rng(3).normal(size=(500, 8, 16)).astype(np.float32)
+    days = xr.Dataset(
+        {"z": (("time", "lat", "lon"), values, {"units": "m"})},
+        coords={
+            "time": np.datetime64("2001-01-01", "ns") + np.arange(500) * np.timedelta64(1, "D"),
+            "lat": ("lat", 78.75 - 22.5 * np.arange(8), {"units": "degrees_north"}),
+            "lon": ("lon", 22.5 * np.arange(16), {"units": "degrees_east"}),
+        },
+    )
     table = {
         "run": {"root": ""},
         "source": {"paths": [str(tmp_path / "new" / "*.nc")], "variables": ["z"]},
         "split": {
-            "train": ["2001-01-01", "2001-01-31"],
-            "validation": ["2001-02-01", "2001-02-10"],
-            "test": ["2001-02-11", "2001-02-20"],
+            "train": ["2001-01-01", "2001-12-31"],
+            "validation": ["2002-01-01", "2002-01-31"],
+            "test": ["2002-02-01", "latest"],
         },
         "spectral": {"lmax": 5},
         "train": {"steps": 60, "width": 8, "blocks": 1, "device": "cpu"},
-        "generate": {"realizations": 2, "times": ["2001-02-11"]},
+        "generate": {"realizations": 2, "times": ["2002-02-11"]},
         "cluster": {"workers": 1},
     }
-    return Site(served, tmp_path, source, table)
+    return Site(served, tmp_path, days, table)
 
 
 def eventually(

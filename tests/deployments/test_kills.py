@@ -24,7 +24,7 @@ TRAINING = "train: train the score model"
 @pytest.fixture
 def begun(site: Site, api: SyncPrefectClient) -> tuple[Path, FlowRun]:
     """A run that is in the middle of its training."""
-    site.new_days(60)
+    site.new_days(420)
     config = site.write_config("killed", train={"steps": 400})
     site.command("deploy", str(config))
     return config, start(site, api)
