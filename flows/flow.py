@@ -19,7 +19,10 @@ from flows.run import refuse_unready, run_stage, stages_until
 from flows.shown import show_receipt, show_run, shown_progress
 from flows.slots import gpu_slot
 from flows.stage import STAGES
+from storage.garbage import in_use
 from storage.layout import StoreLayout
+
+FAILED: list[Exception] = []  # what stages raised, which Prefect may hide behind its own errors
 
 
 def _about() -> str:
@@ -119,9 +122,13 @@ def verify(config: ConfigParameter) -> dict[str, Any]:
 @task(retries=0, persist_result=False, cache_policy=NO_CACHE)
 def run_one(name: str, config: dict[str, Any]) -> dict[str, Any]:
     read = RunConfig.from_dict(config)
-    layout = StoreLayout(read.run.root)
-    with gpu_slot(name, read):
-        receipt = run_stage(stages_until(name)[-1], read, layout, shown_progress(name))
+    stage, layout = stages_until(name)[-1], StoreLayout(read.run.root)
+    try:
+        with in_use(layout), gpu_slot(name, read):
+            receipt = run_stage(stage, read, layout, shown_progress(name))
+    except Exception as error:
+        FAILED.append(error)
+        raise
     show_receipt(read, receipt)
     return receipt.to_dict()
 

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
@@ -21,6 +22,8 @@ from storage.layout import StoreLayout
 
 LOGGER = logging.getLogger("spherescore")
 SECONDS_BETWEEN_UPDATES = 5.0
+SECONDS_OF_SILENCE = 60.0
+SILENT: list[float] = []  # when Prefect did not answer
 
 
 def shown_progress(name: str) -> Progress:
@@ -46,18 +49,18 @@ def show_receipt(config: RunConfig, receipt: Receipt) -> None:
     """
     if receipt.skipped or "PREFECT_API_URL" not in os.environ:
         return
-    harmless(_show_stage)(receipt, StoreLayout(config.run.root))
-
-
-def _show_stage(receipt: Receipt, layout: StoreLayout) -> None:
-    from flows.shown_pages import picture_of, rows_of
-
+    layout = StoreLayout(config.run.root)
     words = f"What {receipt.stage} made: {receipt.path}, sha256 {receipt.digest[:16]}"
-    harmless(create_table_artifact)(
-        rows_of(receipt, layout), key=f"{receipt.stage}-table", description=words
-    )
-    if page := picture_of(receipt, layout):
-        create_markdown_artifact(page, key=f"{receipt.stage}-picture", description=words)
+    try:
+        from flows.shown_pages import picture_of, rows_of
+
+        rows, page = rows_of(receipt, layout), picture_of(receipt, layout)
+    except Exception as error:
+        LOGGER.warning("%s is not shown: %s: %s", receipt.stage, type(error).__name__, error)
+        return
+    harmless(create_table_artifact)(rows, key=f"{receipt.stage}-table", description=words)
+    if page:
+        harmless(create_markdown_artifact)(page, key=f"{receipt.stage}-picture", description=words)
 
 
 def show_run(config: RunConfig, receipts: Sequence[Mapping[str, Any]]) -> None:
@@ -87,13 +90,25 @@ def summary(receipts: list[Receipt]) -> str:
     return "\n".join(rows)
 
 
-def harmless(show: Callable[..., Any]) -> Callable[..., None]:
-    """The same, but its failures end in a debug line."""
+def harmless(tell: Callable[..., Any]) -> Callable[..., None]:
+    """The same, but without consequence if Prefect cannot be told.
 
-    def shown(*arguments: Any, **keywords: Any) -> None:
+    A server that does not answer is left alone for a minute: each further question would take as
+    long as its retries.
+    """
+
+    def told(*arguments: Any, **keywords: Any) -> None:
+        if SILENT and time.monotonic() - SILENT[-1] < SECONDS_OF_SILENCE:
+            return
         try:
-            show(*arguments, **keywords)
+            tell(*arguments, **keywords)
         except Exception as error:
-            LOGGER.debug("Prefect does not show it: %s: %s", type(error).__name__, error)
+            words = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            LOGGER.log(
+                logging.DEBUG if SILENT else logging.WARNING,
+                "Prefect is not shown the progress for a while (%s)",
+                words,
+            )
+            SILENT.append(time.monotonic())
 
-    return shown
+    return told
