@@ -45,7 +45,7 @@ class Site:
             cwd=HERE,
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=600,
         )
         if check and done.returncode:
             raise AssertionError(done.stdout + done.stderr)

@@ -25,7 +25,7 @@ TRAINING = "train: train the score model"
 def begun(site: Site, api: SyncPrefectClient) -> tuple[Path, FlowRun]:
     """A run that is in the middle of its training."""
     site.new_days(420)
-    config = site.write_config("killed", train={"steps": 400})
+    config = site.write_config("killed", train={"steps": 60})
     site.command("deploy", str(config))
     return config, start(site, api)
 
@@ -55,7 +55,7 @@ def state(api: SyncPrefectClient, run: FlowRun) -> str:
 
 def assert_undisturbed(site: Site, config: Path) -> None:
     """The killed run's training equals one that nobody disturbed."""
-    other = site.write_config("undisturbed", train={"steps": 400})
+    other = site.write_config("undisturbed", train={"steps": 60})
     site.command("train", str(other), check=False)  # says what is lacking, and is harmless
     for stage in ("ingest", "preprocess", "train"):
         site.command(stage, str(other))
@@ -75,7 +75,7 @@ def test_a_killed_run_crashes_at_once_and_the_next_goes_on(
         process.send_signal(signal.SIGKILL)
     eventually(lambda: state(api, run) == "Crashed", 60, what="Crashed")
     again = start(site, api, into_training=False)
-    eventually(lambda: state(api, again) == "Completed", 300, what="Completed")
+    eventually(lambda: state(api, again) == "Completed", 600, what="Completed")
     assert_undisturbed(site, config)
 
 
@@ -100,7 +100,7 @@ def test_a_lost_machine_is_found_by_its_silence(
         worker.stop(grace=0)
         worker.start()
     again = start(site, api, into_training=False)
-    eventually(lambda: state(api, again) == "Completed", 300, what="Completed")
+    eventually(lambda: state(api, again) == "Completed", 600, what="Completed")
 
 
 def test_a_server_that_dies_and_comes_back_ends_no_run(
@@ -113,7 +113,7 @@ def test_a_server_that_dies_and_comes_back_ends_no_run(
     server.start()
     port = site.machine.ports.server
     eventually(lambda: answers(port, "/api/health"), READY_SECONDS, what="the server")
-    eventually(lambda: state(api, run) == "Completed", 300, what="Completed")
+    eventually(lambda: state(api, run) == "Completed", 600, what="Completed")
     assert_undisturbed(site, config)
 
 
