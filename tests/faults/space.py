@@ -55,9 +55,9 @@ def disk_full(directory: Path, moments: tuple[str, ...] = tuple(MOMENTS)) -> Fou
         return {"tried": 0, "bad": [], "said": "skipped: mounting a tmpfs needs root"}
     golden, _ = undisturbed()
     bad, tried = list[str](), 0
-    small = {"bytes": ("size=256k", "size=128m"), "files": ("nr_inodes=40", "nr_inodes=20000")}
+    small = {"bytes": ("size=256k", "size=600m"), "files": ("nr_inodes=40", "nr_inodes=20000")}
     for kind, (first, later) in small.items():
-        with disk(directory / kind, first if kind == "bytes" else f"size=128m,{first}") as place:
+        with disk(directory / kind, first if kind == "bytes" else f"size=600m,{first}") as place:
             run = World(directory).run(f"full-{kind}", run={"root": str(place / "run")})
             tried += 1
             bad += _refused(run, run.finish(), f"{kind}, too small a disk", "Nothing was started")

@@ -72,3 +72,12 @@ def _agrees(data: object) -> bytes:
 
 def _is_well(path: object) -> list[str]:
     return []
+
+
+def test_a_root_that_reads_well_and_says_something_else_is_refused(tmp_path):
+    layout = StoreLayout(str(tmp_path / "run"))
+    marker = build(layout, 1, 1).path / "zarr.json"
+    assert marker.read_text().count("a test") == 1
+    marker.write_text(marker.read_text().replace("a test", "a best"))
+    with pytest.raises(artifacts.CorruptArtifact, match="is not what was published"):
+        flips.read(layout, "ensemble")
