@@ -263,17 +263,68 @@ class Verify:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cluster:
-    """The Dask cluster of a run: processes of one thread on this machine."""
+class Tls:
+    """Files of a cluster's own certificate authority; what is left out, Dask's settings say."""
 
-    kind: Literal["local"] = "local"
-    workers: int = 2
+    ca: str = ""
+    cert: str = ""
+    key: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slurm:
+    """What jobs ask Slurm for, besides memory and GPUs."""
+
+    queue: str = ""  # the partition
+    account: str = ""
+    walltime: str = "04:00:00"
+    per_job: int = 1  # workers in one job
+    interface: str = ""  # network of scheduler and workers, e.g. "ib0"
+    directives: tuple[str, ...] = ()  # more options of sbatch, e.g. "--constraint=skylake"
+    prologue: tuple[str, ...] = ()  # lines of shell before the workers start, e.g. "module load"
+
+    def __post_init__(self) -> None:
+        _require(self.per_job >= 1, "cluster.slurm.per_job", self.per_job, "at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cluster:
+    """The Dask cluster of a run: processes of one thread, here or elsewhere (docs/clusters.md)."""
+
+    kind: Literal["local", "address", "slurm"] = "local"
+    workers: int = 2  # at least so many, where the run starts them
+    most: int | None = None  # and up to so many while there is work for them; not local
     memory: str = "auto"  # per worker, e.g. "2GiB"; "auto" shares out what the machine has
+    address: str = ""  # of a scheduler that runs already: tls://host:port, or tcp:// on loopback
+    tls: Tls = field(default_factory=Tls)
+    patience: float = 60.0  # seconds without any worker, after which a run gives up
+    gpus: int = 0  # of each worker, where the run starts them; not local
+    scratch: str = ""  # directory of each host where workers spill; by default its temporary one
+    slurm: Slurm = field(default_factory=Slurm)
 
     def __post_init__(self) -> None:
         _require(self.workers >= 1, "cluster.workers", self.workers, "at least 1")
         spelled = re.fullmatch(r"auto|\d+(\.\d+)?\s*[KMGT]i?B", self.memory)
         _require(spelled is not None, "cluster.memory", self.memory, 'a size like "2GiB" or "auto"')
+        _require(self.patience > 0, "cluster.patience", self.patience, "a positive number")
+        if self.kind == "address":
+            spelled = re.fullmatch(r"(tcp|tls)://.+:\d+", self.address)
+            expected = "an address like tls://host:8786"
+            _require(spelled is not None, "cluster.address", self.address, expected)
+        else:
+            _require(not self.address, "cluster.address", self.address, 'cluster.kind "address"')
+        if self.most is not None:
+            least = self.most >= self.workers
+            _require(least, "cluster.most", self.most, "at least cluster.workers")
+        started = self.kind not in ("local", "address")
+        for name in ("most", "gpus", "scratch"):
+            value = getattr(self, name)
+            _require(started or not value, f"cluster.{name}", value, 'cluster.kind "slurm"')
+        if started:
+            said = self.memory != "auto"
+            _require(said, "cluster.memory", self.memory, "a size, which is what jobs ask for")
+        alone = self.gpus == 0 or self.slurm.per_job == 1
+        _require(alone, "cluster.slurm.per_job", self.slurm.per_job, "1 where workers have GPUs")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,36 +5,21 @@ from typing import Any
 
 import numpy as np
 import pytest
-import xarray as xr
 
 from flows import run as runs
 from flows import train
 from flows.config import RunConfig
 from storage import artifacts
 from storage.layout import StoreLayout
+from tests.small import run_stages, small_table
 
 
 @pytest.fixture
-def preprocessed(
-    table: dict[str, Any], source: xr.Dataset, tmp_path: Path
-) -> tuple[RunConfig, StoreLayout]:
+def preprocessed(tmp_path: Path) -> tuple[RunConfig, StoreLayout]:
     """A run of noise on the days of three years, up to its preprocessing."""
-    times = xr.date_range("2000-01-01", "2002-12-31", freq="4D")
-    values = np.random.default_rng(0).standard_normal((len(times), 8, 16)).astype("f4")
-    noise = source.isel(time=0, drop=True).assign(
-        z=(("time", "lat", "lon"), values, source["z"].attrs)
-    )
-    noise.assign_coords(time=times).to_netcdf(tmp_path / "noise.nc")
-    table["source"]["paths"] = [str(tmp_path / "noise.nc")]
-    table["split"] = {
-        "train": ["2000-01-01", "2001-12-31"],
-        "validation": ["2002-01-01", "2002-06-30"],
-        "test": ["2002-07-01", "2002-12-31"],
-    }
-    table["generate"]["times"] = ["2002-07-01"]
+    table = small_table(tmp_path)
+    run_stages(table, "ingest", "preprocess")
     config = RunConfig.from_dict(table)
-    for stage in ("ingest", "preprocess"):
-        runs.run_alone(config, stage)
     return config, StoreLayout(config.run.root)
 
 
