@@ -188,13 +188,19 @@ class Train:
     blocks: int = 4
     dropout: float = 0.0
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    ranks: int = 1  # processes that train one model together, on workers of the cluster
+    accumulate: int = 1  # parts of a rank's batch, one after the other, where memory is short
+    seconds_between_states: float = 60.0  # what a training that is killed loses at most
 
     def __post_init__(self) -> None:
         if self.model == "network" and self.minutes is None and self.steps is None:
             raise ConfigError("train.minutes or train.steps is needed: the training has no end")
-        for name in ("minutes", "steps", "batch", "learning_rate", "width", "blocks"):
+        counts = ("steps", "batch", "width", "blocks", "ranks", "accumulate")
+        for name in (*counts, "minutes", "learning_rate", "seconds_between_states"):
             value = getattr(self, name)
             _require(value is None or value > 0, f"train.{name}", value, "a positive number")
+        each = f"at most train.batch, {self.batch}"
+        _require(self.ranks <= self.batch, "train.ranks", self.ranks, each)
         _require(0 <= self.dropout < 1, "train.dropout", self.dropout, "a number in [0, 1)")
 
 

@@ -10,7 +10,9 @@ import os
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
+from typing import TYPE_CHECKING
 
+from flows.child import call
 from flows.cluster import client_on_demand
 from flows.config import RunConfig
 from flows.keys import key_of
@@ -20,6 +22,9 @@ from flows.stage import STAGES, Progress, Receipt, Stage, skipped
 from flows.tables import share_tables
 from storage.artifacts import IncompleteArtifact
 from storage.layout import StoreLayout
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 LOGGER = logging.getLogger("spherescore")
 
@@ -104,10 +109,10 @@ def run_stage(
     began = time.monotonic()
     with ExitStack() as stack:
         client = None
-        if stage.on_cluster:
+        if stage.on_cluster or (stage.in_child and config.train.ranks > 1):
             client = stack.enter_context(client_on_demand(config.cluster, layout.scratch))
         progress = stack.enter_context(stage_progress(stage.name, *listeners))
-        receipt = stage.module().run(config, layout, client, progress)
+        receipt = _receipt(stage, config, layout, client, progress)
     said = {k: v for k, v in receipt.figures.items() if isinstance(v, dict)}
     figures = ", ".join(f"{k} {v}" for k, v in receipt.figures.items() if k not in said)
     for name, sentences in said.items():
@@ -121,6 +126,19 @@ def run_stage(
         f" ({figures})" if figures else "",
     )
     return receipt
+
+
+def _receipt(
+    stage: Stage, config: RunConfig, layout: StoreLayout, client: "Client | None", told: Progress
+) -> Receipt:
+    if not stage.in_child:
+        return stage.module().run(config, layout, client, told)
+    if client is not None and config.train.model == "network":
+        from flows.ranks import train_on_workers
+
+        return train_on_workers(config, client, told)
+    table = {"config": config.to_dict()}
+    return Receipt(**call(f"flows.{stage.name}:in_child", table, told))
 
 
 def stages_until(name: str) -> Sequence[Stage]:

@@ -1,4 +1,4 @@
-"""Workers as jobs of Slurm, by dask-jobqueue: begun with a stage, replaced when lost, ended with it.
+"""Workers as jobs of Slurm, by dask-jobqueue: begun with a stage, replaced if lost, ended with it.
 
 The scheduler lives in the process of the run, and all connections are encrypted with certificates
 that are made for this cluster and forgotten with it.
@@ -33,7 +33,7 @@ def slurm_client(cluster: Cluster, scratch: Path) -> Iterator["Client"]:
         WorkersLost: If dask-jobqueue or Slurm is not there, or Slurm would not take the jobs.
     """
     try:
-        from dask_jobqueue import SLURMCluster
+        from dask_jobqueue.slurm import SLURMCluster
     except ImportError as error:
         raise ConfigError(
             'cluster.kind "slurm" needs dask-jobqueue: pip install "spherescore[slurm]"'

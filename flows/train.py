@@ -33,7 +33,9 @@ from flows.model import (
 )
 from flows.normals import refit
 from flows.stage import Progress, Receipt
+from flows.tables import share_tables
 from pipeline.gaussian import Baseline, Series, left_out
+from pipeline.group import Group, joined
 from pipeline.matching import match
 from pipeline.model import native_precision
 from pipeline.moments import FloatArray
@@ -49,23 +51,53 @@ if TYPE_CHECKING:
 STAGE = "train"
 KIND = "checkpoints"
 
-SECONDS_BETWEEN_STATES = 60.0
 MATCHED, MATCHING_STEPS = 128, 16  # fields and steps that match the flow to its spectra
 FOLDS = 4  # stretches of the training period, each trained on with the law of the others
 
 
+def in_child(arguments: dict[str, Any], progress: Progress) -> dict[str, Any]:
+    """The stage in a process of its own (flows.child), which is alone on the machine."""
+    share_tables()
+    torch.set_num_threads(CPU_COUNT)
+    config = RunConfig.from_dict(arguments["config"])
+    receipt = run(config, StoreLayout(config.run.root), None, progress)
+    assert receipt is not None
+    return receipt.to_dict()
+
+
+def as_rank(arguments: dict[str, Any], progress: Progress) -> dict[str, Any] | None:
+    """One rank of a training (flows.ranks), in a process of its own; rank 0 has the receipt."""
+    share_tables()
+    torch.set_num_threads(1)
+    config = RunConfig.from_dict(arguments["config"])
+    rank, size, address = (arguments[name] for name in ("rank", "size", "address"))
+    gpu = device_of(config).type == "cuda"
+    with joined(rank, size, address, gpu=gpu) as group:
+        receipt = run(config, StoreLayout(config.run.root), None, progress, group)
+    return receipt.to_dict() if receipt is not None else None
+
+
 def run(
-    config: RunConfig, layout: StoreLayout, client: "Client | None", progress: Progress
-) -> Receipt:
-    """Train, or go on training, and publish the last state with the best weights in it."""
+    config: RunConfig,
+    layout: StoreLayout,
+    client: "Client | None",
+    progress: Progress,
+    group: Group = Group(),  # noqa: B008  it is frozen
+) -> Receipt | None:
+    """Train, or go on training, and publish the last state with the best weights in it.
+
+    All ranks of a group train; the first one saves, publishes and has the receipt.
+    """
     began = clock.monotonic()
     content = key_of(STAGE, config, layout)
     directory = layout.artifact(KIND, content)
     normals = artifacts.open_published(layout, "normals").load()
     if config.train.model == "network":
-        attrs = _train_network(config, layout, directory, normals, progress)
+        attrs = _train_network(config, layout, directory, normals, progress, group)
     else:
         attrs = _name_baseline(config, directory)
+    if attrs is None:
+        return None
     published = checkpoints.publish(layout, content, attrs)
     return Receipt(
         stage=STAGE,
@@ -79,9 +111,13 @@ def run(
 
 
 def _train_network(
-    config: RunConfig, layout: StoreLayout, directory: Any, normals: xr.Dataset, progress: Progress
-) -> dict[str, Any]:
-    torch.set_num_threads(CPU_COUNT)
+    config: RunConfig,
+    layout: StoreLayout,
+    directory: Any,
+    normals: xr.Dataset,
+    progress: Progress,
+    group: Group,
+) -> dict[str, Any] | None:
     device, state = device_of(config), checkpoints.load_latest(directory)
     precision = str(native_precision(device)).removeprefix("torch.")
     if state is not None:
@@ -92,14 +128,17 @@ def _train_network(
             steps=config.train.steps,
             minutes=config.train.minutes,
             learning_rate=config.train.learning_rate,
+            accumulate=config.train.accumulate,
             seed=config.run.seed,
         ),
         process=OrnsteinUhlenbeck(),
         times=certified_sampler(config).times,
+        group=group,
     )
     if state is not None:
         training.restore(state.step, state.tensors, state.meta)
         training.seconds = float(state.meta.get("seconds", 60 * (config.train.minutes or 0)))
+    training.agree()
 
     x_train, conditions = training_series(layout, config.split.train)
     stretches = _stretches(config, x_train, conditions, training.model.baseline, normals)
@@ -108,15 +147,19 @@ def _train_network(
     while training.progress < 1:
         turn, number = divmod(training.step, len(stretches))
         batches, baseline = stretches[number]
-        x, condition = (torch.from_numpy(part).to(device) for part in batches.batch_at(turn))
-        training.advance(x, condition, baseline)
+        drawn = batches.batch_at(turn, group.part(batches.batch))
+        x, condition = (torch.from_numpy(part).to(device) for part in drawn)
+        training.advance(x, condition, baseline, batch=batches.batch)
         if training.validation_due:
             training.validate(x_held_out.to(device), condition_held_out.to(device))
-        if training.progress < 1 and clock.monotonic() - saved > SECONDS_BETWEEN_STATES:
+        due = clock.monotonic() - saved > config.train.seconds_between_states
+        if group.rank == 0 and training.progress < 1 and due:
             running = {**training.to_meta(), "precision": precision, "seconds": training.seconds}
             checkpoints.save(directory, training.step, training.to_tensors(), running)
             saved = clock.monotonic()
         progress(*_told(training))
+    if group.rank > 0:
+        return None
     # The finished state does not tell how long it took: equal trainings have equal digests.
     finished = {**training.to_meta(), "precision": precision}
     every = torch.from_numpy(conditions)

@@ -20,7 +20,7 @@ def free_port() -> int:
         return int(one.getsockname()[1])
 
 
-def until(condition: Callable[[], object], seconds: float = 60.0, what: str = "") -> None:
+def until(condition: Callable[[], object], seconds: float = 120.0, what: str = "") -> None:
     """Return when `condition` holds; an error if it does not within `seconds`."""
     deadline = time.monotonic() + seconds
     while not condition():

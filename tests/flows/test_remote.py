@@ -55,7 +55,9 @@ def tls(
 
 @pytest.fixture
 def there(tls: DaskCluster, certificates: Certificates) -> Cluster:
-    return Cluster(kind="address", address=tls.address, tls=Tls(**certificates.table))
+    return Cluster(
+        kind="address", address=tls.address, tls=Tls(**certificates.table), patience=300.0
+    )
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +155,7 @@ def test_a_scheduler_without_workers_is_given_up(tmp_path: Path) -> None:
 
 def test_workers_of_several_threads_are_refused(tmp_path: Path) -> None:
     with dask_cluster(tmp_path / "cluster", workers=1, options=("--nthreads", "2")) as started:
-        cluster = Cluster(kind="address", address=started.address)
+        cluster = Cluster(kind="address", address=started.address, patience=300.0)
         with pytest.raises(OtherCode, match=r"have 2 threads.*--nthreads 1"):
             enter(remote_client(cluster, tmp_path / "scratch"))
 
@@ -167,7 +169,7 @@ def test_workers_of_other_code_are_refused(tmp_path: Path) -> None:
         module.write("\nEARTH = 'flat'\n")
     place = {"PYTHONPATH": str(other)}
     with dask_cluster(tmp_path / "cluster", workers=1, environment=place) as started:
-        cluster = Cluster(kind="address", address=started.address)
+        cluster = Cluster(kind="address", address=started.address, patience=300.0)
         with pytest.raises(OtherCode, match=r"has code \w+ instead of \w+; install") as refused:
             enter(remote_client(cluster, tmp_path / "scratch"))
     assert refused.value.exit_code == 42
@@ -185,7 +187,12 @@ def test_a_run_over_tls_has_the_bytes_of_a_local_one(
     there: Cluster, golden: tuple[dict[str, Any], dict[str, str]], tmp_path: Path
 ) -> None:
     table, expected = golden
-    remote = {"kind": "address", "address": there.address, "tls": vars(there.tls)}
+    remote = {
+        "kind": "address",
+        "address": there.address,
+        "tls": vars(there.tls),
+        "patience": 300,
+    }
     table = {**table, "run": {"root": str(tmp_path / "run")}, "cluster": remote}
     run_stages(table)
     assert digests(table) == expected
@@ -193,14 +200,14 @@ def test_a_run_over_tls_has_the_bytes_of_a_local_one(
 
 def test_a_scheduler_that_dies_ends_the_units(tmp_path: Path, quiet: Progress) -> None:
     with dask_cluster(tmp_path / "cluster", workers=1) as started:
-        cluster = Cluster(kind="address", address=started.address)
+        cluster = Cluster(kind="address", address=started.address, patience=300.0)
         with remote_client(cluster, tmp_path / "scratch") as client:
             timer = threading.Timer(1.0, started.scheduler.kill)
             timer.start()
             began = time.monotonic()
             with pytest.raises(WorkersLost) as lost:
                 map_units(client, slowly, range(1000), quiet)
-            assert time.monotonic() - began < 30
+            assert time.monotonic() - began < 120
     assert lost.value.exit_code == 40
 
 
@@ -216,12 +223,13 @@ def test_a_run_whose_scheduler_dies_goes_on_elsewhere_to_the_same_bytes(
     for made in (*layout.artifacts.glob("ensemble-*"), layout.name("ensemble")):
         made.unlink() if made.is_symlink() else shutil.rmtree(made)
     with dask_cluster(tmp_path / "cluster", workers=1) as started:
-        elsewhere = {**table, "cluster": {"kind": "address", "address": started.address}}
+        there = {"kind": "address", "address": started.address, "patience": 300}
+        elsewhere = {**table, "cluster": there}
         command = [sys.executable, "-m", "flows.cli", "generate", write_config(elsewhere)]
         with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-            until(lambda: len(list(layout.artifacts.glob("ensemble-*.records/*"))) >= 3)
+            until(lambda: len(list(layout.artifacts.glob("ensemble-*.records/*"))) >= 3, 300)
             started.scheduler.kill()
-            _, message = process.communicate(timeout=60)
+            _, message = process.communicate(timeout=300)
     assert process.returncode == 40, message
     assert "run again" in message
     assert artifacts.published(layout, "ensemble") is None

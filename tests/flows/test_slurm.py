@@ -38,13 +38,12 @@ def slowly(unit: int) -> int:
 
 @pytest.fixture(scope="module")
 def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[services.Slurm]:
-    with services.slurm(tmp_path_factory.mktemp("slurm") / "state") as started:
-        with pytest.MonkeyPatch.context() as patch:
-            for name, value in started.environment.items():
-                patch.setenv(name, value)
-            house = str(Path(__file__).parents[2])
-            patch.setenv("PYTHONPATH", house)
-            yield started
+    directory = tmp_path_factory.mktemp("slurm") / "state"
+    with services.slurm(directory) as started, pytest.MonkeyPatch.context() as patch:
+        for name, value in started.environment.items():
+            patch.setenv(name, value)
+        patch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+        yield started
 
 
 def asking(**options: Any) -> Cluster:
@@ -137,9 +136,9 @@ def test_a_job_that_slurm_would_not_take_is_said_in_its_words(
     slurm: services.Slurm, tmp_path: Path
 ) -> None:
     wrong = asking(slurm={**LOOPBACK, "queue": "nowhere"})
-    with pytest.raises(WorkersLost, match=r"does not take the jobs.*invalid partition"):
-        with remote_client(wrong, tmp_path / "scratch"):
-            pass
+    refused = pytest.raises(WorkersLost, match=r"does not take the jobs.*invalid partition")
+    with refused, remote_client(wrong, tmp_path / "scratch"):
+        pass
 
 
 @needs_slurm

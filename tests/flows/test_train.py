@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from flows import run as runs
 from flows import train
 from flows.config import RunConfig
+from flows.stage import Progress
 from storage import artifacts
 from storage.layout import StoreLayout
 from tests.small import run_stages, small_table
@@ -46,12 +46,14 @@ def test_a_series_that_does_not_fit_into_memory_is_read_batch_by_batch(
 
 
 def test_the_weights_do_not_depend_on_where_the_fields_are(
-    preprocessed: tuple[RunConfig, StoreLayout], monkeypatch: pytest.MonkeyPatch
+    preprocessed: tuple[RunConfig, StoreLayout],
+    monkeypatch: pytest.MonkeyPatch,
+    quiet: Progress,
 ) -> None:
     config, layout = preprocessed
-    first = runs.run_alone(config, "train")
+    first = train.run(config, layout, None, quiet)
     monkeypatch.setattr(train, "SERIES_SHARE", 0.0)
     for path in layout.artifacts.glob("checkpoints-*"):
         path.rename(path.with_name(f"old-{path.name}"))
     layout.name("checkpoints").unlink()
-    assert runs.run_alone(config, "train").digest == first.digest
+    assert train.run(config, layout, None, quiet).digest == first.digest
