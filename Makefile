@@ -7,6 +7,8 @@
 # make bench        each stage against what one would take in its place; docs/performance.md
 # make unit-costs   what work costs on this machine, for `spherescore plan`; docs/performance.md
 # make paper-plan   what far larger runs would take, from these costs; docs/performance.md
+# make scale        a thousand simulated workers on one scheduler; docs/performance.md (minutes)
+# make services     Debian packages that some tests need (Slurm, munge); asks for root
 # make integrators  quality of integrators at several costs, on the finished run of CONFIG
 #
 # PYTHON=python3.12          another interpreter (3.11 or later)
@@ -18,7 +20,8 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 EXAMPLES := $(VENV)/.examples
 
-.PHONY: demo test check mutants faults inputs bench unit-costs paper-plan integrators clean
+.PHONY: demo test check mutants faults inputs bench unit-costs paper-plan scale services \
+  integrators clean
 .DELETE_ON_ERROR:
 
 demo: $(INSTALLED)
@@ -48,6 +51,12 @@ unit-costs: $(INSTALLED)
 
 paper-plan: $(INSTALLED)
 	$(BIN)/python -m deploy.bench.paper_plan
+
+scale: $(INSTALLED)
+	$(BIN)/python -m deploy.bench.scale $(SCALE_ARGS)
+
+services:
+	apt-get install --yes --no-install-recommends munge slurm-wlm
 
 CONFIG ?= deploy/configs/demo.toml
 integrators: $(INSTALLED)

@@ -294,10 +294,22 @@ class Slurm:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Kubernetes:
+    """Where pods run and what they see; names of objects that are there before the run."""
+
+    image: str = ""  # with this package, the same as that of the run
+    namespace: str = "default"
+    claim: str = ""  # a persistent volume claim that all pods may write
+    mount: str = "/data"  # where it is in every pod, and in that of the run
+    secret: str = ""  # with ca.pem, cert.pem and key.pem; cluster.tls names those of the run
+    name: str = "spherescore"  # of the DaskCluster
+
+
+@dataclass(frozen=True, kw_only=True)
 class Cluster:
     """The Dask cluster of a run: processes of one thread, here or elsewhere (docs/clusters.md)."""
 
-    kind: Literal["local", "address", "slurm"] = "local"
+    kind: Literal["local", "address", "slurm", "kubernetes"] = "local"
     workers: int = 2  # at least so many, where the run starts them
     most: int | None = None  # and up to so many while there is work for them; not local
     memory: str = "auto"  # per worker, e.g. "2GiB"; "auto" shares out what the machine has
@@ -307,6 +319,7 @@ class Cluster:
     gpus: int = 0  # of each worker, where the run starts them; not local
     scratch: str = ""  # directory of each host where workers spill; by default its temporary one
     slurm: Slurm = field(default_factory=Slurm)
+    kubernetes: Kubernetes = field(default_factory=Kubernetes)
 
     def __post_init__(self) -> None:
         _require(self.workers >= 1, "cluster.workers", self.workers, "at least 1")
@@ -325,10 +338,16 @@ class Cluster:
         started = self.kind not in ("local", "address")
         for name in ("most", "gpus", "scratch"):
             value = getattr(self, name)
-            _require(started or not value, f"cluster.{name}", value, 'cluster.kind "slurm"')
+            kinds = 'cluster.kind "slurm" or "kubernetes"'
+            _require(started or not value, f"cluster.{name}", value, kinds)
         if started:
             said = self.memory != "auto"
             _require(said, "cluster.memory", self.memory, "a size, which is what jobs ask for")
+        if self.kind == "kubernetes":
+            _require(self.most is None, "cluster.most", self.most, "nothing: its size is fixed")
+            for name in ("image", "claim", "secret"):
+                value = getattr(self.kubernetes, name)
+                _require(value != "", f"cluster.kubernetes.{name}", value, "a name")
         alone = self.gpus == 0 or self.slurm.per_job == 1
         _require(alone, "cluster.slurm.per_job", self.slurm.per_job, "1 where workers have GPUs")
 

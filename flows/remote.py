@@ -7,9 +7,11 @@ network is crossed with TLS alone: tcp:// is for loopback, and there is no key t
 import ipaddress
 import os
 import ssl
+import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -90,7 +92,26 @@ def _on_slurm(cluster: Cluster, scratch: Path) -> AbstractContextManager["Client
     return slurm_client(cluster, scratch)
 
 
-_CLIENTS = {"address": _at_address, "slurm": _on_slurm}
+@contextmanager
+def _on_kubernetes(cluster: Cluster, scratch: Path) -> Iterator["Client"]:
+    from flows.kubernetes import address_of, dask_cluster
+
+    placed = replace(cluster, kind="address", address=address_of(cluster), gpus=0, scratch="")
+    security_of(placed)  # before anything is made
+    with dask_cluster(cluster):
+        deadline = time.monotonic() + cluster.patience
+        while True:
+            try:
+                with _at_address(placed, scratch) as client:
+                    yield client
+                    return
+            except WorkersLost:  # pods take their time
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(1.0)
+
+
+_CLIENTS = {"address": _at_address, "kubernetes": _on_kubernetes, "slurm": _on_slurm}
 
 
 def security_of(cluster: Cluster) -> "Security | None":
