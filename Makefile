@@ -7,6 +7,7 @@
 # make bench        each stage against what one would take in its place; docs/performance.md
 # make unit-costs   what work costs on this machine, for `spherescore plan`; docs/performance.md
 # make paper-plan   what far larger runs would take, from these costs; docs/performance.md
+# make clusters     the demonstration, cut small, on local workers, with TLS and on Slurm (minutes)
 # make scale        a thousand simulated workers on one scheduler; docs/performance.md (minutes)
 # make services     Debian packages that some tests need (Slurm, munge); asks for root
 # make integrators  quality of integrators at several costs, on the finished run of CONFIG
@@ -20,7 +21,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 EXAMPLES := $(VENV)/.examples
 
-.PHONY: demo test check mutants faults inputs bench unit-costs paper-plan scale services \
+.PHONY: demo test check mutants faults inputs bench unit-costs paper-plan clusters scale services \
   integrators clean
 .DELETE_ON_ERROR:
 
@@ -54,6 +55,9 @@ paper-plan: $(INSTALLED)
 
 scale: $(INSTALLED)
 	$(BIN)/python -m deploy.bench.scale $(SCALE_ARGS)
+
+clusters: $(INSTALLED)
+	$(BIN)/python -m tests.clusters
 
 services:
 	apt-get install --yes --no-install-recommends munge slurm-wlm
