@@ -1,7 +1,6 @@
 """Programs of others that tests start on loopback: Dask schedulers and workers from the command."""
 
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -94,6 +93,7 @@ def dask_cluster(
     workers: int = 2,
     tls: Certificates | None = None,
     *,
+    gpus: int = 0,
     options: Sequence[str] = ("--nthreads", "1"),
     environment: Mapping[str, str] | None = None,
 ) -> Iterator[DaskCluster]:
@@ -130,14 +130,11 @@ def dask_cluster(
             start(
                 *("worker", address, "--host", "127.0.0.1", "--no-dashboard"),
                 *("--local-directory", str(directory), *options, *secure),
+                *(("--resources", "GPU=1") if number < gpus else ()),
             )
-            for _ in range(workers)
+            for number in range(workers)
         ]
         yield DaskCluster(address=address, scheduler=scheduler, workers=started)
-
-
-def kill_group(process: "subprocess.Popen[bytes]") -> None:
-    os.kill(process.pid, signal.SIGKILL)
 
 
 def _listens(port: int) -> bool:

@@ -49,7 +49,9 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
 def tls(
     certificates: Certificates, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[DaskCluster]:
-    with dask_cluster(tmp_path_factory.mktemp("cluster"), tls=certificates) as started:
+    """Four workers, one of which says that it has a GPU."""
+    place = tmp_path_factory.mktemp("cluster")
+    with dask_cluster(place, workers=4, tls=certificates, gpus=1) as started:
         yield started
 
 
@@ -125,6 +127,17 @@ def test_units_are_done_by_the_workers_of_the_address(
     assert list((tmp_path / "scratch").iterdir()) == []
 
 
+def test_units_go_to_workers_that_have_what_they_want_if_any_has(
+    there: Cluster, tmp_path: Path, quiet: Progress
+) -> None:
+    with client_on_demand(there, tmp_path / "scratch") as client:
+        client.wait_for_workers(4, timeout=300)
+        wanted = map_units(client, where, range(8), quiet, resource="GPU")
+        nowhere = map_units(client, where, range(8), quiet, resource="TPU")
+    assert len({process for process, _ in wanted}) == 1
+    assert len({process for process, _ in nowhere}) > 1
+
+
 def test_another_authority_is_refused(there: Cluster, tmp_path: Path) -> None:
     others = Certificates(tmp_path / "others")
     cluster = Cluster(kind="address", address=there.address, tls=Tls(**others.table))
@@ -186,6 +199,7 @@ def test_a_worker_that_comes_later_is_asked_with_its_units() -> None:
 def test_a_run_over_tls_has_the_bytes_of_a_local_one(
     there: Cluster, golden: tuple[dict[str, Any], dict[str, str]], tmp_path: Path
 ) -> None:
+    """Four workers here, two there; below, one."""
     table, expected = golden
     remote = {
         "kind": "address",
