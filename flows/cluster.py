@@ -24,6 +24,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from flows.config import Cluster
+from flows.failures import exit_code_of
 from flows.stage import Progress
 from flows.workers import do_unit, installation
 
@@ -34,7 +35,8 @@ U = TypeVar("U")
 R = TypeVar("R")
 
 LOOPBACK = "127.0.0.1"
-STALL_SECONDS = 1800.0  # longer than any one unit
+DEADLINE = "spherescore.unit-seconds"  # in Dask's settings while a cluster of ours is up
+STALL_SECONDS = 1800.0  # of clusters that others set up: longer than any one unit
 LOOK_SECONDS = 2.0  # between looks at how many workers there are
 CONTAINER_LIMITS = (
     Path("/sys/fs/cgroup/memory.max"),
@@ -110,7 +112,8 @@ def local_client(cluster: Cluster, scratch: Path) -> Iterator["Client"]:
         # Dask puts the workers' environment into ours and leaves it there: torch, imported for
         # the training, would take one thread of it.
         stack.callback(_restore, {name: os.environ.get(name) for name in WORKER_ENVIRONMENT})
-        stack.enter_context(dask.config.set(DASK_CONFIG))
+        settings = DASK_CONFIG | {DEADLINE: 60 * cluster.unit_minutes}
+        stack.enter_context(dask.config.set(settings))
         spill = stack.enter_context(
             TemporaryDirectory(dir=scratch, prefix="dask-", ignore_cleanup_errors=True)
         )
@@ -232,7 +235,7 @@ def map_units(
     Raises:
         UnitFailed: If the function raised for a unit.
         WorkersLost: If the workers of a unit died again and again, or none is left.
-        Stalled: If no unit ended for half an hour.
+        Stalled: If no unit ended within the deadline, `cluster.unit_minutes`.
     """
     total = done + len(units)
     progress(done, total, label)
@@ -240,6 +243,7 @@ def map_units(
         return []
     crew = _Crew(client, resource)
     call = partial(do_unit, installation(), function)
+    deadline = dask_setting(DEADLINE, STALL_SECONDS)
     waiting = iter(enumerate(units))
     ended: queue.SimpleQueue[Future] = queue.SimpleQueue()
     running: dict[Future, int] = {}
@@ -265,10 +269,11 @@ def map_units(
                     f"the scheduler does not answer any more ({error or type(error).__name__}); "
                     f"{len(results)} of {len(units)} are done and safe; run again to go on"
                 ) from error
-            if not batch and time.monotonic() - latest > STALL_SECONDS:
+            if not batch and time.monotonic() - latest > deadline:
                 raise Stalled(
-                    f"no {label} ended within {STALL_SECONDS:.0f} s, {len(results)} of "
-                    f"{len(units)} are done and safe; run again to go on from there"
+                    f"no {label} ended within {deadline:.0f} s, {len(results)} of "
+                    f"{len(units)} are done and safe; run again to go on from there, and raise "
+                    "cluster.unit_minutes if units take that long"
                 )
             for future, value in zip(batch, values, strict=True):
                 latest = time.monotonic()
@@ -312,10 +317,10 @@ class _Crew:
         return 2 * max(1, self.workers)
 
 
-def dask_setting(name: str) -> Any:
+def dask_setting(name: str, otherwise: Any = None) -> Any:
     import dask.config
 
-    return dask.config.get(name)
+    return dask.config.get(name, otherwise)
 
 
 def _those_that(ended: "queue.SimpleQueue[Future]") -> "list[Future]":
@@ -343,4 +348,4 @@ def _refuse_failures(ended: "Sequence[tuple[Future, str]]") -> None:
                 "safe. If memory was short, raise cluster.memory or lower cluster.workers; then "
                 "run again"
             ) from error
-        raise UnitFailed(f"{name}: {error}", getattr(error, "exit_code", 1)) from error
+        raise UnitFailed(f"{name}: {error}", exit_code_of(error)) from error

@@ -190,13 +190,12 @@ class Train:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     ranks: int = 1  # processes that train one model together, on workers of the cluster
     accumulate: int = 1  # parts of a rank's batch, one after the other, where memory is short
-    seconds_between_states: float = 60.0  # what a training that is killed loses at most
 
     def __post_init__(self) -> None:
         if self.model == "network" and self.minutes is None and self.steps is None:
             raise ConfigError("train.minutes or train.steps is needed: the training has no end")
         counts = ("steps", "batch", "width", "blocks", "ranks", "accumulate")
-        for name in (*counts, "minutes", "learning_rate", "seconds_between_states"):
+        for name in (*counts, "minutes", "learning_rate"):
             value = getattr(self, name)
             _require(value is None or value > 0, f"train.{name}", value, "a positive number")
         each = f"at most train.batch, {self.batch}"
@@ -313,6 +312,7 @@ class Cluster:
     workers: int = 2  # at least so many, where the run starts them
     most: int | None = None  # and up to so many while there is work for them; not local
     memory: str = "auto"  # per worker, e.g. "2GiB"; "auto" shares out what the machine has
+    unit_minutes: float = 30.0  # if no unit of work ends for so long, the run gives up
     address: str = ""  # of a scheduler that runs already: tls://host:port, or tcp:// on loopback
     tls: Tls = field(default_factory=Tls)
     patience: float = 60.0  # seconds without any worker, after which a run gives up
@@ -323,6 +323,8 @@ class Cluster:
 
     def __post_init__(self) -> None:
         _require(self.workers >= 1, "cluster.workers", self.workers, "at least 1")
+        known = self.unit_minutes > 0
+        _require(known, "cluster.unit_minutes", self.unit_minutes, "a positive number")
         spelled = re.fullmatch(r"auto|\d+(\.\d+)?\s*[KMGT]i?B", self.memory)
         _require(spelled is not None, "cluster.memory", self.memory, 'a size like "2GiB" or "auto"')
         _require(self.patience > 0, "cluster.patience", self.patience, "a positive number")

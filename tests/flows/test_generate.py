@@ -403,7 +403,7 @@ def test_the_same_training_gives_the_same_checkpoint(trained, here, tmp_path):
     assert first is not None and digest == first.digest
 
 
-def test_a_killed_training_ends_with_the_same_weights(trained, tmp_path):
+def test_a_killed_training_ends_with_the_same_weights(trained, tmp_path, monkeypatch):
     root = tmp_path / "run"
     shutil.copytree(trained, root, symlinks=True)
     config, layout = make_config(root), StoreLayout(str(root))
@@ -412,14 +412,14 @@ def test_a_killed_training_ends_with_the_same_weights(trained, tmp_path):
     shutil.rmtree(first.path)
     shutil.rmtree(layout.records("checkpoints", first.key))
     layout.name("checkpoints").unlink()
-    often = replace(config, train=replace(config.train, seconds_between_states=1e-9))
+    monkeypatch.setattr(train, "SECONDS_BETWEEN_STATES", 0.0)
 
     def dies(done: int, total: int, text: str) -> None:
         if done == 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train.run(often, layout, None, dies)
+        train.run(config, layout, None, dies)
     state = checkpoints.load_latest(layout.artifact("checkpoints", first.key))
     assert state is not None and state.step == 2
     assert train.run(config, layout, None, silent).digest == first.digest

@@ -103,7 +103,7 @@ def test_a_rank_that_is_killed_costs_no_bit(
 ) -> None:
     undisturbed = trained("undisturbed", ranks=2)
     table = copied(whitened, tmp_path / "killed")
-    table["train"] |= {"ranks": 2, "seconds_between_states": 1e-9}
+    table["train"] |= {"ranks": 2}
     layout = StoreLayout(table["run"]["root"])
     killed: list[int] = []
 
