@@ -1,5 +1,6 @@
 """One training on several workers: what it learns, and what a lost rank costs."""
 
+import logging
 import shutil
 import subprocess
 import sys
@@ -14,8 +15,6 @@ import psutil
 import pytest
 
 from flows import run as runs
-from flows.cluster import local_client
-from flows.config import Cluster
 from flows.stage import published_input
 from storage import checkpoints
 from storage.layout import StoreLayout
@@ -36,20 +35,25 @@ def whitened(client: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     return table
 
 
+@pytest.fixture(scope="module")
+def alone(
+    whitened: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, np.ndarray]:
+    """What one process learns that takes each batch in two parts."""
+    return trained(whitened, tmp_path_factory.mktemp("alone") / "run", accumulate=2)
+
+
 @pytest.fixture
-def trained(
-    whitened: dict[str, Any], tmp_path: Path, client: Any, monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., dict[str, np.ndarray]]:
-    """Train a copy of the run with other options; the tensors of its last state."""
+def on_workers(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runs, "client_on_demand", lambda *_: nullcontext(client))
 
-    def train(name: str, **options: Any) -> dict[str, np.ndarray]:
-        table = copied(whitened, tmp_path / name)
-        table["train"] |= options
-        run_stages(table, "train")
-        return tensors(table)
 
-    return train
+def trained(whitened: dict[str, Any], root: Path, **options: Any) -> dict[str, np.ndarray]:
+    """Train a copy of the run with other options; the tensors of its last state."""
+    table = copied(whitened, root)
+    table["train"] |= options
+    run_stages(table, "train")
+    return tensors(table)
 
 
 def copied(table: dict[str, Any], root: Path) -> dict[str, Any]:
@@ -72,17 +76,42 @@ def assert_alike(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray]) -> 
     assert np.linalg.norm(one - other) < 1e-2 * np.linalg.norm(other)
 
 
-def test_two_ranks_on_workers_learn_what_one_learns(
-    trained: Callable[..., dict[str, np.ndarray]],
+@pytest.mark.usefixtures("on_workers")
+def test_two_ranks_on_workers_learn_what_one_learns_and_a_killed_one_costs_no_bit(
+    whitened: dict[str, Any],
+    alone: dict[str, np.ndarray],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    alone = trained("alone", accumulate=2)
-    assert_alike(alone, trained("two", ranks=2))
-    assert "torch" not in _loaded_by_a_run_of("flows.run", "flows.ranks", "flows.child")
+    undisturbed = trained(whitened, tmp_path / "two", ranks=2)
+    assert_alike(alone, undisturbed)
+    root, killed = tmp_path / "killed", list[int]()
+
+    def kill_one() -> None:
+        until(lambda: list(root.glob("artifacts/checkpoints-*/step-*")), 300)
+        ranks = [
+            process
+            for process in psutil.process_iter(["cmdline"])
+            if "flows.train:as_rank" in (process.info["cmdline"] or [])
+        ]
+        ranks[-1].kill()
+        killed.append(ranks[-1].pid)
+
+    killer = threading.Thread(target=kill_one)
+    killer.start()
+    monkeypatch.setattr(logging.getLogger("spherescore"), "propagate", True)
+    with caplog.at_level(logging.WARNING):
+        again = trained(whitened, root, ranks=2)
+    killer.join()
+    assert killed and "a rank was lost" in caplog.text
+    for name, values in undisturbed.items():
+        np.testing.assert_array_equal(again[name], values, err_msg=name)
 
 
 def test_torchrun_is_another_way_to_the_same(
-    trained: Callable[..., dict[str, np.ndarray]],
     whitened: dict[str, Any],
+    alone: dict[str, np.ndarray],
     tmp_path: Path,
     write_config: Callable[[dict[str, Any]], str],
 ) -> None:
@@ -92,41 +121,11 @@ def test_torchrun_is_another_way_to_the_same(
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert "published" in done.stderr
-    assert_alike(trained("alone", accumulate=2), tensors(table))
+    assert_alike(alone, tensors(table))
 
 
-def test_a_rank_that_is_killed_costs_no_bit(
-    trained: Callable[..., dict[str, np.ndarray]],
-    monkeypatch: pytest.MonkeyPatch,
-    whitened: dict[str, Any],
-    tmp_path: Path,
-) -> None:
-    undisturbed = trained("undisturbed", ranks=2)
-    table = copied(whitened, tmp_path / "killed")
-    table["train"] |= {"ranks": 2}
-    layout = StoreLayout(table["run"]["root"])
-    killed: list[int] = []
-
-    def kill_one() -> None:
-        until(lambda: list(layout.artifacts.glob("checkpoints-*/step-*")), 300)
-        ranks = [
-            process
-            for process in psutil.process_iter(["cmdline"])
-            if "flows.train:as_rank" in (process.info["cmdline"] or [])
-        ]
-        ranks[-1].kill()
-        killed.append(ranks[-1].pid)
-
-    with local_client(Cluster(workers=2), tmp_path / "scratch") as client:
-        monkeypatch.setattr(runs, "client_on_demand", lambda *_: nullcontext(client))
-        killer = threading.Thread(target=kill_one)
-        killer.start()
-        run_stages(table, "train")
-        killer.join()
-    assert killed
-    again = tensors(table)
-    for name, values in undisturbed.items():
-        np.testing.assert_array_equal(again[name], values, err_msg=name)
+def test_the_flow_imports_no_torch_for_a_training() -> None:
+    assert "torch" not in _loaded_by_a_run_of("flows.run", "flows.ranks", "flows.child")
 
 
 def _loaded_by_a_run_of(*modules: str) -> list[str]:

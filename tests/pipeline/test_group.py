@@ -1,6 +1,7 @@
 """Ranks in processes of their own, over gloo, train what one process trains."""
 
 import itertools
+import json
 import multiprocessing
 import os
 import signal
@@ -41,6 +42,10 @@ def rank_of_two(rank, address, place, poison):
             run(training, 2)
             os.kill(os.getpid(), signal.SIGKILL)
         try:
+            run(training, 3)
+            if rank == 0:
+                np.savez(place / "halfway.npz", **training.to_tensors())
+                (place / "halfway.json").write_text(json.dumps(training.to_meta()))
             run(training, 6)
         except TrainingDiverged:
             (place / f"diverged-{rank}").touch()
@@ -97,11 +102,15 @@ def test_two_ranks_have_the_weights_of_one_that_accumulates(tmp_path: Path):
     for name in first:
         np.testing.assert_array_equal(first[name], second[name], err_msg=name)
     assert apart(first, run(some_training(covariates=2, accumulate=2), 6).to_tensors()) < 0.05
+    fewer = some_training(covariates=2)  # what two began, one goes on with
+    meta = json.loads((tmp_path / "halfway.json").read_text())
+    fewer.restore(3, dict(np.load(tmp_path / "halfway.npz")), meta)
+    assert 0 < apart(run(fewer, 6).to_tensors(), first) < 0.05
 
 
 def test_ranks_decide_together_that_a_loss_is_no_number(tmp_path: Path):
     assert two_ranks(tmp_path, "nan") == [0, 0]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["diverged-0", "diverged-1"]
+    assert sorted(path.name for path in tmp_path.glob("diverged*")) == ["diverged-0", "diverged-1"]
 
 
 def test_a_rank_that_is_lost_ends_the_other(tmp_path: Path):
