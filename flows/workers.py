@@ -9,6 +9,7 @@ workers come and go, with every unit.
 import hashlib
 import os
 import platform
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -24,6 +25,8 @@ R = TypeVar("R")
 
 DECIDE_BYTES = ("dask", "distributed", "ducc0", "numpy", "scipy", "torch", "xarray", "zarr")
 HOUSE = ("pipeline", "storage", "flows")
+
+_ONCE = threading.Lock()  # Python 3.11 parses no two programs at once, as the digests of code do
 
 
 class OtherCode(RuntimeError):
@@ -79,12 +82,14 @@ def do_unit(run: Installation, function: Callable[[U], R], unit: U) -> R:
     Raises:
         OtherCode: If this worker is of another installation.
     """
-    _prepare()
+    with _ONCE:
+        _prepare()
+        theirs = versions()
     if os.getcwd() != run.directory and os.path.isdir(run.directory):
         os.chdir(run.directory)
-    if run.versions != versions():
+    if run.versions != theirs:
         raise OtherCode(
-            f"the worker {platform.node()}:{os.getpid()} has {run.differs_from(versions())}; "
+            f"the worker {platform.node()}:{os.getpid()} has {run.differs_from(theirs)}; "
             "install the same version there, and start its workers again"
         )
     return function(unit)
