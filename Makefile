@@ -4,6 +4,7 @@
 # make mutants      faults seeded into the code, each of which a test must find (some minutes)
 # make inputs       docs/inputs.md, what happens to what input, from the tests
 # make faults       kills, failing disks, flipped bits in full; docs/reliability.md (about an hour)
+# make large        ingest of 20 GB and of 3,650 files: rate, memory (needs 25 GB of disk; half an hour)
 # make bench        each stage against what one would take in its place; docs/performance.md
 # make unit-costs   what work costs on this machine, for `spherescore plan`; docs/performance.md
 # make paper-plan   what far larger runs would take, from these costs; docs/performance.md
@@ -21,8 +22,8 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 EXAMPLES := $(VENV)/.examples
 
-.PHONY: demo test check mutants faults inputs bench unit-costs paper-plan clusters scale services \
-  integrators clean
+.PHONY: demo test check mutants faults inputs large bench unit-costs paper-plan clusters scale \
+  services integrators clean
 .DELETE_ON_ERROR:
 
 demo: $(INSTALLED)
@@ -43,6 +44,9 @@ inputs: $(INSTALLED)
 
 faults: $(INSTALLED)
 	$(BIN)/python -m tests.faults.run
+
+large: $(INSTALLED)
+	$(BIN)/python -m tests.large.ingest --gib 20 --files 3650
 
 bench: $(INSTALLED)
 	$(BIN)/python -m deploy.bench.run $(BENCH_ARGS)

@@ -49,13 +49,13 @@ def slurm_client(cluster: Cluster, scratch: Path) -> Iterator["Client"]:
         certificates = stack.enter_context(
             TemporaryDirectory(dir=scratch.absolute(), prefix="tls-", ignore_cleanup_errors=True)
         )
-        jobs = stack.enter_context(
-            SLURMCluster(
-                **job_options(cluster, scratch.absolute()),
-                security=Security.temporary(),
-                shared_temp_directory=certificates,
-            )
+        jobs = SLURMCluster(
+            **job_options(cluster, scratch.absolute()),
+            security=Security.temporary(),
+            shared_temp_directory=certificates,
         )
+        stack.callback(_close_files, jobs)
+        stack.enter_context(jobs)
         _try_to_submit(jobs.job_script(), scratch)
         # Not scale(): that never replaces a job that was lost.
         jobs.adapt(
@@ -63,6 +63,13 @@ def slurm_client(cluster: Cluster, scratch: Path) -> Iterator["Client"]:
             maximum_jobs=ceil((cluster.most or cluster.workers) / per_job),
         )
         yield stack.enter_context(Client(jobs, set_as_default=False, timeout=30))
+
+
+def _close_files(jobs: Any) -> None:
+    """Those of the certificates, which would be closed later than their directory is removed."""
+    for file in vars(jobs).values():
+        if hasattr(file, "file") and hasattr(file, "close"):
+            file.close()
 
 
 def job_options(cluster: Cluster, shared: Path) -> dict[str, Any]:

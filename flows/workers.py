@@ -26,7 +26,7 @@ R = TypeVar("R")
 DECIDE_BYTES = ("dask", "distributed", "ducc0", "numpy", "scipy", "torch", "xarray", "zarr")
 HOUSE = ("pipeline", "storage", "flows")
 
-_ONCE = threading.Lock()  # Python 3.11 parses no two programs at once, as the digests of code do
+_ONCE = threading.Lock()
 
 
 class OtherCode(RuntimeError):
