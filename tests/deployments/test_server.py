@@ -1,4 +1,4 @@
-"""What a server of ours asks, tells and refuses; on SQLite, and on PostgreSQL where there is one."""
+"""What a server of ours asks, tells and refuses; on SQLite, on PostgreSQL where there is one."""
 
 import json
 import os
