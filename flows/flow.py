@@ -20,7 +20,6 @@ from flows.config import RunConfig
 from flows.progress import at_intervals
 from flows.run import run_stage, stages_until
 from flows.stage import STAGES, Progress, Receipt
-from storage.layout import StoreLayout
 
 LOGGER = logging.getLogger("spherescore")
 
@@ -49,7 +48,7 @@ def pipeline(config: dict[str, Any], until: str = STAGES[-1].name) -> list[dict[
 def run_one(name: str, config: dict[str, Any]) -> dict[str, Any]:
     read = RunConfig.from_dict(config)
     stage = stages_until(name)[-1]
-    return run_stage(stage, read, StoreLayout(read.run.root), _shown_in_prefect(name)).to_dict()
+    return run_stage(stage, read, read.layout, _shown_in_prefect(name)).to_dict()
 
 
 def _shown_in_prefect(name: str) -> Progress:

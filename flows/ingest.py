@@ -29,6 +29,7 @@ from flows.stage import Progress, Receipt
 from storage import artifacts
 from storage.covariates import add_covariates
 from storage.layout import StoreLayout
+from storage.places import Place
 from storage.sources import SourceError, SourceReport, digest_of, file_digests, open_source
 
 if TYPE_CHECKING:
@@ -147,7 +148,7 @@ def open_fields(source: Source) -> tuple[xr.Dataset, SourceReport, Masks]:
 
 
 def write_fields(
-    path: Path,
+    path: Place,
     source: Source,
     digest: str,
     masks: Masks,

@@ -3,7 +3,6 @@
 import shutil
 from collections.abc import Sequence
 from math import prod
-from pathlib import Path
 
 from dask.utils import parse_bytes
 
@@ -14,6 +13,7 @@ from flows.ingest import how_to_open, unit_sizes
 from pipeline.grids import grid_named
 from pipeline.transform import grid_of
 from storage.layout import StoreLayout
+from storage.places import BucketPath, Place
 from storage.sources import open_source
 
 
@@ -84,7 +84,7 @@ def preflight(config: RunConfig, layout: StoreLayout, waiting: Sequence[str]) ->
     """
     needed = [one for one in estimate(config) if one.stage in waiting]
     space, free = sum(one.bytes for one in needed), free_space(layout.path)
-    if space > free:
+    if free is not None and space > free:
         raise NotEnoughSpace(
             f"{config.run.root} has {spoken(free)} free, {', '.join(waiting)} write up to "
             f"{spoken(space)}; free some, or choose another run.root. Nothing was started"
@@ -106,8 +106,10 @@ def memory_per_worker(config: RunConfig) -> int:
     return int(parse_bytes(config.cluster.memory))
 
 
-def free_space(path: Path) -> int:
-    """Bytes free on the disk where `path` is, or will be made."""
+def free_space(path: Place) -> int | None:
+    """Bytes free on the disk where `path` is, or will be made; a bucket does not tell."""
+    if isinstance(path, BucketPath):
+        return None
     there = path.absolute()
     while not there.exists():
         there = there.parent

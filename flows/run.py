@@ -39,7 +39,7 @@ def run(config: RunConfig, *, until: str = STAGES[-1].name) -> list[Receipt]:
     Raises:
         Whatever a stage raises; what it has finished by then is safe and not done again.
     """
-    layout = StoreLayout(config.run.root)
+    layout = config.layout
     receipts = up_to_date(config, layout, until)
     if not receipts or receipts[-1].stage != until:
         waiting = [stage.name for stage in stages_until(until)[len(receipts) :]]
@@ -57,7 +57,7 @@ def run_alone(config: RunConfig, name: str) -> Receipt:
     Raises:
         IncompleteArtifact: If a stage before it is not up to date with this configuration.
     """
-    layout = StoreLayout(config.run.root)
+    layout = config.layout
     before = stages_until(name)[:-1]
     done = up_to_date(config, layout, before[-1].name) if before else []
     if len(done) < len(before):

@@ -37,7 +37,7 @@ from pipeline.proper import memorisation
 from pipeline.transform import grid_of, whiten
 from pipeline.verify import Arena, Sample, score_card
 from storage import artifacts
-from storage.files import point, write_file
+from storage.files import make_directory, write_file
 from storage.labels import once
 from storage.layout import StoreLayout
 
@@ -180,17 +180,14 @@ def _publish(
     layout: StoreLayout, content: str, card: dict[str, Any], page: str
 ) -> artifacts.Published:
     folder = layout.artifact(KIND, content)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_directory(folder)
     files = {"scores.json": json.dumps(_finite(card), indent=1) + "\n", "report.html": page}
     for name, text in files.items():
         write_file(folder / name, text.encode())
     attrs = {"figures": _figures(card)}
-    published = artifacts.publish_directory(
+    return artifacts.publish_directory(
         layout, KIND, content, [folder / name for name in files], attrs
     )
-    point(layout.scores, layout.name(KIND) / "scores.json")
-    point(layout.report, layout.name(KIND) / "report.html")
-    return published
 
 
 def _figures(card: dict[str, Any]) -> dict[str, Any]:
