@@ -59,8 +59,23 @@ class OutcomeUnknown(StorageUnavailable):
 
 
 def get(bucket: str, key: str) -> bytes:
-    """Raises FileNotFoundError if there is no such object."""
-    return _ask(bucket, key, lambda store: bytes(_obstore().get(store, key).bytes()))
+    """The content of an object, in parts if it is large: each has the time of a request.
+
+    Raises:
+        FileNotFoundError: If there is no such object.
+    """
+
+    def ask(store: Any) -> bytes | int:
+        found = _obstore().get(store, key)
+        size = int(found.meta["size"])
+        return size if size > LARGE else bytes(found.bytes())
+
+    whole = _ask(bucket, key, ask)
+    if isinstance(whole, bytes):
+        return whole
+    starts = range(0, whole, LARGE)
+    parts = (get_ranges(bucket, key, [at], [min(LARGE, whole - at)])[0] for at in starts)
+    return b"".join(parts)
 
 
 def get_end(bucket: str, key: str, length: int) -> tuple[bytes, int]:
@@ -173,7 +188,7 @@ def _ask(bucket: str, key: str, ask: Callable[[Any], _T]) -> _T:
         try:
             return ask(store)
         except FileNotFoundError as error:
-            _refuse_absent(bucket, error)
+            _refuse_absent(bucket, key, error)
             raise FileNotFoundError(f"{place} does not exist") from None
         except _obstore().exceptions.AlreadyExistsError:
             raise
@@ -218,20 +233,17 @@ def _permanent(place: str, error: Exception) -> StorageUnavailable | None:
     return StorageUnavailable(f"{place} is refused: {line}{f' ({code[1]})' if code else ''}")
 
 
-def _refuse_absent(bucket: str, error: Exception) -> None:
-    """Raise if it is the bucket that is not there; some answers do not say it."""
+def _refuse_absent(bucket: str, key: str, error: Exception) -> None:
+    """Raise if it is the bucket that is not there, which answers without content do not say."""
     if "NoSuchBucket" in str(error):
         raise _no_bucket(f"s3://{bucket}") from None
     if bucket not in _PRESENT:
+        if "NoSuchKey" not in str(error):
+            level(bucket, key)
         _PRESENT.add(bucket)
-        try:
-            level(bucket, "")
-        except BaseException:
-            _PRESENT.discard(bucket)
-            raise
 
 
-_PRESENT: set[str] = set()  # buckets that were looked for
+_PRESENT: set[str] = set()  # buckets that answered
 
 
 def _no_bucket(place: str) -> StorageUnavailable:

@@ -165,6 +165,17 @@ def test_what_cannot_pass_is_asked_once(
     assert str(place / "x") in str(refused.value) and "\n" not in str(refused.value)
 
 
+def test_large_objects_are_read_and_put_in_parts(
+    line: Wire, place: BucketPath, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = bytes(range(256)) * 50000
+    monkeypatch.setattr(buckets, "LARGE", 6 << 20)
+    write_file(place / "x", content)
+    line.harm("truncated", 2)
+    assert (place / "x").read_bytes() == content
+    assert len(line.requests) == 5  # the size, three parts, one of them again
+
+
 def test_a_bucket_that_is_not_there_is_said(place: BucketPath) -> None:
     absent = BucketPath(f"no-{place.bucket}", "a")
     for ask in (absent.read_bytes, absent.exists, lambda: write_file(absent, b"")):
