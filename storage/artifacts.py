@@ -27,6 +27,7 @@ import xarray as xr
 from storage.files import (
     CorruptFile,
     inventory,
+    json_bytes,
     leads_to,
     make_directory,
     make_durable,
@@ -197,7 +198,7 @@ def address(layout: StoreLayout, artifact: Published) -> str:
 def published(layout: StoreLayout, kind: str) -> Published | None:
     """What the name of a kind leads to; None if it leads nowhere."""
     target = leads_to(layout.name(kind))
-    return None if target is None else _read(target, kind)
+    return None if target is None else read_artifact(target, kind)
 
 
 def find(layout: StoreLayout, kind: str, key: str) -> Published | None:
@@ -206,7 +207,7 @@ def find(layout: StoreLayout, kind: str, key: str) -> Published | None:
     Raises:
         CorruptArtifact: If it is published and files are missing or have another size.
     """
-    artifact = _read(layout.artifact(kind, key), kind)
+    artifact = read_artifact(layout.artifact(kind, key), kind)
     if artifact is not None and artifact.key != key:
         raise NameConflict(f"{artifact.path} has key {artifact.key}, not {key}; move it away")
     return artifact
@@ -249,7 +250,7 @@ def check(layout: StoreLayout) -> list[str]:
     problems = []
     for kind in KINDS:
         for path in matching(layout.artifacts, f"{kind}-*"):
-            if path.suffix == layout.name(kind).suffix and _marker(path).is_file():
+            if path.suffix == layout.name(kind).suffix and marker_of(path).is_file():
                 problems += _problems(path)
         problems += _astray(layout.name(kind))
     return problems
@@ -261,7 +262,7 @@ def _astray(name: Place) -> list[str]:
         target = way_of(name)
     except CorruptFile as error:
         return [str(error)]
-    if target is None or _marker(name.parent / target).is_file():
+    if target is None or marker_of(name.parent / target).is_file():
         return []
     return [f"{name} leads to {target}, which is not published"]
 
@@ -293,9 +294,9 @@ def _seal(
     seal = hashlib.sha256(marker).hexdigest()
     write_json(records / "manifest.json", {"files": files, "digest": digest, "root": seal})
     try:
-        write_file_once(_marker(path), marker, records / _marker(path).name)
+        write_file_once(marker_of(path), marker, records / marker_of(path).name)
     except FileExistsError:
-        other = _read(path, kind)
+        other = read_artifact(path, kind)
         if other is None or other.digest != digest:
             raise NameConflict(f"{path} was published meanwhile with other content") from None
         return point_name(layout, other)
@@ -304,9 +305,14 @@ def _seal(
     )
 
 
-def _read(path: Place, kind: str) -> Published | None:
+def read_artifact(path: Place, kind: str) -> Published | None:
+    """What is published at this path, if anything.
+
+    Raises:
+        CorruptArtifact: If its root or manifest cannot be read, or files are missing.
+    """
     try:
-        if not _marker(path).is_file():
+        if not marker_of(path).is_file():
             return None
         attributes = _verified_marker(path)["attributes"]
         attrs = {name: _from_text(value) for name, value in attributes.items()}
@@ -334,29 +340,34 @@ def _verified_marker(path: Place) -> dict[str, Any]:
     Raises:
         CorruptArtifact: If they are not those that the manifest names.
     """
-    marker = _marker(path).read_bytes()
+    marker = marker_of(path).read_bytes()
     manifest = read_json(records_of(path) / "manifest.json")
     if hashlib.sha256(marker).hexdigest() != manifest.get("root"):
         raise CorruptArtifact(
-            f"{_marker(path)} is not what was published, its manifest names another; {_REMEDY}"
+            f"{marker_of(path)} is not what was published, its manifest names another; {_REMEDY}"
         )
     root: dict[str, Any] = json.loads(marker)
     return root
 
 
 def _problems(path: Place) -> list[str]:
+    place = records_of(path) / "manifest.json"
     try:
-        manifest = read_json(records_of(path) / "manifest.json")
+        manifest = read_json(place)
         listed = {file["path"]: file["sha256"] for file in manifest["files"]}
         seal, digest = manifest["root"], manifest["digest"]
-        marker = _marker(path).read_bytes()
+        marker = marker_of(path).read_bytes()
         problems = []
         if hashlib.sha256(marker).hexdigest() != seal:
-            problems.append(f"{_marker(path)} is not what was published")
+            problems.append(f"{marker_of(path)} is not what was published, by {place}")
         if _digest(manifest["files"]) != digest:
-            problems.append(f"the manifest of {path} does not have its own digest")
+            problems.append(f"{place} does not have its own digest")
+        if json_bytes(manifest) != place.read_bytes():
+            problems.append(f"{place} is not as it was written, though it says the same")
+        if json.loads(marker)["attributes"]["artifact_digest"] != digest:
+            problems.append(f"{place} has another digest than {marker_of(path)}")
     except (OSError, ValueError, KeyError, TypeError) as error:
-        return [f"the manifest of {path} cannot be read: {error}"]
+        return [f"{place} or {marker_of(path)} cannot be read: {error}"]
     for file in matching(records_of(path), "*.json"):
         try:
             if file.name != "manifest.json":
@@ -390,12 +401,13 @@ def _digest(files: Iterable[Record]) -> str:
     return hashlib.sha256(canonical_json(list(files)).encode()).hexdigest()
 
 
-def _marker(path: Place) -> Place:
+def marker_of(path: Place) -> Place:
+    """The file whose presence makes an artifact a published one."""
     return path / ("zarr.json" if path.suffix == ".zarr" else "published.json")
 
 
 def _files_of(path: Place) -> list[Place]:
-    return [file for file in files_below(path) if file != _marker(path)]
+    return [file for file in files_below(path) if file != marker_of(path)]
 
 
 _REMEDY = "move it away and run the stage again"

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import shutil
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -24,7 +25,14 @@ from safetensors.numpy import load_file
 from safetensors.numpy import save as serialize
 
 from storage.artifacts import IncompleteArtifact, Published, find, point_name, publish_directory
-from storage.files import json_bytes, read_json, remove, sha256_of, write_directory
+from storage.files import (
+    CorruptFile,
+    json_bytes,
+    read_json,
+    remove,
+    sha256_of,
+    write_directory,
+)
 from storage.layout import StoreLayout
 from storage.places import BucketPath, Place, matching
 
@@ -47,12 +55,17 @@ def save(
     meta: Mapping[str, Any],
     *,
     keep: int = 3,
+    also: int | None = None,
 ) -> Place:
-    """Save a state durably and drop all but the newest `keep`; returns where it is.
+    """Save a state durably and drop all but the newest `keep` and that of step `also`.
 
     A state of the same step is left as it is: equal steps of one training are equal states.
+    Others may save into the same directory at the same time: what is there and verifies stays.
+
+    Returns:
+        Where the state is.
     """
-    target = directory / f"step-{step:09d}"
+    target = _place(directory, step)
     if not target.exists() or _fault(target) is not None:
         numbers = {name: np.ascontiguousarray(tensors[name]) for name in sorted(tensors)}
         files = {
@@ -60,9 +73,16 @@ def save(
             _META: json_bytes({"step": step, "meta": dict(meta)}),
         }
         seals = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
-        write_directory(target, files | {_MANIFEST: json_bytes(seals)})
+        if target.exists() and _fault(target) is not None:
+            _drop(target)
+        try:
+            write_directory(target, files | {_MANIFEST: json_bytes(seals)})
+        except OSError:
+            if _fault(target) is not None:
+                raise
     for old in _newest_first(directory)[keep:]:
-        remove(old)
+        if old != _place(directory, also):
+            _drop(old)
     return target
 
 
@@ -74,6 +94,25 @@ def load_latest(directory: Place) -> State | None:
             return _load(path)
         _LOG.warning("checkpoint %s is not used: %s", path, fault)
     return None
+
+
+def load_step(directory: Place, step: int) -> State:
+    """The state of this step.
+
+    Raises:
+        CorruptFile: If it does not verify, or is not there.
+    """
+    path = _place(directory, step)
+    if fault := _fault(path):
+        raise CorruptFile(f"checkpoint {path} cannot be gone back to: {fault}")
+    return _load(path)
+
+
+def drop_newer(directory: Place, step: int) -> None:
+    """Remove the states after this step."""
+    for path in _newest_first(directory):
+        if path.name > _place(directory, step).name:
+            _drop(path)
 
 
 def rejected(directory: Place) -> list[str]:
@@ -99,6 +138,18 @@ def publish(layout: StoreLayout, key: str, attrs: Mapping[str, Any]) -> Publishe
         if path != verified[0]:
             remove(path)
     return publish_directory(layout, "checkpoints", key, matching(verified[0], "*"), attrs)
+
+
+def _place(directory: Place, step: int | None) -> Place:
+    return directory / f"step-{step or 0:09d}"
+
+
+def _drop(path: Place) -> None:
+    """Remove a state, which others may remove at the same time."""
+    if isinstance(path, BucketPath):
+        remove(path)
+    else:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _newest_first(directory: Place) -> list[Place]:

@@ -167,9 +167,12 @@ def write_together(files: Mapping[Place, Iterable[Any]], beside: Place) -> list[
 
 
 def write_directory(path: Place, files: Mapping[str, bytes]) -> None:
-    """Write a directory of files that is whole or absent, in the place of what is there.
+    """Write a directory of files that is whole or absent.
 
     In a bucket the last file is put last and removed first: where it is, all are.
+
+    Raises:
+        OSError: If a directory is there that is not empty; a bucket's objects are replaced.
     """
     if isinstance(path, BucketPath):
         *_, last = files
@@ -182,10 +185,13 @@ def write_directory(path: Place, files: Mapping[str, bytes]) -> None:
     for name, content in files.items():
         write_file(staging / name, content)
     make_tree_durable(staging)
-    if path.exists():
-        shutil.rmtree(path)
-    os.rename(staging, path)
-    make_durable(path.parent)
+    try:
+        os.rename(staging, path)
+    except OSError:
+        shutil.rmtree(staging)
+        raise
+    finally:
+        make_durable(path.parent)
 
 
 def remove(path: Place) -> None:
@@ -238,6 +244,7 @@ def _sealed_bytes(value: Mapping[str, Any]) -> bytes:
 
 
 def json_bytes(value: object) -> bytes:
+    """The bytes that `write_json` writes."""
     return json.dumps(value, indent=1, sort_keys=True, allow_nan=False).encode()
 
 

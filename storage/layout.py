@@ -100,6 +100,12 @@ class StoreLayout:
         return self.on_this_machine / "scratch"
 
     @property
+    def lock(self) -> Path:
+        """Held by whoever works in the root, or from this machine in a bucket; see garbage."""
+        root = self.path
+        return (self.on_this_machine if isinstance(root, BucketPath) else root) / ".lock"
+
+    @property
     def prefect(self) -> Path:
         return self.on_this_machine / "prefect"
 
