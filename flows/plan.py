@@ -9,7 +9,7 @@ from pathlib import Path
 from dask.utils import parse_bytes
 
 from flows.cluster import machine_memory, memory_share
-from flows.config import RunConfig
+from flows.config import RunConfig, within
 from flows.costs import Estimate, Machines, Workload, estimates, prices
 from flows.ingest import how_to_open, unit_sizes
 from pipeline.grids import grid_named
@@ -50,12 +50,18 @@ def workload(config: RunConfig) -> Workload:
         check_values=False,
         **how_to_open(source),
     )
-    periods = (config.split.train, config.split.validation)
+    split = config.split
+    fitted, validated, tested = (
+        fields.sel(time=within(period)).sizes["time"]
+        for period in (split.train, split.validation, split.test)
+    )
     network = config.train.model == "network"
     first = fields[source.variables[0]]
     return Workload(
         times=fields.sizes["time"],
-        fitted=sum(fields.sel(time=slice(*period)).sizes["time"] for period in periods),
+        fitted=fitted + validated,
+        validated=validated,
+        tested=tested,
         channels=len(source.variables),
         nlat=len(grid_of(fields).latitudes),
         points=prod(n for dim, n in first.sizes.items() if dim != "time"),

@@ -52,6 +52,7 @@ from storage.units import (
     missing_units,
     plan_units,
     unit_files,
+    unit_records,
     waiting_arrays,
     write_unit,
 )
@@ -82,6 +83,7 @@ __all__ = [
     "publish",
     "publish_directory",
     "published",
+    "unit_records",
     "write_unit",
 ]
 

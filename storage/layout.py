@@ -5,13 +5,13 @@
       artifacts/
         fields-0123456789abcdef.zarr       an artifact: immutable once published
         fields-0123456789abcdef.records/   its unit records, manifest, held-back root metadata
-      scores.json  report.html
+      scores.json  report.html  model-card.md
     <scratch>/
       logs/  prefect/  scratch/            always on this machine
 
 The sixteen digits are the head of the artifact's content key. The root is a directory of this
 machine, or s3://bucket/prefix; names are objects there that hold the same relative ways as links,
-and scores.json and report.html are copies.
+and what lies below the root beside them are copies.
 """
 
 from __future__ import annotations
@@ -91,6 +91,10 @@ class StoreLayout:
         return self.path / "report.html"
 
     @property
+    def card(self) -> Place:
+        return self.path / "model-card.md"
+
+    @property
     def logs(self) -> Path:
         return self.on_this_machine / "logs"
 
@@ -121,7 +125,7 @@ class StoreLayout:
 
     def shown(self, kind: str) -> tuple[Place, ...]:
         """Files of the current artifact of a kind that are found below the root, too."""
-        return (self.scores, self.report) if kind == "report" else ()
+        return (self.scores, self.report, self.card) if kind == "report" else ()
 
     def records(self, kind: str, key: str) -> Place:
         return records_of(self.artifact(kind, key))

@@ -23,6 +23,7 @@ TITLES = {
     "time": "Times",
     "dimension": "Other dimensions, levels, several files",
     "value": "Values and units",
+    "archive": "Archives, imitated",
 }
 
 
@@ -31,6 +32,7 @@ class Row(NamedTuple):
     input: str
     result: str
     test: str
+    module: str
 
 
 ROWS: dict[str, Row] = {}
@@ -42,7 +44,9 @@ def row(subject: str, given: str, result: str) -> Callable[[Test], Test]:
     """The test shows what happens to an input; both sentences go to docs/inputs.md."""
 
     def register(test: Test) -> Test:
-        ROWS[test.__name__] = Row(subject, given, result, test.__name__)
+        ROWS[test.__name__] = Row(
+            subject, given, result, test.__name__, test.__module__.rpartition(".")[2]
+        )
         return test
 
     return register
@@ -51,9 +55,10 @@ def row(subject: str, given: str, result: str) -> Callable[[Test], Test]:
 def page() -> str:
     """docs/inputs.md."""
     text = [(Path(__file__).parent / "inputs_head.md").read_text().rstrip()]
+    rows = sorted(ROWS.values(), key=lambda row: row.module)  # whoever was imported first
     for subject, title in TITLES.items():
         text += ["", f"## {title}", "", "| input | what happens |", "|---|---|"]
-        text += [f"| {r.input} | {r.result} |" for r in ROWS.values() if r.subject == subject]
+        text += [f"| {r.input} | {r.result} |" for r in rows if r.subject == subject]
     return "\n".join(text) + "\n"
 
 
