@@ -4,6 +4,7 @@ Prefect is the onlooker here. It neither retries nor caches data stages, because
 better what is done; losing its database costs no work.
 """
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,9 @@ from flows.slots import gpu_slot
 from flows.stage import STAGES
 from storage.garbage import in_use
 
+LOGGER = logging.getLogger("spherescore")
+if LOGGER.level == logging.NOTSET:  # Prefect hands our lines on, but leaves the level at WARNING
+    LOGGER.setLevel(logging.INFO)
 FAILED: list[Exception] = []  # what stages raised, which Prefect may hide behind its own errors
 
 

@@ -253,7 +253,7 @@ def check(layout: StoreLayout) -> list[str]:
     for kind in KINDS:
         for path in matching(layout.artifacts, f"{kind}-*"):
             if path.suffix == layout.name(kind).suffix and marker_of(path).is_file():
-                problems += _problems(path)
+                problems += problems_of(path)
         problems += _astray(layout.name(kind))
     return problems
 
@@ -352,7 +352,8 @@ def _verified_marker(path: Place) -> dict[str, Any]:
     return root
 
 
-def _problems(path: Place) -> list[str]:
+def problems_of(path: Place) -> list[str]:
+    """What `check` says of one published artifact."""
     place = records_of(path) / "manifest.json"
     try:
         manifest = read_json(place)
