@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, reduce
 from operator import add
-from pathlib import Path
 
 import numpy as np
 import xarray as xr
@@ -24,6 +23,7 @@ from pipeline.sphere import FloatArray
 from pipeline.transform import Normals, stack_variables, whitened_block
 from pipeline.trend import NO_TREND, Trend, climatology_rows
 from storage import artifacts
+from storage.places import Place
 
 ROUNDED_TIMES = 16
 
@@ -140,7 +140,7 @@ def rounding(source: artifacts.Published, normals: Normals, span: Span) -> float
 
 
 def write_whitened(
-    path: Path,
+    path: Place,
     source: artifacts.Published,
     normals: artifacts.Published,
     unit: artifacts.Unit,

@@ -72,7 +72,7 @@ def parser() -> argparse.ArgumentParser:
         name: str, command: Any, text: str, where: str = "the run's TOML file"
     ) -> argparse.ArgumentParser:
         one = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
-        one.add_argument("config", type=Path, help=where)
+        one.add_argument("config", help=where)
         one.add_argument("--json", action="store_true", help="last line: one JSON object")
         one.add_argument("--debug", action="store_true", help="tracebacks and debug messages")
         one.set_defaults(command=command, stage=name)
@@ -159,9 +159,8 @@ def plan(arguments: argparse.Namespace) -> dict[str, Any]:
     config = _prepare(arguments, logs=False)
     from flows.costs import prices
     from flows.plan import duration, estimate, free_space, memory_per_worker, preflight, spoken
-    from storage.layout import StoreLayout
 
-    layout = StoreLayout(config.run.root)
+    layout = config.layout
     estimates = estimate(config)
     free, memory = free_space(layout.path), memory_per_worker(config)
     print(f"{'stage':<12}{'time':>10}{'writes':>12}{'files':>8}{'units':>8}{'memory':>12}")
@@ -170,7 +169,8 @@ def plan(arguments: argparse.Namespace) -> dict[str, Any]:
             f"{one.stage:<12}{duration(one.seconds):>10}{spoken(one.bytes):>12}{one.files:>8}"
             f"{one.units:>8}{spoken(one.memory):>12}"
         )
-    print(f"{'there is':<22}{spoken(free):>12}{'':>16}{spoken(memory):>12} in each worker")
+    room = "-" if free is None else spoken(free)
+    print(f"{'there is':<22}{room:>12}{'':>16}{spoken(memory):>12} in each worker")
     price = prices()
     print(f"times at the speed of: {price.where}" if price else "no times: see make unit-costs")
     preflight(config, layout, [one.stage for one in estimates])
@@ -186,9 +186,9 @@ def status(arguments: argparse.Namespace) -> dict[str, Any]:
     from flows.run import up_to_date
     from flows.stage import STAGES
     from storage import artifacts
-    from storage.layout import StoreLayout
+    from storage.places import is_address
 
-    layout = StoreLayout(config.run.root)
+    layout = config.layout
     current = {receipt.stage for receipt in up_to_date(config, layout, point_names=False)}
     stages: dict[str, Any] = {}
     for one in STAGES:
@@ -199,17 +199,24 @@ def status(arguments: argparse.Namespace) -> dict[str, Any]:
             state = "of another configuration, or of older inputs or code"
         else:
             state = "not published"
-        stages[one.name] = {"state": state, "digest": published and published.digest}
-        print(f"{one.name:<12}{(published.digest[:16] if published else '-'):<18}{state}")
+        path = published and artifacts.address(layout, published)
+        stages[one.name] = {
+            "state": state,
+            "digest": published and published.digest,
+            "path": path,
+        }
+        print(
+            f"{one.name:<12}{(published.digest[:16] if published else '-'):<18}{state}"
+            + (f"  {path}" if path and is_address(path) else "")
+        )
     return {"root": config.run.root, "stages": stages}
 
 
 def check(arguments: argparse.Namespace) -> dict[str, Any]:
     config = _prepare(arguments, logs=False)
     from storage import artifacts
-    from storage.layout import StoreLayout
 
-    problems = artifacts.check(StoreLayout(config.run.root))
+    problems = artifacts.check(config.layout)
     print("\n".join(problems) if problems else f"{config.run.root}: every published byte is right")
     return {"problems": problems, "exit_code": artifacts.CorruptArtifact.exit_code * bool(problems)}
 
@@ -218,9 +225,8 @@ def runs(arguments: argparse.Namespace) -> dict[str, Any]:
     config = _prepare(arguments, logs=False)
     from flows.runs import runs as history
     from flows.runs import table
-    from storage.layout import StoreLayout
 
-    rows = history(StoreLayout(config.run.root))
+    rows = history(config.layout)
     print(table(rows))
     return {"runs": rows}
 
@@ -230,9 +236,8 @@ def clean(arguments: argparse.Namespace) -> dict[str, Any]:
     from flows.plan import spoken
     from flows.run import current_keys
     from storage.garbage import garbage, in_use, remove
-    from storage.layout import StoreLayout
 
-    layout = StoreLayout(config.run.root)
+    layout = config.layout
     with in_use(layout, alone=True):
         pieces = garbage(layout, current_keys(config, layout))
         for piece in pieces:
@@ -252,11 +257,13 @@ def export(arguments: argparse.Namespace) -> dict[str, Any]:
     from flows.stage import published_input
     from storage.export import Cmip
     from storage.layout import StoreLayout
+    from storage.places import is_address
 
-    if arguments.config.is_dir():
-        made = published_input(StoreLayout(str(arguments.config)), "ensemble")
+    root = arguments.config
+    if is_address(root) or Path(root).is_dir():
+        made = published_input(StoreLayout(root), "ensemble")
         config = RunConfig.from_dict(made.attrs["config"])
-        config = replace(config, run=replace(config.run, root=str(arguments.config)))
+        config = replace(config, run=replace(config.run, root=root))
         _log(arguments, [])
     else:
         config = _prepare(arguments, logs=False)
@@ -330,9 +337,7 @@ def _prepare(arguments: argparse.Namespace, *, logs: bool = True) -> "RunConfig"
     config = read_config(arguments.config)
     files: list[logging.Handler] = []
     if logs:
-        from storage.layout import StoreLayout
-
-        directory = StoreLayout(config.run.root).logs
+        directory = config.layout.logs
         directory.mkdir(parents=True, exist_ok=True)
         files.append(logging.FileHandler(directory / "spherescore.log", encoding="utf-8"))
     _log(arguments, files)
@@ -351,19 +356,19 @@ def _result(config: "RunConfig", receipts: Sequence["Receipt"], seconds: float) 
     """Say where things are, and gather them for `--json`."""
     from flows.stage import STAGES
     from storage import artifacts
-    from storage.layout import StoreLayout
 
-    layout = StoreLayout(config.run.root)
+    layout = config.layout
     made: dict[str, Any] = {}
     kinds = [kind for stage in STAGES for kind in stage.kinds]
     for kind in [*kinds, "series"] if config.generate.series else kinds:
         published = artifacts.published(layout, kind)
         if published is not None:
-            made[kind] = {"path": str(layout.name(kind)), "digest": published.digest}
+            path = artifacts.address(layout, published)
+            made[kind] = {"path": path, "digest": published.digest}
     for name in ("scores", "report", "card"):
-        path = getattr(layout, name)
-        if path.exists():
-            made[name] = {"path": str(path)}
+        place = getattr(layout, name)
+        if place.exists():
+            made[name] = {"path": str(place)}
     for kind, artifact in made.items():
         print(f"{kind:<14}{artifact['path']}")
     figures = {name: value for one in receipts for name, value in one.figures.items()}

@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from flows.strict import ConfigError, nearest, plain, read_table
 from storage.attributes import KNOWN as KNOWN_ATTRIBUTES
+from storage.layout import StoreLayout
 
 __all__ = ["ConfigError", "RunConfig", "read_config", "within"]
 
@@ -35,11 +36,16 @@ EVALUATIONS_PER_STEP = {"gei-heun": 2, "z-heun": 2, "z-rk4": 4}  # one where not
 class Run:
     """Where a run lives and the seed from which all its randomness is derived."""
 
-    root: str
+    root: str  # a directory, or s3://bucket/prefix
     seed: int = 0
+    scratch: str | None = None  # a directory for logs and the like, where the root is a bucket
 
     def __post_init__(self) -> None:
         _require(self.root.strip() != "", "run.root", self.root, "a directory")
+        try:
+            StoreLayout(self.root, self.scratch)
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
         _require(0 <= self.seed < 2**63, "run.seed", self.seed, "a whole number in [0, 2^63)")
 
 
@@ -385,6 +391,11 @@ class RunConfig:
     def from_dict(cls, table: Mapping[str, Any]) -> "RunConfig":
         """Read plain nested tables; `from_dict(config.to_dict()) == config`."""
         return read_table(cls, table)
+
+    @property
+    def layout(self) -> StoreLayout:
+        """Where everything of the run lives."""
+        return StoreLayout(self.run.root, self.run.scratch)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain nested dicts and lists, absent options left out, ready for JSON and TOML."""

@@ -6,7 +6,6 @@ microbatches whose members are fixed: the same draw has the same bytes in every 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -25,6 +24,7 @@ from pipeline.tail import GaussianTail
 from pipeline.transform import grid_of, to_fields, variables_of
 from storage import artifacts
 from storage.layout import StoreLayout
+from storage.places import Place
 
 
 class SampleNotFinite(RuntimeError):
@@ -45,7 +45,7 @@ class Draw:
 
 def draw_units(
     config: RunConfig,
-    path: Path,
+    path: Place,
     grid: str,
     checkpoint: artifacts.Published,
     normals: artifacts.Published,

@@ -33,7 +33,7 @@ def export(config: RunConfig, directory: Path, format: str, cmip: Cmip | None) -
     Returns:
         `directory`, `item`, and how many files there are and were `written` now.
     """
-    layout = StoreLayout(config.run.root)
+    layout = config.layout
     with (
         client_on_demand(config.cluster, layout.scratch) as client,
         stage_progress("export") as progress,

@@ -21,7 +21,6 @@ from flows.shown import show_receipt, show_run, shown_progress
 from flows.slots import gpu_slot
 from flows.stage import STAGES
 from storage.garbage import in_use
-from storage.layout import StoreLayout
 
 LOGGER = logging.getLogger("spherescore")
 if LOGGER.level == logging.NOTSET:  # Prefect hands our lines on, but leaves the level at WARNING
@@ -126,7 +125,7 @@ def verify(config: ConfigParameter) -> dict[str, Any]:
 @task(retries=0, persist_result=False, cache_policy=NO_CACHE)
 def run_one(name: str, config: dict[str, Any]) -> dict[str, Any]:
     read = RunConfig.from_dict(config)
-    stage, layout = stages_until(name)[-1], StoreLayout(read.run.root)
+    stage, layout = stages_until(name)[-1], read.layout
     try:
         with in_use(layout), gpu_slot(name, read):
             receipt = run_stage(stage, read, layout, shown_progress(name))
@@ -138,7 +137,7 @@ def run_one(name: str, config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _alone(name: str, config: RunConfig) -> dict[str, Any]:
-    refuse_unready(config, StoreLayout(config.run.root), name)
+    refuse_unready(config, config.layout, name)
     return _staged(name)(name, config.to_dict())
 
 

@@ -32,6 +32,7 @@ from storage.axes import toml_key
 from storage.covariates import add_covariates
 from storage.formats import UNREADABLE
 from storage.layout import StoreLayout
+from storage.places import Place
 from storage.sources import (
     Missing,
     SourceError,
@@ -184,7 +185,7 @@ def summed(found: Sequence[Surveys]) -> Surveys:
 
 
 def write_fields(
-    path: Path,
+    path: Place,
     source: Source,
     digest: str,
     masks: Masks,

@@ -15,6 +15,7 @@ from flows.ingest import how_to_open, unit_sizes
 from pipeline.grids import grid_named
 from pipeline.transform import grid_of
 from storage.layout import StoreLayout
+from storage.places import BucketPath, Place
 from storage.sources import open_source
 
 
@@ -91,7 +92,7 @@ def preflight(config: RunConfig, layout: StoreLayout, waiting: Sequence[str]) ->
     """
     needed = [one for one in estimate(config) if one.stage in waiting]
     space, free = sum(one.bytes for one in needed), free_space(layout.path)
-    if space > free:
+    if free is not None and space > free:
         raise NotEnoughSpace(
             f"{config.run.root} has {spoken(free)} free, {', '.join(waiting)} write up to "
             f"{spoken(space)}; free some, or choose another run.root. Nothing was started"
@@ -121,8 +122,10 @@ def memory_per_worker(config: RunConfig) -> int:
     return int(parse_bytes(config.cluster.memory))
 
 
-def free_space(path: Path) -> int:
-    """Bytes free on the disk where `path` is, or will be made."""
+def free_space(path: Place) -> int | None:
+    """Bytes free on the disk where `path` is, or will be made; a bucket does not tell."""
+    if isinstance(path, BucketPath):
+        return None
     return shutil.disk_usage(_existing(path)).free
 
 
@@ -133,8 +136,10 @@ def _existing(path: Path) -> Path:
     return there
 
 
-def free_inodes(path: Path) -> int | None:
+def free_inodes(path: Place) -> int | None:
     """Files that can still be made where `path` is or will be; None where there is no limit."""
+    if isinstance(path, BucketPath):
+        return None
     known = os.statvfs(_existing(path))
     return known.f_favail if known.f_files else None
 
@@ -142,9 +147,11 @@ def free_inodes(path: Path) -> int | None:
 def no_space_left(config: RunConfig, layout: StoreLayout, stage: str) -> NotEnoughSpace:
     """What to say of a stage that met a full disk: what there is, and what it writes."""
     (needed,) = (one for one in estimate(config) if one.stage == stage)
-    free, files = free_space(layout.path), free_inodes(layout.path)
+    disk = layout.on_this_machine if isinstance(layout.path, BucketPath) else layout.path
+    free, files = free_space(disk), free_inodes(disk)
+    assert free is not None
     return NotEnoughSpace(
-        f"{stage} met a full disk: {config.run.root} has {spoken(free)} free"
+        f"{stage} met a full disk: {disk} has {spoken(free)} free"
         f"{'' if files is None else f' and room for {files} files'}, {stage} writes up to "
         f"{spoken(needed.bytes)} in {needed.files} files. Finished units are safe; make room and "
         "run again to go on"

@@ -47,7 +47,7 @@ def run(config: RunConfig, *, until: str = STAGES[-1].name) -> list[Receipt]:
     Raises:
         Whatever a stage raises; what it has finished by then is safe and not done again.
     """
-    layout = StoreLayout(config.run.root)
+    layout = config.layout
     with in_use(layout):
         receipts = up_to_date(config, layout, until)
         if not receipts or receipts[-1].stage != until:
@@ -85,7 +85,7 @@ def run_alone(config: RunConfig, name: str) -> Receipt:
     Raises:
         IncompleteArtifact: If a stage before it is not up to date with this configuration.
     """
-    layout = StoreLayout(config.run.root)
+    layout = config.layout
     with in_use(layout):
         refuse_unready(config, layout, name)
         return run_stage(stages_until(name)[-1], config, layout)

@@ -79,7 +79,7 @@ def _reports(layout: StoreLayout) -> dict[str, dict[str, Any]]:
 
 
 def _checkpoint_of(report: Published) -> str:
-    card = json.loads((report.path / "scores.json").read_text())
+    card = json.loads((report.path / "scores.json").read_bytes())
     return str(card["provenance"]["digests"].get("checkpoints", ""))
 
 

@@ -9,7 +9,6 @@ asks for the copy is not there without it. Units are bands of cells of one reali
 import math
 from collections.abc import Iterable, Mapping
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import xarray as xr
@@ -20,7 +19,9 @@ from flows.stage import Progress
 from storage import artifacts
 from storage.keys import code_digest, content_key
 from storage.layout import StoreLayout
+from storage.places import Place
 from storage.units import waiting_arrays
+from storage.zarr_stores import zarr_store
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -35,7 +36,7 @@ def publish_series(
     layout: StoreLayout,
     client: "Client",
     progress: Progress,
-    ensemble: Path,
+    ensemble: Place,
     keys: tuple[str, str],
     template: xr.Dataset,
     attrs: Mapping[str, object],
@@ -75,10 +76,10 @@ def chunks_of(
 
 
 def copy_unit(
-    ensemble: Path, path: Path, names: Iterable[str], unit: artifacts.Unit
+    ensemble: Place, path: Place, names: Iterable[str], unit: artifacts.Unit
 ) -> artifacts.Record:
     """Write one unit. Runs on a worker."""
-    arrays = {name: zarr.open_array(ensemble / name, mode="r") for name in names}
+    arrays = {name: zarr.open_array(zarr_store(ensemble / name), mode="r") for name in names}
     block = {}
     for name, array in arrays.items():
         dims = waiting_arrays(path)[name].dims

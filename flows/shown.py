@@ -18,7 +18,7 @@ from prefect.artifacts import (
 from flows.config import RunConfig
 from flows.progress import at_intervals
 from flows.stage import Progress, Receipt
-from storage.layout import StoreLayout
+from storage.places import BucketPath, Place
 
 LOGGER = logging.getLogger("spherescore")
 SECONDS_BETWEEN_UPDATES = 5.0
@@ -49,7 +49,7 @@ def show_receipt(config: RunConfig, receipt: Receipt) -> None:
     """
     if receipt.skipped or "PREFECT_API_URL" not in os.environ:
         return
-    layout = StoreLayout(config.run.root)
+    layout = config.layout
     words = f"What {receipt.stage} made: {receipt.path}, sha256 {receipt.digest[:16]}"
     try:
         from flows.shown_pages import picture_of, rows_of
@@ -65,17 +65,22 @@ def show_receipt(config: RunConfig, receipt: Receipt) -> None:
 
 def show_run(config: RunConfig, receipts: Sequence[Mapping[str, Any]]) -> None:
     """One page about the whole run, with the way to the report and the store."""
-    layout = StoreLayout(config.run.root)
+    layout = config.layout
     page = summary([Receipt(**receipt) for receipt in receipts])
-    page += f"\n\nThe store: `{os.path.abspath(config.run.root)}`"
+    page += f"\n\nThe store: `{_whole(layout.path)}`"
     if layout.report.exists():
-        report = os.path.abspath(layout.report)
+        report = _whole(layout.report)
         page += f"\n\nThe report: `{report}`"
+        link = report if isinstance(layout.report, BucketPath) else f"file://{report}"
         harmless(create_link_artifact)(
-            link=f"file://{report}", link_text="report.html", key="report",
+            link=link, link_text="report.html", key="report",
             description="Opens where the run's disk is; else copy the path.",
         )  # fmt: skip
     harmless(create_markdown_artifact)(page, key="run")
+
+
+def _whole(place: Place) -> str:
+    return str(place if isinstance(place, BucketPath) else place.absolute())
 
 
 def summary(receipts: list[Receipt]) -> str:

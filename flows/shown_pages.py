@@ -103,7 +103,7 @@ def _generate(published: artifacts.Published, receipt: Receipt, layout: StoreLay
 
 
 def _verify(published: artifacts.Published, receipt: Receipt, layout: StoreLayout) -> Rows:
-    card = json.loads(layout.scores.read_text())
+    card = json.loads(layout.scores.read_bytes())
     rows: Rows = [
         {
             "score": f"J_G over {name} [nats]",
@@ -189,7 +189,7 @@ def _spectra_picture(layout: StoreLayout) -> Drawn:
     from flows.figures import spectrum_ratios
     from flows.pages import wind_titles
 
-    card = json.loads(layout.scores.read_text())
+    card = json.loads(layout.scores.read_bytes())
     titles = {name: about["long_name"] for name, about in card["variables"].items()}
     titles |= wind_titles(artifacts.open_published(layout, "normals"), titles)
     figure = spectrum_ratios(card["spectra"], titles)

@@ -67,7 +67,7 @@ def in_child(arguments: dict[str, Any], progress: Progress) -> dict[str, Any]:
     share_tables()
     torch.set_num_threads(CPU_COUNT)
     config = RunConfig.from_dict(arguments["config"])
-    receipt = run(config, StoreLayout(config.run.root), None, progress)
+    receipt = run(config, config.layout, None, progress)
     assert receipt is not None
     return receipt.to_dict()
 
@@ -80,7 +80,7 @@ def as_rank(arguments: dict[str, Any], progress: Progress) -> dict[str, Any] | N
     rank, size, address = (arguments[name] for name in ("rank", "size", "address"))
     gpu = device_of(config).type == "cuda"
     with joined(rank, size, address, gpu=gpu) as group:
-        receipt = run(config, StoreLayout(config.run.root), None, progress, group)
+        receipt = run(config, config.layout, None, progress, group)
     return receipt.to_dict() if receipt is not None else None
 
 

@@ -38,7 +38,7 @@ from pipeline.proper import memorisation
 from pipeline.transform import grid_of, whiten
 from pipeline.verify import Arena, Sample, score_card
 from storage import artifacts
-from storage.files import point, write_file
+from storage.files import make_directory, write_file
 from storage.labels import once
 from storage.layout import StoreLayout
 
@@ -181,7 +181,7 @@ def _publish(
     layout: StoreLayout, content: str, card: dict[str, Any], page: str
 ) -> artifacts.Published:
     folder = layout.artifact(KIND, content)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_directory(folder)
     checkpoint = published_input(layout, "checkpoints")
     finite = _finite(card)
     files = {
@@ -192,13 +192,9 @@ def _publish(
     for name, text in files.items():
         write_file(folder / name, text.encode())
     attrs = {"figures": _figures(card)}
-    published = artifacts.publish_directory(
+    return artifacts.publish_directory(
         layout, KIND, content, [folder / name for name in files], attrs
     )
-    point(layout.scores, layout.name(KIND) / "scores.json")
-    point(layout.report, layout.name(KIND) / "report.html")
-    point(layout.card, layout.name(KIND) / "model-card.md")
-    return published
 
 
 def _figures(card: dict[str, Any]) -> dict[str, Any]:

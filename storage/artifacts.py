@@ -16,31 +16,34 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import xarray as xr
 
 from storage.files import (
-    beside_of,
+    CorruptFile,
     inventory,
     json_bytes,
+    leads_to,
+    make_directory,
     make_durable,
     point,
     read_json,
     read_sealed,
     sha256_of,
+    show,
+    way_of,
     write_file_once,
     write_json,
 )
 from storage.keys import canonical_json, code_digest, content_key
 from storage.layout import KINDS, StoreLayout, records_of
 from storage.lazy import with_stored_arrays
+from storage.places import BucketPath, Place, below, files_below, matching, sizes_below
 from storage.templates import create, donors, root_metadata, variable_order
 from storage.units import (
     Record,
@@ -53,6 +56,7 @@ from storage.units import (
     waiting_arrays,
     write_unit,
 )
+from storage.zarr_stores import zarr_store
 
 __all__ = [
     "ArtifactError",
@@ -62,6 +66,7 @@ __all__ = [
     "Published",
     "Record",
     "Unit",
+    "address",
     "adopt_units",
     "canonical_json",
     "check",
@@ -109,7 +114,7 @@ class NameConflict(ArtifactError):
 class Published:
     """A complete artifact; `attrs` are its root's attributes."""
 
-    path: Path
+    path: Place
     kind: str
     key: str
     digest: str
@@ -154,9 +159,9 @@ def publish(
             f"the {len(units)} units of {path.name} leave {len(left_out)} shards out, "
             f"first {min(left_out)}; publish with all units of the plan"
         )
-    structure = [f for f in _files_of(path) if f.relative_to(path).as_posix() not in expected]
+    structure = [f for f in _files_of(path) if below(path, f) not in expected]
     for file in structure:
-        array, *inside = file.relative_to(path).parts
+        array, *inside = below(path, file).split("/")
         if array not in variable_order(path) or (array in arrays and inside != ["zarr.json"]):
             raise CorruptArtifact(f"{file} does not belong to the artifact; move it away")
     files = [*inventory(path, structure), *shards]
@@ -164,7 +169,7 @@ def publish(
 
 
 def publish_directory(
-    layout: StoreLayout, kind: str, key: str, files: Iterable[Path], attrs: Mapping[str, Any]
+    layout: StoreLayout, kind: str, key: str, files: Iterable[Place], attrs: Mapping[str, Any]
 ) -> Published:
     """Complete an artifact that is a directory of files; `published.json` is its last one."""
     done = find(layout, kind, key)
@@ -175,18 +180,27 @@ def publish_directory(
 
 
 def point_name(layout: StoreLayout, artifact: Published) -> Published:
-    """Make the name of the kind lead to this artifact, in one step."""
+    """Make the name of the kind lead to this artifact, in one step; then show what is in it."""
+    name = layout.name(artifact.kind)
     try:
-        point(layout.name(artifact.kind), artifact.path)
+        point(name, artifact.path)
+        for place in layout.shown(artifact.kind):
+            show(place, artifact.path / place.name, name)
     except FileExistsError as error:
         raise NameConflict(str(error)) from None
     return artifact
 
 
+def address(layout: StoreLayout, artifact: Published) -> str:
+    """What other programs open: the name, or in a bucket, where are no links, the artifact."""
+    named = isinstance(artifact.path, BucketPath)
+    return str(artifact.path if named else layout.name(artifact.kind))
+
+
 def published(layout: StoreLayout, kind: str) -> Published | None:
     """What the name of a kind leads to; None if it leads nowhere."""
-    name = layout.name(kind)
-    return read_artifact(Path(os.path.realpath(name)), kind) if name.exists() else None
+    target = leads_to(layout.name(kind))
+    return None if target is None else read_artifact(target, kind)
 
 
 def find(layout: StoreLayout, kind: str, key: str) -> Published | None:
@@ -221,9 +235,8 @@ def open_artifact(artifact: Published, *, chunks: Mapping[str, int] | None = Non
             `CorruptShard` or ValueError where theirs are not.
     """
     marker = _verified_marker(artifact.path)
-    dataset: xr.Dataset = xr.open_zarr(
-        artifact.path, consolidated=True, chunks=None, decode_coords="all"
-    )
+    store: Any = zarr_store(artifact.path)
+    dataset: xr.Dataset = xr.open_zarr(store, consolidated=True, chunks=None, decode_coords="all")
     metadata = marker["consolidated_metadata"]["metadata"]
     dataset = with_stored_arrays(dataset, artifact.path, metadata)
     if chunks is None:
@@ -238,13 +251,22 @@ def check(layout: StoreLayout) -> list[str]:
     """Read every published byte again; one sentence per problem, none if all is well."""
     problems = []
     for kind in KINDS:
-        for path in sorted(layout.artifacts.glob(f"{kind}-*")):
-            if path.suffix == layout.name(kind).suffix and marker_of(path).exists():
+        for path in matching(layout.artifacts, f"{kind}-*"):
+            if path.suffix == layout.name(kind).suffix and marker_of(path).is_file():
                 problems += problems_of(path)
-        name = layout.name(kind)
-        if name.is_symlink() and not marker_of(name).exists():
-            problems.append(f"{name} leads to {os.readlink(name)}, which is not published")
+        problems += _astray(layout.name(kind))
     return problems
+
+
+def _astray(name: Place) -> list[str]:
+    """What is wrong with a name."""
+    try:
+        target = way_of(name)
+    except CorruptFile as error:
+        return [str(error)]
+    if target is None or marker_of(name.parent / target).is_file():
+        return []
+    return [f"{name} leads to {target}, which is not published"]
 
 
 def _seal(
@@ -269,12 +291,12 @@ def _seal(
     plain = {name: _as_text(value) for name, value in attributes.items()}
     marker = json.dumps({**root, "attributes": plain}, indent=1, allow_nan=False).encode()
     records = records_of(path)
-    records.mkdir(parents=True, exist_ok=True)
+    make_directory(records)
     make_durable(records.parent)
     seal = hashlib.sha256(marker).hexdigest()
     write_json(records / "manifest.json", {"files": files, "digest": digest, "root": seal})
     try:
-        write_file_once(marker_of(path), marker, beside_of(records / marker_of(path).name))
+        write_file_once(marker_of(path), marker, records / marker_of(path).name)
     except FileExistsError:
         other = read_artifact(path, kind)
         if other is None or other.digest != digest:
@@ -285,19 +307,20 @@ def _seal(
     )
 
 
-def read_artifact(path: Path, kind: str) -> Published | None:
+def read_artifact(path: Place, kind: str) -> Published | None:
     """What is published at this path, if anything.
 
     Raises:
         CorruptArtifact: If its root or manifest cannot be read, or files are missing.
     """
-    if not marker_of(path).exists():
-        return None
     try:
+        if not marker_of(path).is_file():
+            return None
         attributes = _verified_marker(path)["attributes"]
         attrs = {name: _from_text(value) for name, value in attributes.items()}
         manifest = read_json(records_of(path) / "manifest.json")
-        absent = [f["path"] for f in manifest["files"] if _size(path / f["path"]) != f["size"]]
+        sizes = sizes_below(path, [str(file["path"]) for file in manifest["files"]])
+        absent = [f["path"] for f in manifest["files"] if sizes.get(f["path"]) != f["size"]]
         artifact = Published(
             path=path, kind=kind, key=attrs["artifact_key"], digest=manifest["digest"], attrs=attrs
         )
@@ -313,7 +336,7 @@ def read_artifact(path: Path, kind: str) -> Published | None:
     return artifact
 
 
-def _verified_marker(path: Path) -> dict[str, Any]:
+def _verified_marker(path: Place) -> dict[str, Any]:
     """The root metadata of a published artifact.
 
     Raises:
@@ -329,7 +352,7 @@ def _verified_marker(path: Path) -> dict[str, Any]:
     return root
 
 
-def problems_of(path: Path) -> list[str]:
+def problems_of(path: Place) -> list[str]:
     """What `check` says of one published artifact."""
     place = records_of(path) / "manifest.json"
     try:
@@ -348,13 +371,13 @@ def problems_of(path: Path) -> list[str]:
             problems.append(f"{place} has another digest than {marker_of(path)}")
     except (OSError, ValueError, KeyError, TypeError) as error:
         return [f"{place} or {marker_of(path)} cannot be read: {error}"]
-    for file in sorted(records_of(path).glob("*.json")):
+    for file in matching(records_of(path), "*.json"):
         try:
             if file.name != "manifest.json":
                 read_sealed(file)
         except (OSError, ValueError) as error:
             problems.append(str(error))
-    present = {file.relative_to(path).as_posix() for file in _files_of(path)}
+    present = {below(path, file) for file in _files_of(path)}
     for name in sorted(listed.keys() | present):
         if name not in present:
             problems.append(f"{path / name} is missing")
@@ -381,17 +404,13 @@ def _digest(files: Iterable[Record]) -> str:
     return hashlib.sha256(canonical_json(list(files)).encode()).hexdigest()
 
 
-def marker_of(path: Path) -> Path:
+def marker_of(path: Place) -> Place:
     """The file whose presence makes an artifact a published one."""
     return path / ("zarr.json" if path.suffix == ".zarr" else "published.json")
 
 
-def _files_of(path: Path) -> list[Path]:
-    return [file for file in path.rglob("*") if file.is_file() and file != marker_of(path)]
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else -1
+def _files_of(path: Place) -> list[Place]:
+    return [file for file in files_below(path) if file != marker_of(path)]
 
 
 _REMEDY = "move it away and run the stage again"

@@ -5,36 +5,36 @@
       meta.json               step and whatever describes the state
       manifest.json           sha256 of both
 
-A state is written beside and renamed into place, so it is whole or absent; the newest that
-verifies is the one to resume from. A finished training publishes its newest state as the
-artifact `checkpoints`, whose digest covers that state alone.
+A state is written beside and renamed into place, so it is whole or absent; in a bucket its manifest
+is put last, and without one there is no state. The newest that verifies is the one to resume from.
+A finished training publishes its newest state as the artifact `checkpoints`, whose digest covers
+that state alone.
 """
 
 from __future__ import annotations
 
+import hashlib
 import logging
-import os
 import shutil
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from safetensors.numpy import load as deserialize
 from safetensors.numpy import load_file
 from safetensors.numpy import save as serialize
 
 from storage.artifacts import IncompleteArtifact, Published, find, point_name, publish_directory
 from storage.files import (
     CorruptFile,
-    beside_of,
-    make_durable,
-    make_tree_durable,
+    json_bytes,
     read_json,
+    remove,
     sha256_of,
-    write_file,
-    write_json,
+    write_directory,
 )
 from storage.layout import StoreLayout
+from storage.places import BucketPath, Place, matching
 
 _LOG = logging.getLogger(__name__)
 _TENSORS, _META, _MANIFEST = "tensors.safetensors", "meta.json", "manifest.json"
@@ -49,14 +49,14 @@ class State(NamedTuple):
 
 
 def save(
-    directory: Path,
+    directory: Place,
     step: int,
     tensors: Mapping[str, np.ndarray[Any, Any]],
     meta: Mapping[str, Any],
     *,
     keep: int = 3,
     also: int | None = None,
-) -> Path:
+) -> Place:
     """Save a state durably and drop all but the newest `keep` and that of step `also`.
 
     A state of the same step is left as it is: equal steps of one training are equal states.
@@ -67,30 +67,26 @@ def save(
     """
     target = _place(directory, step)
     if not target.exists() or _fault(target) is not None:
-        staging = beside_of(target)
-        staging.mkdir(parents=True)
         numbers = {name: np.ascontiguousarray(tensors[name]) for name in sorted(tensors)}
-        write_file(staging / _TENSORS, serialize(numbers))
-        write_json(staging / _META, {"step": step, "meta": dict(meta)})
-        seals = {name: sha256_of(staging / name) for name in (_TENSORS, _META)}
-        write_json(staging / _MANIFEST, seals)
-        make_tree_durable(staging)
+        files = {
+            _TENSORS: serialize(numbers),
+            _META: json_bytes({"step": step, "meta": dict(meta)}),
+        }
+        seals = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
         if target.exists() and _fault(target) is not None:
-            shutil.rmtree(target, ignore_errors=True)
+            _drop(target)
         try:
-            os.rename(staging, target)
+            write_directory(target, files | {_MANIFEST: json_bytes(seals)})
         except OSError:
             if _fault(target) is not None:
                 raise
-            shutil.rmtree(staging)
-        make_durable(directory)
     for old in _newest_first(directory)[keep:]:
         if old != _place(directory, also):
-            shutil.rmtree(old, ignore_errors=True)
+            _drop(old)
     return target
 
 
-def load_latest(directory: Path) -> State | None:
+def load_latest(directory: Place) -> State | None:
     """The newest state that verifies, or None; newer ones that do not are logged as warnings."""
     for path in _newest_first(directory):
         fault = _fault(path)
@@ -100,7 +96,7 @@ def load_latest(directory: Path) -> State | None:
     return None
 
 
-def load_step(directory: Path, step: int) -> State:
+def load_step(directory: Place, step: int) -> State:
     """The state of this step.
 
     Raises:
@@ -112,14 +108,14 @@ def load_step(directory: Path, step: int) -> State:
     return _load(path)
 
 
-def drop_newer(directory: Path, step: int) -> None:
+def drop_newer(directory: Place, step: int) -> None:
     """Remove the states after this step."""
     for path in _newest_first(directory):
         if path.name > _place(directory, step).name:
-            shutil.rmtree(path, ignore_errors=True)
+            _drop(path)
 
 
-def rejected(directory: Path) -> list[str]:
+def rejected(directory: Place) -> list[str]:
     """One sentence per state that does not verify."""
     faults = ((path, _fault(path)) for path in _newest_first(directory))
     return [f"checkpoint {path} is not used: {fault}" for path, fault in faults if fault]
@@ -140,26 +136,30 @@ def publish(layout: StoreLayout, key: str, attrs: Mapping[str, Any]) -> Publishe
         raise IncompleteArtifact(f"{directory} holds no state to publish; train first")
     for path in directory.iterdir():
         if path != verified[0]:
-            _remove(path)
-    return publish_directory(layout, "checkpoints", key, sorted(verified[0].iterdir()), attrs)
+            remove(path)
+    return publish_directory(layout, "checkpoints", key, matching(verified[0], "*"), attrs)
 
 
-def _place(directory: Path, step: int | None) -> Path:
+def _place(directory: Place, step: int | None) -> Place:
     return directory / f"step-{step or 0:09d}"
 
 
-def _newest_first(directory: Path) -> list[Path]:
-    return sorted(directory.glob("step-*"), reverse=True)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
+def _drop(path: Place) -> None:
+    """Remove a state, which others may remove at the same time."""
+    if isinstance(path, BucketPath):
+        remove(path)
     else:
-        path.unlink()
+        shutil.rmtree(path, ignore_errors=True)
 
 
-def _fault(path: Path) -> str | None:
+def _newest_first(directory: Place) -> list[Place]:
+    found = matching(directory, "step-*")[::-1]
+    if isinstance(directory, BucketPath):
+        return [path for path in found if (path / _MANIFEST).exists()]
+    return found
+
+
+def _fault(path: Place) -> str | None:
     try:
         seals = read_json(path / _MANIFEST)
         broken = [name for name in (_TENSORS, _META) if sha256_of(path / name) != seals[name]]
@@ -168,6 +168,11 @@ def _fault(path: Path) -> str | None:
     return f"{broken[0]} has another sha256 than its manifest" if broken else None
 
 
-def _load(path: Path) -> State:
+def _load(path: Place) -> State:
     meta = read_json(path / _META)
-    return State(int(meta["step"]), load_file(path / _TENSORS), dict(meta["meta"]))
+    tensors = path / _TENSORS
+    if isinstance(tensors, BucketPath):
+        numbers = deserialize(tensors.read_bytes())
+    else:
+        numbers = load_file(tensors)
+    return State(int(meta["step"]), numbers, dict(meta["meta"]))

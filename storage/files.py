@@ -1,31 +1,47 @@
-"""Files that survive a crash: written beside, made durable, then put in place in one step."""
+"""Files that survive a crash: written beside, made durable, then put in place in one step.
+
+In a bucket an object appears whole or not at all, and what the server has said yes to is durable:
+there the same verbs put whole objects. Only a copy has several steps there, and a name is an object
+that holds the way to what it leads to, for buckets have no links.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
+import re
 import secrets
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from storage import buckets
+from storage.places import BucketPath, Place, below
+
 _BLOCK = 1 << 20
 _SEAL = "sha256 of the rest"
+_WAY = re.compile(rb"artifacts/[a-z]+-[0-9a-f]{16}(\.zarr)?")
 DISK_THREADS = 8
 
 
-def sha256_of(path: Path) -> str:
+def sha256_of(path: Place) -> str:
     digest = hashlib.sha256()
+    if isinstance(path, BucketPath):
+        digest.update(path.read_bytes())
+        return digest.hexdigest()
     with path.open("rb") as stream:
         while block := stream.read(_BLOCK):
             digest.update(block)
     return digest.hexdigest()
 
 
-def make_durable(path: Path) -> None:
+def make_durable(path: Place) -> None:
     """Wait until a file, or the entries of a directory, are on disk."""
+    if isinstance(path, BucketPath):
+        return
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -45,42 +61,58 @@ class CorruptFile(ValueError):
     exit_code = 20
 
 
-def write_file(path: Path, content: bytes) -> None:
+def make_directory(path: Place) -> None:
+    """Make a directory and those above it, where directories exist."""
+    if not isinstance(path, BucketPath):
+        path.mkdir(parents=True, exist_ok=True)
+
+
+def write_file(path: Place, content: bytes) -> None:
     """Replace a file: after a crash it has its old content, or the new one, never a part."""
+    if isinstance(path, BucketPath):
+        buckets.put(path.bucket, path.key, content)
+        return
     beside = beside_of(path)
     _write_durably(beside, content)
     os.replace(beside, path)
     make_durable(path.parent)
 
 
-def write_file_once(path: Path, content: bytes, beside: Path) -> None:
+def write_file_once(path: Place, content: bytes, beside: Place) -> None:
     """Put a file where there is none.
 
     Args:
-        beside: Where it is written first, on the same disk; a crash may leave it there.
+        beside: A name on the same disk, which that resembles under which it is written first; a
+            crash may leave it there.
     Raises:
         FileExistsError: If there is one, whatever its content; it is left untouched.
+        OutcomeUnknown: If a bucket's answer is lost, and the object cannot be read back.
     """
-    _write_durably(beside, content)
+    if isinstance(path, BucketPath):
+        buckets.put_once(path.bucket, path.key, content)
+        return
+    assert isinstance(beside, Path)
+    one = beside_of(beside)
+    _write_durably(one, content)
     try:
-        os.link(beside, path)
+        os.link(one, path)
     finally:
-        beside.unlink()
+        one.unlink()
     make_durable(path.parent)
 
 
-def write_json(path: Path, value: object) -> None:
+def write_json(path: Place, value: object) -> None:
     write_file(path, json_bytes(value))
 
 
-def write_sealed(path: Path, value: Mapping[str, Any], *, durably: bool = True) -> None:
+def write_sealed(path: Place, value: Mapping[str, Any], *, durably: bool = True) -> None:
     """Replace a JSON file with a table and the digest of it; `read_sealed` knows its own bytes.
 
     Args:
         durably: False does not wait for the disk: after a crash the file may not be readable.
     """
     content = _sealed_bytes(value)
-    if durably:
+    if durably or isinstance(path, BucketPath):
         write_file(path, content)
     else:
         beside = beside_of(path)
@@ -88,7 +120,7 @@ def write_sealed(path: Path, value: Mapping[str, Any], *, durably: bool = True) 
         os.replace(beside, path)
 
 
-def read_sealed(path: Path) -> dict[str, Any]:
+def read_sealed(path: Place) -> dict[str, Any]:
     """The table that `write_sealed` wrote.
 
     Raises:
@@ -106,12 +138,98 @@ def read_sealed(path: Path) -> dict[str, Any]:
     return value
 
 
-def write_hashed(path: Path, parts: Iterable[Any]) -> tuple[int, str]:
-    """Write a file in one go, not yet durably; its size and sha256.
+def write_together(files: Mapping[Place, Iterable[Any]], beside: Place) -> list[tuple[int, str]]:
+    """Write files whole and durably, or replace them by new ones; their sizes and sha256, in order.
 
     Args:
-        parts: Its content, bytes or arrays of bytes.
+        files: Content by place, bytes or arrays of bytes, which is asked for when it is written.
+        beside: A name on the same disk, which those that are written first resemble.
     """
+    moves: dict[Path, Path] = {}
+    written = []
+    try:
+        for place, parts in files.items():
+            if isinstance(place, BucketPath):
+                content = b"".join(parts)
+                buckets.put(place.bucket, place.key, content)
+                written.append((len(content), hashlib.sha256(content).hexdigest()))
+            else:
+                assert isinstance(beside, Path)
+                one = beside_of(beside)
+                moves[one] = place
+                written.append(_write_hashed(one, parts))
+        if moves:
+            move_all_into_place(moves)
+    finally:
+        for one in moves:
+            one.unlink(missing_ok=True)
+    return written
+
+
+def write_directory(path: Place, files: Mapping[str, bytes]) -> None:
+    """Write a directory of files that is whole or absent.
+
+    In a bucket the last file is put last and removed first: where it is, all are.
+
+    Raises:
+        OSError: If a directory is there that is not empty; a bucket's objects are replaced.
+    """
+    if isinstance(path, BucketPath):
+        *_, last = files
+        buckets.delete(path.bucket, [(path / last).key])
+        for name, content in files.items():
+            write_file(path / name, content)
+        return
+    staging = beside_of(path)
+    staging.mkdir(parents=True)
+    for name, content in files.items():
+        write_file(staging / name, content)
+    make_tree_durable(staging)
+    try:
+        os.rename(staging, path)
+    except OSError:
+        shutil.rmtree(staging)
+        raise
+    finally:
+        make_durable(path.parent)
+
+
+def remove(path: Place) -> None:
+    """Remove a file, or a directory with all that is in it."""
+    if isinstance(path, BucketPath):
+        below = sorted(buckets.sizes(path.bucket, path.key), reverse=True)
+        buckets.delete(path.bucket, [path.key, *below])
+    elif path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
+def copy_into_place(source: Place, target: Place, beside: Place) -> None:
+    """Give a file a second place, without copying its bytes where that can be."""
+    if isinstance(source, BucketPath) and isinstance(target, BucketPath):
+        assert source.bucket == target.bucket
+        buckets.copy(source.bucket, source.key, target.key)
+        return
+    assert isinstance(source, Path) and isinstance(target, Path) and isinstance(beside, Path)
+    one = beside_of(beside)
+    try:
+        os.link(source, one)
+    except OSError:
+        shutil.copyfile(source, one)
+        make_durable(one)
+    move_into_place(one, target)
+
+
+def put_tree(directory: Path, target: BucketPath) -> None:
+    """Put all files below a local directory into a bucket."""
+    for file in sorted(directory.rglob("*")):
+        if file.is_file():
+            write_file(target / file.relative_to(directory).as_posix(), file.read_bytes())
+
+
+def _write_hashed(path: Path, parts: Iterable[Any]) -> tuple[int, str]:
+    """Write a file in one go, not yet durably; its size and sha256."""
     digest, size = hashlib.sha256(), 0
     with path.open("wb") as stream:
         for part in parts:
@@ -130,7 +248,7 @@ def json_bytes(value: object) -> bytes:
     return json.dumps(value, indent=1, sort_keys=True, allow_nan=False).encode()
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Place) -> dict[str, Any]:
     """Raises ValueError if the file does not hold one JSON object."""
     value = json.loads(path.read_bytes())
     if not isinstance(value, dict):
@@ -160,12 +278,18 @@ def move_all_into_place(moves: Mapping[Path, Path]) -> None:
         list(pool.map(make_durable, changed))
 
 
-def point(link: Path, target: Path) -> None:
-    """Make `link` a relative symbolic link to `target`, replacing an older link in one step.
+def point(link: Place, target: Place) -> None:
+    """Make a name lead to `target`, in the place of an older one, in one step.
+
+    It is a relative symbolic link; in a bucket a small object whose text is the same relative way.
 
     Raises:
-        FileExistsError: If something else than a link stands in its place.
+        FileExistsError: If something else than a name stands in its place.
     """
+    if isinstance(link, BucketPath):
+        _point_object(link, target)
+        return
+    assert isinstance(target, Path)
     if link.exists() and not link.is_symlink():
         raise FileExistsError(f"{link} exists and is not a link; move it away")
     link.parent.mkdir(parents=True, exist_ok=True)
@@ -175,14 +299,71 @@ def point(link: Path, target: Path) -> None:
     make_durable(link.parent)
 
 
-def inventory(directory: Path, paths: Iterable[Path]) -> Iterator[dict[str, Any]]:
+def leads_to(name: Place) -> Place | None:
+    """Where a name leads; None if there is none, or it leads nowhere.
+
+    Raises:
+        CorruptFile: If it is an object that no name is.
+    """
+    if not isinstance(name, BucketPath):
+        return Path(os.path.realpath(name)) if name.exists() else None
+    way = way_of(name)
+    return None if way is None else name.parent / way
+
+
+def way_of(name: Place) -> str | None:
+    """The relative way that a name holds, wherever it leads; None if there is no name.
+
+    Raises:
+        CorruptFile: If it is an object that no name is.
+    """
+    if not isinstance(name, BucketPath):
+        return os.readlink(name) if name.is_symlink() else None
+    try:
+        text = name.read_bytes()
+    except FileNotFoundError:
+        return None
+    if not _WAY.fullmatch(text):
+        raise CorruptFile(f"{name} is no name: it does not hold the way to an artifact")
+    return text.decode()
+
+
+def show(place: Place, file: Place, name: Place) -> None:
+    """Make a file of an artifact be seen at `place`, too.
+
+    Args:
+        name: The name of the artifact: a link leads through it; in a bucket the file is copied.
+    Raises:
+        FileExistsError: If something else than a link stands in its place.
+    """
+    if isinstance(place, BucketPath) and isinstance(file, BucketPath):
+        buckets.copy(file.bucket, file.key, place.key)
+    else:
+        point(place, name / file.name)
+
+
+def _point_object(name: BucketPath, target: Place) -> None:
+    way = below(name.parent, target).encode()
+    try:
+        found = leads_to(name)
+    except CorruptFile as error:
+        raise FileExistsError(f"{error}; move it away") from None
+    if found is None and name.is_dir():
+        raise FileExistsError(f"objects lie below {name}, where a name belongs; move them away")
+    if found != target:
+        buckets.put(name.bucket, name.key, way)
+
+
+def inventory(directory: Place, paths: Iterable[Place]) -> Iterator[dict[str, Any]]:
     """Path below `directory`, size and sha256 of each file, by path."""
-    for path in sorted(paths):
-        yield {
-            "path": path.relative_to(directory).as_posix(),
-            "size": path.stat().st_size,
-            "sha256": sha256_of(path),
-        }
+    for path in sorted(paths, key=str):
+        name = below(directory, path)
+        if isinstance(path, BucketPath):
+            content = path.read_bytes()
+            size, digest = len(content), hashlib.sha256(content).hexdigest()
+        else:
+            size, digest = path.stat().st_size, sha256_of(path)
+        yield {"path": name, "size": size, "sha256": digest}
 
 
 def beside_of(path: Path) -> Path:

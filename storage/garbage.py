@@ -19,11 +19,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from storage.artifacts import ArtifactError, Published, marker_of, read_artifact
+from storage.files import leads_to
+from storage.files import remove as remove_file
 from storage.layout import DIRECTORY_KINDS, KINDS, StoreLayout
+from storage.places import BucketPath, Place
 
 _BESIDE = re.compile(r"\..+\.\d+-[0-9a-f]{8}")  # as storage.files.beside_of names them
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _ARTIFACT = re.compile(r"([a-z]+)-([0-9a-f]{16})(\.zarr|\.records)?")
+
+
+class NotInBuckets(RuntimeError):
+    """Garbage is collected on disks alone: no lock keeps other machines' runs out of a bucket."""
+
+    exit_code = 2
 
 
 class RootInUse(RuntimeError):
@@ -48,7 +57,7 @@ def in_use(layout: StoreLayout, *, alone: bool = False) -> Iterator[None]:
     Raises:
         RootInUse: If others use it in the other way.
     """
-    layout.path.mkdir(parents=True, exist_ok=True)
+    layout.lock.parent.mkdir(parents=True, exist_ok=True)
     with layout.lock.open("ab") as stream:
         try:
             fcntl.flock(stream, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
@@ -65,19 +74,28 @@ def garbage(layout: StoreLayout, keys: Collection[str]) -> list[Garbage]:
         keys: Content keys that the configuration gives now; unfinished artifacts of them stay.
     Raises:
         ArtifactError: If what a name leads to cannot be read: then it is not known what it needs.
+        NotInBuckets: If the root is in a bucket.
     """
+    root = layout.path
+    if isinstance(root, BucketPath):
+        raise NotInBuckets(
+            f"{layout.root}: `spherescore clean` works on local directories only, for in a bucket "
+            "it cannot know whether a run is at work; remove artifacts that `spherescore status` "
+            "does not name by hand"
+        )
     found = []
     needed = _needed(layout)
+    artifacts = root / layout.artifacts.name
     known = {key[:16] for key in keys}
     told = {kind for kind in KINDS if kind not in ("verification", "series")}
     groups: dict[str, list[Path]] = {}
-    for path in sorted(layout.artifacts.glob("*")):
+    for path in sorted(artifacts.glob("*")):
         match = _ARTIFACT.fullmatch(path.name)
         if match and match[1] in KINDS:
             groups.setdefault(f"{match[1]}-{match[2]}", []).append(path)
     for name, paths in groups.items():
         kind, _, key = name.partition("-")
-        artifact = layout.artifacts / (name if kind in DIRECTORY_KINDS else f"{name}.zarr")
+        artifact = artifacts / (name if kind in DIRECTORY_KINDS else f"{name}.zarr")
         if marker_of(artifact).exists():
             if artifact not in needed:
                 found.append(_garbage(paths, "no name leads to it and nothing was made of it"))
@@ -94,7 +112,7 @@ def remove(piece: Garbage) -> None:
     """Remove it; what is removed halfway is no artifact any more, and is garbage again."""
     for path in piece.paths:
         with suppress(FileNotFoundError, NotADirectoryError):
-            marker_of(path).unlink()
+            remove_file(marker_of(path))
     for path in piece.paths:
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
@@ -102,7 +120,7 @@ def remove(piece: Garbage) -> None:
             path.unlink(missing_ok=True)
 
 
-def _needed(layout: StoreLayout) -> set[Path]:
+def _needed(layout: StoreLayout) -> set[Place]:
     by_digest: dict[str, list[Published]] = {}
     for kind in KINDS:
         for path in layout.artifacts.glob(f"{kind}-*"):
@@ -111,12 +129,12 @@ def _needed(layout: StoreLayout) -> set[Path]:
                     artifact = read_artifact(path, kind)
                     assert artifact is not None
                     by_digest.setdefault(artifact.digest, []).append(artifact)
-    waiting, needed = [], set[Path]()
+    waiting, needed = [], set[Place]()
     for kind in KINDS:
-        name = layout.name(kind)
-        if name.exists():
-            needed.add(name.resolve())
-            named = read_artifact(name.resolve(), kind)
+        target = leads_to(layout.name(kind))
+        if target is not None:
+            needed.add(target)
+            named = read_artifact(target, kind)
             waiting += [named] if named else []
     needed = {layout.artifacts / path.name for path in needed}
     while waiting:
@@ -130,10 +148,10 @@ def _needed(layout: StoreLayout) -> set[Path]:
 
 
 def _digests_in(artifact: Published) -> set[str]:
-    text = marker_of(artifact.path).read_text(encoding="utf-8")
+    text = marker_of(artifact.path).read_bytes().decode()
     scores = artifact.path / "scores.json"
     if scores.exists():
-        text += scores.read_text(encoding="utf-8")
+        text += scores.read_bytes().decode()
     return set(_DIGEST.findall(text))
 
 

@@ -5,9 +5,13 @@
       artifacts/
         fields-0123456789abcdef.zarr       an artifact: immutable once published
         fields-0123456789abcdef.records/   its unit records, manifest, held-back root metadata
-      scores.json  report.html  model-card.md  logs/  prefect/  scratch/
+      scores.json  report.html  model-card.md
+    <scratch>/
+      logs/  prefect/  scratch/            always on this machine
 
-The sixteen digits are the head of the artifact's content key.
+The sixteen digits are the head of the artifact's content key. The root is a directory of this
+machine, or s3://bucket/prefix; names are objects there that hold the same relative ways as links,
+and what lies below the root beside them are copies.
 """
 
 from __future__ import annotations
@@ -15,6 +19,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
+
+from storage.places import BucketPath, Place, is_address, place_of
 
 KINDS = (
     "fields",
@@ -33,73 +39,99 @@ _KEY = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class StoreLayout:
-    """The paths of one run below `root`, a directory of this machine."""
+    """The paths of one run below `root`.
+
+    Attributes:
+        root: A directory of this machine, or s3://bucket/prefix.
+        local: A directory of this machine for logs, Prefect's state and what workers spill; by
+            default the root, or for a bucket runs/<bucket>/<prefix>.
+    """
 
     root: str
+    local: str | None = None
 
     def __post_init__(self) -> None:
-        if "::" in self.root or "://" in self.root:
+        for name, text in (("run.root", self.root), ("run.scratch", self.local or ".")):
+            if any(ord(character) < 32 for character in text):
+                raise ValueError(f"{name} must be a path without control characters: {text!r}")
+        if "::" in self.root or not self.root:
             raise ValueError(
-                f"run.root must be a local directory; got {self.root!r}. Object storage is not "
-                "supported yet: write to a local directory and copy the published store"
+                f"run.root must be a directory or s3://bucket/prefix; got {self.root!r}"
             )
-        if not self.root or any(ord(character) < 32 for character in self.root):
-            raise ValueError(f"run.root must be a path without control characters: {self.root!r}")
+        try:
+            place_of(self.root)
+        except ValueError as error:
+            raise ValueError(f"run.root: {error}") from None
+        if self.local is not None and (is_address(self.local) or not self.local.strip()):
+            raise ValueError(f"run.scratch must be a directory of this machine: {self.local!r}")
 
     @property
-    def path(self) -> Path:
-        return Path(self.root)
+    def path(self) -> Place:
+        return place_of(self.root)
 
     @property
-    def artifacts(self) -> Path:
+    def on_this_machine(self) -> Path:
+        """The directory of what needs a local disk."""
+        if self.local:
+            return Path(self.local)
+        root = self.path
+        return Path("runs", root.bucket, root.key) if isinstance(root, BucketPath) else root
+
+    @property
+    def artifacts(self) -> Place:
         """The directory of all artifacts, current and past."""
         return self.path / "artifacts"
 
     @property
-    def scores(self) -> Path:
+    def scores(self) -> Place:
         return self.path / "scores.json"
 
     @property
-    def report(self) -> Path:
+    def report(self) -> Place:
         return self.path / "report.html"
 
     @property
-    def card(self) -> Path:
+    def card(self) -> Place:
         return self.path / "model-card.md"
 
     @property
     def logs(self) -> Path:
-        return self.path / "logs"
+        return self.on_this_machine / "logs"
 
     @property
     def scratch(self) -> Path:
-        """Where workers spill; on the disk of the run, which is the one made for large things."""
-        return self.path / "scratch"
+        """Where workers spill; on the disk of a local run, which is made for large things."""
+        return self.on_this_machine / "scratch"
 
     @property
     def lock(self) -> Path:
-        """Held by whoever works in the root; see storage.garbage."""
-        return self.path / ".lock"
+        """Held by whoever works in the root, or from this machine in a bucket; see garbage."""
+        root = self.path
+        return (self.on_this_machine if isinstance(root, BucketPath) else root) / ".lock"
 
     @property
     def prefect(self) -> Path:
-        return self.path / "prefect"
+        return self.on_this_machine / "prefect"
 
-    def artifact(self, kind: str, key: str) -> Path:
+    def artifact(self, kind: str, key: str) -> Place:
         """The immutable artifact of this content key (64 hex digits)."""
         if not _KEY.fullmatch(key):
             raise ValueError(f"a content key is 64 lower-case hex digits; got {key!r}")
         return self.artifacts / f"{kind}-{key[:16]}{_suffix(kind)}"
 
-    def name(self, kind: str) -> Path:
+    def name(self, kind: str) -> Place:
         """The link under which readers find the current artifact of a kind."""
         return self.path / f"{kind}{_suffix(kind)}"
 
-    def records(self, kind: str, key: str) -> Path:
+    def shown(self, kind: str) -> tuple[Place, ...]:
+        """Files of the current artifact of a kind that are found below the root, too."""
+        return (self.scores, self.report, self.card) if kind == "report" else ()
+
+    def records(self, kind: str, key: str) -> Place:
         return records_of(self.artifact(kind, key))
 
 
-def records_of(artifact: Path) -> Path:
+def records_of(artifact: Place) -> Place:
     """The directory beside an artifact for its unit records, manifest and held-back metadata."""
     return artifact.with_suffix(".records")
 

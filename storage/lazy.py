@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,13 +13,14 @@ import xarray as xr
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
+from storage.places import Place
 from storage.shards import ShardLayout
 from storage.units import WaitingArray
 
 __all__ = ["with_stored_arrays"]
 
 
-def with_stored_arrays(dataset: xr.Dataset, path: Path, metadata: Mapping[str, Any]) -> xr.Dataset:
+def with_stored_arrays(dataset: xr.Dataset, path: Place, metadata: Mapping[str, Any]) -> xr.Dataset:
     """The dataset of a published store, its units' arrays read by `StoredArray`.
 
     Args:
@@ -44,7 +44,7 @@ def with_stored_arrays(dataset: xr.Dataset, path: Path, metadata: Mapping[str, A
 class StoredArray(BackendArray):
     """An array below its directory; every index reads just the chunks that it touches."""
 
-    directory: Path
+    directory: Place
     array: WaitingArray
     layout: ShardLayout
 
@@ -79,7 +79,7 @@ class StoredArray(BackendArray):
             inside, target = zip(*part, strict=True)
             self.layout.read(file, inside, out[target])
 
-    def _shards(self, region: tuple[slice, ...]) -> Iterator[tuple[list[Any], Path]]:
+    def _shards(self, region: tuple[slice, ...]) -> Iterator[tuple[list[Any], Place]]:
         """For every shard of a region the part in the shard and in the region, by dimension."""
         ranges = (
             range(part.start // shard, -(-part.stop // shard))

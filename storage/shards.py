@@ -11,13 +11,14 @@ import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import google_crc32c
 import numpy as np
 import numpy.typing as npt
 from numcodecs import blosc  # type: ignore[import-untyped]
+
+from storage.places import Place, opened
 
 __all__ = ["CorruptShard", "ShardLayout"]
 
@@ -109,28 +110,28 @@ class ShardLayout:
         yield data
         yield _checksum(data)
 
-    def read(self, file: Path, selection: Slices, out: Array) -> None:
+    def read(self, file: Place, selection: Slices, out: Array) -> None:
         """Fill `out` with a part of a shard, reading only the chunks that it touches.
 
         Raises:
             FileNotFoundError: If there is no such shard; it never reads as fill values.
             CorruptShard: If a checksum does not match.
         """
-        with file.open("rb", buffering=0) as stream:
+        with opened(file) as stream:
             size = 16 * math.prod(self.chunks)
-            file_size = stream.seek(0, 2)
-            stream.seek(max(0, file_size - size - _CHECKSUM))
-            index = _checked(stream.read(), file).view("<u8").reshape(*self.chunks, 2)
+            end, file_size = stream.end(size + _CHECKSUM)
+            index = _checked(end, file).view("<u8").reshape(*self.chunks, 2)
             ranges = (
                 range(part.start // chunk, -(-part.stop // chunk))
                 for part, chunk in zip(selection, self.chunk, strict=True)
             )
-            for place in itertools.product(*ranges):
-                start, length = map(int, index[place])
-                if start > file_size:
+            places = list(itertools.product(*ranges))
+            for place in places:
+                if index[place][0] > file_size:
                     raise CorruptShard(f"{file} lacks chunk {place}, which every unit writes")
-                stream.seek(start)
-                data = _checked(stream.read(length), file)
+            starts, lengths = ([int(index[place][side]) for place in places] for side in (0, 1))
+            for place, content in zip(places, stream.parts(starts, lengths), strict=True):
+                data = _checked(content, file)
                 if self.blosc is not None and _unpacked(data) != self._bytes:
                     raise CorruptShard(
                         f"{file}: chunk {place} claims {_unpacked(data)} bytes, a chunk has "
@@ -191,7 +192,7 @@ def _checksum(data: Any) -> bytes:
     return int(google_crc32c.value(data)).to_bytes(_CHECKSUM, "little")
 
 
-def _checked(data: bytes, file: Path) -> Array:
+def _checked(data: bytes, file: Place) -> Array:
     """The bytes before their checksum."""
     values = np.frombuffer(data, np.uint8)
     if len(values) < _CHECKSUM or _checksum(values[:-_CHECKSUM]) != data[-_CHECKSUM:]:

@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import dask.array as da
@@ -20,18 +21,23 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 
 from storage.files import (
     beside_of,
+    make_directory,
     make_durable,
     make_tree_durable,
+    put_tree,
     read_json,
     read_sealed,
     write_sealed,
 )
 from storage.layout import StoreLayout, records_of
+from storage.places import BucketPath, Place, matching
 from storage.units import describe_waiting
+
+_TEMPLATE = "template.json"
 
 
 def create(
-    path: Path,
+    path: Place,
     template: xr.Dataset,
     *,
     chunks: Mapping[str, int] | None = None,
@@ -52,36 +58,32 @@ def create(
         compress: False for data that do not compress, e.g. whitened noise.
         family: Artifacts of one family share units that have the same region; see `donors`.
     """
-    if path.exists():
+    if _is_laid_out(path):
         return
     shards = dict(shards or {})
     waiting = _waiting(template, shards)
     prepared = _without_encodings(template, waiting)
-    staging = beside_of(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    prepared.to_zarr(
-        staging,
-        mode="w-",
-        compute=False,
-        zarr_format=3,
-        consolidated=False,
-        write_empty_chunks=True,
-        encoding=_encodings(prepared, waiting, dict(chunks or {}), shards, compress),
-    )
-    for name, variable in prepared.variables.items():
-        assert name in waiting or not variable.size or (staging / str(name) / "c").exists()
+    encodings = _encodings(prepared, waiting, dict(chunks or {}), shards, compress)
+    about = {
+        "family": family,
+        "order": [str(name) for name in (*prepared.coords, *prepared.data_vars)],
+    }
     records = records_of(path)
-    records.mkdir(parents=True, exist_ok=True)
-    write_sealed(records / "root.json", read_json(staging / "zarr.json"))
-    (staging / "zarr.json").unlink()
-    write_sealed(
-        records / "template.json",
-        {
-            "family": family,
-            "order": [str(name) for name in (*prepared.coords, *prepared.data_vars)],
-            "waiting": describe_waiting(staging, waiting),
-        },
-    )
+    if isinstance(path, BucketPath):
+        with TemporaryDirectory() as directory:
+            staging = Path(directory) / "store"
+            root = _write(prepared, staging, waiting, encodings)
+            put_tree(staging, path)
+            write_sealed(records / "root.json", root)
+            described = {"waiting": describe_waiting(staging, waiting)}
+            write_sealed(records / _TEMPLATE, about | described)
+        return
+    staging = beside_of(path)
+    make_directory(path.parent)
+    root = _write(prepared, staging, waiting, encodings)
+    make_directory(records)
+    write_sealed(records / "root.json", root)
+    write_sealed(records / _TEMPLATE, about | {"waiting": describe_waiting(staging, waiting)})
     make_tree_durable(staging)
     try:
         os.rename(staging, path)
@@ -92,27 +94,57 @@ def create(
     make_durable(path.parent)
 
 
-def donors(layout: StoreLayout, kind: str, family: str) -> list[Path]:
+def _is_laid_out(path: Place) -> bool:
+    """Local stores appear by one renaming; in a bucket the template's record is put last."""
+    if isinstance(path, BucketPath):
+        return (records_of(path) / _TEMPLATE).is_file()
+    return path.exists()
+
+
+def _write(
+    prepared: xr.Dataset,
+    store: Path,
+    waiting: Sequence[str],
+    encodings: dict[str, dict[str, Any]],
+) -> dict[str, Any]:
+    """Write all but what waits, and no root; returns the root's metadata."""
+    prepared.to_zarr(
+        store,
+        mode="w-",
+        compute=False,
+        zarr_format=3,
+        consolidated=False,
+        write_empty_chunks=True,
+        encoding=encodings,
+    )
+    for name, variable in prepared.variables.items():
+        assert name in waiting or not variable.size or (store / str(name) / "c").exists()
+    root = read_json(store / "zarr.json")
+    (store / "zarr.json").unlink()
+    return root
+
+
+def donors(layout: StoreLayout, kind: str, family: str) -> list[Place]:
     """Artifacts, published or not, that were created with this family."""
-    found = []
-    for template in sorted(layout.artifacts.glob(f"{kind}-*.records/template.json")):
+    found: list[Place] = []
+    for template in matching(layout.artifacts, f"{kind}-*.records/{_TEMPLATE}"):
         artifact = template.parent.with_suffix(layout.name(kind).suffix)
         with suppress(OSError, ValueError):  # what cannot be read gives nothing
-            if artifact.exists() and read_sealed(template)["family"] == family:
+            if _is_laid_out(artifact) and read_sealed(template)["family"] == family:
                 found.append(artifact)
     return found
 
 
-def root_metadata(path: Path) -> dict[str, Any]:
+def root_metadata(path: Place) -> dict[str, Any]:
     """The held-back root with the metadata of all arrays, in the template's order."""
     metadata = {name: read_json(path / name / "zarr.json") for name in variable_order(path)}
     consolidated = {"kind": "inline", "must_understand": False, "metadata": metadata}
     return {**read_sealed(records_of(path) / "root.json"), "consolidated_metadata": consolidated}
 
 
-def variable_order(path: Path) -> list[str]:
+def variable_order(path: Place) -> list[str]:
     """The artifact's arrays: coordinates first, in the template's order."""
-    return [str(name) for name in read_sealed(records_of(path) / "template.json")["order"]]
+    return [str(name) for name in read_sealed(records_of(path) / _TEMPLATE)["order"]]
 
 
 def _waiting(template: xr.Dataset, shards: Mapping[str, int]) -> list[str]:

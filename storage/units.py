@@ -1,9 +1,9 @@
 """Units of work: the part of an artifact that one task writes, and can write again.
 
 A unit is a region that covers whole shards of every array it writes, so no two units share a file.
-Its files are made beside the store and, once durable, moved into it; then its record (files, sizes,
-sha256) is written. A unit counts as done only if its record and its files agree, so a record that
-a crash tears costs no more than the unit.
+Its files are made beside the store and, once durable, moved into it, or put into a bucket; then its
+record (files, sizes, sha256) is written. A unit counts as done only if its record and its files
+agree, so a record that a crash tears costs no more than the unit.
 """
 
 from __future__ import annotations
@@ -11,12 +11,10 @@ from __future__ import annotations
 import itertools
 import math
 import os
-import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from operator import itemgetter
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,18 +22,18 @@ import xarray as xr
 import zarr
 
 from storage.files import (
-    beside_of,
-    make_durable,
-    move_all_into_place,
-    move_into_place,
+    DISK_THREADS,
+    copy_into_place,
     read_json,
     read_sealed,
     sha256_of,
-    write_hashed,
     write_sealed,
+    write_together,
 )
 from storage.layout import records_of
+from storage.places import BucketPath, Place, sizes_below
 from storage.shards import ShardLayout
+from storage.zarr_stores import zarr_store
 
 Record = dict[str, Any]
 
@@ -115,7 +113,7 @@ def plan_units(sizes: Mapping[str, int], shards: Mapping[str, int]) -> list[Unit
 
 
 def write_unit(
-    path: Path, unit: Unit, dataset: xr.Dataset, *, extra: Mapping[str, Any] | None = None
+    path: Place, unit: Unit, dataset: xr.Dataset, *, extra: Mapping[str, Any] | None = None
 ) -> Record:
     """Write one unit durably, then its record; repeating it with the same data changes no byte.
 
@@ -135,24 +133,23 @@ def write_unit(
             f"unit {unit.name} of {path.name} has variables {sorted(map(str, dataset.data_vars))}, "
             f"the template waits for {sorted(arrays)}"
         )
-    blocks = {name: _block(path / name, a, unit, dataset[name]) for name, a in arrays.items()}
-    files, moves = [], {}
-    try:
-        for name, array in arrays.items():
-            layout = ShardLayout.of(read_json(path / name / "zarr.json"))
-            for part, key in array.shards_of(unit.region):
-                beside = beside_of(records_of(path) / unit.name)
-                moves[beside] = path / name / key
-                size, digest = write_hashed(beside, layout.encode(blocks[name][part]))
-                files.append({"path": f"{name}/{key}", "size": size, "sha256": digest})
-        move_all_into_place(moves)
-    finally:
-        for beside in moves:
-            beside.unlink(missing_ok=True)
+    described = {name: read_json(path / name / "zarr.json") for name in arrays}
+    blocks = {n: _block(n, described[n], a, unit, dataset[n]) for n, a in arrays.items()}
+    contents, places = {}, []
+    for name, array in arrays.items():
+        layout = ShardLayout.of(described[name])
+        for part, key in array.shards_of(unit.region):
+            contents[path / name / key] = layout.encode(blocks[name][part])
+            places.append(f"{name}/{key}")
+    written = write_together(contents, records_of(path) / unit.name)
+    files: list[Record] = [
+        {"path": place, "size": size, "sha256": digest}
+        for place, (size, digest) in zip(places, written, strict=True)
+    ]
     return _write_record(path, unit, sorted(files, key=itemgetter("path")), extra or {})
 
 
-def missing_units(path: Path, units: Sequence[Unit], written: Iterable[Record] = ()) -> list[Unit]:
+def missing_units(path: Place, units: Sequence[Unit], written: Iterable[Record] = ()) -> list[Unit]:
     """The units without a valid record: these are to be written (again), and only these.
 
     A record is valid if it parses, lists the unit's files, and each has its size and sha256.
@@ -161,21 +158,24 @@ def missing_units(path: Path, units: Sequence[Unit], written: Iterable[Record] =
         written: Records that `write_unit` returned in this run: their files are not read again.
     """
     arrays, known = waiting_arrays(path), {str(record["region"]): record for record in written}
+    listed = _listed(path)
 
     def lacks(unit: Unit) -> bool:
-        return _valid_record(path, arrays, unit, known.get(str(_region(unit)))) is None
+        return _valid_record(path, arrays, unit, listed, known.get(str(_region(unit)))) is None
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    threads = DISK_THREADS if isinstance(path, BucketPath) else os.cpu_count()
+    with ThreadPoolExecutor(threads) as pool:
         return list(itertools.compress(units, pool.map(lacks, units)))
 
 
 def adopt_units(
-    path: Path,
+    path: Place,
     units: Sequence[Unit],
-    donors: Iterable[Path],
+    donors: Iterable[Place],
     marks: Mapping[str, str] | None = None,
 ) -> list[Unit]:
-    """Take missing units from older artifacts of the same family, by hard link where possible.
+    """Take missing units from older artifacts of the same family, by hard link where possible;
+    in a bucket they are copied by the server.
 
     A donor must agree in all metadata but shape, and in all coordinate values as far as both go;
     that its data are those the unit would get is the promise of the caller's family, and of the
@@ -192,23 +192,23 @@ def adopt_units(
             break
         if donor == path or not _agree(path, donor, arrays):
             continue
-        theirs = waiting_arrays(donor)
+        theirs, listed = waiting_arrays(donor), _listed(donor)
         for unit in list(wanted):
-            record = _valid_record(donor, theirs, unit)
+            record = _valid_record(donor, theirs, unit, listed)
             if record is None:
                 continue
             if marks is not None and record["extra"].get("mark") != marks[unit.name]:
                 continue
             for file in record["files"]:
-                beside = beside_of(records_of(path) / unit.name)
-                _link(donor / file["path"], beside, path / file["path"])
+                place = file["path"]
+                copy_into_place(donor / place, path / place, records_of(path) / unit.name)
             _write_record(path, unit, record["files"], record["extra"])
             wanted.remove(unit)
             adopted.append(unit)
     return adopted
 
 
-def describe_waiting(store: Path, names: Iterable[str]) -> dict[str, Record]:
+def describe_waiting(store: Place, names: Iterable[str]) -> dict[str, Record]:
     """What `waiting_arrays` will read from the template's record, from the arrays' metadata."""
     metadata = {name: read_json(store / name / "zarr.json") for name in names}
     return {
@@ -221,7 +221,7 @@ def describe_waiting(store: Path, names: Iterable[str]) -> dict[str, Record]:
     }
 
 
-def waiting_arrays(path: Path) -> dict[str, WaitingArray]:
+def waiting_arrays(path: Place) -> dict[str, WaitingArray]:
     """The arrays that units fill, in the template's order.
 
     Raises:
@@ -234,27 +234,27 @@ def waiting_arrays(path: Path) -> dict[str, WaitingArray]:
     }
 
 
-def unit_records(path: Path, units: Iterable[Unit]) -> list[Record]:
+def unit_records(path: Place, units: Iterable[Unit]) -> list[Record]:
     """The records of units that are there."""
     return [read_sealed(_record_path(path, unit)) for unit in units]
 
 
-def unit_files(path: Path, units: Iterable[Unit]) -> list[Record]:
+def unit_files(path: Place, units: Iterable[Unit]) -> list[Record]:
     """The files of units as their records list them."""
     records = (read_sealed(_record_path(path, unit)) for unit in units)
     return [file for record in records for file in record["files"]]
 
 
 def _block(
-    source: Path, array: WaitingArray, unit: Unit, values: xr.DataArray
+    name: str, described: Record, array: WaitingArray, unit: Unit, values: xr.DataArray
 ) -> np.ndarray[Any, Any]:
     """The values of one variable in its template's order and type."""
     block = values.transpose(*array.dims).values
     shape = tuple(part.stop - part.start for part in array.selection(unit.region))
-    dtype = np.dtype(read_json(source / "zarr.json")["data_type"])
+    dtype = np.dtype(described["data_type"])
     if block.shape != shape or not np.can_cast(block.dtype, dtype, "same_kind"):
         raise ValueError(
-            f"unit {unit.name} gives {source.name} as {block.dtype}{list(block.shape)}, "
+            f"unit {unit.name} gives {name} as {block.dtype}{list(block.shape)}, "
             f"the template has {dtype}{list(shape)} there"
         )
     return block.astype(dtype, copy=False)
@@ -265,11 +265,11 @@ def _files(arrays: Mapping[str, WaitingArray], unit: Unit) -> list[str]:
     return [f"{name}/{key}" for name, array in arrays.items() for key in array.chunk_keys(region)]
 
 
-def _record_path(path: Path, unit: Unit) -> Path:
+def _record_path(path: Place, unit: Unit) -> Place:
     return records_of(path) / f"{unit.name}.json"
 
 
-def _write_record(path: Path, unit: Unit, files: list[Record], extra: Mapping[str, Any]) -> Record:
+def _write_record(path: Place, unit: Unit, files: list[Record], extra: Mapping[str, Any]) -> Record:
     record = {"region": _region(unit), "files": files, "extra": dict(extra)}
     write_sealed(_record_path(path, unit), record, durably=False)
     return record
@@ -279,16 +279,26 @@ def _region(unit: Unit) -> dict[str, list[int]]:
     return {dim: [part.start, part.stop] for dim, part in unit.region.items()}
 
 
+def _listed(path: Place) -> dict[str, int] | None:
+    """Sizes of all objects of an artifact in a bucket, by one request; files are asked singly."""
+    return sizes_below(path) if isinstance(path, BucketPath) else None
+
+
 def _valid_record(
-    path: Path, arrays: Mapping[str, WaitingArray], unit: Unit, written: Record | None = None
+    path: Place,
+    arrays: Mapping[str, WaitingArray],
+    unit: Unit,
+    listed: Mapping[str, int] | None,
+    written: Record | None = None,
 ) -> Record | None:
     try:
         record = read_sealed(_record_path(path, unit))
         files = {file["path"]: file for file in record["files"]}
         if sorted(files) != sorted(_files(arrays, unit)):
             return None
+        sizes = sizes_below(path, files) if listed is None else listed
         for name, file in files.items():
-            if (path / name).stat().st_size != file["size"]:
+            if sizes.get(name) != file["size"]:
                 return None
             if record != written and sha256_of(path / name) != file["sha256"]:
                 return None
@@ -297,7 +307,7 @@ def _valid_record(
     return record
 
 
-def _agree(path: Path, donor: Path, arrays: Mapping[str, WaitingArray]) -> bool:
+def _agree(path: Place, donor: Place, arrays: Mapping[str, WaitingArray]) -> bool:
     try:
         for metadata in path.glob("*/zarr.json"):
             name = metadata.parent.name
@@ -312,18 +322,11 @@ def _agree(path: Path, donor: Path, arrays: Mapping[str, WaitingArray]) -> bool:
     return True
 
 
-def _same_values(ours: Path, theirs: Path) -> bool:
-    a, b = (np.asarray(zarr.open_array(array, mode="r")[...]) for array in (ours, theirs))
+def _same_values(ours: Place, theirs: Place) -> bool:
+    a, b = (
+        np.asarray(zarr.open_array(zarr_store(array), mode="r")[...]) for array in (ours, theirs)
+    )
     if a.ndim != b.ndim:
         return False
     common = tuple(slice(min(n, m)) for n, m in zip(a.shape, b.shape, strict=True))
     return bool(np.array_equal(a[common], b[common], equal_nan=a.dtype.kind == "f"))
-
-
-def _link(source: Path, beside: Path, target: Path) -> None:
-    try:
-        os.link(source, beside)
-    except OSError:
-        shutil.copyfile(source, beside)
-        make_durable(beside)
-    move_into_place(beside, target)

@@ -14,6 +14,7 @@ import pytest
 import xarray as xr
 
 from flows.config import Cluster, RunConfig
+from tests import s3
 
 TIMES = 90
 SHAPE = (8, 16)
@@ -98,6 +99,24 @@ def here() -> Iterator[Any]:
 
     with Client(processes=False, n_workers=1, threads_per_worker=1, dashboard_address=None) as one:
         yield one
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    """A real server of the S3 protocol, "host:port"."""
+    pytest.importorskip("moto")
+    with s3.server() as address:
+        yield address
+
+
+@pytest.fixture
+def bucket(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of a fresh bucket that the environment leads to."""
+    for name, text in s3.environment(s3_server).items():
+        monkeypatch.setenv(name, text)
+    name = f"test-{random.getrandbits(48):012x}"
+    s3.make_bucket(s3_server, name)
+    return name
 
 
 @pytest.fixture

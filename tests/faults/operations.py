@@ -11,7 +11,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -21,10 +20,11 @@ import zarr
 
 from storage import artifacts, checkpoints
 from storage.layout import StoreLayout
+from storage.zarr_stores import zarr_store
 
 KIND = "ensemble"
 SHARDS = {"realization": 1, "time": 4}
-FOREIGN_READERS: tuple[Callable[[Path], Any], ...] = (
+FOREIGN_READERS: tuple[Callable[[Any], Any], ...] = (
     xr.open_zarr,
     partial(xr.open_zarr, consolidated=False),
     partial(zarr.open_group, mode="r"),
@@ -84,7 +84,7 @@ def _look(layout: StoreLayout, realizations: int, number: int) -> tuple[bool, li
         return True, wrong
     for read in FOREIGN_READERS:
         with suppress(Exception):
-            read(path)
+            read(zarr_store(path))
             wrong.append(f"{path.name} is not published, and a foreign reader opens it")
     return False, wrong
 
@@ -133,7 +133,11 @@ def _training(layout: StoreLayout, ended: bool, last: bool) -> list[str]:
     for name, array in tensors(state.step).items():
         if not np.array_equal(state.tensors[name], array):
             wrong.append(f"{name} of step {state.step} has other values")
-    newer = [path.name for path in directory.glob("step-*") if int(path.name[5:]) > state.step]
+    newer = [
+        path.name
+        for path in directory.glob("step-*")
+        if int(path.name[5:]) > state.step and (path / "manifest.json").exists()
+    ]
     if newer:
         wrong.append(f"{newer[0]} is there and does not verify")
     found = artifacts.published(layout, "checkpoints")

@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from tests.faults import crashes, flips, kills, progress, space, trainings
+from tests.faults import crashes, flips, kills, objects, progress, space, trainings
 from tests.faults.operations import OPERATIONS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -60,6 +60,10 @@ LANES: dict[str, tuple[str, Lane]] = {
     "failing disk": (
         "no space from every change on, or one call fails",
         crash_points(("full", "failing")),
+    ),
+    "object storage": (
+        "a wire to an S3 server that stalls, breaks, answers 500, loses answers, at every request",
+        objects.lane,
     ),
     "runs killed": ("SIGKILL to the whole process group at random times", kills.runs_killed),
     "workers killed": ("six places of a unit, in three stages", kills.workers_killed),

@@ -26,10 +26,26 @@ def test_records_lie_beside_the_artifact(kind):
     assert records != layout.artifact(kind, KEY)
 
 
-@pytest.mark.parametrize("root", ["s3://bucket/run", "simplecache::/run", "", "a\nb"])
-def test_roots_that_are_no_local_directory_are_refused(root):
-    with pytest.raises(ValueError, match=r"run\.root"):
+@pytest.mark.parametrize(
+    "root",
+    [
+        *("simplecache::/run", "", "a\nb", "http://host/run", "s3://", "s3://Bucket/run"),
+        *("s3://bucket/a/../b", "s3://bucket/a//b", "s3://bucket/run?versionId=1"),
+        "s3://key:secret@bucket/run",
+    ],
+)
+def test_roots_that_are_neither_a_directory_nor_a_bucket_are_refused(root):
+    with pytest.raises(ValueError, match=r"run\.root") as refused:
         StoreLayout(root)
+    assert "secret" not in str(refused.value)
+
+
+def test_what_needs_a_disk_lies_on_this_machine():
+    assert str(StoreLayout("runs/demo").logs) == "runs/demo/logs"
+    assert str(StoreLayout("s3://bucket/a/run").scratch) == "runs/bucket/a/run/scratch"
+    assert str(StoreLayout("s3://bucket/a/run", "here").prefect) == "here/prefect"
+    with pytest.raises(ValueError, match=r"run\.scratch must be a directory of this machine"):
+        StoreLayout("s3://bucket/run", "s3://bucket/scratch")
 
 
 def test_unknown_kinds_and_keys_are_refused():
