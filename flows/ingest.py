@@ -12,22 +12,25 @@ have it in cells that are not always missing.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from math import ceil, floor, log2
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import dask
 import numpy as np
 import xarray as xr
 
-from flows.cluster import map_units
+from flows.cluster import as_lost, map_units
 from flows.config import RunConfig, Source
 from flows.increments import marks_of
 from flows.keys import digest_of_source, ingest_key, source_files
 from flows.stage import Progress, Receipt
 from storage import artifacts
 from storage.covariates import add_covariates
+from storage.inspection import Inspection, inspect
 from storage.layout import StoreLayout
 from storage.sources import SourceError, SourceReport, digest_of, file_digests, open_source
 
@@ -62,11 +65,13 @@ def run(
     assert client is not None
     began = time.monotonic()
     files = source_files(config.source)
-    digests = file_digests(files)
+    with look_first(config.source) as looking:  # while their digests are made
+        digests = file_digests(files)
+        looking.wait()
     digest = digest_of(digests)
     content = ingest_key(config, digest)
-    with client.as_current():  # the checks read every value: on the cluster too
-        fields, report, masks = open_fields(config.source)
+    with _faults_of_files(config.source, digest), _computed_by(client):
+        fields, report, masks = open_fields(config.source)  # reads every value: on the cluster too
 
     path = layout.artifact(KIND, content)
     sizes = unit_sizes(fields, config.source)
@@ -81,13 +86,10 @@ def run(
         write_fields, path, config.source, digest, masks, marks=marks, fills=report.fills
     )
     done = len(units) - len(missing)
-    written = map_units(client, write, missing, progress, label="fields", done=done)
+    with _faults_of_files(config.source, digest):
+        written = map_units(client, write, missing, progress, label="fields", done=done)
 
-    if digest_of_source(config.source) != digest:
-        raise InputChanged(
-            f"{', '.join(files)} changed while being read; nothing is published. "
-            "Run again once the files are complete"
-        )
+    _require_unchanged(config.source, digest)
     figures = {"times": fields.sizes["time"], "variables": len(config.source.variables)}
     attrs = {
         "figures": figures,
@@ -107,6 +109,44 @@ def run(
         seconds=time.monotonic() - began,
         figures=figures,
     )
+
+
+def look_first(source: Source, *, whole: bool = False) -> Inspection:
+    """Have a child process open the files, before this one or a worker does."""
+    tables = [file for file in source.covariates.values() if not file.endswith(".csv")]
+    names = (*source.variables, *source.static, *source.covariates)
+    return inspect((*source.paths, *tables), names, group=source.group, whole=whole)
+
+
+@contextmanager
+def _faults_of_files(source: Source, digest: str) -> Iterator[None]:
+    """What kills or fails workers for no other reason may lie in a file: then the error names it.
+
+    Raises:
+        InputChanged, SourceError: If the files changed, or one of them breaks a child process too.
+    """
+    try:
+        yield
+    except Exception as error:
+        if getattr(error, "exit_code", 1) not in (1, 40, 41):
+            raise
+        _require_unchanged(source, digest)
+        with look_first(source, whole=True) as looking:
+            looking.wait()
+        raise as_lost(error) from error
+
+
+def _computed_by(client: "Client") -> Any:
+    """Dask computes on this client, which is asked for nothing, and so not started, before."""
+    return dask.config.set(scheduler=lambda graph, keys, **how: client.get(graph, keys, **how))
+
+
+def _require_unchanged(source: Source, digest: str) -> None:
+    if digest_of_source(source) != digest:
+        raise InputChanged(
+            f"{', '.join(source_files(source))} changed while being read; nothing is published. "
+            "Run again once the files are complete"
+        )
 
 
 def open_fields(source: Source) -> tuple[xr.Dataset, SourceReport, Masks]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,6 +16,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from storage.axes import SourceError
+from storage.formats import open_tables
 
 __all__ = ["add_covariates", "decimal_year", "read_covariate"]
 
@@ -104,9 +104,10 @@ def _read_csv(path: str, name: str) -> xr.DataArray:
 
 
 def _read_array(path: str, name: str) -> xr.DataArray:
-    reader: Any = xr.open_zarr if Path(path).is_dir() else xr.open_dataset
-    with reader(path) as dataset:
-        if name not in dataset.variables:
-            raise SourceError(f"{path}: no variable {name}; it has {', '.join(map(str, dataset))}")
-        loaded: xr.DataArray = dataset[name].squeeze(drop=True).load()
-        return loaded
+    for table in open_tables(path):
+        if name in table.variables:
+            one = table[[name]]
+            decoded = xr.decode_cf(one.drop_vars([n for n in one.coords if one[n].ndim != 1]))
+            loaded: xr.DataArray = decoded[name].squeeze(drop=True).load()
+            return loaded
+    raise SourceError(f"{path}: no variable {name}; it has {', '.join(map(str, table.data_vars))}")

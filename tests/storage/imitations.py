@@ -114,11 +114,13 @@ def opened(tmp_path: Path, source: xr.Dataset, name: str = "ta", **options: Any)
     return open_source(write(tmp_path, source), [name], **options)
 
 
-def refused(match: str, paths: Any, names: Sequence[str] = ("ta",), **options: Any) -> str:
-    """The message with which an input is refused: one line, exit code 10."""
+def refused(
+    match: str, paths: Any, names: Sequence[str] = ("ta",), *, code: int = 10, **options: Any
+) -> str:
+    """The message with which an input is refused: one line, and its exit code."""
     with pytest.raises(SourceError, match=match) as caught:
         open_source(paths, names, **options)
-    assert caught.value.exit_code == 10
+    assert caught.value.exit_code == code
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
