@@ -27,6 +27,8 @@ Period = tuple[str, str]  # first and last day, inclusive, ISO dates
 
 ROLES = ("time", "lat", "lon", "level", "member", "cell")  # of dimensions of a source
 BOUNDED = 'source.transform "logit" or "rank" of a variable with bounds'
+LARGEST_FILE = 4 << 20  # a configuration, in bytes
+LARGEST_DEGREE = 20_000  # a kilometre
 EVALUATIONS_PER_STEP = {"gei-heun": 2, "z-heun": 2, "z-rk4": 4}  # one where not said
 
 
@@ -38,7 +40,8 @@ class Run:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _require(self.root.strip() != "", "run.root", self.root, "a directory")
+        plain = self.root.strip() != "" and self.root.isprintable() and len(self.root) < 4096
+        _require(plain, "run.root", self.root[:200], "a directory, without control characters")
         _require(0 <= self.seed < 2**63, "run.seed", self.seed, "a whole number in [0, 2^63)")
 
 
@@ -170,7 +173,10 @@ class Spectral:
     joint: bool = False  # whether the channels of the reference covary as those of the data do
 
     def __post_init__(self) -> None:
-        _require(self.lmax >= 1, "spectral.lmax", self.lmax, "at least 1")
+        most = f"a whole number up to {LARGEST_DEGREE}"
+        _require(1 <= self.lmax <= LARGEST_DEGREE, "spectral.lmax", self.lmax, most)
+        beyond = self.tail is None or self.lmax <= self.tail <= LARGEST_DEGREE
+        _require(beyond, "spectral.tail", self.tail, f"{most}, at least lmax = {self.lmax}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -337,14 +343,19 @@ def read_config(path: str | Path) -> RunConfig:
             the message starts with the path.
     """
     try:
-        table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-        return RunConfig.from_dict(table)
+        if Path(path).exists() and not Path(path).is_file():
+            raise ConfigError("it is no file")
+        with Path(path).open("rb") as file:
+            content = file.read(LARGEST_FILE + 1)
+        if len(content) > LARGEST_FILE:
+            raise ConfigError(f"it has more than {LARGEST_FILE} bytes")
+        return RunConfig.from_dict(tomllib.loads(content.decode("utf-8")))
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}") from error
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{path} is not valid TOML: {str(error)[:200]}") from error
 
 
 def _require(condition: bool, key: str, value: object, expected: str) -> None:

@@ -42,12 +42,23 @@ def read_covariate(path: str, name: str, times: xr.DataArray) -> xr.DataArray:
             steps away from a time of the fields.
     """
     series = _read(path, name)
-    known, values = decimal_year(series["time"]), series.values.astype(np.float64)
+    try:
+        known, values = decimal_year(series["time"]), series.values.astype(np.float64)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise SourceError(
+            f"{path}: {name} holds what is no number, or times that are no dates ({error})"
+        ) from error
     if not np.isfinite(values).all():
         first = series["time"].values[int(np.argmin(np.isfinite(values)))]
         raise SourceError(f"{path}: {name} has no value at {first}; complete the series")
     order = np.argsort(known, kind="stable")
     known, values, wanted = known[order], values[order], decimal_year(times)
+    twice = np.flatnonzero((np.diff(known) == 0) & (np.diff(values) != 0))
+    if len(twice):
+        raise SourceError(
+            f"{path}: {name} is {values[twice[0]]:g} and {values[twice[0] + 1]:g} at the same time "
+            f"({known[twice[0]]:.4f}); remove one of them"
+        )
     step = float(np.median(np.diff(known))) if len(known) > 1 else 0.0
     for beyond, edge in (
         (known[0] - wanted.min(), known[0]),

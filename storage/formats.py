@@ -29,6 +29,7 @@ from zarr.storage import LocalStore, ObjectStore, WrapperStore, ZipStore
 from storage.axes import SourceError, UnsafeSource
 from storage.classic import require_whole
 from storage.codecs import LARGEST_CHUNK, LARGEST_DOCUMENT, examine_documents
+from storage.messages import require_whole_messages
 
 __all__ = ["begins_with", "is_remote", "metadata_of", "open_tables"]
 
@@ -223,6 +224,7 @@ def _open_grib(path: str, group: str) -> list[xr.Dataset]:
     _require("cfgrib", path, "grib")
     import cfgrib
 
+    require_whole_messages(Path(path))
     try:
         # Without an index file: it would be a pickle beside the source.
         keys = {"indexpath": ""}

@@ -306,19 +306,11 @@ def _absent(files: Sequence[str], name: str, seen: Mapping[str, Sequence[str]]) 
 def _unreadable(
     files: Sequence[str], names: Sequence[str], group: str, error: Exception
 ) -> SourceError:
-    """The error of the first file that does not read through."""
-    for file in files:
-        try:
-            for table in open_tables(file, group):
-                for name in names:
-                    base = split_name(name)[0]
-                    if base in table.variables:
-                        _read_through(table.variables[base])
-        except UNREADABLE as cause:
-            return SourceError(f"{file} cannot be read through, truncated or corrupt? ({cause})")
-    return SourceError(f"{files[0]} cannot be read through ({error})")
+    """The error of the first file that does not read through, found by a child process."""
+    from storage.inspection import inspect  # which resolves paths by this module
 
-
-def _read_through(variable: xr.Variable) -> None:
-    for at in range(variable.shape[0] if variable.ndim else 1):
-        np.asarray((variable[at] if variable.ndim else variable).values)
+    try:
+        inspect(files, names, group=group, whole=True).wait()
+    except SourceError as found:
+        return found
+    return SourceError(f"{files[0]} cannot be read through ({' '.join(str(error).split())})")

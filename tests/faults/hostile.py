@@ -113,7 +113,7 @@ def _judge(one: Case, found: dict[str, Any], status: int, said: str, directory: 
         errors = [line for line in said.splitlines() if line.startswith("spherescore: ")]
         if len(errors) != 1 or "Traceback" in said:
             bad.append(f"{len(errors)} lines: {said[-300:]}")
-        if "unexpected" in said:
+        if "(unexpected;" in said:
             bad.append(f"nobody foresaw it: {found['said']}")
         if any(ord(letter) < 32 for letter in said.replace("\n", "")):
             bad.append("control characters reach the terminal")

@@ -82,8 +82,23 @@ ZARR: dict[str, dict[str, Any]] = {
 def netcdf(path: Path, made: xr.Dataset | None = None, **options: Any) -> Path:
     made = regular(20) if made is None else made
     if options.get("format") == "NETCDF3_64BIT_DATA":
-        made = made.drop_encoding()
-    made.to_netcdf(path, **options)
+        import netCDF4
+
+        made.to_netcdf(path)
+        with (
+            netCDF4.Dataset(path) as old,
+            netCDF4.Dataset(path.with_suffix(".5"), "w", **options) as new,
+        ):
+            for name, dim in old.dimensions.items():
+                new.createDimension(name, dim.size)
+            for name, one in old.variables.items():
+                attrs = {k: v for k, v in vars(one).items() if k != "_FillValue"}
+                copy = new.createVariable(name, one.dtype, one.dimensions)
+                copy.setncatts(attrs)
+                copy[:] = one[:]
+        path.with_suffix(".5").rename(path)
+    else:
+        made.to_netcdf(path, **options)
     return path
 
 
@@ -784,7 +799,7 @@ for _name, _path, _code in (
     ("/dev/null", "/dev/null", 60),
     ("/etc/passwd", "/etc/passwd", 10),
     ("the root of the disk", "/", 10),
-    ("/proc/self/mem", "/proc/self/mem", 10),
+    ("/proc/self/mem", "/proc/self/mem", 31),
 ):
     add(f"paths: {_name}", lambda d, r, p=_path: source(p), _code)
 

@@ -23,6 +23,7 @@ TITLES = {
     "time": "Times",
     "dimension": "Other dimensions, levels, several files",
     "value": "Values and units",
+    "harm": "Files that would do harm",
 }
 
 
@@ -42,7 +43,10 @@ def row(subject: str, given: str, result: str) -> Callable[[Test], Test]:
     """The test shows what happens to an input; both sentences go to docs/inputs.md."""
 
     def register(test: Test) -> Test:
-        ROWS[test.__name__] = Row(subject, given, result, test.__name__)
+        name = test.__name__
+        while name in ROWS and ROWS[name].input != given:
+            name += "_"
+        ROWS[name] = Row(subject, given, result, name)
         return test
 
     return register
