@@ -3,6 +3,7 @@
 # make check  ruff and mypy
 # make mutants      faults seeded into the code, each of which a test must find (some minutes)
 # make inputs       docs/inputs.md, what happens to what input, from the tests
+# make lock         deploy/requirements.lock, all packages of a run with their sha256
 # make faults       kills, failing disks, flipped bits in full; docs/reliability.md (about an hour)
 # make bench        each stage against what one would take in its place; docs/performance.md
 # make unit-costs   what work costs on this machine, for `spherescore plan`; docs/performance.md
@@ -18,7 +19,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 EXAMPLES := $(VENV)/.examples
 
-.PHONY: demo test check mutants faults inputs bench unit-costs paper-plan integrators clean
+.PHONY: demo test check mutants faults inputs lock bench unit-costs paper-plan integrators clean
 .DELETE_ON_ERROR:
 
 demo: $(INSTALLED)
@@ -36,6 +37,9 @@ mutants: $(INSTALLED)
 
 inputs: $(INSTALLED)
 	$(BIN)/python -m tests.storage.test_inputs_page
+
+lock: $(INSTALLED)
+	$(BIN)/python -m deploy.lock
 
 faults: $(INSTALLED)
 	$(BIN)/python -m tests.faults.run

@@ -24,7 +24,7 @@ LOCK = ROOT / "deploy" / "requirements.lock"
 LEFT_OUT = {"torch"}
 GLIBC = (28, 27, 24, 17)
 HEAD = """# Packages of a run (extras grib and remote, torch left out), exact, with the sha256 of
-# their files for Linux on x86_64 and arm64, Python {python}. Written by `make lock`. First torch, then
+# their files for Linux on x86_64 and arm64, Python {python}. By `make lock`. First torch, then
 #   pip install --require-hashes --no-deps -r deploy/requirements.lock && pip install --no-deps .
 """
 

@@ -277,8 +277,8 @@ class Cluster:
     memory: str = "auto"  # per worker, e.g. "2GiB"; "auto" shares out what the machine has
 
     def __post_init__(self) -> None:
-        _require(self.workers >= 1, "cluster.workers", self.workers, "at least 1")
-        spelled = re.fullmatch(r"auto|\d+(\.\d+)?\s*[KMGT]i?B", self.memory)
+        _require(1 <= self.workers <= 10_000, "cluster.workers", self.workers, "1 to 10,000")
+        spelled = re.fullmatch(r"auto|(?!0+(\.0+)?\s*[KMGT])\d+(\.\d+)?\s*[KMGT]i?B", self.memory)
         _require(spelled is not None, "cluster.memory", self.memory, 'a size like "2GiB" or "auto"')
 
 

@@ -138,7 +138,12 @@ def _faults_of_files(source: Source, digest: str) -> Iterator[None]:
 
 def _computed_by(client: "Client") -> Any:
     """Dask computes on this client, which is asked for nothing, and so not started, before."""
-    return dask.config.set(scheduler=lambda graph, keys, **how: client.get(graph, keys, **how))
+
+    def compute(graph: Any, keys: Any, **how: Any) -> Any:
+        with dask.config.set(scheduler=None):  # workers that start are sent the configuration
+            return client.get(graph, keys, **how)
+
+    return dask.config.set(scheduler=compute)
 
 
 def _require_unchanged(source: Source, digest: str) -> None:

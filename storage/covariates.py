@@ -48,6 +48,8 @@ def read_covariate(path: str, name: str, times: xr.DataArray) -> xr.DataArray:
         raise SourceError(
             f"{path}: {name} holds what is no number, or times that are no dates ({error})"
         ) from error
+    if not np.isfinite(known).all():
+        raise SourceError(f"{path}: a time of {name} is missing; complete the series")
     if not np.isfinite(values).all():
         first = series["time"].values[int(np.argmin(np.isfinite(values)))]
         raise SourceError(f"{path}: {name} has no value at {first}; complete the series")

@@ -126,9 +126,9 @@ def open_source(
         }
         dataset = merge(series, {name: pieces[name][0] for name in static}, first.grid)
         dataset = dataset.assign_attrs(attrs)
-    except SourceError:
-        raise
     except UNREADABLE as error:
+        if hasattr(error, "exit_code"):
+            raise
         raise _unreadable(files, (*variables, *static), group, error) from error
     gaps = find_gaps(np.unique(dataset["time"].values))
     if gaps and not allow_gaps:
@@ -141,9 +141,9 @@ def open_source(
         dataset, fills = mask_declared(dataset, dict(missing or {}), notes)
         names = (*variables, *static)
         found = examine(dataset, names, dict(valid_range or {})) if check_values else {}
-    except SourceError:
-        raise
     except UNREADABLE as error:
+        if hasattr(error, "exit_code"):
+            raise
         raise _unreadable(files, (*variables, *static), group, error) from error
     origins = {name: one.origin for name, one in series.items()}
     report = SourceReport(
@@ -305,7 +305,7 @@ def _absent(files: Sequence[str], name: str, seen: Mapping[str, Sequence[str]]) 
 
 def _unreadable(
     files: Sequence[str], names: Sequence[str], group: str, error: Exception
-) -> SourceError:
+) -> Exception:
     """The error of the first file that does not read through, found by a child process."""
     from storage.inspection import inspect  # which resolves paths by this module
 
@@ -313,4 +313,6 @@ def _unreadable(
         inspect(files, names, group=group, whole=True).wait()
     except SourceError as found:
         return found
+    if type(error) is RuntimeError:
+        return error  # of the cluster
     return SourceError(f"{files[0]} cannot be read through ({' '.join(str(error).split())})")
