@@ -27,6 +27,7 @@ import xarray as xr
 from zarr.storage import LocalStore, ObjectStore, WrapperStore, ZipStore
 
 from storage.axes import SourceError, UnsafeSource
+from storage.chunks import unstored
 from storage.classic import require_whole
 from storage.codecs import LARGEST_CHUNK, LARGEST_DOCUMENT, examine_documents
 from storage.messages import require_whole_messages
@@ -140,7 +141,9 @@ def _open_zarr(path: str, group: str) -> list[xr.Dataset]:
     examine_documents(_in_zip(path) if zipped else _in_directory(Path(path)), path)
     opened: Any = ZipStore(path) if zipped else LocalStore(path, read_only=True)
     store: Any = SourceStore(opened)
-    return [xr.open_dataset(store, engine="zarr", group=group or None, **_LAZILY)]
+    table = xr.open_dataset(store, engine="zarr", group=group or None, **_LAZILY)
+    table.encoding["unstored"] = {} if zipped else unstored(Path(path, group))
+    return [table]
 
 
 def _in_directory(root: Path) -> Iterator[tuple[str, bytes]]:

@@ -259,6 +259,7 @@ def _collect(
         for table in tables:
             attrs = attrs or {str(k): v for k, v in table.attrs.items()}
             for name in pieces:
+                _require_stored(table, split_name(name)[0], file)
                 found = take(table, name, declared, where, notes, static=name in static)
                 pieces[name] += [replace(piece, file=number) for piece in found]
                 base = split_name(name)[0]
@@ -283,6 +284,16 @@ def _collect(
         if not found:
             raise _absent(files, name, seen)
     return pieces, attrs
+
+
+def _require_stored(table: xr.Dataset, name: str, file: str) -> None:
+    lacking = table.encoding.get("unstored", {}).get(name)
+    if lacking:
+        raise SourceError(
+            f"{file}: chunks of {name} are not in the store: {lacking}. Complete the store; if "
+            "they truly have that value everywhere, write them: "
+            "zarr.config.set({'array.write_empty_chunks': True})"
+        )
 
 
 def _levels(table: xr.Dataset, base: str) -> str:

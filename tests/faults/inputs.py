@@ -196,6 +196,47 @@ for _name, _options in ZARR.items():
             add(f"{_name}, {_what} flipped {_seed}", _flip_zarr, *ANY)
 
 
+def _without(fill: float | None) -> Make:
+    def make(d: Path, r: random.Random) -> Any:
+        encoding = {"ta": {"_FillValue": fill}}
+        path = store(d / "a.zarr", zarr_format=2, consolidated=False, encoding=encoding)
+        (path / "ta" / "1.0.0").unlink()
+        return source(path, valid_range={"ta": [-1.0, 400.0]})
+
+    return make
+
+
+def _without3(d: Path, r: random.Random) -> Any:
+    path = store(d / "a.zarr", zarr_format=3, consolidated=False)
+    shutil.rmtree(path / "ta" / "c" / "1")
+    return source(path, valid_range={"ta": [-1.0, 400.0]})
+
+
+def _nothing(d: Path, r: random.Random) -> Any:
+    made = regular(20)
+    made["ta"][5:10] = 0
+    encoding = {"ta": {"fill_value": 0.0}}
+    path = store(d / "a.zarr", made, zarr_format=3, consolidated=False, encoding=encoding)
+    assert not (path / "ta" / "c" / "1").exists()
+    return source(path, valid_range={"ta": [-1.0, 400.0]})
+
+
+def _some(d: Path, r: random.Random) -> Any:
+    made = regular(20)
+    made["ta"][5:10, :2] = 0
+    encoding = {"ta": {"chunks": (5, 2, 8), "fill_value": 0.0}}
+    path = store(d / "a.zarr", made, zarr_format=3, consolidated=False, encoding=encoding)
+    assert len(list((path / "ta" / "c" / "1").iterdir())) == 1
+    return source(path, valid_range={"ta": [-1.0, 400.0]})
+
+
+add("Zarr 2 without a chunk, filled by 0", _without(0.0), 10)
+add("Zarr 2 without a chunk and a fill value", _without(None), 10)
+add("Zarr 3 without a chunk", _without3, 10)
+add("Zarr 3 with zeros at all places of a time, not stored", _nothing, 10)
+add("Zarr 3 with zeros at some places of a time, not stored", _some, 0)
+
+
 # ------------------------------------------------------------------ too large
 
 
