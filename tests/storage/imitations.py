@@ -32,6 +32,7 @@ class Row(NamedTuple):
     input: str
     result: str
     test: str
+    module: str
 
 
 ROWS: dict[str, Row] = {}
@@ -46,7 +47,7 @@ def row(subject: str, given: str, result: str) -> Callable[[Test], Test]:
         name = test.__name__
         while name in ROWS and ROWS[name].input != given:
             name += "_"
-        ROWS[name] = Row(subject, given, result, name)
+        ROWS[name] = Row(subject, given, result, name, test.__module__.rpartition(".")[2])
         return test
 
     return register
@@ -57,7 +58,8 @@ def page() -> str:
     text = [(Path(__file__).parent / "inputs_head.md").read_text().rstrip()]
     for subject, title in TITLES.items():
         text += ["", f"## {title}", "", "| input | what happens |", "|---|---|"]
-        text += [f"| {r.input} | {r.result} |" for r in ROWS.values() if r.subject == subject]
+        rows = sorted(ROWS.values(), key=lambda row: row.module)  # in whatever order they came
+        text += [f"| {r.input} | {r.result} |" for r in rows if r.subject == subject]
     return "\n".join(text) + "\n"
 
 
