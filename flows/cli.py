@@ -8,7 +8,6 @@ unknown, 40 workers lost, 41 out of memory, 43 stalled, 50 training diverged, 51
 """
 
 import argparse
-import errno
 import json
 import logging
 import signal
@@ -19,6 +18,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from flows.failures import exit_code_of
 
 if TYPE_CHECKING:
     from flows.config import RunConfig
@@ -80,6 +81,8 @@ def parser() -> argparse.ArgumentParser:
         add(name, stage, text)
     add("status", status, "what is published, and whether it is up to date with the config")
     add("check", check, "read every published byte again and compare its digest")
+    cleaning = add("clean", clean, "remove what no name refers to; without --yes only say what")
+    cleaning.add_argument("--yes", action="store_true", help="remove it")
     out = add(
         "export",
         export,
@@ -95,9 +98,11 @@ def parser() -> argparse.ArgumentParser:
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     began = time.monotonic()
     config = _prepare(arguments)
+    from flows.orphans import watched
     from flows.run import run as run_all
 
-    receipts = run_all(config)
+    with watched():
+        receipts = run_all(config)
     if all(receipt.skipped for receipt in receipts):
         print(f"nothing to do: {config.run.root} is up to date with {arguments.config}")
     return _result(config, receipts, time.monotonic() - began)
@@ -106,9 +111,12 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 def stage(arguments: argparse.Namespace) -> dict[str, Any]:
     began = time.monotonic()
     config = _prepare(arguments)
+    from flows.orphans import watched
     from flows.run import run_alone
 
-    return _result(config, [run_alone(config, arguments.stage)], time.monotonic() - began)
+    with watched():
+        receipt = run_alone(config, arguments.stage)
+    return _result(config, [receipt], time.monotonic() - began)
 
 
 def plan(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -170,6 +178,27 @@ def check(arguments: argparse.Namespace) -> dict[str, Any]:
     problems = artifacts.check(StoreLayout(config.run.root))
     print("\n".join(problems) if problems else f"{config.run.root}: every published byte is right")
     return {"problems": problems, "exit_code": artifacts.CorruptArtifact.exit_code * bool(problems)}
+
+
+def clean(arguments: argparse.Namespace) -> dict[str, Any]:
+    config = _prepare(arguments, logs=False)
+    from flows.plan import spoken
+    from flows.run import current_keys
+    from storage.garbage import garbage, in_use, remove
+    from storage.layout import StoreLayout
+
+    layout = StoreLayout(config.run.root)
+    with in_use(layout, alone=True):
+        pieces = garbage(layout, current_keys(config, layout))
+        for piece in pieces:
+            print(f"{spoken(piece.size):>12}  {piece.paths[0]}: {piece.reason}")
+            if arguments.yes:
+                remove(piece)
+    total = sum(piece.size for piece in pieces)
+    end = "removed" if arguments.yes else "would be removed; nothing is yet, see --yes"
+    print(f"{spoken(total):>12}  in {len(pieces)} pieces {end}")
+    removed = [str(path) for piece in pieces for path in piece.paths]
+    return {"removed": arguments.yes, "paths": removed, "bytes": total}
 
 
 def export(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -251,11 +280,7 @@ def _result(config: "RunConfig", receipts: Sequence["Receipt"], seconds: float) 
 def _refuse(arguments: argparse.Namespace, message: str, error: BaseException) -> int:
     if arguments.debug:
         traceback.print_exception(error)
-    code = int(getattr(error, "exit_code", 1))
-    if code == 1 and isinstance(error, OSError):
-        code = 30 if error.errno in (errno.ENOSPC, errno.EDQUOT) else 31
-    if code == 1 and isinstance(error, MemoryError):
-        code = 41
+    code = exit_code_of(error)
     if code == 1 and not arguments.debug and isinstance(error, Exception):
         message += " (unexpected; --debug shows the traceback)"
     print(f"spherescore: {message}", file=sys.stderr, flush=True)

@@ -19,6 +19,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from flows.config import Cluster
+from flows.failures import exit_code_of
 from flows.stage import Progress
 from flows.tables import share_tables_on_workers
 
@@ -29,7 +30,8 @@ U = TypeVar("U")
 R = TypeVar("R")
 
 LOOPBACK = "127.0.0.1"
-STALL_SECONDS = 1800.0  # longer than any one unit
+DEADLINE = "spherescore.unit-seconds"  # in Dask's settings while a cluster of ours is up
+STALL_SECONDS = 1800.0  # of clusters that others set up: longer than any one unit
 CONTAINER_LIMITS = (
     Path("/sys/fs/cgroup/memory.max"),
     Path("/sys/fs/cgroup/memory.high"),
@@ -104,7 +106,8 @@ def local_client(cluster: Cluster, scratch: Path) -> Iterator["Client"]:
         # Dask puts the workers' environment into ours and leaves it there: torch, imported for
         # the training, would take one thread of it.
         stack.callback(_restore, {name: os.environ.get(name) for name in WORKER_ENVIRONMENT})
-        stack.enter_context(dask.config.set(DASK_CONFIG))
+        settings = DASK_CONFIG | {DEADLINE: 60 * cluster.unit_minutes}
+        stack.enter_context(dask.config.set(settings))
         spill = stack.enter_context(
             TemporaryDirectory(dir=scratch, prefix="dask-", ignore_cleanup_errors=True)
         )
@@ -215,15 +218,17 @@ def map_units(
     Raises:
         UnitFailed: If the function raised for a unit.
         WorkersLost: If the workers of a unit died again and again, or none is left.
-        Stalled: If no unit ended for half an hour.
+        Stalled: If no unit ended within the deadline, `cluster.unit_minutes`.
     """
     total = done + len(units)
     progress(done, total, label)
     if not units:
         return []
+    import dask
     from distributed import wait
 
     window = 2 * max(1, len(client.scheduler_info(n_workers=-1)["workers"]))
+    deadline = dask.config.get(DEADLINE, STALL_SECONDS)
     waiting = iter(enumerate(units))
     running: dict[Future, int] = {}
     results: dict[int, R] = {}
@@ -233,13 +238,12 @@ def map_units(
                 running[client.submit(function, unit, pure=False, retries=0)] = index
             try:
                 with client.as_current():
-                    finished = wait(
-                        list(running), timeout=STALL_SECONDS, return_when="FIRST_COMPLETED"
-                    )
+                    finished = wait(list(running), timeout=deadline, return_when="FIRST_COMPLETED")
             except TimeoutError as error:
                 raise Stalled(
-                    f"no {label} ended within {STALL_SECONDS:.0f} s, {len(results)} of "
-                    f"{len(units)} are done and safe; run again to go on from there"
+                    f"no {label} ended within {deadline:.0f} s, {len(results)} of "
+                    f"{len(units)} are done and safe; run again to go on from there, and raise "
+                    "cluster.unit_minutes if units take that long"
                 ) from error
             for future in finished.done:
                 index = running.pop(future)
@@ -276,4 +280,4 @@ def _result(future: "Future", name: str) -> Any:
             "times or none is left; finished units are safe. If memory was short, raise "
             "cluster.memory or lower cluster.workers; then run again"
         ) from error
-    raise UnitFailed(f"{name}: {error}", getattr(error, "exit_code", 1)) from error
+    raise UnitFailed(f"{name}: {error}", exit_code_of(error)) from error

@@ -275,9 +275,12 @@ class Cluster:
     kind: Literal["local"] = "local"
     workers: int = 2
     memory: str = "auto"  # per worker, e.g. "2GiB"; "auto" shares out what the machine has
+    unit_minutes: float = 30.0  # if no unit of work ends for so long, the run gives up
 
     def __post_init__(self) -> None:
         _require(1 <= self.workers <= 10_000, "cluster.workers", self.workers, "1 to 10,000")
+        known = self.unit_minutes > 0
+        _require(known, "cluster.unit_minutes", self.unit_minutes, "a positive number")
         spelled = re.fullmatch(r"auto|(?!0+(\.0+)?\s*[KMGT])\d+(\.\d+)?\s*[KMGT]i?B", self.memory)
         _require(spelled is not None, "cluster.memory", self.memory, 'a size like "2GiB" or "auto"')
 

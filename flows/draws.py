@@ -52,15 +52,21 @@ def draw_units(
     times: xr.Dataset,
     draw: Draw,
 ) -> list[artifacts.Record]:
-    """Draw the fields of some units on a grid and write each. Runs on a worker."""
+    """Draw the fields of some units on a grid and write each. Runs on a worker.
+
+    Units that a worker wrote before it died, and this draw was given to another, are not repeated.
+    """
+    units = artifacts.missing_units(path, draw.units)
+    if not units:
+        return []
     torch.set_num_threads(1)
     model, constants = _loaded(config, checkpoint, normals)
     placed = _placed(normals, grid, constants)
-    part = times.isel(time=draw.units[0].region["time"])
-    wanted = [unit.region["realization"].start for unit in draw.units]
+    part = times.isel(time=units[0].region["time"])
+    wanted = [unit.region["realization"].start for unit in units]
     x = whitened_draws(config, model, constants, wanted, part)
     written = []
-    for number, unit in enumerate(draw.units):
+    for number, unit in enumerate(units):
         noise = white_remainder(config, placed, wanted[number : number + 1], part["time"])
         block = to_fields(x.isel(realization=[number]), placed, noise)
         for name, values in block.items():

@@ -23,6 +23,8 @@ from flows.stage import STAGES, Progress, Receipt
 from storage.layout import StoreLayout
 
 LOGGER = logging.getLogger("spherescore")
+FAILED: list[Exception] = []  # what stages raised, which Prefect may hide behind its own errors
+SILENT: list[Exception] = []  # why Prefect is no more told of the progress
 
 
 @flow(
@@ -48,16 +50,25 @@ def pipeline(config: dict[str, Any], until: str = STAGES[-1].name) -> list[dict[
 @task(retries=0, persist_result=False, cache_policy=NO_CACHE, task_run_name="{name}")
 def run_one(name: str, config: dict[str, Any]) -> dict[str, Any]:
     read = RunConfig.from_dict(config)
-    stage = stages_until(name)[-1]
-    return run_stage(stage, read, StoreLayout(read.run.root), _shown_in_prefect(name)).to_dict()
+    stage, layout = stages_until(name)[-1], StoreLayout(read.run.root)
+    try:
+        return run_stage(stage, read, layout, _shown_in_prefect(name)).to_dict()
+    except Exception as error:
+        FAILED.append(error)
+        raise
 
 
 def _shown_in_prefect(name: str) -> Progress:
-    """Progress as a Prefect artifact. What is only shown must not stop what is computed."""
+    """Progress as a Prefect artifact. What is only shown must not stop what is computed.
+
+    A server that has gone is asked once: each further question would take as long as its retries.
+    """
     artifact: UUID | None = None
 
     def show(done: int, total: int, text: str) -> None:
         nonlocal artifact
+        if SILENT:
+            return
         percent = 100.0 * done / max(total, 1)
         try:
             if artifact is None:
@@ -66,7 +77,8 @@ def _shown_in_prefect(name: str) -> Progress:
             else:
                 update_progress_artifact(artifact, percent, description=f"{name}: {text}")
         except Exception as error:
-            LOGGER.debug("Prefect does not show the progress of %s: %s", name, error)
+            SILENT.append(error)
+            LOGGER.warning("Prefect does not show the progress any more (%s)", error)
 
     return at_intervals(10.0, show)
 

@@ -1,5 +1,6 @@
 """What a run will need, from metadata alone, before any work: bytes, files, memory, units."""
 
+import os
 import shutil
 from collections.abc import Sequence
 from math import prod
@@ -91,6 +92,13 @@ def preflight(config: RunConfig, layout: StoreLayout, waiting: Sequence[str]) ->
             f"{config.run.root} has {spoken(free)} free, {', '.join(waiting)} write up to "
             f"{spoken(space)}; free some, or choose another run.root. Nothing was started"
         )
+    files, free_files = sum(one.files for one in needed), free_inodes(layout.path)
+    if free_files is not None and files > free_files:
+        raise NotEnoughSpace(
+            f"{config.run.root} has room for {free_files} more files (inodes), "
+            f"{', '.join(waiting)} make up to {files}; remove some, or choose another run.root. "
+            "Nothing was started"
+        )
     most = max(needed, key=lambda one: one.memory)
     share = memory_per_worker(config)
     if most.memory > share:
@@ -110,10 +118,32 @@ def memory_per_worker(config: RunConfig) -> int:
 
 def free_space(path: Path) -> int:
     """Bytes free on the disk where `path` is, or will be made."""
+    return shutil.disk_usage(_existing(path)).free
+
+
+def _existing(path: Path) -> Path:
     there = path.absolute()
     while not there.exists():
         there = there.parent
-    return shutil.disk_usage(there).free
+    return there
+
+
+def free_inodes(path: Path) -> int | None:
+    """Files that can still be made where `path` is or will be; None where there is no limit."""
+    known = os.statvfs(_existing(path))
+    return known.f_favail if known.f_files else None
+
+
+def no_space_left(config: RunConfig, layout: StoreLayout, stage: str) -> NotEnoughSpace:
+    """What to say of a stage that met a full disk: what there is, and what it writes."""
+    (needed,) = (one for one in estimate(config) if one.stage == stage)
+    free, files = free_space(layout.path), free_inodes(layout.path)
+    return NotEnoughSpace(
+        f"{stage} met a full disk: {config.run.root} has {spoken(free)} free"
+        f"{'' if files is None else f' and room for {files} files'}, {stage} writes up to "
+        f"{spoken(needed.bytes)} in {needed.files} files. Finished units are safe; make room and "
+        "run again to go on"
+    )
 
 
 def spoken(size: float) -> str:

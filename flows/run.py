@@ -9,17 +9,19 @@ import logging
 import os
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 from flows.boundary import require_guarded_prefect
 from flows.cluster import client_on_demand
 from flows.config import RunConfig
+from flows.failures import is_full_disk
 from flows.keys import key_of
-from flows.plan import preflight
+from flows.plan import no_space_left, preflight
 from flows.progress import stage_progress
 from flows.stage import STAGES, Progress, Receipt, Stage, skipped
 from flows.tables import share_tables
 from storage.artifacts import IncompleteArtifact
+from storage.garbage import in_use
 from storage.layout import StoreLayout
 
 LOGGER = logging.getLogger("spherescore")
@@ -34,6 +36,7 @@ PREFECT_ENVIRONMENT = {
     # Stages speak for themselves on stderr; Prefect's view of them is in its database.
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
     "PREFECT_CLI_COLORS": "false",
+    "PREFECT_CLIENT_MAX_RETRIES": "3",  # 14 s; a server that has died keeps nobody longer
 }
 
 
@@ -44,15 +47,33 @@ def run(config: RunConfig, *, until: str = STAGES[-1].name) -> list[Receipt]:
         Whatever a stage raises; what it has finished by then is safe and not done again.
     """
     layout = StoreLayout(config.run.root)
-    receipts = up_to_date(config, layout, until)
-    if not receipts or receipts[-1].stage != until:
-        waiting = [stage.name for stage in stages_until(until)[len(receipts) :]]
-        preflight(config, layout, waiting)
-        set_prefect_environment(layout)
-        from flows.flow import pipeline
-
-        receipts = [Receipt(**receipt) for receipt in pipeline(config.to_dict(), until)]
+    with in_use(layout):
+        receipts = up_to_date(config, layout, until)
+        if not receipts or receipts[-1].stage != until:
+            waiting = [stage.name for stage in stages_until(until)[len(receipts) :]]
+            preflight(config, layout, waiting)
+            set_prefect_environment(layout)
+            receipts = _run_shown(config, layout, until)
     return receipts
+
+
+def _run_shown(config: RunConfig, layout: StoreLayout, until: str) -> list[Receipt]:
+    """Run as a flow of Prefect; where Prefect fails and no stage did, without it."""
+    from flows.flow import FAILED, SILENT, pipeline
+
+    FAILED.clear()
+    SILENT.clear()
+    try:
+        return [Receipt(**receipt) for receipt in pipeline(config.to_dict(), until)]
+    except Exception as error:
+        if FAILED:
+            raise FAILED[0] from None
+        LOGGER.warning(
+            "Prefect does not answer any more (%s: %s); the run goes on without it",
+            type(error).__name__,
+            " ".join(str(error).split())[:200],
+        )
+    return [run_stage(stage, config, layout) for stage in stages_until(until)]
 
 
 def run_alone(config: RunConfig, name: str) -> Receipt:
@@ -63,14 +84,15 @@ def run_alone(config: RunConfig, name: str) -> Receipt:
     """
     layout = StoreLayout(config.run.root)
     before = stages_until(name)[:-1]
-    done = up_to_date(config, layout, before[-1].name) if before else []
-    if len(done) < len(before):
-        missing = before[len(done)].name
-        raise IncompleteArtifact(
-            f"{name} needs {missing}, which is not published in {config.run.root} for this "
-            f"configuration; run `spherescore {missing}` or `spherescore run` first"
-        )
-    return run_stage(stages_until(name)[-1], config, layout)
+    with in_use(layout):
+        done = up_to_date(config, layout, before[-1].name) if before else []
+        if len(done) < len(before):
+            missing = before[len(done)].name
+            raise IncompleteArtifact(
+                f"{name} needs {missing}, which is not published in {config.run.root} for this "
+                f"configuration; run `spherescore {missing}` or `spherescore run` first"
+            )
+        return run_stage(stages_until(name)[-1], config, layout)
 
 
 def up_to_date(
@@ -89,6 +111,15 @@ def up_to_date(
             break
         receipts.append(receipt)
     return receipts
+
+
+def current_keys(config: RunConfig, layout: StoreLayout) -> list[str]:
+    """Content keys of the leading stages whose inputs are published, and of the next one."""
+    keys: list[str] = []
+    for stage in STAGES:
+        with suppress(IncompleteArtifact):
+            keys.append(key_of(stage.name, config, layout))
+    return keys
 
 
 def run_stage(
@@ -111,7 +142,12 @@ def run_stage(
         if stage.on_cluster:
             client = stack.enter_context(client_on_demand(config.cluster, layout.scratch))
         progress = stack.enter_context(stage_progress(stage.name, *listeners))
-        receipt = stage.module().run(config, layout, client, progress)
+        try:
+            receipt = stage.module().run(config, layout, client, progress)
+        except Exception as error:
+            if is_full_disk(error):
+                raise no_space_left(config, layout, stage.name) from error
+            raise
     said = {k: v for k, v in receipt.figures.items() if isinstance(v, dict)}
     figures = ", ".join(f"{k} {v}" for k, v in receipt.figures.items() if k not in said)
     for name, sentences in said.items():

@@ -5,12 +5,15 @@ Reads `whitened` and `normals`; publishes `checkpoints`:
     checkpoints/step-.../   tensors.safetensors (model, average, best, optimizer, calibration,
                             matching)
                             meta.json (loss, history, precision)
-    attrs: figures (steps, J_G on validation [nats]), history of the training
+    attrs: figures (steps, J_G on validation [nats]), history of the training, its rollbacks
 
-A training that was stopped goes on from its newest state. With a Gaussian model there is nothing
-to learn; the state then only names the baseline.
+A training that was stopped goes on from its newest state. One that diverges goes back to its last
+validation, at most three times: which state that is depends on steps alone, not on when states were
+saved, so a resumed training goes back to where an undisturbed one does. With a Gaussian model there
+is nothing to learn; the state then only names the baseline.
 """
 
+import logging
 import time as clock
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +41,7 @@ from pipeline.matching import match
 from pipeline.model import native_precision
 from pipeline.moments import FloatArray
 from pipeline.process import OrnsteinUhlenbeck
-from pipeline.train import Training, TrainingConfig
+from pipeline.train import Training, TrainingConfig, TrainingDiverged
 from storage import artifacts, checkpoints
 from storage.batches import Batches
 from storage.layout import StoreLayout
@@ -46,10 +49,12 @@ from storage.layout import StoreLayout
 if TYPE_CHECKING:
     from distributed import Client
 
+LOGGER = logging.getLogger("spherescore")
 STAGE = "train"
 KIND = "checkpoints"
 
 SECONDS_BETWEEN_STATES = 60.0
+ROLLBACKS = 3  # returns to the last validation, after which a training is given up
 MATCHED, MATCHING_STEPS = 128, 16  # fields and steps that match the flow to its spectra
 FOLDS = 4  # stretches of the training period, each trained on with the law of the others
 
@@ -86,18 +91,9 @@ def _train_network(
     precision = str(native_precision(device)).removeprefix("torch.")
     if state is not None:
         precision = state.meta["precision"]
-    training = Training(
-        model=untrained(config, normals, getattr(torch, precision)).to(device),
-        config=TrainingConfig(
-            steps=config.train.steps,
-            minutes=config.train.minutes,
-            learning_rate=config.train.learning_rate,
-            seed=config.run.seed,
-        ),
-        process=OrnsteinUhlenbeck(),
-        times=certified_sampler(config).times,
-    )
+    training, good = _beginning(config, normals, precision), 0  # the step to go back to
     if state is not None:
+        good = state.meta.get("good", 0)  # the last state of all does not tell
         training.restore(state.step, state.tensors, state.meta)
         training.seconds = float(state.meta.get("seconds", 60 * (config.train.minutes or 0)))
 
@@ -109,12 +105,25 @@ def _train_network(
         turn, number = divmod(training.step, len(stretches))
         batches, baseline = stretches[number]
         x, condition = (torch.from_numpy(part).to(device) for part in batches.batch_at(turn))
-        training.advance(x, condition, baseline)
-        if training.validation_due:
+        try:
+            training.advance(x, condition, baseline)
+        except TrainingDiverged as error:
+            beginning = _beginning(config, normals, precision) if good == 0 else None
+            _roll_back(training, directory, good, beginning, error)
+            continue
+        validated = training.validation_due
+        if validated:
             training.validate(x_held_out.to(device), condition_held_out.to(device))
-        if training.progress < 1 and clock.monotonic() - saved > SECONDS_BETWEEN_STATES:
-            running = {**training.to_meta(), "precision": precision, "seconds": training.seconds}
-            checkpoints.save(directory, training.step, training.to_tensors(), running)
+            good = training.step
+        due = clock.monotonic() - saved > SECONDS_BETWEEN_STATES
+        if training.progress < 1 and (validated or due):
+            running = {
+                **training.to_meta(),
+                "precision": precision,
+                "seconds": training.seconds,
+                "good": good,
+            }
+            checkpoints.save(directory, training.step, training.to_tensors(), running, also=good)
             saved = clock.monotonic()
         progress(*_told(training))
     # The finished state does not tell how long it took: equal trainings have equal digests.
@@ -130,8 +139,51 @@ def _train_network(
             "J_G validation": f"{best['nats']:.1f} ± {best['error']:.1f}",
         },
         "history": training.history,
+        "rollbacks": training.rollbacks,
         "seconds": training.seconds,
     }
+
+
+def _beginning(config: RunConfig, normals: xr.Dataset, precision: str) -> Training:
+    """The training before its first step."""
+    return Training(
+        model=untrained(config, normals, getattr(torch, precision)).to(device_of(config)),
+        config=TrainingConfig(
+            steps=config.train.steps,
+            minutes=config.train.minutes,
+            learning_rate=config.train.learning_rate,
+            seed=config.run.seed,
+        ),
+        process=OrnsteinUhlenbeck(),
+        times=certified_sampler(config).times,
+    )
+
+
+def _roll_back(
+    training: Training,
+    directory: Any,
+    good: int,
+    beginning: Training | None,
+    error: TrainingDiverged,
+) -> None:
+    """Go back to the state of the last validation, or to the beginning.
+
+    Raises:
+        TrainingDiverged: If this would be once more than ROLLBACKS.
+    """
+    if len(training.rollbacks) == ROLLBACKS:
+        places = ", ".join(f"{one['step']} to {one['to']}" for one in training.rollbacks)
+        raise TrainingDiverged(f"{error}. It went back {ROLLBACKS} times, from step {places}")
+    if beginning is not None:
+        state = checkpoints.State(0, beginning.to_tensors(), beginning.to_meta())
+    else:
+        state = checkpoints.load_step(directory, good)
+    LOGGER.warning(
+        "train: %s; the training goes back to step %d with half the learning rate", error, good
+    )
+    training.roll_back(state.step, state.tensors, state.meta, str(error))
+    # They would lead to the same divergence again.
+    checkpoints.drop_newer(directory, state.step)
 
 
 def _finish(

@@ -34,7 +34,7 @@ from pipeline.score import Posterior, ScoreNet
 
 
 class TrainingDiverged(RuntimeError):
-    """The loss is no longer a number."""
+    """The loss, or its gradient, is no longer a number."""
 
     exit_code = 50
 
@@ -71,6 +71,8 @@ class Training:
         best: weights of `average` at the best validation so far.
         seconds: time spent so far, in this process and before; set it after `restore`.
         history: one entry per validation: step, loss, nats, error (standard error).
+        rollbacks: one entry per return to an earlier state after a divergence: step, to, reason.
+            From each on the learning rate is half of what it was, and noise is other noise.
     """
 
     model: ScoreNet
@@ -81,6 +83,7 @@ class Training:
     seconds: float = 0.0
     loss: float = math.nan
     history: list[dict[str, float]] = field(default_factory=list)
+    rollbacks: list[dict[str, Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
@@ -115,20 +118,18 @@ class Training:
         Args:
             baseline: the linear part fitted without these fields; by default the model's own.
         Raises:
-            TrainingDiverged: If the loss is not finite; the weights are as before the step.
+            TrainingDiverged: If the loss or its gradient is not finite; the weights are as before
+                the step.
         """
         start = time.monotonic()
         for optimizer in self.optimizers:
             optimizer.param_groups[0]["lr"] = self._learning_rate()
         loss = self._loss(x_0, condition, baseline or self.model.baseline)
-        if not torch.isfinite(loss):
-            raise TrainingDiverged(
-                f"the loss is {float(loss.detach())} at step {self.step}; lower "
-                "train.learning_rate, or look for fields far outside the training period's range"
-            )
+        self._refuse("loss", loss.detach())
         self.model.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        gradient = nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self._refuse("norm of the gradient", gradient)
         for optimizer in self.optimizers:
             optimizer.step()
         self.step += 1
@@ -136,6 +137,13 @@ class Training:
         value = float(loss.detach())
         self.loss = value if math.isnan(self.loss) else 0.98 * self.loss + 0.02 * value
         self.seconds += time.monotonic() - start
+
+    def _refuse(self, name: str, value: Tensor) -> None:
+        if not torch.isfinite(value):
+            raise TrainingDiverged(
+                f"the {name} is {float(value)} at step {self.step}; lower "
+                "train.learning_rate, or look for fields far outside the training period's range"
+            )
 
     def validate(self, x_0: Tensor, condition: Tensor, draws: int = 4) -> dict[str, float]:
         """Certify the averaged weights on validation fields and keep them if they are the best."""
@@ -201,7 +209,9 @@ class Training:
         return (weight * (learned - posterior.target(y_0, y_t)).square()).mean()
 
     def _seed_of_step(self) -> int:
-        return int(np.random.SeedSequence([self.config.seed, self.step]).generate_state(1)[0])
+        after = [len(self.rollbacks)] if self.rollbacks else []
+        words = np.random.SeedSequence([self.config.seed, self.step, *after]).generate_state(1)
+        return int(words[0])
 
     def _times(self, batch: int, generator: torch.Generator) -> Tensor:
         """Diffusion times, log-normal, one from each of `batch` equally likely strata."""
@@ -223,7 +233,8 @@ class Training:
     def _learning_rate(self) -> float:
         warm = min(1.0, (self.step + 1) / self.config.warmup)
         fall = (1 - self.progress) / (1 - self.config.decay_from)
-        return self.config.learning_rate * warm * max(0.01, min(1.0, fall))
+        rate = self.config.learning_rate * 0.5 ** len(self.rollbacks)
+        return rate * warm * max(0.01, min(1.0, fall))
 
     @torch.no_grad()
     def _follow(self) -> None:
@@ -249,7 +260,7 @@ class Training:
 
     def to_meta(self) -> dict[str, Any]:
         """What else the state is made of but the time it took, ready for JSON."""
-        return {"loss": self.loss, "history": self.history}
+        return {"loss": self.loss, "history": self.history, "rollbacks": self.rollbacks}
 
     def restore(
         self, step: int, tensors: Mapping[str, NDArray[Any]], meta: Mapping[str, Any]
@@ -271,6 +282,16 @@ class Training:
             }
         self.step = step
         self.loss, self.history = float(meta["loss"]), list(meta["history"])
+        self.rollbacks = list(meta["rollbacks"])
+
+    def roll_back(
+        self, step: int, tensors: Mapping[str, NDArray[Any]], meta: Mapping[str, Any], reason: str
+    ) -> None:
+        """Go back to a state of before, as `restore`, and on from there in another way."""
+        entry = {"step": self.step, "to": step, "reason": reason}
+        rollbacks = [*self.rollbacks, entry]
+        self.restore(step, tensors, meta)
+        self.rollbacks = rollbacks
 
     def _optimised(self) -> Iterator[tuple[str, nn.Parameter, torch.optim.Optimizer]]:
         """Every parameter with its name and the optimizer that moves it."""

@@ -29,6 +29,7 @@ import xarray as xr
 from storage.files import (
     beside_of,
     inventory,
+    json_bytes,
     make_durable,
     point,
     read_json,
@@ -183,7 +184,7 @@ def point_name(layout: StoreLayout, artifact: Published) -> Published:
 def published(layout: StoreLayout, kind: str) -> Published | None:
     """What the name of a kind leads to; None if it leads nowhere."""
     name = layout.name(kind)
-    return _read(Path(os.path.realpath(name)), kind) if name.exists() else None
+    return read_artifact(Path(os.path.realpath(name)), kind) if name.exists() else None
 
 
 def find(layout: StoreLayout, kind: str, key: str) -> Published | None:
@@ -192,7 +193,7 @@ def find(layout: StoreLayout, kind: str, key: str) -> Published | None:
     Raises:
         CorruptArtifact: If it is published and files are missing or have another size.
     """
-    artifact = _read(layout.artifact(kind, key), kind)
+    artifact = read_artifact(layout.artifact(kind, key), kind)
     if artifact is not None and artifact.key != key:
         raise NameConflict(f"{artifact.path} has key {artifact.key}, not {key}; move it away")
     return artifact
@@ -236,10 +237,10 @@ def check(layout: StoreLayout) -> list[str]:
     problems = []
     for kind in KINDS:
         for path in sorted(layout.artifacts.glob(f"{kind}-*")):
-            if path.suffix == layout.name(kind).suffix and _marker(path).exists():
+            if path.suffix == layout.name(kind).suffix and marker_of(path).exists():
                 problems += _problems(path)
         name = layout.name(kind)
-        if name.is_symlink() and not _marker(name).exists():
+        if name.is_symlink() and not marker_of(name).exists():
             problems.append(f"{name} leads to {os.readlink(name)}, which is not published")
     return problems
 
@@ -271,9 +272,9 @@ def _seal(
     seal = hashlib.sha256(marker).hexdigest()
     write_json(records / "manifest.json", {"files": files, "digest": digest, "root": seal})
     try:
-        write_file_once(_marker(path), marker, beside_of(records / _marker(path).name))
+        write_file_once(marker_of(path), marker, beside_of(records / marker_of(path).name))
     except FileExistsError:
-        other = _read(path, kind)
+        other = read_artifact(path, kind)
         if other is None or other.digest != digest:
             raise NameConflict(f"{path} was published meanwhile with other content") from None
         return point_name(layout, other)
@@ -282,8 +283,13 @@ def _seal(
     )
 
 
-def _read(path: Path, kind: str) -> Published | None:
-    if not _marker(path).exists():
+def read_artifact(path: Path, kind: str) -> Published | None:
+    """What is published at this path, if anything.
+
+    Raises:
+        CorruptArtifact: If its root or manifest cannot be read, or files are missing.
+    """
+    if not marker_of(path).exists():
         return None
     try:
         attributes = _verified_marker(path)["attributes"]
@@ -311,29 +317,34 @@ def _verified_marker(path: Path) -> dict[str, Any]:
     Raises:
         CorruptArtifact: If they are not those that the manifest names.
     """
-    marker = _marker(path).read_bytes()
+    marker = marker_of(path).read_bytes()
     manifest = read_json(records_of(path) / "manifest.json")
     if hashlib.sha256(marker).hexdigest() != manifest.get("root"):
         raise CorruptArtifact(
-            f"{_marker(path)} is not what was published, its manifest names another; {_REMEDY}"
+            f"{marker_of(path)} is not what was published, its manifest names another; {_REMEDY}"
         )
     root: dict[str, Any] = json.loads(marker)
     return root
 
 
 def _problems(path: Path) -> list[str]:
+    place = records_of(path) / "manifest.json"
     try:
-        manifest = read_json(records_of(path) / "manifest.json")
+        manifest = read_json(place)
         listed = {file["path"]: file["sha256"] for file in manifest["files"]}
         seal, digest = manifest["root"], manifest["digest"]
-        marker = _marker(path).read_bytes()
+        marker = marker_of(path).read_bytes()
         problems = []
         if hashlib.sha256(marker).hexdigest() != seal:
-            problems.append(f"{_marker(path)} is not what was published")
+            problems.append(f"{marker_of(path)} is not what was published, by {place}")
         if _digest(manifest["files"]) != digest:
-            problems.append(f"the manifest of {path} does not have its own digest")
+            problems.append(f"{place} does not have its own digest")
+        if json_bytes(manifest) != place.read_bytes():
+            problems.append(f"{place} is not as it was written, though it says the same")
+        if json.loads(marker)["attributes"]["artifact_digest"] != digest:
+            problems.append(f"{place} has another digest than {marker_of(path)}")
     except (OSError, ValueError, KeyError, TypeError) as error:
-        return [f"the manifest of {path} cannot be read: {error}"]
+        return [f"{place} or {marker_of(path)} cannot be read: {error}"]
     for file in sorted(records_of(path).glob("*.json")):
         try:
             if file.name != "manifest.json":
@@ -367,12 +378,13 @@ def _digest(files: Iterable[Record]) -> str:
     return hashlib.sha256(canonical_json(list(files)).encode()).hexdigest()
 
 
-def _marker(path: Path) -> Path:
+def marker_of(path: Path) -> Path:
+    """The file whose presence makes an artifact a published one."""
     return path / ("zarr.json" if path.suffix == ".zarr" else "published.json")
 
 
 def _files_of(path: Path) -> list[Path]:
-    return [file for file in path.rglob("*") if file.is_file() and file != _marker(path)]
+    return [file for file in path.rglob("*") if file.is_file() and file != marker_of(path)]
 
 
 def _size(path: Path) -> int:

@@ -26,6 +26,7 @@ from safetensors.numpy import save as serialize
 
 from storage.artifacts import IncompleteArtifact, Published, find, point_name, publish_directory
 from storage.files import (
+    CorruptFile,
     beside_of,
     make_durable,
     make_tree_durable,
@@ -55,12 +56,17 @@ def save(
     meta: Mapping[str, Any],
     *,
     keep: int = 3,
+    also: int | None = None,
 ) -> Path:
-    """Save a state durably and drop all but the newest `keep`; returns where it is.
+    """Save a state durably and drop all but the newest `keep` and that of step `also`.
 
     A state of the same step is left as it is: equal steps of one training are equal states.
+    Others may save into the same directory at the same time: what is there and verifies stays.
+
+    Returns:
+        Where the state is.
     """
-    target = directory / f"step-{step:09d}"
+    target = _place(directory, step)
     if not target.exists() or _fault(target) is not None:
         staging = beside_of(target)
         staging.mkdir(parents=True)
@@ -70,12 +76,18 @@ def save(
         seals = {name: sha256_of(staging / name) for name in (_TENSORS, _META)}
         write_json(staging / _MANIFEST, seals)
         make_tree_durable(staging)
-        if target.exists():
-            shutil.rmtree(target)
-        os.rename(staging, target)
+        if target.exists() and _fault(target) is not None:
+            shutil.rmtree(target, ignore_errors=True)
+        try:
+            os.rename(staging, target)
+        except OSError:
+            if _fault(target) is not None:
+                raise
+            shutil.rmtree(staging)
         make_durable(directory)
     for old in _newest_first(directory)[keep:]:
-        shutil.rmtree(old)
+        if old != _place(directory, also):
+            shutil.rmtree(old, ignore_errors=True)
     return target
 
 
@@ -90,6 +102,25 @@ def load_latest(directory: Path) -> State | None:
                 fault = f"its seals match, but it is no state ({error})"
         _LOG.warning("checkpoint %s is not used: %s", path, fault)
     return None
+
+
+def load_step(directory: Path, step: int) -> State:
+    """The state of this step.
+
+    Raises:
+        CorruptFile: If it does not verify, or is not there.
+    """
+    path = _place(directory, step)
+    if fault := _fault(path):
+        raise CorruptFile(f"checkpoint {path} cannot be gone back to: {fault}")
+    return _load(path)
+
+
+def drop_newer(directory: Path, step: int) -> None:
+    """Remove the states after this step."""
+    for path in _newest_first(directory):
+        if path.name > _place(directory, step).name:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def rejected(directory: Path) -> list[str]:
@@ -115,6 +146,10 @@ def publish(layout: StoreLayout, key: str, attrs: Mapping[str, Any]) -> Publishe
         if path != verified[0]:
             _remove(path)
     return publish_directory(layout, "checkpoints", key, sorted(verified[0].iterdir()), attrs)
+
+
+def _place(directory: Path, step: int | None) -> Path:
+    return directory / f"step-{step or 0:09d}"
 
 
 def _newest_first(directory: Path) -> list[Path]:

@@ -70,7 +70,7 @@ def write_file_once(path: Path, content: bytes, beside: Path) -> None:
 
 
 def write_json(path: Path, value: object) -> None:
-    write_file(path, _json_bytes(value))
+    write_file(path, json_bytes(value))
 
 
 def write_sealed(path: Path, value: Mapping[str, Any], *, durably: bool = True) -> None:
@@ -122,10 +122,11 @@ def write_hashed(path: Path, parts: Iterable[Any]) -> tuple[int, str]:
 
 
 def _sealed_bytes(value: Mapping[str, Any]) -> bytes:
-    return _json_bytes({**value, _SEAL: hashlib.sha256(_json_bytes(value)).hexdigest()})
+    return json_bytes({**value, _SEAL: hashlib.sha256(json_bytes(value)).hexdigest()})
 
 
-def _json_bytes(value: object) -> bytes:
+def json_bytes(value: object) -> bytes:
+    """The bytes that `write_json` writes."""
     return json.dumps(value, indent=1, sort_keys=True, allow_nan=False).encode()
 
 

@@ -73,6 +73,11 @@ class StoreLayout:
         return self.path / "scratch"
 
     @property
+    def lock(self) -> Path:
+        """Held by whoever works in the root; see storage.garbage."""
+        return self.path / ".lock"
+
+    @property
     def prefect(self) -> Path:
         return self.path / "prefect"
 

@@ -63,6 +63,7 @@ def run(names: Sequence[str], directory: Path, processes: int = 1) -> list[dict[
         part = [name for index, name in enumerate(names) if index % processes == number]
         place = directory / str(number)
         place.mkdir(parents=True)
+        directory.chmod(0o755)  # one input is read by a user without rights
         place.chmod(0o777)
         done = subprocess.run(
             [sys.executable, "-m", "tests.faults.hostile", str(place), *part],

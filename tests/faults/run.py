@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from tests.faults import crashes, hostile
+from tests.faults import crashes, flips, hostile, kills, progress, space, trainings
 from tests.faults.operations import OPERATIONS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -62,6 +62,22 @@ LANES: dict[str, tuple[str, Lane]] = {
         "no space from every change on, or one call fails",
         crash_points(("full", "failing")),
     ),
+    "runs killed": ("SIGKILL to the whole process group at random times", kills.runs_killed),
+    "workers killed": ("six places of a unit, in three stages", kills.workers_killed),
+    "flow killed": ("SIGKILL to the process of flow and scheduler alone", kills.flow_killed),
+    "zombies": ("workers stopped in a unit, going on after its publication", kills.zombies),
+    "Prefect": ("server killed, database deleted, two runs at once", kills.prefect_lost),
+    "worker counts": ("1 and 4 workers instead of 2", kills.worker_counts),
+    "trainings killed": ("at every phase of a state and of the end", trainings.trainings_killed),
+    "flipped bits": ("one bit of one file", flips.flipped_bits),
+    "missing files": ("one file of an artifact removed", flips.missing_files),
+    "a kill every 15 s": (
+        "of a worker, and of the whole run, for two minutes each",
+        progress.killed_every_fifteen_seconds,
+    ),
+    "memory": ("a unit takes ever more memory", progress.too_little_memory),
+    "hung unit": ("a unit never returns", progress.hung_unit),
+    "disk full": ("no bytes or no inodes left, in every stage", space.disk_full),
 }
 
 

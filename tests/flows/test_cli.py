@@ -7,8 +7,12 @@ from typing import Any
 
 import pytest
 
+from flows import run as runs
 from flows.cli import STAGE_COMMANDS, main
+from flows.config import RunConfig
 from flows.stage import STAGES
+from storage.garbage import RootInUse, in_use
+from storage.layout import StoreLayout, records_of
 
 Write = Callable[[dict[str, Any]], str]
 
@@ -122,3 +126,26 @@ def test_ingest_then_status_then_check_then_a_flipped_bit(
     shard.write_bytes(content)
     assert main(["check", path]) == 20
     assert "fields" in capsys.readouterr().out
+
+
+def test_clean_says_what_would_go_and_takes_it_only_when_told(
+    table: dict[str, Any],
+    write_config: Callable[[dict[str, Any]], str],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    layout = StoreLayout(table["run"]["root"])
+    first = Path(runs.run_alone(RunConfig.from_dict(table), "ingest").path)
+    table["source"]["units"] = {"z": "km"}
+    second = Path(runs.run_alone(RunConfig.from_dict(table), "ingest").path)
+    config = write_config(table)
+    assert main(["clean", config, "--json"]) == 0
+    said = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert said["paths"] == [str(records_of(first)), str(first)] and said["bytes"] > 0
+    assert first.exists()
+    with in_use(layout):
+        assert main(["clean", config, "--yes"]) == RootInUse.exit_code
+    assert "a run is at work" in capsys.readouterr().err
+    assert main(["clean", config, "--yes"]) == 0
+    assert not first.exists() and second.exists()
+    assert main(["clean", config]) == 0
+    assert "in 0 pieces" in capsys.readouterr().out

@@ -120,12 +120,11 @@ def test_a_training_without_end_is_refused(table: dict[str, Any]) -> None:
 
 
 def test_a_subset_has_the_keys_that_were_asked_for(config: RunConfig) -> None:
-    subset = config.subset("spectral.lmax", "cluster")
+    subset = config.subset("spectral.lmax", "verify")
     assert subset == {
         "spectral.lmax": 5,
-        "cluster.kind": "local",
-        "cluster.workers": 1,
-        "cluster.memory": "auto",
+        "verify.dates": 48,
+        "verify.realizations": 16,
     }
 
 

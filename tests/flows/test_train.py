@@ -1,5 +1,6 @@
 """The training stage: where its fields come from does not matter."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,9 @@ import xarray as xr
 from flows import run as runs
 from flows import train
 from flows.config import RunConfig
+from pipeline.train import Training, TrainingDiverged
 from storage import artifacts
-from storage.layout import StoreLayout
+from storage.layout import StoreLayout, records_of
 
 
 @pytest.fixture
@@ -70,3 +72,71 @@ def test_the_weights_do_not_depend_on_where_the_fields_are(
         path.rename(path.with_name(f"old-{path.name}"))
     layout.name("checkpoints").unlink()
     assert runs.run_alone(config, "train").digest == first.digest
+
+
+class Stopped(Exception):
+    """Stands for a kill."""
+
+
+def trained_with(
+    config: RunConfig,
+    layout: StoreLayout,
+    monkeypatch: pytest.MonkeyPatch,
+    divergences: int,
+    stops: tuple[int, ...] = (),
+) -> artifacts.Published:
+    """A training of thirty steps whose 17th has no finite gradient for the first few times.
+
+    It is stopped before each of `stops` (in calls of `advance`) and taken up again.
+    """
+    real, calls = Training.advance, [0]
+
+    def advance(self: Training, *arguments: Any) -> None:
+        calls[0] += 1
+        if calls[0] in stops:
+            raise Stopped
+        if self.step == 17 and len(self.rollbacks) < divergences:
+            raise TrainingDiverged("the loss is nan at step 17")
+        real(self, *arguments)
+
+    monkeypatch.setattr(Training, "advance", advance)
+    monkeypatch.setattr(train, "SECONDS_BETWEEN_STATES", 0.0)
+    for _ in stops:
+        with pytest.raises(Stopped):
+            runs.run_alone(config, "train")
+    runs.run_alone(config, "train")
+    found = artifacts.published(layout, "checkpoints")
+    assert found is not None
+    return found
+
+
+def test_a_divergence_goes_back_to_the_last_validation_stopped_or_not(
+    preprocessed: tuple[RunConfig, StoreLayout], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, layout = preprocessed
+    steps = replace(config.train, steps=30, width=8, blocks=1, batch=8)
+    config = replace(config, train=steps)
+    found = []
+    for stops in ((), (5, 16, 18, 19, 25), (19,)):
+        found.append(trained_with(config, layout, monkeypatch, 2, stops))
+        for path in (found[-1].path, records_of(found[-1].path)):
+            path.rename(path.with_name(f"{path.name}.{len(found)}"))
+        layout.name("checkpoints").unlink()
+        monkeypatch.undo()
+    undisturbed, *stopped = found
+    assert [(one["step"], one["to"]) for one in undisturbed.attrs["rollbacks"]] == [(17, 15)] * 2
+    for one in stopped:
+        assert one.digest == undisturbed.digest
+        assert one.attrs["rollbacks"] == undisturbed.attrs["rollbacks"]
+    other = trained_with(config, layout, monkeypatch, 0)
+    assert other.attrs["rollbacks"] == []
+    assert other.digest != undisturbed.digest
+
+
+def test_a_training_that_diverges_again_and_again_is_given_up(
+    preprocessed: tuple[RunConfig, StoreLayout], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, layout = preprocessed
+    config = replace(config, train=replace(config.train, steps=30, width=8, blocks=1, batch=8))
+    with pytest.raises(TrainingDiverged, match=r"17\. It went back 3 times, from step 17 to 15"):
+        trained_with(config, layout, monkeypatch, 9)

@@ -85,6 +85,34 @@ def test_a_loss_that_is_no_number_stops_the_training():
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
+def test_a_gradient_that_is_no_number_stops_the_training(monkeypatch):
+    """A square root at zero has a finite value and an infinite slope."""
+    training, loss = some_training(), Training._loss
+    first = next(training.model.parameters())
+
+    def steep(self, *batch):
+        return loss(self, *batch) + (first - first.detach()).abs().sum().sqrt()
+
+    monkeypatch.setattr(Training, "_loss", steep)
+    before = weights(training.model)
+    with pytest.raises(TrainingDiverged, match=r"norm of the gradient is (nan|inf) at"):
+        training.advance(two_point_fields(8, 0), torch.zeros(8, 1))
+    assert all(torch.equal(before[name], value) for name, value in weights(training.model).items())
+
+
+def test_after_a_rollback_steps_are_half_as_long_and_noise_is_other():
+    once = run(some_training(), 3)
+    state = once.to_tensors(), once.to_meta()
+    again = run(some_training(), 5)
+    again.roll_back(3, *state, "the loss is nan")
+    assert again.step == 3
+    assert again.rollbacks == [{"step": 5, "to": 3, "reason": "the loss is nan"}]
+    assert again._learning_rate() == once._learning_rate() / 2
+    assert again._seed_of_step() != once._seed_of_step()
+    for name, value in weights(once.model).items():
+        assert torch.equal(weights(again.model)[name], value)
+
+
 def test_weights_of_another_network_are_refused():
     training = some_training()
     values = weights(training.model)

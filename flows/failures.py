@@ -1,0 +1,28 @@
+"""The exit code of an error, and whether it was a full disk, however deep it was met."""
+
+import errno
+from collections.abc import Iterator
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+NO_SPACE, NO_STORAGE, NO_MEMORY = 30, 31, 41
+
+
+def exit_code_of(error: BaseException) -> int:
+    """Its own `exit_code`; that of a full or failing disk or of a lack of memory; else 1."""
+    code = getattr(error, "exit_code", None)
+    if code is not None:
+        return int(code)
+    if isinstance(error, OSError):
+        return NO_SPACE if error.errno in FULL else NO_STORAGE
+    return NO_MEMORY if isinstance(error, MemoryError) else 1
+
+
+def is_full_disk(error: BaseException) -> bool:
+    """Whether it, or what it came from, says that there is no space."""
+    return any(exit_code_of(one) == NO_SPACE for one in _origins(error))
+
+
+def _origins(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__

@@ -1,0 +1,72 @@
+"""What went wrong decides the exit code, wherever it was met."""
+
+import errno
+from typing import Any
+
+import pytest
+
+from flows import run as runs
+from flows.cluster import UnitFailed
+from flows.config import RunConfig
+from flows.failures import exit_code_of, is_full_disk
+from flows.plan import NotEnoughSpace, preflight
+from storage import units
+from storage.layout import StoreLayout
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (OSError(errno.ENOSPC, "full"), 30),
+        (OSError(errno.EDQUOT, "quota"), 30),
+        (OSError(errno.EIO, "broken"), 31),
+        (MemoryError(), 41),
+        (UnitFailed("unit 3: full", 30), 30),
+        (ValueError("a mistake"), 1),
+    ],
+)
+def test_errors_have_codes(error: Exception, code: int) -> None:
+    assert exit_code_of(error) == code
+
+
+def test_a_full_disk_is_known_however_deep() -> None:
+    try:
+        try:
+            raise OSError(errno.ENOSPC, "full")
+        except OSError as error:
+            raise ValueError("cannot write") from error
+    except ValueError as error:
+        assert is_full_disk(error)
+    assert not is_full_disk(ValueError("no"))
+
+
+def test_a_stage_that_meets_a_full_disk_says_what_there_is_and_what_it_needs(
+    config: RunConfig, here: Any, monkeypatch: pytest.MonkeyPatch, quiet: Any
+) -> None:
+    def full(*arguments: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(units, "write_hashed", full)
+    monkeypatch.setattr("flows.run.client_on_demand", lambda *arguments: _Given(here))
+    said = r"ingest met a full disk: .* has .*free.*, ingest writes up to .*in \d+ files"
+    with pytest.raises(NotEnoughSpace, match=said):
+        runs.run_alone(config, "ingest")
+
+
+def test_too_few_inodes_are_refused_beforehand(
+    config: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flows.plan.free_inodes", lambda path: 3)
+    with pytest.raises(NotEnoughSpace, match=r"room for 3 more files.*ingest make up to \d+"):
+        preflight(config, StoreLayout(config.run.root), ["ingest"])
+
+
+class _Given:
+    def __init__(self, client: Any) -> None:
+        self.client = client
+
+    def __enter__(self) -> Any:
+        return self.client
+
+    def __exit__(self, *error: object) -> None:
+        pass
