@@ -5,6 +5,7 @@
 # make inputs       docs/inputs.md, what happens to what input, from the tests
 # make lock         deploy/requirements.lock, all packages of a run with their sha256
 # make faults       kills, failing disks, flipped bits in full; docs/reliability.md (about an hour)
+# make large        ingest of 20 GB and of 3,650 files: rate, memory (needs 25 GB of disk; half an hour)
 # make bench        each stage against what one would take in its place; docs/performance.md
 # make unit-costs   what work costs on this machine, for `spherescore plan`; docs/performance.md
 # make paper-plan   what far larger runs would take, from these costs; docs/performance.md
@@ -19,7 +20,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 EXAMPLES := $(VENV)/.examples
 
-.PHONY: demo test check mutants faults inputs lock bench unit-costs paper-plan integrators clean
+.PHONY: demo test check mutants faults inputs lock large bench unit-costs paper-plan integrators clean
 .DELETE_ON_ERROR:
 
 demo: $(INSTALLED)
@@ -43,6 +44,9 @@ lock: $(INSTALLED)
 
 faults: $(INSTALLED)
 	$(BIN)/python -m tests.faults.run
+
+large: $(INSTALLED)
+	$(BIN)/python -m tests.large.ingest --gib 20 --files 3650
 
 bench: $(INSTALLED)
 	$(BIN)/python -m deploy.bench.run $(BENCH_ARGS)

@@ -255,18 +255,6 @@ def map_units(
     return [results[index] for index in range(len(units))]
 
 
-def as_lost(error: Exception) -> Exception:
-    """The error, or WorkersLost where Dask says in its own way that workers died."""
-    from distributed import KilledWorker
-
-    if not isinstance(error, KilledWorker):
-        return error
-    return WorkersLost(
-        f"workers died reading the source ({error.task}); nothing is published. If memory was "
-        "short, raise cluster.memory or lower cluster.workers; then run again"
-    )
-
-
 def _result(future: "Future", name: str) -> Any:
     from distributed import KilledWorker
     from distributed.scheduler import NoValidWorkerError

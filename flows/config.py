@@ -101,7 +101,7 @@ class Source:
                 )
         for key in ("transform", "units", "missing", "valid_range", "bounds"):
             for name in getattr(self, key):
-                if name not in self.variables:
+                if name not in self.variables and (key, name) != ("units", "time"):
                     raise ConfigError(
                         f"source.{key}.{name} is not in source.variables"
                         f"{nearest(name, self.variables)}"

@@ -18,8 +18,12 @@ __all__ = ["Estimate", "Machines", "Prices", "Work", "Workload", "estimates", "p
 
 INTERPRETER_BYTES = 600 << 20  # a process with torch, xarray and zarr loaded
 CANDIDATES = 6  # whose fields verification scores: model, two Gaussian laws, observed, analogues
-CERTIFIED = 3000  # evaluations of the network for J_G, the likelihood and the bounds
-MATCHED = 128 * 16  # evaluations that match the flow to its spectra
+CERTIFIED, PROBED = 2000, 1280  # evaluations of the network for J_G; for likelihood and bounds
+VALIDATIONS, DRAWN, NODES = 12, 4, 12  # of J_G on validation fields; the nodes that calibrate them
+MATCHED = 128 * (2 * 16 - 1)  # evaluations that match the flow to its spectra
+FOLDS = 4  # laws of which each leaves a part of the training fields out
+RESCORED = 7  # transforms of each field that verification scores, there and back
+NEAREST = 512  # draws whose nearest training field is looked for
 TIMES_PER_CHUNK = 8  # of the ensemble
 SERIES_SHARE = 0.25  # of the memory of the machine that trains, that training fields may take
 
@@ -30,6 +34,7 @@ class Workload:
 
     Attributes:
         times, fitted: of the series; of training and validation together.
+        validated, tested: of validation and test alone.
         nlat, points: rings of the grid; cells of one field.
         steps: of training; None if `minutes` end it.
         ensemble, verification: realizations, and the times of each.
@@ -48,6 +53,8 @@ class Workload:
     lmax: int
     ensemble: tuple[int, int]
     verification: tuple[int, int]
+    validated: int = 0
+    tested: int = 0
     steps: int | None = None
     minutes: float | None = None
     batch: int = 32
@@ -120,15 +127,24 @@ class Machines:
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """Counts of one stage. `network` and `values`, `legendre`, `units` are shared by workers;
-    `training` and `alone` are done by one process with all cores of its machine."""
+    """Counts of one stage.
+
+    Attributes:
+        values, legendre, network, units: shared by workers.
+        training, judging: products of the network in one process on all cores of its machine, of
+            a training that its minutes may end, and of what is done in any case.
+        alone: values, and numbers of laws that are fitted, in one process.
+        products: other products in one process.
+    """
 
     values: float = 0.0
     legendre: float = 0.0
     network: float = 0.0
     units: int = 0
     training: float = 0.0
+    judging: float = 0.0
     alone: float = 0.0
+    products: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,8 +152,8 @@ class Prices:
     """Seconds.
 
     Attributes:
-        legendre, network, training: of one product: in a transform and in the network on one
-            thread, in the network on all threads.
+        legendre, network, training: of one product: outside of the network on one thread, in the
+            network on one thread, in the network on all threads.
         stages: {stage: {"value", "unit", "alone", "run"}} of each kind of work; `run` is spent
             once.
         task: of the scheduler, for each unit.
@@ -183,7 +199,9 @@ def prices() -> Prices | None:
 def work(load: Workload) -> dict[str, Work]:
     """The counts of every stage."""
     fitted, channels = load.fitted, load.channels
-    samples = (load.steps or 0) * load.batch
+    samples, coefficients = (load.steps or 0) * load.batch, load.coefficients
+    trains = load.steps != 0 or load.minutes is not None
+    validations = DRAWN * min(VALIDATIONS, load.steps or VALIDATIONS)
     per_field = channels * load.points
     factored = channels**3 * (load.lmax + 1) ** (4 if load.block_diagonal else 1)
 
@@ -206,12 +224,19 @@ def work(load: Workload) -> dict[str, Work]:
             units=2 * ceil(load.times / load.shard),
             alone=factored,
         ),
-        "train": Work(training=(3 * samples + MATCHED) * load.network_flops),
+        "train": Work(
+            training=trains * (3 * samples + validations * load.validated) * load.network_flops,
+            judging=trains * (NODES * load.validated + MATCHED) * load.network_flops,
+            alone=trains * FOLDS * factored,
+            products=trains * 2 * (fitted - load.validated) * load.covariances,
+        ),
         "generate": drawing(*load.ensemble),
         "verify": drawing(
             *load.verification,
-            training=CERTIFIED * load.network_flops,
+            judging=trains * (max(CERTIFIED, load.tested) + PROBED) * load.network_flops,
             alone=CANDIDATES * load.scored * per_field,
+            products=RESCORED * load.scored * load.legendre_flops
+            + 2 * min(NEAREST, load.scored) * (fitted - load.validated) * channels * coefficients,
         ),
     }
 
@@ -225,12 +250,12 @@ def seconds(stage: str, done: Work, load: Workload, machines: Machines, price: P
     shared = done.values * own["value"] + done.legendre * price.legendre + done.units * own["unit"]
     by_workers = shared / machines.workers + done.network * network
     waited = max(by_workers, done.units * price.task)
-    limit = 60.0 * load.minutes if stage == "train" and load.minutes is not None else None
     trained = done.training * training
-    if limit is not None:
-        matched = MATCHED * load.network_flops * training
-        trained = min(limit, trained - matched) + matched if load.steps else limit + matched
-    return own["run"] + waited + trained + done.alone * own["alone"]
+    if stage == "train" and load.minutes is not None:
+        limit = 60.0 * load.minutes
+        trained = min(limit, trained) if load.steps else limit
+    alone = done.judging * training + done.alone * own["alone"] + done.products * price.legendre
+    return own["run"] + waited + trained + alone
 
 
 def estimates(load: Workload, machines: Machines, price: Prices | None) -> list[Estimate]:

@@ -8,31 +8,44 @@
 
 Chunks are a few times of the whole sphere, shards many times. One unit is one shard of every
 variable. A cell may be missing always or never; missing values that `source.fill` gives a number
-have it in cells that are not always missing.
+have it in cells that are not always missing. Each unit is looked at by the worker that writes it,
+or before anything is written if masks decide what is written.
 """
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from math import ceil, floor, log2
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import dask
 import numpy as np
 import xarray as xr
 
-from flows.cluster import as_lost, map_units
+from flows.cluster import UnitFailed, map_units
 from flows.config import RunConfig, Source
 from flows.increments import marks_of
 from flows.keys import digest_of_source, ingest_key, source_files
 from flows.stage import Progress, Receipt
 from storage import artifacts
+from storage.axes import toml_key
 from storage.covariates import add_covariates
+from storage.formats import UNREADABLE
 from storage.inspection import Inspection, inspect
 from storage.layout import StoreLayout
-from storage.sources import SourceError, SourceReport, digest_of, file_digests, open_source
+from storage.sources import (
+    Missing,
+    SourceError,
+    SourceReport,
+    digest_of,
+    file_digests,
+    look,
+    open_source,
+    unreadable,
+)
+from storage.survey import Survey, total
+from storage.values import Settled, judge, settle
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -45,6 +58,7 @@ SHARD_BYTES = 64 << 20  # written at once, per variable, at most
 FEWEST_UNITS = 16  # as far as whole chunks allow, so that a small source keeps workers busy too
 
 Masks = Mapping[str, np.ndarray]
+Surveys = Mapping[str, Survey]  # by variable
 
 
 class InputChanged(RuntimeError):
@@ -64,39 +78,53 @@ def run(
     """
     assert client is not None
     began = time.monotonic()
-    files = source_files(config.source)
-    with look_first(config.source) as looking:  # while their digests are made
+    source = config.source
+    files = source_files(source)
+    with look_first(source) as looking:  # while their digests are made
         digests = file_digests(files)
         looking.wait()
     digest = digest_of(digests)
     content = ingest_key(config, digest)
-    with _faults_of_files(config.source, digest), _computed_by(client):
-        fields, report, masks = open_fields(config.source)  # reads every value: on the cluster too
+    fields, report = open_fields(source)
 
     path = layout.artifact(KIND, content)
-    sizes = unit_sizes(fields, config.source)
+    sizes = unit_sizes(fields, source)
     family = ingest_key(config, "any")
     shards = {"time": sizes["shard"]}
-    artifacts.create(path, fields, chunks={"time": sizes["chunk"]}, shards=shards, family=family)
     units = artifacts.plan_units({"time": fields.sizes["time"]}, shards)
+    notes: list[str] = []
+    maps = look(fields, source.static, {}, {}, notes)
+    settled = Settled(fields, {}, {}, {})
+    if beforehand(source):
+        survey = partial(survey_fields, source, digest)
+        with _faults_of_files(source, digest):
+            found = _mapped(client, survey, units, progress, label="survey")
+        settled = settle(fields, summed(found), source.missing, notes)
+        require_policies(source, settled.missing)
+    masks = {name: settled.masks[name] for name in source.variables if name in settled.masks}
+
+    artifacts.create(path, fields, chunks={"time": sizes["chunk"]}, shards=shards, family=family)
     marks = marks_of(units, fields, report, digests, masks)
     artifacts.adopt_units(path, units, artifacts.donors(layout, KIND, family), marks)
     missing = artifacts.missing_units(path, units)
-    write = partial(
-        write_fields, path, config.source, digest, masks, marks=marks, fills=report.fills
-    )
+    write = partial(write_fields, path, source, digest, masks, marks=marks, fills=settled.fills)
     done = len(units) - len(missing)
-    with _faults_of_files(config.source, digest):
-        written = map_units(client, write, missing, progress, label="fields", done=done)
+    with _faults_of_files(source, digest):
+        written = _mapped(client, write, missing, progress, label="fields", done=done)
+    if not beforehand(source):
+        records = artifacts.unit_records(path, units)
+        found = [_from_json(record["extra"]["survey"]) for record in records]
+        settled = settle(fields, summed(found), {}, notes)
+    require_policies(source, {**settled.missing, **maps.missing})
 
-    _require_unchanged(config.source, digest)
+    _require_unchanged(source, digest)
     figures = {"times": fields.sizes["time"], "variables": len(config.source.variables)}
     attrs = {
         "figures": figures,
         "seconds": time.monotonic() - began,
         "source_files": [Path(file).name for file in report.files],
         "source_digest": digest,
-        "notes": [*report.notes, *report.gaps],
+        "notes": [*report.notes, *notes, *report.gaps],
         "config": config.to_dict(),
     }
     published = artifacts.publish(layout, KIND, content, units, attrs, written)
@@ -133,17 +161,7 @@ def _faults_of_files(source: Source, digest: str) -> Iterator[None]:
         _require_unchanged(source, digest)
         with look_first(source, whole=True) as looking:
             looking.wait()
-        raise as_lost(error) from error
-
-
-def _computed_by(client: "Client") -> Any:
-    """Dask computes on this client, which is asked for nothing, and so not started, before."""
-
-    def compute(graph: Any, keys: Any, **how: Any) -> Any:
-        with dask.config.set(scheduler=None):  # workers that start are sent the configuration
-            return client.get(graph, keys, **how)
-
-    return dask.config.set(scheduler=compute)
+        raise
 
 
 def _require_unchanged(source: Source, digest: str) -> None:
@@ -154,41 +172,50 @@ def _require_unchanged(source: Source, digest: str) -> None:
         )
 
 
-def open_fields(source: Source) -> tuple[xr.Dataset, SourceReport, Masks]:
-    """Open the source and check all its values.
+def beforehand(source: Source) -> bool:
+    """Whether what is written depends on masks, so that all values are looked at first.
 
-    Returns:
-        The dataset to write, what was normalised in it, and the masks (True = missing) of the
-        variables that have missing cells.
-    Raises:
-        SourceError: If the source is refused, or values are missing in a way `source.fill` does
-            not provide for.
+    Otherwise they are looked at while they are written, and read once.
     """
-    fields, report = _open(source, missing=source.missing, check_values=True)
-    for name, found in report.missing.items():
+    numbers = [source.fill_of(name) for name in source.variables]
+    return bool(source.missing) or any(isinstance(number, float) for number in numbers)
+
+
+def require_policies(source: Source, missing: Mapping[str, Missing]) -> None:
+    """Raise SourceError if values are missing in a way `source.fill` does not provide for."""
+    for name, found in missing.items():
         policy = source.fill_of(name)
-        if found.count and not found.static and not isinstance(policy, float):
+        if not found.static and not isinstance(policy, float):
             raise SourceError(
                 f"{name}: {found.count} values are missing in cells that have values at other "
                 "times, as at a moving ice edge or in a satellite's gaps; only cells that are "
                 "missing always can be filled from their neighbours. Complete the source, or say "
-                f"what a missing value stands for: source.fill = {{ {name} = 0.0 }}"
+                f"what a missing value stands for: source.fill = {{ {toml_key(name)} = 0.0 }}"
             )
-        if found.count and policy == "refuse":
+        if policy == "refuse":
             raise SourceError(
                 f"{name}: {found.fraction:.1%} of its values are missing; say how the model shall "
-                f'fill these cells: source.fill = {{ {name} = "harmonic" }} (the ensemble has them '
-                "masked again)"
+                f'fill these cells: source.fill = {{ {toml_key(name)} = "harmonic" }} (the '
+                "ensemble has them masked again)"
             )
-    incomplete = [name for name, found in report.missing.items() if found.count]
-    masks = {
-        name: fields[name].isnull().all("time").values
-        if not report.missing[name].static
-        else fields[name].isel(time=0).isnull().values
-        for name in incomplete
-        if name in source.variables
+
+
+def survey_fields(source: Source, digest: str, unit: artifacts.Unit) -> Surveys:
+    """Look at the values of one unit, a variable at a time. Runs on a worker.
+
+    Raises:
+        SourceError: If values look like a fill value that nobody declared, or are out of range.
+    """
+    fields = _kept_open(source, digest)
+    return {
+        name: _seen(_loaded(fields[[name]].isel(unit.region), source)[name], source)
+        for name in source.variables
     }
-    return fields, report, masks
+
+
+def summed(found: Sequence[Surveys]) -> Surveys:
+    """The surveys of all units as one of each variable."""
+    return {name: total(each[name] for each in found) for name in found[0]}
 
 
 def write_fields(
@@ -203,14 +230,17 @@ def write_fields(
     """Write one unit: all variables at its times. Runs on a worker, which trusts the masks."""
     fields = _kept_open(source, digest)
     names = [*source.variables, *source.covariates]
-    block = fields[names].isel(unit.region).load(scheduler="synchronous")
+    block = _loaded(fields[names].isel(unit.region), source)
+    extra: dict[str, Any] = {"mark": marks[unit.name]} if marks else {}
+    if not beforehand(source):
+        seen = {name: _seen(block[name], source) for name in source.variables}
+        extra["survey"] = {name: each.to_json() for name, each in seen.items()}
     for name, mask in masks.items():
         policy, known = source.fill_of(name), block[name]
         if fills and name in fills:
             known = known.where(known != np.float32(fills[name]))
         whole = known.fillna(policy) if isinstance(policy, float) else known
         block[name] = whole.where(~mask)
-    extra = {"mark": marks[unit.name]} if marks else {}
     return artifacts.write_unit(path, unit, block, extra=extra)
 
 
@@ -229,25 +259,51 @@ def _kept_open(source: Source, digest: str) -> xr.Dataset:
     place = f"{digest} {source}"
     if place not in _OPENED:
         _OPENED.clear()
-        _OPENED[place], _ = _open(source, missing={}, check_values=False)
+        _OPENED[place], _ = open_fields(source)
     return _OPENED[place]
 
 
 _OPENED: dict[str, xr.Dataset] = {}  # one source per process
 
 
-def _open(
-    source: Source, *, missing: Mapping[str, float], check_values: bool
-) -> tuple[xr.Dataset, SourceReport]:
+def open_fields(source: Source) -> tuple[xr.Dataset, SourceReport]:
+    """The source as its metadata tell it."""
     fields, report = open_source(
-        source.paths,
-        source.variables,
-        missing=missing,
-        valid_range=source.valid_range,
-        check_values=check_values,
-        **how_to_open(source),
+        source.paths, source.variables, check_values=False, **how_to_open(source)
     )
     return add_covariates(fields, source.covariates), report
+
+
+def _loaded(part: xr.Dataset, source: Source) -> xr.Dataset:
+    """The values of a part, read by whoever asks; if that fails, the error has the file."""
+    try:
+        return part.load(scheduler="synchronous")
+    except UNREADABLE as error:
+        if hasattr(error, "exit_code"):
+            raise
+        names = (*source.variables, *source.static)
+        raise unreadable(source_files(source), names, source.group, error) from error
+
+
+def _seen(block: xr.DataArray, source: Source) -> Survey:
+    name = str(block.name)
+    seen = Survey.of(block.values, source.missing.get(name))
+    judge(block, seen, source.valid_range.get(name))
+    return seen
+
+
+def _from_json(plain: Mapping[str, Any]) -> Surveys:
+    return {name: Survey.from_json(each) for name, each in plain.items()}
+
+
+def _mapped(*arguments: Any, **options: Any) -> list[Any]:
+    """`map_units`, with a refusal by a worker as the refusal that it is."""
+    try:
+        return map_units(*arguments, **options)
+    except UnitFailed as error:
+        if isinstance(error.__cause__, SourceError):
+            raise error.__cause__ from None
+        raise
 
 
 def how_to_open(source: Source) -> dict[str, Any]:

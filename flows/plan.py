@@ -51,12 +51,18 @@ def workload(config: RunConfig) -> Workload:
         check_values=False,
         **how_to_open(source),
     )
-    periods = (config.split.train, config.split.validation)
+    split = config.split
+    fitted, validated, tested = (
+        fields.sel(time=slice(*period)).sizes["time"]
+        for period in (split.train, split.validation, split.test)
+    )
     network = config.train.model == "network"
     first = fields[source.variables[0]]
     return Workload(
         times=fields.sizes["time"],
-        fitted=sum(fields.sel(time=slice(*period)).sizes["time"] for period in periods),
+        fitted=fitted + validated,
+        validated=validated,
+        tested=tested,
         channels=len(source.variables),
         nlat=len(grid_of(fields).latitudes),
         points=prod(n for dim, n in first.sizes.items() if dim != "time"),

@@ -8,7 +8,10 @@ import xarray as xr
 from flows.config import ConfigError, RunConfig
 
 STANDARD_NAMES = (("eastward", "northward"), ("x_wind", "y_wind"), ("_x_", "_y_"))
-SPELLED = re.compile(r"^(u|ua|uas|u10|u10m|10u|u_component_of_wind.*)((?<=[a-z])[@_.]?\d+m?)?$")
+SPELLED = re.compile(
+    r"^(u|ua|uas|uwnd|ugrd|u_?wind|ubot|u10|u10m|10u|u_component_of_wind.*"
+    r"|10m_u_component_of_wind)((?<=[a-z])[@_.]?\d+(\.\d+)?[a-z]*)?$"
+)
 
 
 def wind_pairs(config: RunConfig, fields: xr.Dataset) -> tuple[tuple[int, int], ...]:

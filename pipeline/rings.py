@@ -22,6 +22,8 @@ from pipeline.sphere import FloatArray, RingGrid
 
 __all__ = ["Rings", "ring_geometry", "rings"]
 
+CACHED_BYTES = 1 << 22  # of the fields that are folded and transformed together
+
 
 class Rings(Protocol):
     @property
@@ -65,20 +67,27 @@ class _Equal:
         return room("waves", shape, np.result_type(dtype, np.complex64))
 
     def to_waves(self, fields: FloatArray, mean: bool) -> ComplexArray:
-        folded = fields[None]
-        if len(self.signs) > 1:
-            folded = room("folded", (2, len(fields), self.half, self.nlon), fields.dtype)
-            north, south = fields[:, : self.half], fields[:, ::-1][:, : self.half]
-            np.add(north, south, out=folded[0])
-            np.subtract(north, south, out=folded[1])
-            if self.nlat % 2:
-                folded[0, :, -1] /= 2  # the sum of hemispheres holds the equator twice
         waves = self.empty(len(fields), fields.dtype)
-        spectrum = waves.transpose(2, 3, 1, 0)
-        ducc0.fft.r2c(folded, axes=(3,), forward=True, inorm=2 * mean, out=spectrum)
+        few = 8 if fields[:8].nbytes <= CACHED_BYTES else len(fields)
+        for some in (slice(start, start + few) for start in range(0, len(fields), few)):
+            folded = self._folded(fields[some])
+            spectrum = waves[..., some].transpose(2, 3, 1, 0)
+            ducc0.fft.r2c(folded, axes=(3,), forward=True, inorm=2 * mean, out=spectrum)
         if self.turn is not None:
             waves[: self.lmax + 1] *= self.turn
         return waves
+
+    def _folded(self, fields: FloatArray) -> FloatArray:
+        """Sum and difference of the hemispheres (sign, field, ring, longitude)."""
+        if len(self.signs) == 1:
+            return fields[None]
+        folded = room("folded", (2, len(fields), self.half, self.nlon), fields.dtype)
+        north, south = fields[:, : self.half], fields[:, ::-1][:, : self.half]
+        np.add(north, south, out=folded[0])
+        np.subtract(north, south, out=folded[1])
+        if self.nlat % 2:
+            folded[0, :, -1] /= 2  # the sum of hemispheres holds the equator twice
+        return folded
 
     def from_waves(self, waves: ComplexArray, mean: bool, out: FloatArray) -> None:
         waves[self.lmax + 1 :] = 0.0

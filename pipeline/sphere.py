@@ -8,7 +8,7 @@ of shape (lat, lon); HEALPix makes a field of shape (cell,), its cells in ring o
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Literal
 
 import ducc0
@@ -256,9 +256,13 @@ def _close(left: FloatArray, right: FloatArray) -> bool:
     return bool(np.abs(left - right).max() < 1e-9)
 
 
+@lru_cache(maxsize=16)
 def _gaussian_latitudes(nlat: int) -> FloatArray:
+    """Read-only; kept, because each dataset whose grid is asked for is compared with them."""
     latitudes = np.rad2deg(np.arcsin(np.polynomial.legendre.leggauss(nlat)[0]))
-    return 0.5 * (latitudes - latitudes[::-1])
+    balanced: FloatArray = 0.5 * (latitudes - latitudes[::-1])
+    balanced.flags.writeable = False
+    return balanced
 
 
 def _equidistant_latitudes(nlat: int, poles: bool) -> FloatArray:

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
+from scipy.linalg import get_blas_funcs
 
 from pipeline.channels import Pairs, analysis, synthesis
 from pipeline.climatology import UnusableData, season_phase
@@ -137,10 +138,13 @@ class Normals:
         Args:
             rows: Terms of the climatology at each time, (time, term).
         """
-        mean, waves, scale = self._removed(values.dtype)
-        scaled: FloatArray = values - mean
-        scaled -= np.tensordot(rows.astype(scaled.dtype), waves, axes=(-1, 0))
-        scaled /= scale
+        mean, waves, inverse = self._removed(values.dtype)
+        flat = (values - mean).reshape(len(values), -1)
+        product = get_blas_funcs("gemm", (flat,))
+        terms = rows.astype(flat.dtype)
+        flat = product(-1.0, waves.T, terms.T, beta=1.0, c=flat.T, overwrite_c=True).T
+        scaled: FloatArray = flat.reshape(values.shape)
+        scaled *= inverse
         for channel, mask in enumerate(self.mask):
             if mask.any():
                 filled = harmonic_fill(self.grid, mask)(scaled[:, channel])
@@ -155,12 +159,14 @@ class Normals:
         return scaled
 
     def _removed(self, dtype: np.dtype[Any]) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """The mean, the waves about it (with what rounding left of the mean), the scale."""
+        """The mean, the waves about it (with what rounding left of the mean) as (term, cell of a
+        channel), and one over the scale."""
         if dtype not in self._rounded:
             mean = self.climatology[0].astype(dtype)
             waves = self.climatology.copy()
             waves[0] -= mean
-            self._rounded[dtype] = mean, waves.astype(dtype), self.scale.astype(dtype)
+            flat = waves.reshape(len(waves), -1).astype(dtype)
+            self._rounded[dtype] = mean, flat, (1.0 / self.scale).astype(dtype)
         return self._rounded[dtype]
 
     @cached_property

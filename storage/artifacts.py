@@ -49,6 +49,7 @@ from storage.units import (
     missing_units,
     plan_units,
     unit_files,
+    unit_records,
     waiting_arrays,
     write_unit,
 )
@@ -77,6 +78,7 @@ __all__ = [
     "publish",
     "publish_directory",
     "published",
+    "unit_records",
     "write_unit",
 ]
 

@@ -132,19 +132,24 @@ def _declared(
 
 
 def _found(table: xr.Dataset, name: str, role: str, where: str, taken: set[str]) -> str | None:
-    candidates = [n for n in _candidates(table, name) if n not in taken]
+    candidates = [n for n in _candidates(table, name, role in ("lat", "lon")) if n not in taken]
     if role in ("level", "member"):
         candidates = [n for n in candidates if table[n].ndim < 2]
     return _chosen(table, candidates, role, where)
 
 
-def _candidates(table: xr.Dataset, name: str) -> list[str]:
-    """Variables along dimensions of `name` that could be its coordinates."""
+def _candidates(table: xr.Dataset, name: str, horizontal: bool = False) -> list[str]:
+    """Variables along dimensions of `name` that could be its coordinates.
+
+    Only positions may have both of its dimensions: a map beside it is none of its coordinates.
+    """
     dims = set(table[name].dims)
     bounds = {str(v.attrs[k]) for v in table.variables.values() for k in _BOUNDS & v.attrs.keys()}
     found = []
     for other, variable in table.variables.items():
-        small = variable.ndim < 2 or (variable.ndim == 2 and variable.dims != table[name].dims)
+        small = variable.ndim < 2 or (
+            variable.ndim == 2 and (horizontal or variable.dims != table[name].dims)
+        )
         if other != name and str(other) not in bounds and small and set(variable.dims) <= dims:
             found.append(str(other))
     return found
@@ -154,7 +159,7 @@ _BOUNDS = {"bounds", "climatology"}
 
 
 def _chosen(table: xr.Dataset, candidates: list[str], role: str, where: str) -> str | None:
-    for test in _tests(role):
+    for test in _tests(table, role):
         found = [n for n in candidates if test(n, table.variables[n].attrs, table.variables[n])]
         for preferred in (
             [n for n in found if n in table.dims],
@@ -177,7 +182,7 @@ def _chosen(table: xr.Dataset, candidates: list[str], role: str, where: str) -> 
 Test = Callable[[str, Mapping[str, Any], xr.Variable], bool]
 
 
-def _tests(role: str) -> tuple[Test, ...]:
+def _tests(table: xr.Dataset, role: str) -> tuple[Test, ...]:
     def standard_name(name: str, attrs: Mapping[str, Any], variable: xr.Variable) -> bool:
         return str(attrs.get("standard_name", "")).strip() in _STANDARD_NAMES[role]
 
@@ -186,7 +191,8 @@ def _tests(role: str) -> tuple[Test, ...]:
         if role == "time":
             dated = re.search(r"\w+\s+(since|as)\s+\S", text) is not None
             return dated and unclaimed(attrs) and variable.ndim == 1 and name in variable.dims
-        return text in _UNITS.get(role, ()) and unclaimed(attrs)
+        listed = variable.ndim > 0 or name in table.coords  # else P0, a constant of the file
+        return text in _UNITS.get(role, ()) and unclaimed(attrs) and listed
 
     def usual(name: str, attrs: Mapping[str, Any], variable: xr.Variable) -> bool:
         own = variable.ndim == 0 or name in variable.dims or variable.ndim == 2

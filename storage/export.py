@@ -10,11 +10,13 @@ or, as CMIP names them, with realization 0 as r1:
 A file is written under another name, made durable and renamed. It says which ensemble it is of
 (`ensemble_digest`), so that what is there already is not written again. Values are float32,
 compressed, chunked by time, which is unlimited; there is a _FillValue only where cells are masked.
+With CMIP's names go CMIP's units and standard names (storage.cmip); a level is a scalar coordinate.
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -27,13 +29,17 @@ import numpy as np
 import xarray as xr
 
 from storage.artifacts import NameConflict, Published, open_artifact
+from storage.cmip import CmipVariable, cmip_variable
 from storage.files import beside_of, inventory, move_into_place
 from storage.labels import GRID_MAPPING
+from storage.levels import split_name
+from storage.quantities import conversion
 
 __all__ = ["Cmip", "ExportedFile", "is_written", "planned_files", "write_netcdf"]
 
 FILL = np.float32(1e20)
 COMPRESSION = {"zlib": True, "complevel": 1, "shuffle": True}
+BOUNDS = {"time": "time_bnds", "lat": "lat_bnds", "lon": "lon_bnds"}
 EPOCH = "days since 1850-01-01"
 TABLES = {"mon": "Amon", "yr": "Ayr"}  # a frequency is the table of its name otherwise
 DATES = {"yr": "%Y", "mon": "%Y%m", "day": "%Y%m%d", "fx": "%Y%m%d"}  # else to the minute
@@ -71,6 +77,12 @@ class ExportedFile:
     variable: str
     realization: int
     attrs: Mapping[str, Any]
+    cmip: CmipVariable | None = None  # name, unit and standard name that it gets
+
+    @property
+    def name(self) -> str:
+        """What the variable is called in the file."""
+        return str(self.attrs.get("variable_id", self.variable))
 
     def __str__(self) -> str:
         return self.path
@@ -80,13 +92,17 @@ def planned_files(ensemble: xr.Dataset, cmip: Cmip | None = None) -> list[Export
     """All files of an ensemble, as `open_artifact` gives it."""
     numbers = [int(number) for number in ensemble["realization"].values]
     files = []
+    known = _cmip_names(ensemble) if cmip is not None else {}
     for name in map(str, ensemble.data_vars):
         for number in numbers:
             if cmip is None:
                 path, attrs = f"{name}/{name}_realization-{number}.nc", dict[str, Any]()
             else:
-                path, attrs = _as_cmip(ensemble, name, number, cmip)
-            files.append(ExportedFile(path=path, variable=name, realization=number, attrs=attrs))
+                path, attrs = _as_cmip(ensemble, name, known[name][0], number, cmip)
+            turned = known[name][1] if known else None
+            files.append(
+                ExportedFile(path=path, variable=name, realization=number, attrs=attrs, cmip=turned)
+            )
     return files
 
 
@@ -112,7 +128,7 @@ def write_netcdf(ensemble: Published, directory: Path, file: ExportedFile) -> di
                 engine="netcdf4",
                 format="NETCDF4",
                 unlimited_dims=["time"],
-                encoding=_encodings(field, file.attrs.get("variable_id", file.variable)),
+                encoding=_encodings(field, file.name),
             )
         move_into_place(beside, target)
     finally:
@@ -138,11 +154,25 @@ def is_written(ensemble: Published, target: Path) -> bool:
         ) from error
 
 
+def _cmip_names(ensemble: xr.Dataset) -> dict[str, tuple[str, CmipVariable | None]]:
+    """CMIP's name of each variable, with what it takes; its own letters where CMIP has none."""
+    found: dict[str, tuple[str, CmipVariable | None]] = {}
+    for name in map(str, ensemble.data_vars):
+        known, plain = cmip_variable(name, ensemble[name].attrs), re.sub(r"[^A-Za-z0-9]", "", name)
+        level = split_name(name)[1]
+        at = "" if known is None or known.at_surface else re.sub(r"[^A-Za-z0-9]", "", level or "")
+        found[name] = (plain, None) if known is None else (known.name + at, known)
+    taken = Counter(new for new, _ in found.values())
+    return {
+        name: (new, known) if taken[new] == 1 else (re.sub(r"[^A-Za-z0-9]", "", name), None)
+        for name, (new, known) in found.items()
+    }
+
+
 def _as_cmip(
-    ensemble: xr.Dataset, name: str, number: int, cmip: Cmip
+    ensemble: xr.Dataset, name: str, variable: str, number: int, cmip: Cmip
 ) -> tuple[str, dict[str, Any]]:
     frequency, grid = str(ensemble.attrs["frequency"]), _grid_label(ensemble)
-    variable = re.sub(r"[^A-Za-z0-9]", "", name)
     table, variant = TABLES.get(frequency, frequency), f"r{number + 1}i1p1f1"
     version = "v" + re.sub(r"\D", "", str(ensemble.attrs["date_created"]))[:8]
     layout = DATES.get(frequency, "%Y%m%d%H%M")
@@ -165,6 +195,7 @@ def _as_cmip(
         "variable_id": variable,
         "grid_label": grid,
         "product": "model-output",
+        "original_name": name,
     }
     return "/".join((*folders, "_".join(parts) + ".nc")), attrs
 
@@ -183,16 +214,46 @@ def _named(fields: xr.Dataset, file: ExportedFile) -> xr.Dataset:
     """One field with what describes it; xarray forgets what only an encoding names."""
     others = [name for name in fields.data_vars if name != file.variable]
     field = fields.drop_vars(others).sel(realization=file.realization).drop_encoding()
-    field = field.reset_coords([n for n in ("time_bnds", GRID_MAPPING) if n in field.coords])
+    field = _with_level(_converted(field, file), file)
+    field = field.reset_coords([n for n in (*BOUNDS.values(), GRID_MAPPING) if n in field.coords])
     for name in set(field.data_vars) - {file.variable}:
         field[name].encoding["coordinates"] = None
-    described = {"time": {"bounds": "time_bnds"}, file.variable: {"grid_mapping": GRID_MAPPING}}
+    described = {name: {"bounds": bounds} for name, bounds in BOUNDS.items()}
+    described[file.variable] = {"grid_mapping": GRID_MAPPING}
     for name, attrs in described.items():
         there = {role: named for role, named in attrs.items() if named in field.variables}
         field[name] = field[name].assign_attrs(there)
-    return field.drop_attrs(deep=False).rename(
-        {file.variable: file.attrs.get("variable_id", file.variable)}
-    )
+    return field.drop_attrs(deep=False).rename({file.variable: file.name})
+
+
+def _converted(field: xr.Dataset, file: ExportedFile) -> xr.Dataset:
+    """The field in CMIP's unit, if CMIP knows the variable."""
+    known, values = file.cmip, field[file.variable]
+    if known is None:
+        return field
+    if (known.scale, known.offset) != (1.0, 0.0):
+        changed = values.astype(np.float64) * known.scale + known.offset
+        values = changed.astype(np.float32).assign_attrs(values.attrs)
+    attrs = {"standard_name": known.standard_name, "units": known.units}
+    return field.assign({file.variable: values.assign_attrs(attrs)})
+
+
+def _with_level(field: xr.Dataset, file: ExportedFile) -> xr.Dataset:
+    """The field with its level as a scalar coordinate: a pressure, or CMIP's height."""
+    attrs = dict(field[file.variable].attrs)
+    value, unit = attrs.pop("level", None), str(attrs.pop("level_units", ""))
+    pascal = conversion(unit, "Pa")
+    if value is not None and pascal is not None:
+        name, number = "plev", float(value) * pascal[0]
+        about = {"standard_name": "air_pressure", "units": "Pa", "positive": "down", "axis": "Z"}
+    elif value is not None and file.cmip is not None and file.cmip.at_surface:
+        name, number = "height", float(value)
+        about = {"standard_name": "height", "units": "m", "positive": "up", "axis": "Z"}
+    else:
+        return field
+    values = field[file.variable].copy(deep=False)
+    values.attrs = attrs
+    return field.assign({file.variable: values}).assign_coords({name: ((), number, about)})
 
 
 def _encodings(field: xr.Dataset, name: str) -> dict[str, dict[str, Any]]:

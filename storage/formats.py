@@ -112,6 +112,8 @@ def _opener(path: str) -> Callable[[str, str], list[xr.Dataset]]:
         return _open_zarr
     with file.open("rb") as stream:
         head = stream.read(512)
+    if not head:
+        raise SourceError(f"{path} is empty; download it again, or take it out of source.paths")
     if head.startswith((b"CDF", b"\x89HDF")):
         return _open_netcdf
     if b"GRIB" in head:

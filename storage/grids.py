@@ -23,6 +23,11 @@ __all__ = ["Grid", "aligned", "check_latitudes", "check_longitudes", "grid_of_va
 Array = np.ndarray[Any, Any]
 
 REMEDY = "regrid to latitude-longitude first (e.g. cdo remapcon)"
+_GRIB_GRIDS = {
+    "sh": "they are spherical harmonics; transform them to a grid first, e.g. cdo sp2gp",
+    "reduced_gg": "the grid is a reduced Gaussian one; make it a full one first, e.g. "
+    "cdo setgridtype,regular",
+}
 
 
 def grid_of_variable(
@@ -158,6 +163,7 @@ def _one_dimensional(
     found = {"lat": axes.lat, "lon": axes.lon}
     for role, coordinate in found.items():
         if coordinate is None:
+            _refuse_other_grids(table, name, axes, where)
             raise SourceError(
                 f"{where}: no {role} coordinate of {name} found; set its standard_name or units, "
                 f'or name it: [source] dims = {{ {role} = "..." }}. {name} has dims '
@@ -175,11 +181,32 @@ def _one_dimensional(
                 f"point, a cross-section or curvilinear; {REMEDY}"
             )
     if lat.dims == lon.dims:
+        _refuse_other_grids(table, name, axes, where)
         raise SourceError(
             f"{where}: {axes.lat} and {axes.lon} both run along {lat.dims[0]}, the grid is "
             f"unstructured or a list of points; {REMEDY}"
         )
     return lat, lon
+
+
+def _refuse_other_grids(table: xr.Dataset, name: str, axes: Axes, where: str) -> None:
+    """Raise SourceError if the lack of latitudes or longitudes is explained by the grid."""
+    if kind := _GRIB_GRIDS.get(str(table[name].attrs.get("GRIB_gridType"))):
+        raise SourceError(f"{where}: {name} has one value after the other: {kind}")
+    for other in table[name].dims:
+        said = str(table[other].attrs.get("standard_name", "")) if other in table.coords else ""
+        if said.startswith(("grid_", "projection_")):
+            raise SourceError(
+                f"{where}: {other} is a {said}, the grid is rotated or projected; {REMEDY}"
+            )
+    others = [axis for axis in (axes.time, axes.level, axes.member) if axis]
+    taken = {dim for axis in others for dim in table[axis].dims}
+    free = [f"{d} of {n}" for d, n in table[name].sizes.items() if d not in taken and n > 1]
+    if len(free) == 1 and not (axes.lat or axes.lon):
+        raise SourceError(
+            f"{where}: {name} has one horizontal dimension ({free[0]}) and nothing says where its "
+            f"cells lie; the grid is unstructured, or the file is a section; {REMEDY}"
+        )
 
 
 def _rectilinear(

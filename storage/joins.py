@@ -14,8 +14,8 @@ import xarray as xr
 from storage.axes import SourceError
 from storage.grids import Grid, aligned
 from storage.pieces import Piece
+from storage.quantities import in_unit
 from storage.times import one_calendar, said_time
-from storage.values import in_unit
 
 __all__ = ["join_in_time", "merge", "numbered", "on_one_grid"]
 

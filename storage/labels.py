@@ -110,6 +110,10 @@ def label_ensemble(
     if bounds is not None:
         labelled = labelled.assign_coords(time_bnds=bounds)
     labelled = label(labelled.transpose("realization", "time", *grid, ...))
+    labelled = labelled.assign_coords(cell_bounds(labelled))
+    for axis in ("lat", "lon"):
+        if f"{axis}_bnds" in labelled.coords:
+            labelled[axis].attrs["bounds"] = f"{axis}_bnds"
     for name in labelled.data_vars:
         of_grid = ("grid_mapping", "coordinates")
         kept = {k: v for k, v in source[name].attrs.items() if k not in of_grid}
@@ -129,6 +133,23 @@ def time_bounds(source: xr.Dataset, time: xr.DataArray) -> xr.DataArray | None:
     if not (reach == reach[0]).all():
         return None
     return xr.DataArray(time.values[:, None] + reach[0], dims=("time", "bnds"))
+
+
+def cell_bounds(dataset: xr.Dataset) -> dict[str, xr.DataArray]:
+    """Bounds of latitudes and longitudes that are dimensions; nothing for HEALPix cells.
+
+    Cells end half way to their neighbours, the outermost ones at the poles.
+    """
+    if not {"lat", "lon"} <= set(dataset.dims):
+        return {}
+    lat, lon = (np.asarray(dataset[name].values, float) for name in ("lat", "lon"))
+    pole = 90.0 if lat[0] > lat[-1] else -90.0
+    edges = np.concatenate([[pole], (lat[1:] + lat[:-1]) / 2, [-pole]])
+    half = 180.0 / lon.size
+    return {
+        "lat_bnds": xr.DataArray(np.stack([edges[:-1], edges[1:]], axis=1), dims=("lat", "bnds")),
+        "lon_bnds": xr.DataArray(np.stack([lon - half, lon + half], axis=1), dims=("lon", "bnds")),
+    }
 
 
 def once(dataset: Any) -> Any:

@@ -18,9 +18,11 @@ import numpy as np
 import xarray as xr
 
 from storage.axes import Axes, SourceError, find_axes, toml_key
+from storage.cmip import standard_name_of
 from storage.grids import Grid, grid_of_variable
 from storage.levels import choose, level_index, level_of, said, same_label, split_name
-from storage.times import bounds_of, decode_times
+from storage.quantities import cf_standard_name, cf_unit
+from storage.times import are_digits, bounds_of, centred, decode_times
 
 __all__ = ["Declared", "Piece", "take"]
 
@@ -83,6 +85,8 @@ def take(
     level = None if stored == name else level
     if stored not in table.variables:
         return []
+    if not static:
+        table = _with_times(table, stored, declared, where)
     axes = find_axes(table, stored, declared.dims, where)
     variable = table.variables[stored]
     if variable.dtype.kind not in "fiu":
@@ -104,6 +108,8 @@ def take(
         {d: i for d, i in chosen.items() if d in table.variables[axes.time].dims}
     )
     dates = decode_times(table.assign_coords({axes.time: times}), axes.time, where)
+    if are_digits(times):
+        notes.append(f"{axes.time} has no units, its digits are dates")
     if times.ndim == 2:
         # Forecasts: valid times along reference time and step. A piece for each of the shorter.
         short = min(times.dims, key=lambda d: times.sizes[d])
@@ -116,7 +122,24 @@ def take(
         ]
     dim = times.dims[0] if times.ndim else None
     bounds = bounds_of(table, axes.time, dates) if times.ndim == 1 else None
+    if "time: point" not in str(attrs.get("cell_methods")) and times.ndim == 1:
+        stamped, dates = dates, centred(dates, bounds)
+        if stamped is not dates:
+            notes.append(f"times stood at the end of their bounds ({axes.time}), put in the middle")
     return [_piece(whole, dim, np.atleast_1d(dates), bounds, grid, attrs, name, where, notes)]
+
+
+def _with_times(table: xr.Dataset, stored: str, declared: Declared, where: str) -> xr.Dataset:
+    """The table with the unit of time that is declared; a dimension without numbers is counted."""
+    unit, named = declared.units.get("time"), declared.dims.get("time")
+    if unit is None:
+        return table
+    time = find_axes(table, stored, {}, where).time if named is None else named
+    if time not in table.variables and time not in table[stored].dims:
+        return table
+    known = table.variables.get(time, xr.Variable((time,), np.arange(table.sizes.get(time, 1))))
+    kept = {k: v for k, v in known.attrs.items() if k in ("calendar", "bounds", "standard_name")}
+    return table.assign_coords({time: (known.dims, known.values, {**kept, "units": unit})})
 
 
 def _members(
@@ -213,7 +236,8 @@ def _time_dims(
         raise SourceError(
             f"{where}: {stored} has no time coordinate (its dims are {dims}); set standard_name "
             'and units of one, or name it: [source] dims = { time = "..." }. If the date is in '
-            "the name of the file, add it first, e.g. cdo settaxis,2000-01-01,12:00,1day"
+            "the name of the file, add it first, e.g. cdo settaxis,2000-01-01,12:00,1day; a map "
+            f'without time belongs to [source] static = ["{stored}"]'
         )
     return [dim for dim in table[axes.time].dims if dim not in chosen]
 
@@ -244,6 +268,12 @@ def _attrs(
     variable: xr.Variable, name: str, declared: Declared, where: str, notes: list[str]
 ) -> dict[str, Any]:
     attrs = {key: variable.attrs[key] for key in _KEPT_ATTRS if key in variable.attrs}
+    said = str(attrs.pop("standard_name", "")).strip()
+    if standard_name := standard_name_of(said) or cf_standard_name(said):
+        attrs["standard_name"] = standard_name
+    elif said not in ("", "unknown"):
+        notes.append(f"{name}: {said!r} is no standard name, dropped")
+        attrs.setdefault("long_name", said)
     unit = declared.units.get(name)
     if unit is not None and unit != attrs.get("units"):
         notes.append(f"{name}: unit {attrs.get('units')!r} is declared to be {unit!r}")
@@ -253,6 +283,10 @@ def _attrs(
             f"{where}: {name} has no units; declare them: "
             f'[source] units = {{ {toml_key(name)} = "..." }}'
         )
+    spelled = cf_unit(str(attrs["units"]).strip())
+    if spelled != attrs["units"]:
+        notes.append(f"{name}: unit {attrs['units']!r} written as {spelled!r}")
+        attrs["units"] = spelled
     return attrs
 
 

@@ -29,8 +29,9 @@ from storage.joins import join_in_time, merge, numbered, on_one_grid
 from storage.labels import label
 from storage.levels import said, split_name
 from storage.pieces import Declared, Piece, take
+from storage.survey import survey_of
 from storage.times import find_gaps
-from storage.values import Missing, examine, mask_declared, missing_values
+from storage.values import Missing, Settled, judge, missing_values, settle
 
 __all__ = [
     "Missing",
@@ -39,10 +40,12 @@ __all__ = [
     "UnsafeSource",
     "digest_of",
     "file_digests",
+    "look",
     "missing_values",
     "open_source",
     "resolve",
     "source_digest",
+    "unreadable",
 ]
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*(@-?[0-9][A-Za-z0-9_.+-]*)?")
@@ -58,6 +61,7 @@ class SourceReport:
     missing: Mapping[str, Missing] = field(default_factory=dict)
     fills: Mapping[str, float] = field(default_factory=dict)  # declared; missing at every place
     origins: Mapping[str, Any] = field(default_factory=dict)  # number of the file of each time
+    masks: Mapping[str, Any] = field(default_factory=dict)  # cells that are always missing
 
 
 def open_source(
@@ -129,7 +133,7 @@ def open_source(
     except UNREADABLE as error:
         if hasattr(error, "exit_code"):
             raise
-        raise _unreadable(files, (*variables, *static), group, error) from error
+        raise unreadable(files, (*variables, *static), group, error) from error
     gaps = find_gaps(np.unique(dataset["time"].values))
     if gaps and not allow_gaps:
         more = f" and {len(gaps) - 5} more" if len(gaps) > 5 else ""
@@ -138,18 +142,51 @@ def open_source(
             "add the missing files, or set allow_gaps = true in [source]"
         )
     try:
-        dataset, fills = mask_declared(dataset, dict(missing or {}), notes)
-        names = (*variables, *static)
-        found = examine(dataset, names, dict(valid_range or {})) if check_values else {}
+        settled = look(
+            dataset, (*variables, *static), missing or {}, valid_range or {}, notes, check_values
+        )
     except UNREADABLE as error:
         if hasattr(error, "exit_code"):
             raise
-        raise _unreadable(files, (*variables, *static), group, error) from error
+        raise unreadable(files, (*variables, *static), group, error) from error
     origins = {name: one.origin for name, one in series.items()}
     report = SourceReport(
-        tuple(files), tuple(dict.fromkeys(notes)), tuple(gaps), found, fills, origins
+        tuple(files),
+        tuple(dict.fromkeys(notes)),
+        tuple(gaps),
+        settled.missing,
+        settled.fills,
+        origins,
+        settled.masks,
     )
-    return label(dataset), report
+    return label(settled.fields), report
+
+
+def look(
+    dataset: xr.Dataset,
+    names: Sequence[str],
+    missing: Mapping[str, float],
+    valid_range: Mapping[str, tuple[float, float]],
+    notes: list[str],
+    everything: bool = True,
+) -> Settled:
+    """Read the values once, a few times together, or only those of variables in `missing`.
+
+    Raises:
+        SourceError: If values look like a fill value that nobody declared, or lie outside the
+            valid range.
+    """
+    for key, table in (("missing", missing), ("valid_range", valid_range)):
+        if strangers := set(table) - set(names):
+            raise SourceError(
+                f"source.{key} names {min(strangers)!r}, which is not among the variables"
+            )
+    looked = [name for name in names if everything or name in missing]
+    surveys = {name: survey_of(dataset[name], missing.get(name)) for name in looked}
+    settled = settle(dataset, surveys, missing, notes)
+    for name in looked if everything else ():
+        judge(dataset[name], surveys[name], valid_range.get(name))
+    return settled
 
 
 def resolve(paths: str | Sequence[str]) -> list[str]:
@@ -314,7 +351,7 @@ def _absent(files: Sequence[str], name: str, seen: Mapping[str, Sequence[str]]) 
     )
 
 
-def _unreadable(
+def unreadable(
     files: Sequence[str], names: Sequence[str], group: str, error: Exception
 ) -> Exception:
     """The error of the first file that does not read through, found by a child process."""

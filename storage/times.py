@@ -1,7 +1,8 @@
 """Times of a source as dates: datetime64 where its calendar and range allow, else cftime.
 
-Beyond CF's own units, whole `months since` and `years since` a date and CDO's `day as %Y%m%d.%f`
-are read; climatologies (times without a year) are refused.
+Beyond CF's own units, whole `months since` and `years since` a date, dates as digits (CDO's
+`day as %Y%m%d.%f`, 20010131 without a unit) and years with a fraction (`year A.D.`) are read;
+climatologies (times without a year) are refused.
 """
 
 from __future__ import annotations
@@ -17,14 +18,27 @@ import xarray as xr
 
 from storage.axes import SourceError
 
-__all__ = ["bounds_of", "decode_times", "find_gaps", "one_calendar", "said_time"]
+__all__ = [
+    "are_digits",
+    "bounds_of",
+    "centred",
+    "decode_times",
+    "find_gaps",
+    "one_calendar",
+    "said_time",
+]
 
 Array = np.ndarray[Any, Any]
 
 _STANDARD = ("standard", "gregorian", "proleptic_gregorian")
 _ALIASES = {"360": "360_day", "365": "noleap", "none": "standard", "": "standard"}
 _MONTHS = re.compile(r"\s*(month|year)s?\s+since\s+(\S.*)", re.IGNORECASE)
-_DIGITS = re.compile(r"\s*day\s+as\s+%Y%m%d(\.%f)?\s*", re.IGNORECASE)
+_DIGITS = re.compile(
+    r"\s*(day\s+as\s+%Y%m%d(\.%f)?|month\s+as\s+%Y%m(\.%f)?|yyyymmdd(\.f+)?|yyyymm)\s*",
+    re.IGNORECASE,
+)
+_YEARS = re.compile(r"\s*(decimal[ _])?years?(\s*(a\.?d\.?|c\.?e\.?))?\s*", re.IGNORECASE)
+_YEAR_ZERO = re.compile(r".*\bsince\s+0+-", re.IGNORECASE)
 _NS = (1678, 2261)
 
 
@@ -39,6 +53,11 @@ def decode_times(table: xr.Dataset, name: str, where: str) -> Array:
         raise SourceError(
             f"{where}: {name} is a climatology (its attribute says so): the mean of many years "
             "is no record to learn from; give the series that it was made from"
+        )
+    if _YEAR_ZERO.match(str(variable.attrs.get("units", ""))) and "modulo" in variable.attrs:
+        raise SourceError(
+            f"{where}: {name} repeats itself (its attribute modulo says so), as climatologies do: "
+            "the mean of many years is no record to learn from; give the series it was made from"
         )
     if variable.dtype.kind in "Mm" or variable.dtype == object:
         dates = np.asarray(variable.values)
@@ -68,6 +87,17 @@ def bounds_of(table: xr.Dataset, name: str, dates: Array) -> Array | None:
     except SourceError:
         return None
     return decoded if type(decoded.flat[0]) is type(dates.flat[0]) else None
+
+
+def centred(dates: Array, bounds: Array | None) -> Array:
+    """The middles of the bounds where all times stand at the end of theirs, else the times.
+
+    The mean of January that is stamped 1 February (CESM) would be taken for February's.
+    """
+    if bounds is None or not ((dates == bounds[:, 1]) & (bounds[:, 0] < bounds[:, 1])).all():
+        return dates
+    middles: Array = bounds[:, 0] + (bounds[:, 1] - bounds[:, 0]) / 2
+    return middles
 
 
 def one_calendar(series: Sequence[Array], files: Sequence[str]) -> list[Array]:
@@ -116,8 +146,10 @@ def _decoded(variable: xr.Variable, name: str, where: str) -> Array:
     months = _MONTHS.fullmatch(units)
     if months and calendar != "360_day":
         return _whole_months(variable, months[1].lower(), months[2], calendar, name, where)
-    if _DIGITS.fullmatch(units):
+    if _DIGITS.fullmatch(units) or are_digits(variable):
         return _from_digits(variable, calendar, name, where)
+    if _YEARS.fullmatch(units):
+        return _from_years(variable, calendar)
     attrs = {"units": units, "calendar": calendar}
     plain = xr.Variable(variable.dims, np.asarray(variable.values), attrs)
     reason = f"its units are {units!r}"
@@ -128,10 +160,17 @@ def _decoded(variable: xr.Variable, name: str, where: str) -> Array:
             dates = np.asarray(decoded.values)
     except (ValueError, OverflowError, AttributeError, TypeError) as error:
         reason, dates = " ".join(str(error).split()), np.empty(0)
+    if dates.dtype.kind not in "MO" and _YEAR_ZERO.match(units):
+        raise SourceError(
+            f"{where}: {name} counts from the year 0 ({units!r}), as climatologies do: the mean of "
+            "many years is no record to learn from; give the series that it was made from, or set "
+            "the true years, e.g. cdo setreftime"
+        )
     if dates.dtype.kind not in "MO":
         raise SourceError(
-            f"{where}: the times cannot be decoded ({reason}); set units and calendar of {name}, "
-            f"e.g. ncatted -a units,{name},o,c,'days since 1970-01-01'"
+            f"{where}: the times cannot be decoded ({reason}); say what their numbers mean, e.g. "
+            '[source] units = { time = "days since 1970-01-01" }' + f", or set units and calendar "
+            f"of {name} in the file"
         )
     return dates
 
@@ -164,20 +203,45 @@ def _whole_months(
     return _as_numpy(dates, calendar)
 
 
+def are_digits(variable: xr.Variable) -> bool:
+    """Whether numbers without a unit are dates: 20010131, or 200101 for a month."""
+    if str(variable.attrs.get("units", "")).strip() or variable.dtype.kind not in "iuf":
+        return False
+    values = np.asarray(variable.values, dtype=np.float64).ravel()
+    if not values.size or not np.isfinite(values).all() or (values % 1).any():
+        return False
+    days = values if values.min() >= 1e7 else values * 100 + 1
+    month, day = days // 100 % 100, days % 100
+    within = (days >= 1000_01_01) & (days <= 2999_12_31)
+    return bool((within & (month >= 1) & (month <= 12) & (day >= 1) & (day <= 31)).all())
+
+
 def _from_digits(variable: xr.Variable, calendar: str, name: str, where: str) -> Array:
     values = np.asarray(variable.values, dtype=np.float64)
     dates = np.empty(values.shape, dtype=object)
     for place, value in np.ndenumerate(values):
-        day, part = divmod(value, 1)
-        year, month = divmod(int(day) // 100, 100)
-        seconds = round(part * 86400)
+        whole, part = divmod(value, 1)
+        whole, monthly = (whole, False) if whole >= 1e6 else (whole * 100 + 1, True)
+        year, month = divmod(int(whole) // 100, 100)
         try:
-            date: Any = cftime.datetime(year, month, int(day) % 100, calendar=calendar)
+            date: Any = cftime.datetime(year, month, int(whole) % 100, calendar=calendar)
         except ValueError as error:
             raise SourceError(
                 f"{where}: {name} has {value:g}, which is no date as %Y%m%d ({error}); repair it"
             ) from error
+        seconds = round(part * 86400 * (date.daysinmonth if monthly else 1))
         dates[place] = cftime.num2date(seconds, f"seconds since {date.isoformat(' ')}", calendar)
+    return _as_numpy(dates, calendar)
+
+
+def _from_years(variable: xr.Variable, calendar: str) -> Array:
+    values = np.asarray(variable.values, dtype=np.float64)
+    dates = np.empty(values.shape, dtype=object)
+    for place, value in np.ndenumerate(values):
+        year = int(value // 1)
+        start, end = (cftime.datetime(y, 1, 1, calendar=calendar) for y in (year, year + 1))
+        seconds = round((end - start).total_seconds() * (value % 1))
+        dates[place] = cftime.num2date(seconds, f"seconds since {start.isoformat(' ')}", calendar)
     return _as_numpy(dates, calendar)
 
 

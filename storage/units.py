@@ -234,6 +234,11 @@ def waiting_arrays(path: Path) -> dict[str, WaitingArray]:
     }
 
 
+def unit_records(path: Path, units: Iterable[Unit]) -> list[Record]:
+    """The records of units that are there."""
+    return [read_sealed(_record_path(path, unit)) for unit in units]
+
+
 def unit_files(path: Path, units: Iterable[Unit]) -> list[Record]:
     """The files of units as their records list them."""
     records = (read_sealed(_record_path(path, unit)) for unit in units)

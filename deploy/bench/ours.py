@@ -2,7 +2,6 @@
 
 from flows.config import RunConfig
 from flows.keys import key_of
-from pipeline.climatology import season_phase
 from pipeline.coefficients import degrees, orders, to_complex
 from pipeline.harmonics import plan
 from pipeline.precision import float32_error, precision_for
@@ -21,7 +20,6 @@ __all__ = [
     "plan",
     "precision_for",
     "preprocess_key",
-    "season_phase",
     "to_complex",
 ]
 

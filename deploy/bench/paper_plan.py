@@ -9,13 +9,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from math import ceil
+from math import ceil, isnan, nan
 from pathlib import Path
 
 from deploy.bench.rivals import ROOT
 from deploy.bench.rows import between
-from flows.costs import Machines, Prices, Work, Workload, estimates, prices, seconds, work
+from flows.costs import Machines, Prices, Workload, estimates, prices, seconds, work
 from flows.plan import duration, spoken
+from pipeline.gaussian import LARGEST_BYTES
 
 PAGE = ROOT / "docs" / "performance.md"
 GPU_SPEED = 100e12  # products a second in the network, a tenth of what an H100 is sold with
@@ -38,6 +39,8 @@ def plans() -> tuple[Plan, ...]:
     era5 = Workload(
         times=14_610,
         fitted=13_880,
+        validated=730,
+        tested=730,
         channels=20,
         nlat=721,
         points=721 * 1440,
@@ -53,6 +56,8 @@ def plans() -> tuple[Plan, ...]:
     cmip = Workload(
         times=60_225,
         fitted=54_750,
+        validated=3_650,
+        tested=5_475,
         channels=5,
         nlat=192,
         points=192 * 288,
@@ -69,20 +74,23 @@ def plans() -> tuple[Plan, ...]:
     )
 
 
-def lines(plan: Plan, price: Prices) -> Iterator[str]:
-    """The section of one plan."""
+def lines(plan: Plan, price: Prices | None) -> Iterator[str]:
+    """The section of one plan; without prices what depends on the time of a core is a dash."""
     load, counts = plan.load, work(plan.load)
     one = Machines(workers=1, gpus=1, gpu_speed=GPU_SPEED)
     said = {e.stage: e for e in estimates(load, one, price)}
 
     def by_workers(stage: str) -> float:
-        """Core hours of Dask workers, of all runs."""
-        without = replace(counts[stage], network=0.0, training=0.0, alone=0.0)
+        """Core hours of Dask workers, of all runs; NaN without prices."""
+        if price is None:
+            return nan
+        without = replace(counts[stage], network=0.0, training=0.0, judging=0.0)
         return plan.runs * seconds(stage, without, load, one, price) / 3600
 
     def by_gpu(stage: str) -> float:
-        done = Work(network=counts[stage].network, training=counts[stage].training)
-        return plan.runs * (done.network + done.training) / GPU_SPEED / 3600
+        done = counts[stage]
+        products = done.network + done.training + done.judging
+        return plan.runs * products / GPU_SPEED / 3600
 
     yield f"**{plan.title}**; {load.ensemble[0]:,} realizations of {load.ensemble[1]} dates."
     yield ""
@@ -91,11 +99,11 @@ def lines(plan: Plan, price: Prices) -> Iterator[str]:
     for stage, each in said.items():
         written, number = spoken(plan.runs * each.bytes), plan.runs * each.files
         yield (
-            f"| {stage} | {by_workers(stage):,.1f} | {by_gpu(stage):,.2f} | {written} | "
+            f"| {stage} | {told(by_workers(stage), ',.1f')} | {by_gpu(stage):,.2f} | {written} | "
             f"{number:,} | {spoken(each.memory)} |"
         )
     yield ""
-    yield "| GPUs | training | drawing | workers to write | workers to preprocess | cost |"
+    yield "| GPUs | training | drawing | workers to write | workers to preprocess | cost [$] |"
     yield "|---|---|---|---|---|---|"
     stored = plan.runs * sum(each.bytes for each in said.values()) / 1e12
     cores = sum(by_workers(stage) for stage in said)
@@ -109,20 +117,32 @@ def lines(plan: Plan, price: Prices) -> Iterator[str]:
         cost = hours * GPU_HOUR + cores * CORE_HOUR + stored * STORE_MONTH
         yield (
             f"| {gpus:,} | {duration(3600 * training)} | {duration(3600 * drawing)} | "
-            f"{ceil(writing):,} | {ceil(before):,} | ${cost:,.0f} |"
+            f"{told(writing, ',.0f')} | {told(before, ',.0f')} | {told(cost, ',.0f')} |"
         )
     yield ""
-    rate = 1 / price.task
-    unit = 3600 * by_workers("generate") / plan.runs / max(1, counts["generate"].units)
     tables = 2 * 4 * load.nlat * load.coefficients / 2
     blocks = 8 * replace(load, block_diagonal=True).covariances
-    yield (
+    units = counts["generate"].units
+    text = (
         f"Tables of the transform: {spoken(tables)} in float32, for all workers of a host. "
-        f"Covariances of every order (m-block): {spoken(blocks)}. Units of drawing: "
-        f"{counts['generate'].units:,} of {duration(unit)} of a worker's time each; the scheduler "
-        f"hands out {rate:,.0f} a second, so it keeps {rate * unit:,.0f} workers busy."
+        f"Covariances of every order (m-block): {spoken(blocks)}"
+        f"{', refused' if blocks > LARGEST_BYTES else ''}. Files of an ensemble: "
+        f"{said['generate'].files:,} in a run, {load.ensemble[0]:,} entries in the largest "
+        f"directory of an array and {load.ensemble[0] * ceil(load.ensemble[1] / 8):,} records "
+        f"beside it. Tasks of drawing: {units:,} in a run"
     )
+    if price is not None:
+        unit = 3600 * by_workers("generate") / plan.runs / max(1, units)
+        text += (
+            f", of {duration(unit)} of a worker each; the scheduler hands out "
+            f"{1 / price.task:,.0f} a second, so it keeps {unit / price.task:,.0f} workers busy"
+        )
+    yield text + "."
     yield ""
+
+
+def told(value: float, form: str) -> str:
+    return "-" if isnan(value) else format(value, form)
 
 
 def put(mark: str, text: str, page: Path = PAGE) -> None:
@@ -133,8 +153,7 @@ def put(mark: str, text: str, page: Path = PAGE) -> None:
 def main() -> int:
     price = prices()
     if price is None:
-        print("no prices; run make unit-costs first", file=sys.stderr)
-        return 1
+        print("no prices: without times; run make unit-costs first", file=sys.stderr)
     text = "\n".join(line for plan in plans() for line in lines(plan, price)).strip()
     print(text)
     put("plan", text)

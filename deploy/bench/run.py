@@ -2,8 +2,10 @@
 
     python -m deploy.bench.run [--only SUBJECT ...] [--quick]
 
-Writes build/bench.json and build/bench.png after every subject and prints the table. A whole run
-also renews the table of docs/performance.md; with --only or --quick the page stays as it is.
+Each row is printed as soon as it is measured, with the seconds since its subject began; a subject
+that fails says why in its rows, and the next one goes on. Writes build/bench.json and
+build/bench.png after every subject and prints the table. A whole run also renews the table of
+docs/performance.md; with --only or --quick the page stays as it is.
 """
 
 import argparse
@@ -45,14 +47,21 @@ def main() -> int:
         os.environ[name] = "1"  # before anything imports numpy; rivals inherit it
     warnings.filterwarnings("ignore", message="Consolidated metadata")
     BUILD.mkdir(exist_ok=True)
+    import numpy  # noqa: F401 (its library of products is named)
+
+    print(where(), flush=True)
     rows: list[Row] = []
+    whole = time.monotonic()
     for name in given.only or SUBJECTS:
         print(f"\n{name}", flush=True)
+        began = time.monotonic()
         for row in rows_of(name, given.quick):
             rows.append(row)
-            print(line(row), flush=True)
+            print(f"{time.monotonic() - began:5.0f} s{line(row)}", flush=True)
+        print(f"{name} took {time.monotonic() - began:.0f} s", flush=True)
         save(rows, BUILD / "bench.json")
         _draw(rows, BUILD / "bench.png")
+    print(f"\nall of it took {(time.monotonic() - whole) / 60:.0f} minutes", flush=True)
     if not (given.only or given.quick):
         PAGE.write_text(insert(PAGE.read_text("utf-8"), rows, where()), encoding="utf-8")
     return 0
@@ -60,7 +69,7 @@ def main() -> int:
 
 def rows_of(name: str, quick: bool) -> Iterator[Row]:
     """Every row that a subject declares, measured or with the reason why not."""
-    began, subject = time.monotonic(), importlib.import_module(f"deploy.bench.{name}")
+    subject = importlib.import_module(f"deploy.bench.{name}")
     waiting, reason = list(subject.ROWS), "left out by --quick" if quick else "not measured"
     try:
         for row in subject.measure(quick):
@@ -70,7 +79,6 @@ def rows_of(name: str, quick: bool) -> Iterator[Row]:
         traceback.print_exc()
         reason = f"failed: {type(error).__name__}: {error}"
     yield from (row.absent(reason) for row in waiting)
-    print(f"{name}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
 
 
 def line(row: Row) -> str:
@@ -89,8 +97,18 @@ def where() -> str:
     versions = ", ".join(f"{name} {version(name)}" for name in names)
     return (
         f"Measured on {datetime.now(UTC):%Y-%m-%d} on {os.cpu_count()} cores of "
-        f"{_processor()}, Python {platform.python_version()}, {versions}."
+        f"{_processor()}, Python {platform.python_version()}, {versions}; {_products()}."
     )
+
+
+def _products() -> str:
+    """The kernels of the libraries that multiply matrices, which the environment may choose."""
+    from threadpoolctl import threadpool_info
+
+    found = [one for one in threadpool_info() if one["user_api"] == "blas"]
+    kernels = sorted({f"{one['internal_api']} {one.get('architecture', '')}" for one in found})
+    chosen = os.environ.get("OPENBLAS_CORETYPE")
+    return ", ".join(kernels) + (f" (OPENBLAS_CORETYPE={chosen})" if chosen else "")
 
 
 def _processor() -> str:

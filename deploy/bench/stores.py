@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import resource
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,7 +20,6 @@ from deploy.bench.ours import (
     float32_error,
     precision_for,
     preprocess_key,
-    season_phase,
 )
 from deploy.bench.timing import Call, timed
 from flows.config import RunConfig
@@ -51,21 +50,20 @@ def days(count: int) -> np.ndarray:
 
 def dataset(grid: RingGrid, fields: np.ndarray, first: int = 0, names: Sequence[str] = "v") -> Any:
     """Fields (time, *grid) as a labelled dataset; each variable is that before it, a day later."""
-    times = days(first + len(fields))[first:]
-    coords: dict[str, Any] = {"time": times}
+    arrays = {name: np.roll(fields, k, axis=0) + np.float32(280) for k, name in enumerate(names)}
+    return labelled(grid, arrays, first)
+
+
+def labelled(grid: RingGrid, arrays: Mapping[str, np.ndarray], first: int = 0) -> xr.Dataset:
+    """Variables (time, *grid) of consecutive days as a dataset, their values as they are."""
+    count = max(map(len, arrays.values()))
+    coords: dict[str, Any] = {"time": days(first + count)[first:]}
     if grid.kind != "healpix":
         coords["lat"] = ("lat", np.asarray(grid.latitudes), {"units": "degrees_north"})
         longitudes = np.arange(grid.shape[1]) * 360.0 / grid.shape[1]
         coords["lon"] = ("lon", longitudes, {"units": "degrees_east"})
     return xr.Dataset(
-        {
-            name: (
-                ("time", *grid.dims),
-                np.roll(fields, k, axis=0) + np.float32(280),
-                {"units": "K"},
-            )
-            for k, name in enumerate(names)
-        },
+        {name: (("time", *grid.dims), values, {"units": "K"}) for name, values in arrays.items()},
         coords=coords,
     )
 
@@ -110,7 +108,7 @@ def publish_fields(config: RunConfig, count: int) -> StoreLayout:
     """`fields` as ingest would lay them out, of `count` days that repeat those of the inputs."""
     layout, key = StoreLayout(config.run.root), "f" * 64
     made = np.load(inputs.made(GRID, LMAX, min(count, 2000))[1], mmap_mode="r")
-    template = dataset(GRID, np.broadcast_to(np.float32(0), (count, *GRID.shape)))
+    template = labelled(GRID, {"v": np.broadcast_to(np.float32(0), (count, *GRID.shape))})
     sizes = unit_sizes(template, config.source)
     path, shard = layout.artifact("fields", key), {"time": sizes["shard"]}
     artifacts.create(path, template, chunks={"time": sizes["chunk"]}, shards=shard)
@@ -145,7 +143,8 @@ def publish_normals(config: RunConfig) -> None:
         attrs={"lmax": LMAX},
     )
     fields = artifacts.open_published(layout, "fields").isel(time=slice(0, 16))
-    error = float32_error(Normals.of(normals), [fields["v"].values], season_phase(fields["time"]))
+    known = Normals.of(normals)
+    error = float32_error(known, [fields["v"].values], known.rows(fields))
     normals.attrs["precision"] = precision_for(error)
     key = preprocess_key(config, layout)
     artifacts.create(layout.artifact("normals", key), normals, chunks={}, shards={})

@@ -61,6 +61,7 @@ class Size:
     width: int = 64
     realizations: int = 8
     dates: int = 2
+    scored: int = 4
 
     def __str__(self) -> str:
         variables = f"{len(self.names)} variable{'s' * (len(self.names) > 1)}"
@@ -69,14 +70,14 @@ class Size:
 
 FIT = (
     Size(32, 64, 31, "abc", 400),
-    Size(64, 128, 63, "ab", 300, width=32),
-    Size(96, 192, 63, "a", 240, width=16, realizations=32, dates=4),
-    Size(32, 64, 21, "abcde", 900, realizations=48, dates=16),
+    Size(64, 128, 63, "ab", 300, width=16),
+    Size(96, 192, 47, "a", 240, width=16, realizations=32, dates=8),
+    Size(32, 64, 21, "abcde", 900, width=32, realizations=48, dates=16, scored=16),
 )
 CHECK = (
     Size(24, 48, 23, "ab", 500, realizations=24, dates=4),
-    Size(48, 96, 47, "abcd", 400, width=32, realizations=16),
-    Size(121, 240, 95, "ab", 240, width=16, realizations=8),
+    Size(48, 96, 47, "abcd", 400, width=16, realizations=16),
+    Size(121, 240, 63, "ab", 240, width=16, realizations=8),
 )
 QUICK = (Size(16, 32, 15, "a", 240), Size(16, 32, 15, "ab", 240), Size(24, 48, 15, "a", 300))
 
@@ -159,10 +160,10 @@ def measured(size: Size) -> tuple[Workload, dict[str, float]]:
 
 
 def configuration(size: Size, root: Path) -> RunConfig:
-    """Half of the days are trained on; the test period is the last quarter."""
+    """Five eighths of the days are trained on; the test period is the last quarter."""
     grid = RingGrid.latlon(size.nlat, size.nlon) if size.nlat % 2 else RingGrid.gaussian(size.nlat)
     paths = stores.netcdf_files(grid, size.lmax, size.days, 2, size.names)
-    edges = (0, size.days // 2, 3 * size.days // 4, size.days)
+    edges = (0, 5 * size.days // 8, 3 * size.days // 4, size.days)
     periods = itertools.pairwise(edges)
     split = {
         name: [stores.day(first), stores.day(stop - 1)]
@@ -179,7 +180,7 @@ def configuration(size: Size, root: Path) -> RunConfig:
             "realizations": size.realizations,
             "times": [stores.day(size.days - 1 - k) for k in reversed(range(size.dates))],
         },
-        verify={"dates": 8, "realizations": 4},
+        verify={"dates": 8, "realizations": size.scored},
         cluster={"workers": WORKERS},
     )
 

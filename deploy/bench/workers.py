@@ -52,7 +52,7 @@ def _config(root: str, files: list[str], days: int, quick: bool) -> RunConfig:
             "source": {"paths": files, "variables": ["v", "w"]},
             "split": dict(zip(("train", "validation", "test"), periods, strict=True)),
             "spectral": {"lmax": LMAX},
-            "train": {"steps": 2},
+            "train": {"steps": 2, "width": 16, "blocks": 2},
             "generate": {
                 "realizations": 16 if quick else 64,
                 "times": [periods[2][0]],

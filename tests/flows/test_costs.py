@@ -1,14 +1,18 @@
 """The model of costs: laws of its counts and times."""
 
+import inspect
 from dataclasses import replace
 from math import ceil
 from typing import Any
 
 import pytest
 
-from flows.costs import Machines, Prices, Workload, estimates, seconds, work
+from flows import certificate, costs, train, verify
+from flows.costs import MATCHED, Machines, Prices, Work, Workload, estimates, seconds, work
 from flows.plan import duration
 from flows.stage import STAGES
+from pipeline import calibration
+from pipeline.train import Training, TrainingConfig
 
 NAMES = [stage.name for stage in STAGES]
 LOAD = Workload(
@@ -20,6 +24,8 @@ LOAD = Workload(
     lmax=31,
     ensemble=(16, 2),
     verification=(4, 8),
+    validated=200,
+    tested=200,
     steps=100,
 )
 UNIT = Prices(
@@ -61,11 +67,32 @@ def test_units_wait_for_a_slow_scheduler() -> None:
 
 
 def test_training_ends_by_its_minutes_but_for_the_matching() -> None:
-    matching = time_of("train", replace(LOAD, steps=0)) - 3.0
-    timed = replace(LOAD, steps=None, minutes=10.0)
-    assert time_of("train", timed) == pytest.approx(603.0 + matching)
+    timed, twice = (replace(LOAD, steps=None, minutes=minutes) for minutes in (10.0, 20.0))
+    done = work(timed)["train"]
+    assert done.judging >= MATCHED * LOAD.network_flops
+    rest = done.judging * UNIT.training + done.alone * 1e-10 + done.products * UNIT.legendre
+    assert time_of("train", timed) == pytest.approx(603.0 + rest)
+    assert time_of("train", twice) == pytest.approx(1203.0 + rest)
     early = replace(LOAD, minutes=1e6)
     assert time_of("train", early) == pytest.approx(time_of("train", LOAD))
+
+
+def test_a_gaussian_model_trains_and_judges_nothing() -> None:
+    gaussian = replace(LOAD, steps=0, evaluations=0, validated=100, tested=100)
+    assert work(gaussian)["train"] == Work()
+    assert work(gaussian)["verify"].judging == 0
+
+
+def test_the_evaluations_that_are_counted_are_those_that_are_made() -> None:
+    assert TrainingConfig(steps=1).validations == costs.VALIDATIONS
+    assert calibration.NODES == costs.NODES
+    assert train.MATCHED * (2 * train.MATCHING_STEPS - 1) == costs.MATCHED
+    assert (train.FOLDS, verify.NEAREST) == (costs.FOLDS, costs.NEAREST)
+    assert certificate.EVALUATIONS == costs.CERTIFIED
+    likelihood = 4 * certificate.FLOW_STEPS * certificate.FIELDS * 3  # one forward, two backward
+    assert likelihood + 64 * certificate.FIELDS == costs.PROBED
+    drawn = inspect.signature(Training.validate).parameters["draws"].default
+    assert drawn == costs.DRAWN
 
 
 def test_gpus_divide_the_network_alone() -> None:

@@ -105,7 +105,7 @@ def test_another_configuration_takes_no_unit(
     table: dict[str, Any], files: list[Path], client: Any
 ) -> None:
     _, before, _ = ingested(table, client)
-    table["source"]["units"] = {"z": "km"}
+    table["source"]["units"] = {"z": "cm"}
     _, after, told = ingested(table, client)
     assert told[0] == 0
     assert not set(before.values()) & set(after.values())

@@ -44,9 +44,9 @@ def test_every_value_time_and_attribute_of_the_source_is_in_the_fields(
 def test_the_demonstration_opens_as_its_configuration_says() -> None:
     root = Path(__file__).parents[2]
     source = read_config(root / "deploy" / "configs" / "demo.toml").source
-    fields, _, masks = ingest.open_fields(replace(source, paths=(str(root / source.paths[0]),)))
+    fields, _ = ingest.open_fields(replace(source, paths=(str(root / source.paths[0]),)))
     assert list(fields.data_vars)[: len(source.variables)] == list(source.variables)
-    assert fields.sizes == {"time": 1096, "lat": 32, "lon": 64, "bnds": 2} and not masks
+    assert fields.sizes == {"time": 1096, "lat": 32, "lon": 64, "bnds": 2}
 
 
 def test_covariates_come_along_at_the_times_of_the_fields(
@@ -72,7 +72,7 @@ def test_the_digest_does_not_depend_on_what_was_there_before(
     table["run"]["root"] = str(tmp_path / "resumed")
     again = RunConfig.from_dict(table)
     layout = layout_of(again)
-    fields, _, _ = ingest.open_fields(again.source)
+    fields, _ = ingest.open_fields(again.source)
     sizes = ingest.unit_sizes(fields, again.source)
     path = layout.artifact("fields", key_of("ingest", again, layout))
     artifacts.create(path, fields, chunks={"time": sizes["chunk"]}, shards={"time": sizes["shard"]})

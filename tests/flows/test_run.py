@@ -71,7 +71,7 @@ def test_a_name_that_points_elsewhere_gets_back_to_the_configuration(
 ) -> None:
     layout = StoreLayout(table["run"]["root"])
     first = runs.run_alone(RunConfig.from_dict(table), "ingest")
-    table["source"]["units"] = {"z": "km"}
+    table["source"]["units"] = {"z": "cm"}
     other = runs.run_alone(RunConfig.from_dict(table), "ingest")
     assert layout.name("fields").resolve() == Path(other.path).resolve() != Path(first.path)
     table["source"]["units"] = {}

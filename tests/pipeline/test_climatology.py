@@ -115,3 +115,14 @@ def test_what_fills_a_hole_gets_a_scale_of_its_own_and_no_cell_beside_it(generat
     filled = known.with_holes(variance).scale
     np.testing.assert_allclose(filled[1, 0, :2], [0.5, 0.05])
     np.testing.assert_array_equal(filled[~known.mask], known.scale[~known.mask])
+
+
+def test_the_phase_of_numpys_times_is_that_of_their_calendar() -> None:
+    hours = np.random.default_rng(0).integers(0, 300 * 366 * 24, 2000)
+    times = np.datetime64("1850-01-01T00:00:30", "ns") + hours * np.timedelta64(1, "h")
+    days = xr.DataArray(times, dims="time").dt
+    seconds = (days.hour * 60 + days.minute) * 60 + days.second
+    elapsed = days.dayofyear - 1 + seconds / 86400
+    np.testing.assert_array_equal(
+        season_phase(xr.DataArray(times, dims="time")), 2 * np.pi * elapsed / days.days_in_year
+    )

@@ -23,6 +23,7 @@ TITLES = {
     "time": "Times",
     "dimension": "Other dimensions, levels, several files",
     "value": "Values and units",
+    "archive": "Archives, imitated",
     "harm": "Files that would do harm",
 }
 
@@ -56,9 +57,9 @@ def row(subject: str, given: str, result: str) -> Callable[[Test], Test]:
 def page() -> str:
     """docs/inputs.md."""
     text = [(Path(__file__).parent / "inputs_head.md").read_text().rstrip()]
+    rows = sorted(ROWS.values(), key=lambda row: row.module)  # whoever was imported first
     for subject, title in TITLES.items():
         text += ["", f"## {title}", "", "| input | what happens |", "|---|---|"]
-        rows = sorted(ROWS.values(), key=lambda row: row.module)  # in whatever order they came
         text += [f"| {r.input} | {r.result} |" for r in rows if r.subject == subject]
     return "\n".join(text) + "\n"
 

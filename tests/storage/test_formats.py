@@ -242,7 +242,7 @@ def test_reduced_and_spectral_grib_is_refused(tmp_path, sample):
     path = tmp_path / "sample.grib"
     with path.open("wb") as file:
         message(file, "t", 20070323, sample=sample)
-    refused("unstructured or a list|no lat coordinate of t", str(path), ["t"])
+    refused("cdo sp2gp|cdo setgridtype,regular", str(path), ["t"])
 
 
 @row("format", "GRIB without cfgrib installed", "refused with the command that installs it")

@@ -1,0 +1,134 @@
+"""What the values of a field are like: a few numbers for a block of times, which add up.
+
+Blocks are looked at where they are read, by whoever writes them; the sums say what a whole series
+has, however long it is: its extremes, and how often each cell is missing.
+"""
+
+from __future__ import annotations
+
+import base64
+import zlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+__all__ = ["Survey", "survey_of", "total"]
+
+Array = np.ndarray[Any, Any]
+
+BLOCK_BYTES = 64 << 20  # looked at together
+
+
+@dataclass(frozen=True, kw_only=True)
+class Survey:
+    """Of one variable at some times; `declared` is a value that may stand for missing."""
+
+    times: int
+    cells: tuple[int, ...]
+    low: float  # of what is neither missing nor the declared value; inf if there is nothing
+    high: float
+    missing: bytes = b""  # how often in each cell, compressed; nothing where never
+    declared: bytes = b""
+
+    @classmethod
+    def of(cls, values: Array, declared: float | None = None, *, map: bool = False) -> Survey:
+        """Of values (time, cells...), or of a map (cells...)."""
+        block = np.asarray(values)[None] if map else np.asarray(values)
+        hits = block == np.float32(declared) if declared is not None else None
+        kept = (
+            block if hits is None or not hits.any() else np.where(hits, np.float32(np.nan), block)
+        )
+        low, high = float(kept.min(initial=np.inf)), float(kept.max(initial=-np.inf))
+        absent = None
+        if not np.isfinite(low) or not np.isfinite(high):
+            absent = np.isnan(block)
+            low = float(np.fmin.reduce(kept, axis=None, initial=np.inf))
+            high = float(np.fmax.reduce(kept, axis=None, initial=-np.inf))
+        return cls(
+            times=block.shape[0],
+            cells=block.shape[1:],
+            low=low,
+            high=high,
+            missing=_counts(absent),
+            declared=_counts(hits),
+        )
+
+    def __add__(self, other: Survey) -> Survey:
+        assert self.cells == other.cells
+        return Survey(
+            times=self.times + other.times,
+            cells=self.cells,
+            low=min(self.low, other.low),
+            high=max(self.high, other.high),
+            missing=_sum(self.missing, other.missing),
+            declared=_sum(self.declared, other.declared),
+        )
+
+    def per_cell(self, declared: bool = False) -> Array:
+        """How often each cell is missing, or has the declared value."""
+        return _unpacked(self.declared if declared else self.missing, self.cells)
+
+    def to_json(self) -> dict[str, Any]:
+        """As text and numbers of JSON, which has no infinity."""
+        plain: dict[str, Any] = {"times": self.times, "cells": list(self.cells)}
+        if np.isfinite(self.low):
+            plain |= {"low": self.low, "high": self.high}
+        for name in ("missing", "declared"):
+            if packed := getattr(self, name):
+                plain[name] = base64.b64encode(packed).decode()
+        return plain
+
+    @classmethod
+    def from_json(cls, plain: Mapping[str, Any]) -> Survey:
+        packed = {name: base64.b64decode(plain.get(name, "")) for name in ("missing", "declared")}
+        return cls(
+            times=plain["times"],
+            cells=tuple(plain["cells"]),
+            low=plain.get("low", np.inf),
+            high=plain.get("high", -np.inf),
+            **packed,
+        )
+
+
+def total(surveys: Iterable[Survey]) -> Survey:
+    return reduce(Survey.__add__, surveys)
+
+
+def survey_of(array: xr.DataArray, declared: float | None = None) -> Survey:
+    """Of a whole field, read a few times together."""
+    if "time" not in array.dims:
+        return Survey.of(np.asarray(array.values), declared, map=True)
+    times = array.sizes["time"]
+    step = max(1, BLOCK_BYTES * times // max(1, 4 * array.size))
+    return total(
+        Survey.of(_read(array, slice(start, start + step)), declared)
+        for start in range(0, times, step)
+    )
+
+
+def _read(array: xr.DataArray, times: slice) -> Array:
+    block: Array = array.isel(time=times).load(scheduler="synchronous").values
+    return block
+
+
+def _counts(where: Array | None) -> bytes:
+    if where is None or not where.any():
+        return b""
+    return zlib.compress(where.sum(axis=0, dtype="<u4").tobytes(), 1)
+
+
+def _sum(one: bytes, other: bytes) -> bytes:
+    if not one or not other:
+        return one or other
+    counts = [np.frombuffer(zlib.decompress(packed), "<u4") for packed in (one, other)]
+    return zlib.compress((counts[0] + counts[1]).tobytes(), 1)
+
+
+def _unpacked(packed: bytes, cells: tuple[int, ...]) -> Array:
+    if not packed:
+        return np.zeros(cells, dtype=np.int64)
+    return np.frombuffer(zlib.decompress(packed), "<u4").reshape(cells).astype(np.int64)
