@@ -24,7 +24,7 @@ def watched() -> Iterator[None]:
     """If this process is killed inside the block, whatever it started there ends, too."""
     mark, before = secrets.token_hex(16), os.environ.pop(MARK, None)
     watcher = subprocess.Popen(
-        [sys.executable, "-m", "flows.orphans", mark],
+        [sys.executable, "-P", "-m", "flows.orphans", mark],  # -P: not from where we are
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

@@ -240,7 +240,7 @@ def check(layout: StoreLayout) -> list[str]:
     for kind in KINDS:
         for path in sorted(layout.artifacts.glob(f"{kind}-*")):
             if path.suffix == layout.name(kind).suffix and marker_of(path).exists():
-                problems += _problems(path)
+                problems += problems_of(path)
         name = layout.name(kind)
         if name.is_symlink() and not marker_of(name).exists():
             problems.append(f"{name} leads to {os.readlink(name)}, which is not published")
@@ -329,7 +329,8 @@ def _verified_marker(path: Path) -> dict[str, Any]:
     return root
 
 
-def _problems(path: Path) -> list[str]:
+def problems_of(path: Path) -> list[str]:
+    """What `check` says of one published artifact."""
     place = records_of(path) / "manifest.json"
     try:
         manifest = read_json(place)

@@ -29,11 +29,22 @@ def killed_every_fifteen_seconds(
     directory: Path, seconds: float = SECONDS, picture: Path | None = PICTURE
 ) -> Found:
     """Units of generate that have a record after two minutes, with and without kills."""
+    world, base = prepared(directory)
+    return compared(world, base, seconds, picture)
+
+
+def prepared(directory: Path) -> tuple[World, Run]:
+    """A run up to its training."""
     world = World(directory)
     base = world.run("base")
     for stage in ("ingest", "preprocess", "train"):
         if code := base.finish(stage):
             raise RuntimeError(f"{stage} ends with {code}: {base.last_words()}")
+    return world, base
+
+
+def compared(world: World, base: Run, seconds: float, picture: Path | None) -> Found:
+    """The three times, one after the other."""
     curves = {
         name: _watched(_copy(world, base, name), harm, seconds)
         for name, harm in (

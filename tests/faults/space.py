@@ -55,21 +55,24 @@ def disk_full(directory: Path, moments: tuple[str, ...] = tuple(MOMENTS)) -> Fou
         return {"tried": 0, "bad": [], "said": "skipped: mounting a tmpfs needs root"}
     golden, _ = undisturbed()
     bad, tried = list[str](), 0
-    small = {"bytes": ("size=256k", "size=128m"), "files": ("nr_inodes=40", "nr_inodes=20000")}
+    small = {"bytes": ("size=256k", "size=600m"), "files": ("nr_inodes=40", "nr_inodes=20000")}
     for kind, (first, later) in small.items():
-        with disk(directory / kind, first if kind == "bytes" else f"size=128m,{first}") as place:
+        with disk(directory / kind, first if kind == "bytes" else f"size=600m,{first}") as place:
             run = World(directory).run(f"full-{kind}", run={"root": str(place / "run")})
             tried += 1
             bad += _refused(run, run.finish(), f"{kind}, too small a disk", "Nothing was started")
             resize(place, later)
+            before = ""
             for moment in moments:
-                where, when, within = MOMENTS[moment]
+                stage, where, when, within = moment.partition(",")[0], *MOMENTS[moment]
+                if before not in ("", stage) and (code := run.finish(before)):
+                    bad.append(f"{kind}: with room {before} ends with {code}: {run.last_words()}")
+                before = stage
                 fault = {"place": where, "when": when, "within": within}
-                left = 0
-                run.faults.append({**fault, "action": f"fill {place}:{kind}:{left}"})
+                run.faults.append({**fault, "action": f"fill {place}:{kind}:0"})
                 tried += 1
                 happened = run.happened()
-                bad += _refused(run, run.finish(), f"{kind}, {moment}", "writes up to")
+                bad += _refused(run, run.finish(stage), f"{kind}, {moment}", "writes up to")
                 if run.happened() == happened:
                     bad.append(f"{kind}, {moment}: was not reached")
                 subprocess.run(["rm", "-rf", place / "ballast", place / "ballasts"], check=True)

@@ -43,12 +43,15 @@ def test_every_missing_file_is_found(root):
     ("place", "sort"),
     [
         ("storage.shards._checksum", "shards of ensemble"),
-        ("storage.artifacts._problems", "records of ensemble"),
+        ("storage.artifacts.problems_of", "records of ensemble"),
     ],
 )
 def test_the_lane_finds_a_mistake(root, monkeypatch, place, sort):
     chosen = [one for one in flips.choose(root, 400, seed=2) if one[0].sort == sort]
-    careless = {"storage.shards._checksum": _agrees, "storage.artifacts._problems": lambda path: []}
+    careless = {
+        "storage.shards._checksum": _agrees,
+        "storage.artifacts.problems_of": lambda path: [],
+    }
     monkeypatch.setattr(place, careless[place])
     assert flips.try_all(root, chosen, foreign=False)["bad"]
 
@@ -65,3 +68,16 @@ class _Agrees(bytes):
 
 def _agrees(data: object) -> bytes:
     return _Agrees(b"")
+
+
+def _is_well(path: object) -> list[str]:
+    return []
+
+
+def test_a_root_that_reads_well_and_says_something_else_is_refused(tmp_path):
+    layout = StoreLayout(str(tmp_path / "run"))
+    marker = build(layout, 1, 1).path / "zarr.json"
+    assert marker.read_text().count("a test") == 1
+    marker.write_text(marker.read_text().replace("a test", "a best"))
+    with pytest.raises(artifacts.CorruptArtifact, match="is not what was published"):
+        flips.read(layout, "ensemble")

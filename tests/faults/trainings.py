@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -38,23 +39,31 @@ def trainings_killed(directory: Path, phases: Iterable[str] = tuple(PHASES)) -> 
     golden = _copy(world, base, "golden")
     if code := golden.finish("train"):
         raise RuntimeError(f"an undisturbed training ends with {code}: {golden.last_words()}")
-    digests, bad, tried = golden.digests(), list[str](), 0
-    for phase in phases:
+    digests, chosen = golden.digests(), list(phases)
+
+    def killed(phase: str) -> list[str]:
         place, when, call, within = PHASES[phase]
-        run = _copy(world, base, phase.replace(" ", "-"))
+        run, wrong = _copy(world, base, phase.replace(" ", "-")), list[str]()
         fault = {"place": place, "when": when, "call": call, "within": within}
         run.faults = [{**fault, "action": "kill group"}]
-        tried += 1
         if run.finish("train") == 0 or not run.happened():
-            bad.append(f"{phase}: it was not killed: {run.last_words()}")
-        bad += [f"{phase}: {problem}" for problem in artifacts.check(run.layout)]
+            wrong.append(f"it was not killed: {run.last_words()}")
+        wrong += artifacts.check(run.layout)
         if code := run.finish("train"):
-            bad.append(f"{phase}: resumed, it ends with {code}: {run.last_words()}")
-        bad += [f"{phase}: {one}" for one in run.complaints(digests)]
-        left = run.gone_within(30)
-        bad += [] if left is not None else [f"{phase}: still alive: {run.clear()}"]
+            wrong.append(f"resumed, it ends with {code}: {run.last_words()}")
+        wrong += run.complaints(digests)
+        if run.gone_within(30) is None:
+            wrong.append(f"still alive: {run.clear()}")
         shutil.rmtree(run.root)
-    return {"tried": tried, "bad": bad, "said": "the same weights each time, bit for bit"}
+        return [f"{phase}: {sentence}" for sentence in wrong]
+
+    with ThreadPoolExecutor(2) as pool:
+        bad = [sentence for found in pool.map(killed, chosen) for sentence in found]
+    return {
+        "tried": len(chosen),
+        "bad": bad,
+        "said": "the same weights each time, bit for bit",
+    }
 
 
 def _copy(world: World, base: Run, name: str) -> Run:

@@ -15,7 +15,7 @@ import zarr
 
 from storage import artifacts
 from storage.artifacts import Unit
-from storage.files import sha256_of
+from storage.files import sha256_of, write_file_once
 from storage.layout import StoreLayout
 
 KEY = artifacts.content_key(stage="test", schema=1, config={}, inputs={}, code="")
@@ -511,3 +511,12 @@ def test_the_code_digest_includes_what_the_house_imports(tmp_path, monkeypatch):
     (tmp_path / "subject_of_digest.py").write_text("from storage import layout, units\n")
     deep = artifacts.code_digest(["subject_of_digest"])
     assert shallow != deep
+
+
+def test_a_file_that_is_there_is_not_replaced(tmp_path):
+    path, beside = tmp_path / "zarr.json", tmp_path / ".zarr.json.1-00000000"
+    write_file_once(path, b"first", beside)
+    with pytest.raises(FileExistsError):
+        write_file_once(path, b"second", beside)
+    assert path.read_bytes() == b"first"
+    assert not beside.exists()

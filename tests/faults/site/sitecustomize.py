@@ -12,6 +12,7 @@ SPHERESCORE_FAULTS is a JSON table:
 Without the variable nothing is done.
 """
 
+import contextlib
 import functools
 import importlib.abc
 import importlib.machinery
@@ -57,10 +58,11 @@ def _act(action: str) -> None:
 def _fill(disk: str, kind: str, left: int) -> None:
     """Take all but `left` bytes or files of a disk."""
     if kind == "bytes":
-        room = os.statvfs(disk)
-        size = max(0, room.f_bavail * room.f_frsize - left)
         with open(f"{disk}/ballast", "wb") as stream:
-            os.posix_fallocate(stream.fileno(), 0, max(1, size))
+            for step in (1 << 20, 1 << 12):
+                with contextlib.suppress(OSError):
+                    while os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize >= left + step:
+                        os.posix_fallocate(stream.fileno(), os.fstat(stream.fileno()).st_size, step)
     else:
         os.makedirs(f"{disk}/ballasts", exist_ok=True)
         for number in range(max(0, os.statvfs(disk).f_favail - left)):
