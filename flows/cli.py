@@ -395,7 +395,9 @@ def _refuse(arguments: argparse.Namespace, message: str, error: BaseException) -
 
 
 def _one_line(error: Exception) -> str:
-    text = " ".join(str(error).split())
+    text = "".join(
+        c if c.isprintable() else f"\\x{ord(c):02x}" for c in " ".join(str(error).split())
+    )
     named = hasattr(error, "exit_code") or isinstance(error, OSError)
     return text if text and named else f"{type(error).__name__}: {text}"
 

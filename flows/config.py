@@ -29,6 +29,8 @@ LATEST = "latest"  # the last day that there is
 
 ROLES = ("time", "lat", "lon", "level", "member", "cell")  # of dimensions of a source
 BOUNDED = 'source.transform "logit" or "rank" of a variable with bounds'
+LARGEST_FILE = 4 << 20  # a configuration, in bytes
+LARGEST_DEGREE = 20_000  # a kilometre
 EVALUATIONS_PER_STEP = {"gei-heun": 2, "z-heun": 2, "z-rk4": 4}  # one where not said
 
 
@@ -41,7 +43,9 @@ class Run:
     scratch: str | None = None  # a directory for logs and the like, where the root is a bucket
 
     def __post_init__(self) -> None:
-        _require(self.root.strip() != "", "run.root", self.root, "a directory")
+        plain = self.root.strip() != "" and self.root.isprintable() and len(self.root) < 4096
+        expected = "a directory or s3://bucket/prefix, without control characters"
+        _require(plain, "run.root", self.root[:200], expected)
         try:
             StoreLayout(self.root, self.scratch)
         except ValueError as error:
@@ -181,7 +185,10 @@ class Spectral:
     statistics: Literal["refit", "frozen"] = "refit"  # of new days: fitted anew, or kept
 
     def __post_init__(self) -> None:
-        _require(self.lmax >= 1, "spectral.lmax", self.lmax, "at least 1")
+        most = f"a whole number up to {LARGEST_DEGREE}"
+        _require(1 <= self.lmax <= LARGEST_DEGREE, "spectral.lmax", self.lmax, most)
+        beyond = self.tail is None or self.lmax <= self.tail <= LARGEST_DEGREE
+        _require(beyond, "spectral.tail", self.tail, f"{most}, at least lmax = {self.lmax}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -334,10 +341,10 @@ class Cluster:
     kubernetes: Kubernetes = field(default_factory=Kubernetes)
 
     def __post_init__(self) -> None:
-        _require(self.workers >= 1, "cluster.workers", self.workers, "at least 1")
+        _require(1 <= self.workers <= 10_000, "cluster.workers", self.workers, "1 to 10,000")
         known = self.unit_minutes > 0
         _require(known, "cluster.unit_minutes", self.unit_minutes, "a positive number")
-        spelled = re.fullmatch(r"auto|\d+(\.\d+)?\s*[KMGT]i?B", self.memory)
+        spelled = re.fullmatch(r"auto|(?!0+(\.0+)?\s*[KMGT])\d+(\.\d+)?\s*[KMGT]i?B", self.memory)
         _require(spelled is not None, "cluster.memory", self.memory, 'a size like "2GiB" or "auto"')
         _require(self.patience > 0, "cluster.patience", self.patience, "a positive number")
         if self.kind == "address":
@@ -432,14 +439,19 @@ def read_config(path: str | Path) -> RunConfig:
             the message starts with the path.
     """
     try:
-        table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-        return RunConfig.from_dict(table)
+        if Path(path).exists() and not Path(path).is_file():
+            raise ConfigError("it is no file")
+        with Path(path).open("rb") as file:
+            content = file.read(LARGEST_FILE + 1)
+        if len(content) > LARGEST_FILE:
+            raise ConfigError(f"it has more than {LARGEST_FILE} bytes")
+        return RunConfig.from_dict(tomllib.loads(content.decode("utf-8")))
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}") from error
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{path} is not valid TOML: {str(error)[:200]}") from error
 
 
 def within(period: Period) -> slice:

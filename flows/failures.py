@@ -23,6 +23,8 @@ def is_full_disk(error: BaseException) -> bool:
 
 
 def _origins(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
+    seen: set[int] = set()  # an error raised again out of what it caused comes back to itself
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
         yield error
         error = error.__cause__ or error.__context__

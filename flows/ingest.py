@@ -13,7 +13,8 @@ or before anything is written if masks decide what is written.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from math import ceil, floor, log2
 from pathlib import Path
@@ -31,6 +32,7 @@ from storage import artifacts
 from storage.axes import toml_key
 from storage.covariates import add_covariates
 from storage.formats import UNREADABLE
+from storage.inspection import Inspection, inspect
 from storage.layout import StoreLayout
 from storage.places import Place
 from storage.sources import (
@@ -79,7 +81,9 @@ def run(
     began = time.monotonic()
     source = config.source
     files = source_files(source)
-    digests = file_digests(files)
+    with look_first(source) as looking:  # while their digests are made
+        digests = file_digests(files)
+        looking.wait()
     digest = digest_of(digests)
     content = ingest_key(config, digest)
     fields, report = open_fields(source)
@@ -94,7 +98,8 @@ def run(
     settled = Settled(fields, {}, {}, {})
     if beforehand(source):
         survey = partial(survey_fields, source, digest)
-        found = _mapped(client, survey, units, progress, label="survey")
+        with _faults_of_files(source, digest):
+            found = _mapped(client, survey, units, progress, label="survey")
         settled = settle(fields, summed(found), source.missing, notes)
         require_policies(source, settled.missing)
     masks = {name: settled.masks[name] for name in source.variables if name in settled.masks}
@@ -105,18 +110,15 @@ def run(
     missing = artifacts.missing_units(path, units)
     write = partial(write_fields, path, source, digest, masks, marks=marks, fills=settled.fills)
     done = len(units) - len(missing)
-    written = _mapped(client, write, missing, progress, label="fields", done=done)
+    with _faults_of_files(source, digest):
+        written = _mapped(client, write, missing, progress, label="fields", done=done)
     if not beforehand(source):
         records = artifacts.unit_records(path, units)
         found = [_from_json(record["extra"]["survey"]) for record in records]
         settled = settle(fields, summed(found), {}, notes)
     require_policies(source, {**settled.missing, **maps.missing})
 
-    if digest_of_source(source) != digest:
-        raise InputChanged(
-            f"{', '.join(files)} changed while being read; nothing is published. "
-            "Run again once the files are complete"
-        )
+    _require_unchanged(source, digest)
     figures = {"times": fields.sizes["time"], "variables": len(config.source.variables)}
     attrs = {
         "figures": figures,
@@ -136,6 +138,39 @@ def run(
         seconds=time.monotonic() - began,
         figures=figures,
     )
+
+
+def look_first(source: Source, *, whole: bool = False) -> Inspection:
+    """Have a child process open the files, before this one or a worker does."""
+    tables = [file for file in source.covariates.values() if not file.endswith(".csv")]
+    names = (*source.variables, *source.static, *source.covariates)
+    return inspect((*source.paths, *tables), names, group=source.group, whole=whole)
+
+
+@contextmanager
+def _faults_of_files(source: Source, digest: str) -> Iterator[None]:
+    """What kills or fails workers for no other reason may lie in a file: then the error names it.
+
+    Raises:
+        InputChanged, SourceError: If the files changed, or one of them breaks a child process too.
+    """
+    try:
+        yield
+    except Exception as error:
+        if getattr(error, "exit_code", 1) not in (1, 40, 41):
+            raise
+        _require_unchanged(source, digest)
+        with look_first(source, whole=True) as looking:
+            looking.wait()
+        raise
+
+
+def _require_unchanged(source: Source, digest: str) -> None:
+    if digest_of_source(source) != digest:
+        raise InputChanged(
+            f"{', '.join(source_files(source))} changed while being read; nothing is published. "
+            "Run again once the files are complete"
+        )
 
 
 def beforehand(source: Source) -> bool:

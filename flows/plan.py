@@ -11,7 +11,7 @@ from dask.utils import parse_bytes
 from flows.cluster import machine_memory, memory_share
 from flows.config import RunConfig, within
 from flows.costs import Estimate, Machines, Workload, estimates, prices
-from flows.ingest import how_to_open, unit_sizes
+from flows.ingest import how_to_open, look_first, unit_sizes
 from pipeline.grids import grid_named
 from pipeline.transform import grid_of
 from storage.layout import StoreLayout
@@ -44,6 +44,8 @@ def estimate(config: RunConfig) -> list[Estimate]:
 def workload(config: RunConfig) -> Workload:
     """The sizes of a run, from the metadata of its source."""
     source, generate = config.source, config.generate
+    with look_first(source) as looking:
+        looking.wait()
     fields, _ = open_source(
         source.paths,
         source.variables,

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any
 
+from flows.boundary import require_guarded_prefect
 from flows.child import call
 from flows.cluster import client_on_demand
 from flows.config import RunConfig
@@ -33,6 +34,9 @@ LOGGER = logging.getLogger("spherescore")
 PREFECT_ENVIRONMENT = {
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_CLOUD_ENABLE_ORCHESTRATION_TELEMETRY": "false",
+    "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",
+    "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "false",
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
     # Stages speak for themselves on stderr; Prefect's view of them is in its database.
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
@@ -198,7 +202,11 @@ def set_prefect_environment(layout: StoreLayout) -> None:
 
     Settings that the user has made in the environment stand. To be called before Prefect is
     imported, which reads them once.
+
+    Raises:
+        ExposedAddress: If they name a server beyond loopback and no key for it.
     """
+    require_guarded_prefect(os.environ)
     for name, value in PREFECT_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     if "PREFECT_HOME" not in os.environ:

@@ -16,6 +16,7 @@ from pipeline.sphere import RingGrid
 
 __all__ = ["grid_coordinates", "grid_named"]
 
+LARGEST = 60_000
 SPELLINGS = 'like "healpix:64", "healpix:64:nested", "latlon:181x360" or "gaussian:T85"'
 
 
@@ -26,6 +27,8 @@ def grid_named(name: str) -> RingGrid:
         ValueError: If it is none.
     """
     kind, _, rest = name.partition(":")
+    if any(len(number) > 9 or int(number) > LARGEST for number in re.findall(r"\d+", rest)):
+        raise ValueError(f"a grid has at most {LARGEST} latitudes, longitudes, degrees or nside")
     size = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", rest)
     if kind == "healpix" and (found := re.fullmatch(r"([1-9]\d*)(:ring|:nested)?", rest)):
         nside = int(found[1])

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-__all__ = ["Axes", "SourceError", "find_axes", "is_pressure", "toml_key"]
+__all__ = ["Axes", "SourceError", "UnsafeSource", "find_axes", "is_pressure", "toml_key"]
 
 Array = np.ndarray[Any, Any]
 
@@ -23,6 +23,12 @@ class SourceError(ValueError):
     """The input cannot be used as it is; the message says what to do."""
 
     exit_code = 10
+
+
+class UnsafeSource(SourceError):
+    """The input asks for what is not done for a foreign file: code, other files, other hosts."""
+
+    exit_code = 60
 
 
 _LATITUDES = ("degrees_north", "degree_north", "degrees_n", "degree_n", "degreesn", "degreen")

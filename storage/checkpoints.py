@@ -20,6 +20,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import load as deserialize
 from safetensors.numpy import load_file
 from safetensors.numpy import save as serialize
@@ -91,7 +92,10 @@ def load_latest(directory: Place) -> State | None:
     for path in _newest_first(directory):
         fault = _fault(path)
         if fault is None:
-            return _load(path)
+            try:
+                return _load(path)
+            except (SafetensorError, ValueError, KeyError, TypeError) as error:
+                fault = f"its seals match, but it is no state ({error})"
         _LOG.warning("checkpoint %s is not used: %s", path, fault)
     return None
 

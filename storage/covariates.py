@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,6 +16,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from storage.axes import SourceError
+from storage.formats import open_tables
 
 __all__ = ["add_covariates", "decimal_year", "read_covariate"]
 
@@ -42,12 +42,25 @@ def read_covariate(path: str, name: str, times: xr.DataArray) -> xr.DataArray:
             steps away from a time of the fields.
     """
     series = _read(path, name)
-    known, values = decimal_year(series["time"]), series.values.astype(np.float64)
+    try:
+        known, values = decimal_year(series["time"]), series.values.astype(np.float64)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise SourceError(
+            f"{path}: {name} holds what is no number, or times that are no dates ({error})"
+        ) from error
+    if not np.isfinite(known).all():
+        raise SourceError(f"{path}: a time of {name} is missing; complete the series")
     if not np.isfinite(values).all():
         first = series["time"].values[int(np.argmin(np.isfinite(values)))]
         raise SourceError(f"{path}: {name} has no value at {first}; complete the series")
     order = np.argsort(known, kind="stable")
     known, values, wanted = known[order], values[order], decimal_year(times)
+    twice = np.flatnonzero((np.diff(known) == 0) & (np.diff(values) != 0))
+    if len(twice):
+        raise SourceError(
+            f"{path}: {name} is {values[twice[0]]:g} and {values[twice[0] + 1]:g} at the same time "
+            f"({known[twice[0]]:.4f}); remove one of them"
+        )
     step = float(np.median(np.diff(known))) if len(known) > 1 else 0.0
     for beyond, edge in (
         (known[0] - wanted.min(), known[0]),
@@ -104,9 +117,10 @@ def _read_csv(path: str, name: str) -> xr.DataArray:
 
 
 def _read_array(path: str, name: str) -> xr.DataArray:
-    reader: Any = xr.open_zarr if Path(path).is_dir() else xr.open_dataset
-    with reader(path) as dataset:
-        if name not in dataset.variables:
-            raise SourceError(f"{path}: no variable {name}; it has {', '.join(map(str, dataset))}")
-        loaded: xr.DataArray = dataset[name].squeeze(drop=True).load()
-        return loaded
+    for table in open_tables(path):
+        if name in table.variables:
+            one = table[[name]]
+            decoded = xr.decode_cf(one.drop_vars([n for n in one.coords if one[n].ndim != 1]))
+            loaded: xr.DataArray = decoded[name].squeeze(drop=True).load()
+            return loaded
+    raise SourceError(f"{path}: no variable {name}; it has {', '.join(map(str, table.data_vars))}")

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from storage.axes import SourceError
+from storage.axes import SourceError, UnsafeSource
 from storage.files import sha256_of
 from storage.formats import UNREADABLE, is_remote, metadata_of, open_tables
 from storage.joins import join_in_time, merge, numbered, on_one_grid
@@ -37,6 +37,7 @@ __all__ = [
     "Missing",
     "SourceError",
     "SourceReport",
+    "UnsafeSource",
     "digest_of",
     "file_digests",
     "look",
@@ -129,9 +130,9 @@ def open_source(
         }
         dataset = merge(series, {name: pieces[name][0] for name in static}, first.grid)
         dataset = dataset.assign_attrs(attrs)
-    except SourceError:
-        raise
     except UNREADABLE as error:
+        if hasattr(error, "exit_code"):
+            raise
         raise unreadable(files, (*variables, *static), group, error) from error
     gaps = find_gaps(np.unique(dataset["time"].values))
     if gaps and not allow_gaps:
@@ -144,9 +145,9 @@ def open_source(
         settled = look(
             dataset, (*variables, *static), missing or {}, valid_range or {}, notes, check_values
         )
-    except SourceError:
-        raise
     except UNREADABLE as error:
+        if hasattr(error, "exit_code"):
+            raise
         raise unreadable(files, (*variables, *static), group, error) from error
     origins = {name: one.origin for name, one in series.items()}
     report = SourceReport(
@@ -196,19 +197,51 @@ def resolve(paths: str | Sequence[str]) -> list[str]:
     """
     found: list[str] = []
     for path in [paths] if isinstance(paths, str) else paths:
-        if "::" in path or ("://" in path and not is_remote(path)):
-            raise SourceError(
-                f"{path}: sources are local files, or Zarr stores at http(s):// or s3://; "
-                "download it first"
-            )
+        _require_address(path)
         if is_remote(path):
             found.append(path)
             continue
         matches = sorted(glob.glob(path))
         if not matches:
             raise SourceError(f"{path}: no such file (looked from {Path.cwd()})")
+        for match in matches:
+            _require_printable(match)
+            if not (os.path.isfile(match) or os.path.isdir(match)):
+                raise UnsafeSource(
+                    f"{match} is neither a file nor a directory (a pipe, a socket or a device); "
+                    "write what it gives to a file"
+                )
         found += matches
     return list(dict.fromkeys(found))
+
+
+def _require_address(path: str) -> None:
+    _require_printable(path)
+    if "::" in path:
+        raise UnsafeSource(
+            f"{path} is a chain of file systems; sources are local files, or Zarr stores at "
+            "http(s):// or s3://; download it first"
+        )
+    _, there, rest = path.partition("://")
+    if not there:
+        return
+    if "@" in rest.split("/", 1)[0] or "?" in rest or "#" in rest:
+        host = rest.split("/", 1)[0].rpartition("@")[2].split("?")[0]
+        raise UnsafeSource(
+            f"the address at {host} has a user, a password or a query in it, which would be "
+            "written into every artifact; take it out. Keys of s3:// come from the environment "
+            "(AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY)"
+        )
+    if not is_remote(path) or ".." in rest.split("/"):
+        raise SourceError(
+            f"{path}: sources are local files, or Zarr stores at http(s):// or s3://; "
+            "download it first"
+        )
+
+
+def _require_printable(path: str) -> None:
+    if not path.isprintable():
+        raise UnsafeSource(f"the path {path!r} has control characters; rename the file")
 
 
 def source_digest(paths: str | Sequence[str]) -> str:
@@ -235,10 +268,13 @@ def _digest_of(name: str) -> str:
     if is_remote(name):
         return hashlib.sha256(name.encode() + metadata_of(name)).hexdigest()
     path = Path(name)
-    if not path.is_dir():
-        return sha256_of(path)
-    inside = sorted(p for p in path.rglob("*") if p.is_file())
-    return hashlib.sha256("".join(map(sha256_of, inside)).encode()).hexdigest()
+    try:
+        if not path.is_dir():
+            return sha256_of(path)
+        inside = sorted(p for p in path.rglob("*") if p.is_file())
+        return hashlib.sha256("".join(map(sha256_of, inside)).encode()).hexdigest()
+    except PermissionError as error:
+        raise SourceError(f"{error.filename} may not be read by this user; chmod +r it") from error
 
 
 def _collect(
@@ -260,6 +296,7 @@ def _collect(
         for table in tables:
             attrs = attrs or {str(k): v for k, v in table.attrs.items()}
             for name in pieces:
+                _require_stored(table, split_name(name)[0], file)
                 found = take(table, name, declared, where, notes, static=name in static)
                 pieces[name] += [replace(piece, file=number) for piece in found]
                 base = split_name(name)[0]
@@ -286,6 +323,16 @@ def _collect(
     return pieces, attrs
 
 
+def _require_stored(table: xr.Dataset, name: str, file: str) -> None:
+    lacking = table.encoding.get("unstored", {}).get(name)
+    if lacking:
+        raise SourceError(
+            f"{file}: chunks of {name} are not in the store: {lacking}. Complete the store; if "
+            "they truly have that value everywhere, write them: "
+            "zarr.config.set({'array.write_empty_chunks': True})"
+        )
+
+
 def _levels(table: xr.Dataset, base: str) -> str:
     from storage.axes import find_axes
 
@@ -306,15 +353,14 @@ def _absent(files: Sequence[str], name: str, seen: Mapping[str, Sequence[str]]) 
 
 def unreadable(
     files: Sequence[str], names: Sequence[str], group: str, error: Exception
-) -> SourceError:
-    """The error of the first file that does not read through."""
-    for file in files:
-        try:
-            for table in open_tables(file, group):
-                for name in names:
-                    base = split_name(name)[0]
-                    if base in table.variables:
-                        np.asarray(table[base].values)
-        except UNREADABLE as cause:
-            return SourceError(f"{file} cannot be read through, truncated or corrupt? ({cause})")
-    return SourceError(f"{files[0]} cannot be read through ({error})")
+) -> Exception:
+    """The error of the first file that does not read through, found by a child process."""
+    from storage.inspection import inspect  # which resolves paths by this module
+
+    try:
+        inspect(files, names, group=group, whole=True).wait()
+    except SourceError as found:
+        return found
+    if type(error) is RuntimeError:
+        return error  # of the cluster
+    return SourceError(f"{files[0]} cannot be read through ({' '.join(str(error).split())})")

@@ -114,9 +114,8 @@ def judge(array: xr.DataArray, seen: Survey, valid_range: tuple[float, float] | 
         array: The values that were looked at; its attributes say what is plausible.
         valid_range: Declared bounds, instead of those known for the standard_name.
     """
-    for value in (seen.low, seen.high):
-        if np.isfinite(value):
-            _judge(array, value, valid_range)
+    for value in (seen.low, seen.high) if seen.low <= seen.high else ():  # else nothing was seen
+        _judge(array, value, valid_range)
 
 
 def _missing(per_cell: Array, size: int) -> Missing:

@@ -13,8 +13,16 @@ FORBIDDEN_IN = {  # package: what none of its files imports
     "storage": {"pipeline", "flows", "prefect", "distributed", "torch"},
     "flows": set[str](),
 }
-UNSAFE_MODULES = {"pickle", "dill", "joblib", "cloudpickle", "shelve", "marshal", "yaml"}
-UNSAFE_CALLS = {"eval", "exec", "torch.load", "torch.save"}
+UNSAFE_MODULES = {
+    *("pickle", "dill", "joblib", "cloudpickle", "shelve", "marshal", "yaml", "tarfile"),
+    *("telnetlib", "ftplib", "xmlrpc", "code", "codeop"),
+}
+UNSAFE_CALLS = {
+    *("eval", "exec", "compile", "__import__", "torch.load", "torch.save", "torch.jit.load"),
+    *("os.system", "os.popen"),
+    *("tempfile.mktemp", "shutil.unpack_archive"),
+}
+UNSAFE_METHODS = {"extractall", "extract", "to_pickle", "read_pickle"}
 
 
 def imported(source: str) -> set[str]:
@@ -47,6 +55,10 @@ def broken_laws(package: str, source: str) -> list[str]:
         if isinstance(node, ast.Call):
             if _dotted(node.func) in UNSAFE_CALLS:
                 laws.append(f"calls {_dotted(node.func)}")
+            if _dotted(node.func).rpartition(".")[2] in UNSAFE_METHODS:
+                laws.append(f"calls {_dotted(node.func)}")
+            if any(word.arg == "shell" and not _is(word.value, False) for word in node.keywords):
+                laws.append("starts a shell")
             if any(
                 word.arg == "allow_pickle" and not _is(word.value, False) for word in node.keywords
             ):
@@ -84,6 +96,12 @@ def test_every_file_keeps_the_laws_of_its_package(package: str, path: Path) -> N
         ("flows", "import torch\ntorch.load('x')"),
         ("flows", "import numpy as np\nnp.load('x', allow_pickle=True)"),
         ("flows", "eval('1')"),
+        ("flows", "import subprocess\nsubprocess.run('ls', shell=True)"),
+        ("flows", "import os\nos.system('ls')"),
+        ("storage", "import zipfile\nzipfile.ZipFile('x').extractall()"),
+        ("storage", "import tarfile"),
+        ("storage", "import pandas as pd\npd.read_pickle('x')"),
+        ("pipeline", "import yaml\nyaml.load('x')"),
     ],
 )
 def test_a_file_that_breaks_a_law_is_found(package: str, source: str) -> None:

@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from tests.faults import crashes, flips, kills, objects, progress, space, trainings
+from tests.faults import crashes, flips, hostile, kills, objects, progress, space, trainings
 from tests.faults.operations import OPERATIONS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -52,6 +52,7 @@ def crash_points(modes: tuple[str, ...]) -> Lane:
 
 
 LANES: dict[str, tuple[str, Lane]] = {
+    "hostile input": ("inputs that are hostile or broken, and benign twins", hostile.lane),
     "crash points": ("killed before every change of a file", crash_points(("killed",))),
     "power failures": (
         "the same, and what was not fsynced is empty, or its name gone too",

@@ -24,6 +24,7 @@ TITLES = {
     "dimension": "Other dimensions, levels, several files",
     "value": "Values and units",
     "archive": "Archives, imitated",
+    "harm": "Files that would do harm",
 }
 
 
@@ -44,9 +45,10 @@ def row(subject: str, given: str, result: str) -> Callable[[Test], Test]:
     """The test shows what happens to an input; both sentences go to docs/inputs.md."""
 
     def register(test: Test) -> Test:
-        ROWS[test.__name__] = Row(
-            subject, given, result, test.__name__, test.__module__.rpartition(".")[2]
-        )
+        name = test.__name__
+        while name in ROWS and ROWS[name].input != given:
+            name += "_"
+        ROWS[name] = Row(subject, given, result, name, test.__module__.rpartition(".")[2])
         return test
 
     return register
@@ -119,11 +121,13 @@ def opened(tmp_path: Path, source: xr.Dataset, name: str = "ta", **options: Any)
     return open_source(write(tmp_path, source), [name], **options)
 
 
-def refused(match: str, paths: Any, names: Sequence[str] = ("ta",), **options: Any) -> str:
-    """The message with which an input is refused: one line, exit code 10."""
+def refused(
+    match: str, paths: Any, names: Sequence[str] = ("ta",), *, code: int = 10, **options: Any
+) -> str:
+    """The message with which an input is refused: one line, and its exit code."""
     with pytest.raises(SourceError, match=match) as caught:
         open_source(paths, names, **options)
-    assert caught.value.exit_code == 10
+    assert caught.value.exit_code == code
     assert "\n" not in str(caught.value)
     return str(caught.value)
 

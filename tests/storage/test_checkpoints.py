@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -106,3 +109,26 @@ def test_a_harmed_published_checkpoint_is_reported(tmp_path):
 def test_nothing_to_publish_is_refused(tmp_path):
     with pytest.raises(artifacts.IncompleteArtifact, match="train first"):
         checkpoints.publish(StoreLayout(str(tmp_path)), KEY, {})
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        b"",
+        b"\xff" * 8,
+        struct.pack("<Q", 1 << 40) + b"{}",
+        b'\x40\0\0\0\0\0\0\0{"w":{"dtype":"F32","shape":[1099511627776],"data_offsets":[0,4]}}',
+        b"\x80\x05\x8c\x08builtins\x8c\x05print\x93.",
+    ],
+)
+def test_a_forged_state_with_right_seals_is_not_used(tmp_path, caplog, forged):
+    """Who can write the tensors can write their sha256: sizes are checked by what reads them."""
+    save_steps(tmp_path, 1)
+    (path,) = save_steps(tmp_path, 2)
+    (path / "tensors.safetensors").write_bytes(forged)
+    seals = json.loads((path / "manifest.json").read_text())
+    seals["tensors.safetensors"] = hashlib.sha256(forged).hexdigest()
+    (path / "manifest.json").write_text(json.dumps(seals))
+    with caplog.at_level(logging.WARNING):
+        assert checkpoints.load_latest(tmp_path).step == 1
+    assert "its seals match, but it is no state" in caplog.text
