@@ -4,6 +4,8 @@
 # make mutants      faults seeded into the code, each of which a test must find (some minutes)
 # make inputs       docs/inputs.md, what happens to what input, from the tests
 # make faults       kills, failing disks, flipped bits in full; docs/reliability.md (about an hour)
+# make deployments  real servers, workers and schedules, some of them killed (about ten minutes)
+# make up           Prefect, Dask and the demo's deployments on this machine, until stopped
 # make large        ingest of 20 GB and of 3,650 files: rate, memory (needs 25 GB of disk; half an hour)
 # make bench        each stage against what one would take in its place; docs/performance.md
 # make unit-costs   what work costs on this machine, for `spherescore plan`; docs/performance.md
@@ -18,8 +20,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 EXAMPLES := $(VENV)/.examples
+CONFIG ?= deploy/configs/demo.toml
 
-.PHONY: demo test check mutants faults inputs large bench unit-costs paper-plan integrators clean
+.PHONY: demo test check mutants faults deployments up inputs large bench unit-costs paper-plan \
+  integrators clean
 .DELETE_ON_ERROR:
 
 demo: $(INSTALLED)
@@ -41,6 +45,13 @@ inputs: $(INSTALLED)
 faults: $(INSTALLED)
 	$(BIN)/python -m tests.faults.run
 
+deployments: $(INSTALLED)
+	$(BIN)/python -m pytest tests/deployments -m deployments $(PYTEST_ARGS)
+
+STATE ?= runs/machine
+up: $(INSTALLED)
+	$(BIN)/spherescore up $(STATE) --deploy $(CONFIG)
+
 large: $(INSTALLED)
 	$(BIN)/python -m tests.large.ingest --gib 20 --files 3650
 
@@ -53,7 +64,6 @@ unit-costs: $(INSTALLED)
 paper-plan: $(INSTALLED)
 	$(BIN)/python -m deploy.bench.paper_plan
 
-CONFIG ?= deploy/configs/demo.toml
 integrators: $(INSTALLED)
 	$(BIN)/python -m deploy.bench.integrators $(CONFIG)
 

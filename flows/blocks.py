@@ -140,13 +140,17 @@ def rounding(source: artifacts.Published, normals: Normals, span: Span) -> float
 
 
 def write_whitened(
-    path: Path, source: artifacts.Published, normals: artifacts.Published, unit: artifacts.Unit
+    path: Path,
+    source: artifacts.Published,
+    normals: artifacts.Published,
+    unit: artifacts.Unit,
+    marks: Mapping[str, str] | None = None,
 ) -> artifacts.Record:
     """Write one unit of `whitened`: the coefficients of its times."""
     x = whitened_block(opened(source).isel(time=unit.region["time"]), _normals(normals))
-    return artifacts.write_unit(
-        path, unit, xr.Dataset({"x": (("time", "channel", "coefficient"), x)})
-    )
+    block = xr.Dataset({"x": (("time", "channel", "coefficient"), x)})
+    extra = {"mark": marks[unit.name]} if marks else {}
+    return artifacts.write_unit(path, unit, block, extra=extra)
 
 
 def _loaded(

@@ -3,13 +3,15 @@
 Results go to stdout, everything else to stderr. The exit code of an error is the `exit_code` of
 its exception: 2 bad config, 10 input invalid, 11 input changed, 20 corrupt, 21 incomplete, 22 name
 conflict, 24 config changed on resume, 30 no space, 31 storage unavailable, 32 publish outcome
-unknown, 40 workers lost, 41 out of memory, 43 stalled, 50 training diverged, 51 sample not finite,
-60 refused for security; 1 for what nobody foresaw, 130 and 143 after SIGINT and SIGTERM.
+unknown, 40 workers lost, 41 out of memory, 43 stalled, 44 a service of `up` failed, 45 no Prefect
+server, 46 not deployed as wanted, 50 training diverged, 51 sample not finite, 60 refused for
+security; 1 for what nobody foresaw, 130 and 143 after SIGINT and SIGTERM.
 """
 
 import argparse
 import json
 import logging
+import os
 import signal
 import sys
 import time
@@ -23,6 +25,7 @@ from flows.failures import exit_code_of
 
 if TYPE_CHECKING:
     from flows.config import RunConfig
+    from flows.deploy import Wanted
     from flows.stage import Receipt
 
 LOGGER = logging.getLogger("spherescore")
@@ -81,6 +84,7 @@ def parser() -> argparse.ArgumentParser:
         add(name, stage, text)
     add("status", status, "what is published, and whether it is up to date with the config")
     add("check", check, "read every published byte again and compare its digest")
+    add("runs", runs, "history: every training and ensemble, what differed and what came of it")
     cleaning = add("clean", clean, "remove what no name refers to; without --yes only say what")
     cleaning.add_argument("--yes", action="store_true", help="remove it")
     out = add(
@@ -92,7 +96,37 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument("--to", type=Path, required=True, help="directory to write to")
     out.add_argument("--format", choices=("netcdf", "pyramid"), default="netcdf")
     out.add_argument("--cmip", metavar="INSTITUTION/MODEL/EXPERIMENT", help="CMIP's names")
+    _add_deploy(add("deploy", deploy, "register the run's deployments with a Prefect server"))
+    serving = add(
+        "up",
+        up,
+        "Prefect server and worker, a Dask cluster and deployments on this machine, until stopped",
+        "directory for what they keep",
+    )
+    serving.add_argument(
+        "--deploy", type=Path, action="append", default=[], metavar="CONFIG", help="may be repeated"
+    )
+    _add_when(serving)
+    serving.add_argument("--port", type=int, default=4200, help="of server and UI; 0: a free one")
+    serving.add_argument("--scheduler-port", type=int, default=8786, help="of Dask")
+    serving.add_argument("--dashboard-port", type=int, default=8787, help="of Dask")
+    serving.add_argument("--workers", type=int, default=2, help="of Dask, one thread each")
     return top
+
+
+def _add_deploy(one: argparse.ArgumentParser) -> None:
+    one.add_argument("--check", action="store_true", help="only look; makes a probe run")
+    one.add_argument("--pool", default="spherescore", help="work pool")
+    one.add_argument("--kind", choices=("process", "docker", "kubernetes"), default="process")
+    _add_when(one)
+
+
+def _add_when(one: argparse.ArgumentParser) -> None:
+    one.add_argument("--file", type=Path, default=Path("deploy/prefect.yaml"), help="deployments")
+    one.add_argument("--gpus", type=int, default=1, help="stages on a GPU at once")
+    one.add_argument("--nightly", default="0 2 * * *", metavar="CRON", help="new files taken in")
+    one.add_argument("--weekly", default="0 4 * * 0", metavar="CRON", help="training")
+    one.add_argument("--timezone", default="UTC", help="of both")
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -180,6 +214,17 @@ def check(arguments: argparse.Namespace) -> dict[str, Any]:
     return {"problems": problems, "exit_code": artifacts.CorruptArtifact.exit_code * bool(problems)}
 
 
+def runs(arguments: argparse.Namespace) -> dict[str, Any]:
+    config = _prepare(arguments, logs=False)
+    from flows.runs import runs as history
+    from flows.runs import table
+    from storage.layout import StoreLayout
+
+    rows = history(StoreLayout(config.run.root))
+    print(table(rows))
+    return {"runs": rows}
+
+
 def clean(arguments: argparse.Namespace) -> dict[str, Any]:
     config = _prepare(arguments, logs=False)
     from flows.plan import spoken
@@ -224,6 +269,61 @@ def export(arguments: argparse.Namespace) -> dict[str, Any]:
     return result
 
 
+def deploy(arguments: argparse.Namespace) -> dict[str, Any]:
+    _prepare(arguments, logs=False)
+    return _deployed(_wanted(arguments, arguments.config), check=arguments.check)
+
+
+def up(arguments: argparse.Namespace) -> dict[str, Any]:
+    from flows.config import read_config
+    from flows.up import Ports, machine
+
+    for config in arguments.deploy:
+        read_config(config)
+    _log(arguments, [])
+    ports = Ports(
+        server=arguments.port,
+        scheduler=arguments.scheduler_port,
+        dashboard=arguments.dashboard_port,
+    )
+    LOGGER.info("starting; logs are in %s", arguments.config)
+    try:
+        with machine(arguments.config, ports=ports, workers=arguments.workers) as running:
+            os.environ.update(running.environment)  # before Prefect is imported
+            for config in arguments.deploy or [None]:
+                _deployed(_wanted(arguments, config), check=False)
+            print(f"Prefect         {running.ui} (user and password: {running.state}/secret)")
+            print(f"Dask dashboard  {running.dashboard}/status")
+            print(f"other terminals . {running.state}/environment", flush=True)
+            running.look_after(LOGGER.warning)
+    except Interrupted:
+        LOGGER.info("all children have ended")
+    return {"state": str(arguments.config)}
+
+
+def _wanted(arguments: argparse.Namespace, config: Path | None) -> "Wanted":
+    from flows.deploy import Wanted
+
+    names = ("file", "pool", "kind", "gpus", "nightly", "weekly", "timezone")
+    given = {name: getattr(arguments, name) for name in names if hasattr(arguments, name)}
+    return Wanted(config=config, **given)
+
+
+def _deployed(wanted: "Wanted", *, check: bool) -> dict[str, Any]:
+    from flows.deploy import NotDeployed
+    from flows.deploy import deploy as deploy_all
+
+    findings = []
+    for finding in deploy_all(wanted, check=check):
+        print(finding.words(), flush=True)
+        findings.append(finding)
+    ok = all(one.ok for one in findings)
+    return {
+        "findings": [one.to_dict() for one in findings],
+        "exit_code": 0 if ok else NotDeployed.exit_code,
+    }
+
+
 def _prepare(arguments: argparse.Namespace, *, logs: bool = True) -> "RunConfig":
     from flows.config import read_config
 
@@ -260,7 +360,7 @@ def _result(config: "RunConfig", receipts: Sequence["Receipt"], seconds: float) 
         published = artifacts.published(layout, kind)
         if published is not None:
             made[kind] = {"path": str(layout.name(kind)), "digest": published.digest}
-    for name in ("scores", "report"):
+    for name in ("scores", "report", "card"):
         path = getattr(layout, name)
         if path.exists():
             made[name] = {"path": str(path)}

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from flows.config import Period, RunConfig
+from flows.config import Period, RunConfig, within
 from flows.stage import published_input
 from pipeline.climatology import UnusableData, season_phase
 from pipeline.trend import NO_TREND, PREFIX, TIME, Trend
@@ -27,7 +27,7 @@ def covariate_variables(fields: xr.Dataset, names: tuple[str, ...], train: Perio
     """Mean and scale of each covariate, as variables of `normals`; none without covariates."""
     if not names:
         return xr.Dataset()
-    known = np.stack([fields[name].sel(time=slice(*train)).to_numpy() for name in names])
+    known = np.stack([fields[name].sel(time=within(train)).to_numpy() for name in names])
     mean, scale = known.mean(axis=1), known.std(axis=1)
     for name, spread, middle in zip(names, scale, mean, strict=True):
         if not spread > 1e-9 * max(1.0, abs(middle)):
@@ -47,7 +47,7 @@ def trend_of(fields: xr.Dataset, config: RunConfig) -> Trend:
         return NO_TREND
     names = [name for name in config.source.trend if name != TIME]
     return Trend.fit(
-        config.source.trend, fields[["time", *names]].sel(time=slice(*config.split.train)).load()
+        config.source.trend, fields[["time", *names]].sel(time=within(config.split.train)).load()
     )
 
 

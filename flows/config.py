@@ -18,12 +18,13 @@ from typing import Any, Literal
 from flows.strict import ConfigError, nearest, plain, read_table
 from storage.attributes import KNOWN as KNOWN_ATTRIBUTES
 
-__all__ = ["ConfigError", "RunConfig", "read_config"]
+__all__ = ["ConfigError", "RunConfig", "read_config", "within"]
 
 Transform = Literal["identity", "cbrt", "log1p", "logit", "rank"]
 Fill = Literal["refuse", "harmonic"] | float
 Integrator = Literal["ei", "mei", "gei", "gme", "gei-heun", "z-heun", "z-ab2", "z-rk4"]
-Period = tuple[str, str]  # first and last day, inclusive, ISO dates
+Period = tuple[str, str]  # first and last day, inclusive, ISO dates; the last may be LATEST
+LATEST = "latest"  # the last day that there is
 
 ROLES = ("time", "lat", "lon", "level", "member", "cell")  # of dimensions of a source
 BOUNDED = 'source.transform "logit" or "rank" of a variable with bounds'
@@ -125,7 +126,10 @@ class Source:
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """Disjoint periods: what is learned from, what is chosen on, and what only scores see."""
+    """Disjoint periods: what is learned from, what is chosen on, and what only scores see.
+
+    The one that comes last may end at "latest": it then grows with the record.
+    """
 
     train: Period
     validation: Period
@@ -134,7 +138,7 @@ class Split:
     def __post_init__(self) -> None:
         periods = {name: getattr(self, name) for name in ("train", "validation", "test")}
         for name, period in periods.items():
-            for day in period:
+            for day in period[:1] if period[1] == LATEST else period:
                 _require_day(day, f"split.{name}")
             _require(period[0] <= period[1], f"split.{name}", period, "first day <= last day")
         ordered = sorted(periods.items(), key=lambda item: item[1])
@@ -168,6 +172,7 @@ class Spectral:
     reference: Literal["fit", "semi-parametric"] | WhittleMaternTable = "semi-parametric"
     baseline: Literal["isotropic", "channels", "m-block", "eof"] = "m-block"
     joint: bool = False  # whether the channels of the reference covary as those of the data do
+    statistics: Literal["refit", "frozen"] = "refit"  # of new days: fitted anew, or kept
 
     def __post_init__(self) -> None:
         _require(self.lmax >= 1, "spectral.lmax", self.lmax, "at least 1")
@@ -184,6 +189,7 @@ class Train:
     steps: int | None = None
     batch: int = 32
     learning_rate: float = 2e-3
+    start: Literal["scratch", "last"] = "scratch"  # or the weights of the training before
     width: int = 64
     blocks: int = 4
     dropout: float = 0.0
@@ -348,6 +354,12 @@ def read_config(path: str | Path) -> RunConfig:
         raise ConfigError(f"{path} is not valid TOML: {error}") from error
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
+
+
+def within(period: Period) -> slice:
+    """The times of a period, for `sel`."""
+    first, last = period
+    return slice(first, None if last == LATEST else last)
 
 
 def _require(condition: bool, key: str, value: object, expected: str) -> None:

@@ -1,102 +1,142 @@
-"""The run as a Prefect flow: one task per stage, receipts across the borders, no arrays.
+"""The run as Prefect flows: one task per stage, receipts across the borders, no arrays.
 
 Prefect is the onlooker here. It neither retries nor caches data stages, because the store knows
 better what is done; losing its database costs no work.
 """
 
-import logging
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 from prefect import flow, task
-from prefect.artifacts import (
-    create_markdown_artifact,
-    create_progress_artifact,
-    update_progress_artifact,
-)
 from prefect.cache_policies import NO_CACHE
+from prefect.runtime import flow_run
 
+from flows.cli import STAGE_COMMANDS
 from flows.config import RunConfig
-from flows.progress import at_intervals
-from flows.run import run_stage, stages_until
-from flows.stage import STAGES, Progress, Receipt
+from flows.forms import ConfigParameter, StageName, config_from
+from flows.run import refuse_unready, run_stage, stages_until
+from flows.shown import show_receipt, show_run, shown_progress
+from flows.slots import gpu_slot
+from flows.stage import STAGES
+from storage.garbage import in_use
 from storage.layout import StoreLayout
 
-LOGGER = logging.getLogger("spherescore")
 FAILED: list[Exception] = []  # what stages raised, which Prefect may hide behind its own errors
-SILENT: list[Exception] = []  # why Prefect is no more told of the progress
+
+
+def _about() -> str:
+    """The name of a flow run: which configuration, how far."""
+    given = flow_run.parameters
+    config = given.get("config")
+    if isinstance(config, str):
+        name = Path(config).stem
+    else:
+        table = config if isinstance(config, Mapping) else config.to_table()
+        name = Path(table["run"]["root"]).name
+    until = given.get("until")
+    last = until or flow_run.flow_name or ""
+    return f"{name}: {STAGES[0].name} to {last}" if until else f"{name}: {last}"
 
 
 @flow(
     name="spherescore",
+    flow_run_name=_about,
     retries=0,
     persist_result=False,
-    validate_parameters=False,
-    description="From raw fields to a verified ensemble.",
+    description="From raw fields to a verified ensemble; what the store has is skipped.",
 )
-def pipeline(config: dict[str, Any], until: str = STAGES[-1].name) -> list[dict[str, Any]]:
+def pipeline(config: ConfigParameter, until: StageName = "verify") -> list[dict[str, Any]]:
     """All stages up to `until`, as plain receipts.
 
     Args:
-        config: `RunConfig.to_dict()`.
+        config: The run's TOML file on the worker's machine, or its sections.
+        until: The last stage.
     """
-    receipts = []
-    for stage in stages_until(until):
-        receipts.append(run_one.with_options(name=stage.name)(stage.name, config))
-    _tell(receipts)
+    read = config_from(config)
+    receipts = [_staged(stage.name)(stage.name, read.to_dict()) for stage in stages_until(until)]
+    show_run(read, receipts)
     return receipts
 
 
-@task(retries=0, persist_result=False, cache_policy=NO_CACHE, task_run_name="{name}")
+@flow(flow_run_name=_about, retries=0, persist_result=False, description=STAGE_COMMANDS["ingest"])
+def ingest(config: ConfigParameter) -> dict[str, Any]:
+    """The first stage alone.
+
+    Args:
+        config: The run's TOML file on the worker's machine, or its sections.
+    """
+    return _alone("ingest", config_from(config))
+
+
+@flow(
+    flow_run_name=_about, retries=0, persist_result=False, description=STAGE_COMMANDS["preprocess"]
+)
+def preprocess(config: ConfigParameter) -> dict[str, Any]:
+    """The second stage alone.
+
+    Args:
+        config: The run's TOML file on the worker's machine, or its sections.
+    """
+    return _alone("preprocess", config_from(config))
+
+
+@flow(flow_run_name=_about, retries=0, persist_result=False, description=STAGE_COMMANDS["train"])
+def train(config: ConfigParameter) -> dict[str, Any]:
+    """The third stage alone.
+
+    Args:
+        config: The run's TOML file on the worker's machine, or its sections.
+    """
+    return _alone("train", config_from(config))
+
+
+@flow(flow_run_name=_about, retries=0, persist_result=False, description=STAGE_COMMANDS["generate"])
+def generate(
+    config: ConfigParameter, realizations: int | None = None, times: list[str] | None = None
+) -> dict[str, Any]:
+    """The fourth stage alone, as configured or with what is asked for here.
+
+    Args:
+        config: The run's TOML file on the worker's machine, or its sections.
+        realizations: Fields drawn for each date, if not as configured.
+        times: Dates in order, such as 2002-07-15, if not as configured.
+    """
+    read = config_from(config)
+    asked = read.to_dict()["generate"]
+    asked |= {} if realizations is None else {"realizations": realizations}
+    asked |= {} if times is None else {"times": times}
+    return _alone("generate", RunConfig.from_dict(read.to_dict() | {"generate": asked}))
+
+
+@flow(flow_run_name=_about, retries=0, persist_result=False, description=STAGE_COMMANDS["verify"])
+def verify(config: ConfigParameter) -> dict[str, Any]:
+    """The last stage alone.
+
+    Args:
+        config: The run's TOML file on the worker's machine, or its sections.
+    """
+    return _alone("verify", config_from(config))
+
+
+@task(retries=0, persist_result=False, cache_policy=NO_CACHE)
 def run_one(name: str, config: dict[str, Any]) -> dict[str, Any]:
     read = RunConfig.from_dict(config)
     stage, layout = stages_until(name)[-1], StoreLayout(read.run.root)
     try:
-        return run_stage(stage, read, layout, _shown_in_prefect(name)).to_dict()
+        with in_use(layout), gpu_slot(name, read):
+            receipt = run_stage(stage, read, layout, shown_progress(name))
     except Exception as error:
         FAILED.append(error)
         raise
+    show_receipt(read, receipt)
+    return receipt.to_dict()
 
 
-def _shown_in_prefect(name: str) -> Progress:
-    """Progress as a Prefect artifact. What is only shown must not stop what is computed.
-
-    A server that has gone is asked once: each further question would take as long as its retries.
-    """
-    artifact: UUID | None = None
-
-    def show(done: int, total: int, text: str) -> None:
-        nonlocal artifact
-        if SILENT:
-            return
-        percent = 100.0 * done / max(total, 1)
-        try:
-            if artifact is None:
-                made = create_progress_artifact(percent, key=name, description=f"{name}: {text}")
-                artifact = made if isinstance(made, UUID) else None
-            else:
-                update_progress_artifact(artifact, percent, description=f"{name}: {text}")
-        except Exception as error:
-            SILENT.append(error)
-            LOGGER.warning("Prefect does not show the progress any more (%s)", error)
-
-    return at_intervals(10.0, show)
+def _alone(name: str, config: RunConfig) -> dict[str, Any]:
+    refuse_unready(config, StoreLayout(config.run.root), name)
+    return _staged(name)(name, config.to_dict())
 
 
-def _tell(receipts: list[dict[str, Any]]) -> None:
-    try:
-        create_markdown_artifact(summary([Receipt(**receipt) for receipt in receipts]), key="run")
-    except Exception as error:
-        LOGGER.debug("Prefect does not show the summary: %s", error)
-
-
-def summary(receipts: list[Receipt]) -> str:
-    """A Markdown table of what each stage made."""
-    rows = ["| stage | artifact | digest | seconds | figures |", "|---|---|---|---|---|"]
-    for receipt in receipts:
-        figures = ", ".join(f"{name} {value}" for name, value in receipt.figures.items())
-        seconds = "skipped" if receipt.skipped else f"{receipt.seconds:.1f}"
-        rows.append(
-            f"| {receipt.stage} | {receipt.path} | {receipt.digest[:16]} | {seconds} | {figures} |"
-        )
-    return "\n".join(rows)
+def _staged(name: str) -> Any:
+    return run_one.with_options(name=name, task_run_name=f"{name}: {STAGE_COMMANDS[name]}")

@@ -8,13 +8,15 @@ run with nothing to do, import no torch for them.
 
 import json
 from collections.abc import Callable, Mapping
+from hashlib import sha256
 
 import xarray as xr
 
-from flows.conditions import asked_times
-from flows.config import RunConfig, Source
+from flows.conditions import asked_times, condition_of
+from flows.config import RunConfig, Source, within
 from flows.stage import published_input
-from storage.artifacts import code_digest, content_key
+from storage.artifacts import Published, code_digest, content_key, open_artifact, published
+from storage.history import digest_of_times, latest_of_family
 from storage.layout import StoreLayout
 from storage.sources import source_digest
 
@@ -23,9 +25,15 @@ __all__ = [
     "SCHEMAS",
     "digest_of_source",
     "ensemble_key",
+    "frozen_normals",
     "ingest_key",
     "key_of",
+    "lineage",
+    "normals_family",
     "source_files",
+    "training_family",
+    "training_parent",
+    "whitened_family",
 ]
 
 # By stage, raised when the meaning of its artifact changes.
@@ -105,7 +113,36 @@ def _ingest(config: RunConfig, layout: StoreLayout) -> str:
     return ingest_key(config, digest_of_source(config.source))
 
 
+def frozen_normals(config: RunConfig, layout: StoreLayout) -> Published | None:
+    """Older normals that are kept for the fields there are now; None if they are to be fitted.
+
+    Normals of before are kept if `spectral.statistics` says so and only the fields differ.
+    """
+    if config.spectral.statistics != "frozen":
+        return None
+    known = latest_of_family(layout, "normals", normals_family(config))
+    fields = published_input(layout, "fields")
+    return None if known is None or known.attrs["fitted_on"] == fields.digest else known
+
+
+def normals_family(config: RunConfig) -> str:
+    """What normals follow from but the fields."""
+    return _preprocess_key(config, {})
+
+
+def whitened_family(config: RunConfig, normals: Published) -> str:
+    """What a unit of whitened fields follows from but the fields at its times."""
+    return _preprocess_key(config, {"normals": normals.digest})
+
+
 def _preprocess(config: RunConfig, layout: StoreLayout) -> str:
+    inputs = _digests(layout, "fields")
+    if frozen := frozen_normals(config, layout):
+        inputs["normals"] = frozen.digest
+    return _preprocess_key(config, inputs)
+
+
+def _preprocess_key(config: RunConfig, inputs: Mapping[str, str]) -> str:
     return content_key(
         stage="preprocess",
         schema=SCHEMAS["preprocess"],
@@ -125,7 +162,7 @@ def _preprocess(config: RunConfig, layout: StoreLayout) -> str:
             "spectral.joint",
             "spectral.tail",
         ),
-        inputs=_digests(layout, "fields"),
+        inputs=inputs,
         code=code_digest(
             [
                 "flows.blocks",
@@ -140,7 +177,62 @@ def _preprocess(config: RunConfig, layout: StoreLayout) -> str:
     )
 
 
+def training_parent(config: RunConfig, layout: StoreLayout) -> Published | None:
+    """The training that one with `train.start = "last"` goes on from, if there is one.
+
+    It was made with the same normals, so that its weights mean the same, and for a network of the
+    same shape.
+    """
+    if config.train.start != "last":
+        return None
+    last = published(layout, "checkpoints")
+    if last is None or last.attrs.get("lineage") != lineage(config, layout):
+        return None
+    return last
+
+
+def lineage(config: RunConfig, layout: StoreLayout) -> str:
+    """What must agree for the weights of one training to be the start of another."""
+    shape = config.subset("train.model", "train.width", "train.blocks", "spectral.baseline")
+    return content_key(
+        stage="lineage",
+        schema=SCHEMAS["train"],
+        config=shape,
+        inputs=_digests(layout, "normals"),
+        code=code_digest(["flows.model"]),
+    )
+
+
+def training_family(config: RunConfig, layout: StoreLayout) -> str:
+    """What a training follows from but the one that it goes on from."""
+    return _train_key(config, layout, {})
+
+
 def _train(config: RunConfig, layout: StoreLayout) -> str:
+    if config.train.start == "scratch":
+        return _train_key(config, layout, {})
+    family = training_family(config, layout)
+    done = latest_of_family(layout, "checkpoints", family)
+    if done is not None:  # whatever it started from
+        return done.key
+    parent = training_parent(config, layout)
+    return _train_key(config, layout, {"start": parent.digest} if parent else {})
+
+
+def _read_in_training(config: RunConfig, layout: StoreLayout) -> str:
+    """Digest of the whitened fields that a training reads; days beyond its periods are not."""
+    whitened = published_input(layout, "whitened")
+    dataset = open_artifact(whitened)
+    parts = []
+    for period in (config.split.train, config.split.validation):
+        days = within(period)
+        place = dataset.indexes["time"].slice_indexer(days.start, days.stop)
+        rows = condition_of(dataset.isel(time=place))
+        parts += [digest_of_times(whitened, place), sha256(rows.tobytes()).hexdigest()]
+    return sha256("".join(parts).encode()).hexdigest()
+
+
+def _train_key(config: RunConfig, layout: StoreLayout, start: Mapping[str, str]) -> str:
     read = ("model", "minutes", "steps", "batch", "learning_rate", "width", "blocks", "dropout")
     known = config.to_dict()["train"]
     # J_G on validation times is about the configured sampler if that is GME (flows/model).
@@ -156,7 +248,11 @@ def _train(config: RunConfig, layout: StoreLayout) -> str:
             *(f"train.{name}" for name in read if name in known),
             *certified,
         ),
-        inputs=_digests(layout, "normals", "whitened"),
+        inputs={
+            **_digests(layout, "normals"),
+            "whitened": _read_in_training(config, layout),
+            **start,
+        },
         code=code_digest(["flows.conditions", "flows.model", "flows.normals", "flows.train"]),
     )
 
@@ -177,7 +273,7 @@ def _verify(config: RunConfig, layout: StoreLayout) -> str:
                 *("flows.conditions", "flows.draws", "flows.lineup", "flows.model"),
                 *("flows.certificate", "flows.normals", "flows.train", "flows.verify"),
                 *("flows.report", "flows.pages", "flows.figures", "flows.maps"),
-                "flows.sheet",
+                *("flows.sheet", "flows.card"),
                 *("flows.score_tables", "flows.certificate_section", "flows.compatibility"),
                 "flows.reference",
             ]

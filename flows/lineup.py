@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 
 from flows.conditions import conditioned_as_observed, with_predictors
-from flows.config import RunConfig
+from flows.config import RunConfig, within
 from pipeline.analogues import analogues, with_wind_speed
 from pipeline.climatology import season_phase
 from pipeline.resampling import date_weights
@@ -30,7 +30,7 @@ WINDOW = (-15.0, -10.0, -5.0, 0.0, 5.0, 10.0, 15.0)  # days, of the climatologic
 
 def held_out_times(fields: xr.Dataset, config: RunConfig) -> xr.DataArray:
     """`verify.dates` times of the test period, as evenly spread as its times allow."""
-    times = once(fields["time"]).sel(time=slice(*config.split.test))
+    times = once(fields["time"]).sel(time=within(config.split.test))
     number = min(config.verify.dates, times.size)
     if number < 2:
         raise artifacts.IncompleteArtifact(
@@ -76,7 +76,7 @@ def line_up(
         for name, ensemble in ensembles.items()
     }
     phase = season_phase(dates)
-    years = slice(*config.split.train)
+    years = within(config.split.train)
     past, past_x = fields.sel(time=years), whitened[["x"]].sel(time=years)
     seasons = season_phase(past["time"])
     floor, floor_x = (analogues(each, seasons, phase) for each in (past, past_x))

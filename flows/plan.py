@@ -9,7 +9,7 @@ from pathlib import Path
 from dask.utils import parse_bytes
 
 from flows.cluster import machine_memory, memory_share
-from flows.config import RunConfig
+from flows.config import RunConfig, within
 from flows.costs import Estimate, Machines, Workload, estimates, prices
 from flows.ingest import how_to_open, unit_sizes
 from pipeline.grids import grid_named
@@ -51,7 +51,7 @@ def workload(config: RunConfig) -> Workload:
     )
     split = config.split
     fitted, validated, tested = (
-        fields.sel(time=slice(*period)).sizes["time"]
+        fields.sel(time=within(period)).sizes["time"]
         for period in (split.train, split.validation, split.test)
     )
     network = config.train.model == "network"

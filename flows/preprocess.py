@@ -40,9 +40,9 @@ from flows.blocks import (
 )
 from flows.cluster import map_units
 from flows.conditions import covariate_variables, standard_covariates, trend_of
-from flows.config import ConfigError, Period, RunConfig
+from flows.config import ConfigError, Period, RunConfig, within
 from flows.gaussianise import pointwise_maps, with_atoms
-from flows.keys import key_of
+from flows.keys import frozen_normals, key_of, normals_family, whitened_family
 from flows.normals import baseline_variables, normals_dataset, tail_variables
 from flows.reference import Judged, chosen_words
 from flows.stage import Progress, Receipt, published_input
@@ -57,6 +57,7 @@ from pipeline.tail import GaussianTail
 from pipeline.transform import Normals, grid_of, to_whitened
 from pipeline.trend import Trend
 from storage import artifacts
+from storage.history import digest_of_times
 from storage.layout import StoreLayout
 
 if TYPE_CHECKING:
@@ -76,7 +77,9 @@ def run(config: RunConfig, layout: StoreLayout, client: "Client", progress: Prog
     content = key_of(STAGE, config, layout)
     source = published_input(layout, "fields")
     normals = artifacts.find(layout, "normals", content)
-    if normals is None:
+    if normals is None and (frozen := frozen_normals(config, layout)):
+        normals = _keep_normals(layout, content, frozen)
+    elif normals is None:
         normals = _publish_normals(config, layout, content, source, client, progress)
     else:
         artifacts.point_name(layout, normals)
@@ -179,8 +182,27 @@ def _publish_normals(
     (single,) = map_units(client, error, train[:1], progress, label="precision")
     dataset.attrs |= {"precision": precision_for(single), "float32_error": single}
     artifacts.create(path, dataset, chunks={}, shards={})
-    provenance = {"figures": figures, "fields_digest": source.digest}
+    provenance = {
+        "figures": figures,
+        "fields_digest": source.digest,
+        "fitted_on": source.digest,
+        "family": normals_family(config),
+    }
     return artifacts.publish(layout, "normals", content, [], provenance)
+
+
+def _keep_normals(
+    layout: StoreLayout, content: str, frozen: artifacts.Published
+) -> artifacts.Published:
+    """Publish older normals once more, under the key of the fields there are now."""
+    dataset = artifacts.open_artifact(frozen).load()
+    artifacts.create(layout.artifact("normals", content), dataset, chunks={}, shards={})
+    names = ("figures", "fields_digest", "fitted_on", "family")
+    kept = artifacts.publish(
+        layout, "normals", content, [], {name: frozen.attrs[name] for name in names}
+    )
+    assert kept.digest == frozen.digest
+    return kept
 
 
 def _publish_whitened(
@@ -206,10 +228,15 @@ def _publish_whitened(
     chunk = int(np.clip(CHUNK_BYTES // template["x"].isel(time=0).nbytes, 1, times))
     shard = {"time": times - times % chunk}
     path = layout.artifact("whitened", content)
-    artifacts.create(path, template, chunks={"time": chunk}, shards=shard, compress=False)
+    family = whitened_family(config, normals)
+    artifacts.create(
+        path, template, chunks={"time": chunk}, shards=shard, compress=False, family=family
+    )
     units = artifacts.plan_units({"time": template.sizes["time"]}, shard)
+    marks = {unit.name: digest_of_times(source, unit.region["time"]) for unit in units}
+    artifacts.adopt_units(path, units, artifacts.donors(layout, "whitened", family), marks)
     missing = artifacts.missing_units(path, units)
-    write = partial(write_whitened, path, source, normals)
+    write = partial(write_whitened, path, source, normals, marks=marks)
     done = len(units) - len(missing)
     written = map_units(client, write, missing, progress, label="whitening", done=done)
     provenance = {
@@ -257,7 +284,8 @@ def _block_times(fields: xr.Dataset, channels: int) -> int:
 
 def _spans(fields: xr.Dataset, name: str, period: Period, block: int) -> list[Span]:
     """At most `SPANS` stretches of the period's times, cut where blocks are."""
-    index = fields.indexes["time"].slice_indexer(*period)
+    known = within(period)
+    index = fields.indexes["time"].slice_indexer(known.start, known.stop)
     if index.start >= index.stop:
         times = fields.indexes["time"]
         raise UnusableData(

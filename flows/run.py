@@ -8,8 +8,9 @@ do.
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
+from typing import Any
 
 from flows.cluster import client_on_demand
 from flows.config import RunConfig
@@ -55,12 +56,14 @@ def run(config: RunConfig, *, until: str = STAGES[-1].name) -> list[Receipt]:
 
 def _run_shown(config: RunConfig, layout: StoreLayout, until: str) -> list[Receipt]:
     """Run as a flow of Prefect; where Prefect fails and no stage did, without it."""
-    from flows.flow import FAILED, SILENT, pipeline
+    from flows.flow import FAILED, pipeline
+    from flows.shown import SILENT
 
     FAILED.clear()
     SILENT.clear()
+    flow: Callable[..., list[dict[str, Any]]] = pipeline
     try:
-        return [Receipt(**receipt) for receipt in pipeline(config.to_dict(), until)]
+        return [Receipt(**receipt) for receipt in flow(config.to_dict(), until)]
     except Exception as error:
         if FAILED:
             raise FAILED[0] from None
@@ -79,16 +82,25 @@ def run_alone(config: RunConfig, name: str) -> Receipt:
         IncompleteArtifact: If a stage before it is not up to date with this configuration.
     """
     layout = StoreLayout(config.run.root)
-    before = stages_until(name)[:-1]
     with in_use(layout):
-        done = up_to_date(config, layout, before[-1].name) if before else []
-        if len(done) < len(before):
-            missing = before[len(done)].name
-            raise IncompleteArtifact(
-                f"{name} needs {missing}, which is not published in {config.run.root} for this "
-                f"configuration; run `spherescore {missing}` or `spherescore run` first"
-            )
+        refuse_unready(config, layout, name)
         return run_stage(stages_until(name)[-1], config, layout)
+
+
+def refuse_unready(config: RunConfig, layout: StoreLayout, name: str) -> None:
+    """Refuse a stage whose inputs are not those of this configuration.
+
+    Raises:
+        IncompleteArtifact: If a stage before it is not up to date with this configuration.
+    """
+    before = stages_until(name)[:-1]
+    done = up_to_date(config, layout, before[-1].name) if before else []
+    if len(done) < len(before):
+        missing = before[len(done)].name
+        raise IncompleteArtifact(
+            f"{name} needs {missing}, which is not published in {config.run.root} for this "
+            f"configuration; run `spherescore {missing}` or `spherescore run` first"
+        )
 
 
 def up_to_date(

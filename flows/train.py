@@ -26,9 +26,9 @@ from torch import Tensor
 
 from flows.cluster import machine_memory
 from flows.conditions import condition_of
-from flows.config import Period, RunConfig
+from flows.config import Period, RunConfig, within
 from flows.costs import SERIES_SHARE
-from flows.keys import key_of
+from flows.keys import key_of, lineage, training_family, training_parent
 from flows.model import (
     certified_sampler,
     device_of,
@@ -53,6 +53,7 @@ LOGGER = logging.getLogger("spherescore")
 STAGE = "train"
 KIND = "checkpoints"
 
+LOGGER = logging.getLogger("spherescore")
 SECONDS_BETWEEN_STATES = 60.0
 ROLLBACKS = 3  # returns to the last validation, after which a training is given up
 MATCHED, MATCHING_STEPS = 128, 16  # fields and steps that match the flow to its spectra
@@ -65,12 +66,19 @@ def run(
     """Train, or go on training, and publish the last state with the best weights in it."""
     began = clock.monotonic()
     content = key_of(STAGE, config, layout)
+    parent = training_parent(config, layout) if content != training_family(config, layout) else None
     directory = layout.artifact(KIND, content)
     normals = artifacts.open_published(layout, "normals").load()
     if config.train.model == "network":
-        attrs = _train_network(config, layout, directory, normals, progress)
+        attrs = _train_network(config, layout, directory, normals, progress, parent)
     else:
         attrs = _name_baseline(config, directory)
+    attrs |= {
+        "family": training_family(config, layout),
+        "lineage": lineage(config, layout),
+        "started_from": parent.digest if parent else "",
+        "config": config.to_dict(),
+    }
     published = checkpoints.publish(layout, content, attrs)
     return Receipt(
         stage=STAGE,
@@ -84,7 +92,12 @@ def run(
 
 
 def _train_network(
-    config: RunConfig, layout: StoreLayout, directory: Any, normals: xr.Dataset, progress: Progress
+    config: RunConfig,
+    layout: StoreLayout,
+    directory: Any,
+    normals: xr.Dataset,
+    progress: Progress,
+    parent: artifacts.Published | None,
 ) -> dict[str, Any]:
     torch.set_num_threads(CPU_COUNT)
     device, state = device_of(config), checkpoints.load_latest(directory)
@@ -96,6 +109,11 @@ def _train_network(
         good = state.meta.get("good", 0)  # the last state of all does not tell
         training.restore(state.step, state.tensors, state.meta)
         training.seconds = float(state.meta.get("seconds", 60 * (config.train.minutes or 0)))
+    elif parent is not None:
+        last = checkpoints.load_latest(parent.path)
+        assert last is not None
+        training.begin_from(last.tensors)
+        LOGGER.info("train: begins with the weights of %s", parent.path.name)
 
     x_train, conditions = training_series(layout, config.split.train)
     stretches = _stretches(config, x_train, conditions, training.model.baseline, normals)
@@ -245,7 +263,7 @@ def training_series(layout: StoreLayout, period: Period) -> tuple[Series, FloatA
 
     In memory if they take a quarter of it at most; else each batch is read when its turn comes.
     """
-    whitened = artifacts.open_published(layout, "whitened").sel(time=slice(*period))
+    whitened = artifacts.open_published(layout, "whitened").sel(time=within(period))
     x = whitened["x"]
     in_memory = x.nbytes <= machine_memory() * SERIES_SHARE
     return (x.values if in_memory else x), condition_of(whitened)
@@ -253,6 +271,6 @@ def training_series(layout: StoreLayout, period: Period) -> tuple[Series, FloatA
 
 def split_fields(layout: StoreLayout, period: Period) -> tuple[torch.Tensor, torch.Tensor]:
     """Whitened fields of a period, (time, channel, coefficient), and their condition."""
-    whitened = artifacts.open_published(layout, "whitened").sel(time=slice(*period))
+    whitened = artifacts.open_published(layout, "whitened").sel(time=within(period))
     x = np.ascontiguousarray(whitened["x"].values, dtype=np.float32)
     return torch.from_numpy(x), torch.from_numpy(condition_of(whitened))

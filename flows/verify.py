@@ -28,8 +28,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
+from flows.card import model_card
 from flows.conditions import conditioned_as_observed
-from flows.config import RunConfig
+from flows.config import RunConfig, within
 from flows.keys import REPORTED, SCHEMAS, key_of
 from flows.lineup import REPLICATES, held_out_times, line_up, spacing
 from flows.stage import Progress, Receipt, published_input
@@ -103,7 +104,7 @@ def _memory(
     config: RunConfig, layout: StoreLayout, arena: Arena, model: Sample, normals: xr.Dataset
 ) -> dict[str, list[float]]:
     whitened = artifacts.open_published(layout, "whitened")["x"]
-    bank = whitened.sel(time=slice(*config.split.train)).values
+    bank = whitened.sel(time=within(config.split.train)).values
     held_out = once(whitened).sel(time=arena.truth.fields["time"]).values
     drawn = whiten(model.coefficients, normals).values
     generated = drawn.reshape(-1, *drawn.shape[2:])
@@ -144,7 +145,7 @@ def _about(
             "realizations": ensemble.sizes["realization"],
             "grid": grid_of(ensemble).describe(),
             "times": [str(t)[:10] for t in ensemble["time"].values],
-            "training_fields": learned.sel(time=slice(*config.split.train)).sizes["time"],
+            "training_fields": learned.sel(time=within(config.split.train)).sizes["time"],
         },
         "protocol": {
             "dates": [str(time)[:10] for time in dates.values],
@@ -181,7 +182,13 @@ def _publish(
 ) -> artifacts.Published:
     folder = layout.artifact(KIND, content)
     folder.mkdir(parents=True, exist_ok=True)
-    files = {"scores.json": json.dumps(_finite(card), indent=1) + "\n", "report.html": page}
+    checkpoint = published_input(layout, "checkpoints")
+    finite = _finite(card)
+    files = {
+        "scores.json": json.dumps(finite, indent=1) + "\n",
+        "report.html": page,
+        "model-card.md": model_card(finite, checkpoint.attrs),
+    }
     for name, text in files.items():
         write_file(folder / name, text.encode())
     attrs = {"figures": _figures(card)}
@@ -190,6 +197,7 @@ def _publish(
     )
     point(layout.scores, layout.name(KIND) / "scores.json")
     point(layout.report, layout.name(KIND) / "report.html")
+    point(layout.card, layout.name(KIND) / "model-card.md")
     return published
 
 

@@ -293,6 +293,21 @@ class Training:
         self.restore(step, tensors, meta)
         self.rollbacks = rollbacks
 
+    def begin_from(self, tensors: Mapping[str, NDArray[Any]]) -> None:
+        """Begin with the best weights of another training of the same network, and nothing else.
+
+        Raises:
+            ValueError: If names or shapes are not those of this network.
+        """
+        best = {
+            name.removeprefix("best/"): torch.from_numpy(np.array(array))
+            for name, array in tensors.items()
+            if name.startswith("best/")
+        }
+        load(self.model, best)
+        load(self.average, best)
+        self.best = weights(self.average)
+
     def _optimised(self) -> Iterator[tuple[str, nn.Parameter, torch.optim.Optimizer]]:
         """Every parameter with its name and the optimizer that moves it."""
         owner = {

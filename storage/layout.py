@@ -5,7 +5,7 @@
       artifacts/
         fields-0123456789abcdef.zarr       an artifact: immutable once published
         fields-0123456789abcdef.records/   its unit records, manifest, held-back root metadata
-      scores.json  report.html  logs/  prefect/  scratch/
+      scores.json  report.html  model-card.md  logs/  prefect/  scratch/
 
 The sixteen digits are the head of the artifact's content key.
 """
@@ -62,6 +62,10 @@ class StoreLayout:
     @property
     def report(self) -> Path:
         return self.path / "report.html"
+
+    @property
+    def card(self) -> Path:
+        return self.path / "model-card.md"
 
     @property
     def logs(self) -> Path:

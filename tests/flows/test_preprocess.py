@@ -304,7 +304,9 @@ def test_a_worker_opens_what_it_reads_once(made, monkeypatch, tmp_path):
 
     monkeypatch.setattr(artifacts, "open_artifact", recorded)
     monkeypatch.setattr(
-        artifacts, "write_unit", lambda path, unit, dataset: written.append(dataset["x"].values)
+        artifacts,
+        "write_unit",
+        lambda path, unit, dataset, extra: written.append(dataset["x"].values),
     )
     for unit in artifacts.plan_units({"time": len(TIMES)}, {"time": SHARD}):
         blocks.write_whitened(tmp_path, source, constants, unit)

@@ -38,9 +38,14 @@ def test_a_run_is_a_flow_of_stages_that_is_not_repeated(
     assert not receipt.skipped
     assert StoreLayout(config.run.root).name("fields").exists()
     database = sqlite3.connect(prefect_harness / "prefect.db")
-    assert database.execute("select name, state_name from task_run").fetchall() == [
-        ("ingest", "Completed")
-    ]
+    deadline = time.monotonic() + 60  # the server writes down task runs a moment later
+
+    def recorded() -> list[tuple[str, str]]:
+        return database.execute("select name, state_name from task_run").fetchall()
+
+    while [name for _, name in recorded()] != ["Completed"] and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert recorded() == [("ingest: check the source and write fields.zarr", "Completed")]
     assert database.execute("select distinct key from artifact where type = 'markdown'").fetchall()
 
     monkeypatch.setattr(runs, "set_prefect_environment", None)  # would fail if it were called
