@@ -10,6 +10,9 @@
 # make bench        each stage against what one would take in its place; docs/performance.md
 # make unit-costs   what work costs on this machine, for `spherescore plan`; docs/performance.md
 # make paper-plan   what far larger runs would take, from these costs; docs/performance.md
+# make clusters     the demonstration, cut small, on local workers, with TLS and on Slurm (minutes)
+# make scale        a thousand simulated workers on one scheduler; docs/performance.md (minutes)
+# make services     Debian packages that some tests need (Slurm, munge); asks for root
 # make integrators  quality of integrators at several costs, on the finished run of CONFIG
 #
 # PYTHON=python3.12          another interpreter (3.11 or later)
@@ -23,7 +26,7 @@ EXAMPLES := $(VENV)/.examples
 CONFIG ?= deploy/configs/demo.toml
 
 .PHONY: demo test check mutants faults deployments up inputs large bench unit-costs paper-plan \
-  integrators clean
+  clusters scale services integrators clean
 .DELETE_ON_ERROR:
 
 demo: $(INSTALLED)
@@ -63,6 +66,15 @@ unit-costs: $(INSTALLED)
 
 paper-plan: $(INSTALLED)
 	$(BIN)/python -m deploy.bench.paper_plan
+
+scale: $(INSTALLED)
+	$(BIN)/python -m deploy.bench.scale $(SCALE_ARGS)
+
+clusters: $(INSTALLED)
+	$(BIN)/python -m tests.clusters
+
+services:
+	apt-get install --yes --no-install-recommends munge slurm-wlm
 
 integrators: $(INSTALLED)
 	$(BIN)/python -m deploy.bench.integrators $(CONFIG)

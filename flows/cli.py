@@ -3,9 +3,9 @@
 Results go to stdout, everything else to stderr. The exit code of an error is the `exit_code` of
 its exception: 2 bad config, 10 input invalid, 11 input changed, 20 corrupt, 21 incomplete, 22 name
 conflict, 24 config changed on resume, 30 no space, 31 storage unavailable, 32 publish outcome
-unknown, 40 workers lost, 41 out of memory, 43 stalled, 44 a service of `up` failed, 45 no Prefect
-server, 46 not deployed as wanted, 50 training diverged, 51 sample not finite, 60 refused for
-security; 1 for what nobody foresaw, 130 and 143 after SIGINT and SIGTERM.
+unknown, 40 workers lost, 41 out of memory, 42 workers run other code, 43 stalled, 44 a service of
+`up` failed, 45 no Prefect server, 46 not deployed as wanted, 50 training diverged, 51 sample not
+finite, 60 refused for security; 1 for what nobody foresaw, 130 and 143 after SIGINT and SIGTERM.
 """
 
 import argparse

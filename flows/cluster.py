@@ -1,4 +1,5 @@
-"""The Dask cluster of a run: a few local processes of one thread, on loopback, with deadlines.
+"""The Dask cluster of a run: processes of one thread, with deadlines; by default a few local ones,
+on loopback. Those of other kinds are in flows/remote.
 
 Dask sees units: functions of one unit that read, compute, write and return a small record. Lost
 workers are retried in one layer only, by the scheduler (`allowed-failures`); an exception raised
@@ -10,10 +11,14 @@ by the function itself is never retried, because units are deterministic.
 import itertools
 import logging
 import os
+import queue
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from concurrent.futures import CancelledError
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -21,7 +26,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from flows.config import Cluster
 from flows.failures import exit_code_of
 from flows.stage import Progress
-from flows.tables import share_tables_on_workers
+from flows.workers import do_unit, installation
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -32,6 +37,7 @@ R = TypeVar("R")
 LOOPBACK = "127.0.0.1"
 DEADLINE = "spherescore.unit-seconds"  # in Dask's settings while a cluster of ours is up
 STALL_SECONDS = 1800.0  # of clusters that others set up: longer than any one unit
+LOOK_SECONDS = 2.0  # between looks at how many workers there are
 CONTAINER_LIMITS = (
     Path("/sys/fs/cgroup/memory.max"),
     Path("/sys/fs/cgroup/memory.high"),
@@ -127,7 +133,6 @@ def local_client(cluster: Cluster, scratch: Path) -> Iterator["Client"]:
                 stack.callback(local.close, timeout=10)
             client = stack.enter_context(Client(local, set_as_default=False, timeout=30))
             client.wait_for_workers(cluster.workers, timeout=60)
-            share_tables_on_workers(client)
         except (TimeoutError, OSError) as error:
             raise WorkersLost(
                 f"{cluster.workers} local Dask workers did not start within 60 s ({error}); "
@@ -138,9 +143,19 @@ def local_client(cluster: Cluster, scratch: Path) -> Iterator["Client"]:
 
 @contextmanager
 def client_on_demand(cluster: Cluster, scratch: Path) -> Iterator["Client"]:
-    """A `local_client` whose workers start when something is first asked of it, or never."""
+    """A client of the configured cluster, which is started or met when it is first used, or never.
+
+    Raises:
+        Refused: If the cluster could be used only without encryption over a network.
+    """
+    start = local_client
+    if cluster.kind != "local":
+        from flows.remote import refuse_unsafe, remote_client
+
+        refuse_unsafe(cluster)
+        start = remote_client
     with ExitStack() as stack:
-        yield cast("Client", _OnDemand(lambda: stack.enter_context(local_client(cluster, scratch))))
+        yield cast("Client", _OnDemand(lambda: stack.enter_context(start(cluster, scratch))))
 
 
 class _OnDemand:
@@ -205,6 +220,7 @@ def map_units(
     *,
     label: str = "unit",
     done: int = 0,
+    resource: str | None = None,
 ) -> list[R]:
     """Apply `function` to every unit on the cluster; the results come in the order of `units`.
 
@@ -215,6 +231,7 @@ def map_units(
         function: Importable by workers (a module's function, or a partial of one).
         progress: Told after every unit, with `done` (finished by an earlier run) counted in.
         label: What a unit is called in messages.
+        resource: Of Dask, e.g. "GPU": only workers that have it do units, if any worker has it.
     Raises:
         UnitFailed: If the function raised for a unit.
         WorkersLost: If the workers of a unit died again and again, or none is left.
@@ -224,30 +241,43 @@ def map_units(
     progress(done, total, label)
     if not units:
         return []
-    import dask
-    from distributed import wait
-
-    window = 2 * max(1, len(client.scheduler_info(n_workers=-1)["workers"]))
-    deadline = dask.config.get(DEADLINE, STALL_SECONDS)
+    crew = _Crew(client, resource)
+    call = partial(do_unit, installation(), function)
+    deadline = dask_setting(DEADLINE, STALL_SECONDS)
     waiting = iter(enumerate(units))
+    ended: queue.SimpleQueue[Future] = queue.SimpleQueue()
     running: dict[Future, int] = {}
     results: dict[int, R] = {}
+    latest = time.monotonic()
     try:
         while len(results) < len(units):
-            for index, unit in itertools.islice(waiting, window - len(running)):
-                running[client.submit(function, unit, pure=False, retries=0)] = index
             try:
-                with client.as_current():
-                    finished = wait(list(running), timeout=deadline, return_when="FIRST_COMPLETED")
-            except TimeoutError as error:
+                room = crew.look(len(results), len(units)) - len(running)
+                for index, unit in itertools.islice(waiting, max(0, room)):
+                    future = client.submit(
+                        call, unit, pure=False, retries=0, resources=crew.resources
+                    )
+                    running[future] = index
+                    future.add_done_callback(ended.put)
+                batch = _those_that(ended)
+                _refuse_failures([(f, f"{label} {units[running[f]]}") for f in batch])
+                values = client.gather(batch) if batch else []
+            except (OSError, RuntimeError, CancelledError, TimeoutError) as error:
+                if hasattr(error, "exit_code"):
+                    raise
+                raise WorkersLost(
+                    f"the scheduler does not answer any more ({error or type(error).__name__}); "
+                    f"{len(results)} of {len(units)} are done and safe; run again to go on"
+                ) from error
+            if not batch and time.monotonic() - latest > deadline:
                 raise Stalled(
                     f"no {label} ended within {deadline:.0f} s, {len(results)} of "
                     f"{len(units)} are done and safe; run again to go on from there, and raise "
                     "cluster.unit_minutes if units take that long"
-                ) from error
-            for future in finished.done:
-                index = running.pop(future)
-                results[index] = _result(future, f"{label} {units[index]}")
+                )
+            for future, value in zip(batch, values, strict=True):
+                latest = time.monotonic()
+                results[running.pop(future)] = value
                 progress(done + len(results), total, label)
     finally:
         if running:
@@ -255,17 +285,67 @@ def map_units(
     return [results[index] for index in range(len(units))]
 
 
-def _result(future: "Future", name: str) -> Any:
+class _Crew:
+    """The workers of a client, looked at now and then, because they come and go."""
+
+    def __init__(self, client: "Client", resource: str | None) -> None:
+        from dask.utils import parse_timedelta
+
+        patience = dask_setting("distributed.scheduler.no-workers-timeout")
+        self.patience = parse_timedelta(patience) if patience else float("inf")
+        self.client, self.workers = client, 0
+        self.resources: dict[str, int] | None = None
+        self.looked, self.seen = -float("inf"), time.monotonic()
+        if resource is not None:
+            self.look(0, 0)
+            workers = client.scheduler_info(n_workers=-1)["workers"].values()
+            if any(worker["resources"].get(resource) for worker in workers):
+                self.resources = {resource: 1}
+
+    def look(self, done: int, units: int) -> int:
+        """How many units may be in flight."""
+        now = time.monotonic()
+        if now - self.looked > LOOK_SECONDS:
+            self.workers, self.looked = len(self.client.nthreads()), now
+            if self.workers:
+                self.seen = now
+            elif now - self.seen > self.patience:
+                raise WorkersLost(
+                    f"there has been no worker for {self.patience:.0f} s; {done} of {units} units "
+                    "are done and safe; see why workers do not come, then run again"
+                )
+        return 2 * max(1, self.workers)
+
+
+def dask_setting(name: str, otherwise: Any = None) -> Any:
+    import dask.config
+
+    return dask.config.get(name, otherwise)
+
+
+def _those_that(ended: "queue.SimpleQueue[Future]") -> "list[Future]":
+    """All that have ended, after waiting a little for one."""
+    batch = []
+    with suppress(queue.Empty):
+        batch.append(ended.get(timeout=LOOK_SECONDS))
+        while True:
+            batch.append(ended.get_nowait())
+    return batch
+
+
+def _refuse_failures(ended: "Sequence[tuple[Future, str]]") -> None:
     from distributed import KilledWorker
     from distributed.scheduler import NoValidWorkerError
 
-    if future.status == "finished":
-        return future.result()
-    error = future.exception() if future.status == "error" else None
-    if error is None or isinstance(error, KilledWorker | NoValidWorkerError):
-        raise WorkersLost(
-            f"{name}: its workers died {DASK_CONFIG['distributed.scheduler.allowed-failures'] + 1} "
-            "times or none is left; finished units are safe. If memory was short, raise "
-            "cluster.memory or lower cluster.workers; then run again"
-        ) from error
-    raise UnitFailed(f"{name}: {error}", exit_code_of(error)) from error
+    for future, name in ended:
+        if future.status == "finished":
+            continue
+        error = future.exception() if future.status == "error" else None
+        if error is None or isinstance(error, KilledWorker | NoValidWorkerError):
+            deaths = dask_setting("distributed.scheduler.allowed-failures") + 1
+            raise WorkersLost(
+                f"{name}: its workers died {deaths} times or none is left; finished units are "
+                "safe. If memory was short, raise cluster.memory or lower cluster.workers; then "
+                "run again"
+            ) from error
+        raise UnitFailed(f"{name}: {error}", exit_code_of(error)) from error

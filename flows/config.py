@@ -194,13 +194,18 @@ class Train:
     blocks: int = 4
     dropout: float = 0.0
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    ranks: int = 1  # processes that train one model together, on workers of the cluster
+    accumulate: int = 1  # parts of a rank's batch, one after the other, where memory is short
 
     def __post_init__(self) -> None:
         if self.model == "network" and self.minutes is None and self.steps is None:
             raise ConfigError("train.minutes or train.steps is needed: the training has no end")
-        for name in ("minutes", "steps", "batch", "learning_rate", "width", "blocks"):
+        counts = ("steps", "batch", "width", "blocks", "ranks", "accumulate")
+        for name in (*counts, "minutes", "learning_rate"):
             value = getattr(self, name)
             _require(value is None or value > 0, f"train.{name}", value, "a positive number")
+        each = f"at most train.batch, {self.batch}"
+        _require(self.ranks <= self.batch, "train.ranks", self.ranks, each)
         _require(0 <= self.dropout < 1, "train.dropout", self.dropout, "a number in [0, 1)")
 
 
@@ -269,13 +274,58 @@ class Verify:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cluster:
-    """The Dask cluster of a run: processes of one thread on this machine."""
+class Tls:
+    """Files of a cluster's own certificate authority; what is left out, Dask's settings say."""
 
-    kind: Literal["local"] = "local"
-    workers: int = 2
+    ca: str = ""
+    cert: str = ""
+    key: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slurm:
+    """What jobs ask Slurm for, besides memory and GPUs."""
+
+    queue: str = ""  # the partition
+    account: str = ""
+    walltime: str = "04:00:00"
+    per_job: int = 1  # workers in one job
+    interface: str = ""  # network of scheduler and workers, e.g. "ib0"
+    directives: tuple[str, ...] = ()  # more options of sbatch, e.g. "--constraint=skylake"
+    prologue: tuple[str, ...] = ()  # lines of shell before the workers start, e.g. "module load"
+
+    def __post_init__(self) -> None:
+        _require(self.per_job >= 1, "cluster.slurm.per_job", self.per_job, "at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kubernetes:
+    """Where pods run and what they see; names of objects that are there before the run."""
+
+    image: str = ""  # with this package, the same as that of the run
+    namespace: str = "default"
+    claim: str = ""  # a persistent volume claim that all pods may write
+    mount: str = "/data"  # where it is in every pod, and in that of the run
+    secret: str = ""  # with ca.pem, cert.pem and key.pem; cluster.tls names those of the run
+    name: str = "spherescore"  # of the DaskCluster
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cluster:
+    """The Dask cluster of a run: processes of one thread, here or elsewhere (docs/clusters.md)."""
+
+    kind: Literal["local", "address", "slurm", "kubernetes"] = "local"
+    workers: int = 2  # at least so many, where the run starts them
+    most: int | None = None  # and up to so many while there is work for them; not local
     memory: str = "auto"  # per worker, e.g. "2GiB"; "auto" shares out what the machine has
     unit_minutes: float = 30.0  # if no unit of work ends for so long, the run gives up
+    address: str = ""  # of a scheduler that runs already: tls://host:port, or tcp:// on loopback
+    tls: Tls = field(default_factory=Tls)
+    patience: float = 60.0  # seconds without any worker, after which a run gives up
+    gpus: int = 0  # of each worker, where the run starts them; not local
+    scratch: str = ""  # directory of each host where workers spill; by default its temporary one
+    slurm: Slurm = field(default_factory=Slurm)
+    kubernetes: Kubernetes = field(default_factory=Kubernetes)
 
     def __post_init__(self) -> None:
         _require(self.workers >= 1, "cluster.workers", self.workers, "at least 1")
@@ -283,6 +333,31 @@ class Cluster:
         _require(known, "cluster.unit_minutes", self.unit_minutes, "a positive number")
         spelled = re.fullmatch(r"auto|\d+(\.\d+)?\s*[KMGT]i?B", self.memory)
         _require(spelled is not None, "cluster.memory", self.memory, 'a size like "2GiB" or "auto"')
+        _require(self.patience > 0, "cluster.patience", self.patience, "a positive number")
+        if self.kind == "address":
+            spelled = re.fullmatch(r"(tcp|tls)://.+:\d+", self.address)
+            expected = "an address like tls://host:8786"
+            _require(spelled is not None, "cluster.address", self.address, expected)
+        else:
+            _require(not self.address, "cluster.address", self.address, 'cluster.kind "address"')
+        if self.most is not None:
+            least = self.most >= self.workers
+            _require(least, "cluster.most", self.most, "at least cluster.workers")
+        started = self.kind not in ("local", "address")
+        for name in ("most", "gpus", "scratch"):
+            value = getattr(self, name)
+            kinds = 'cluster.kind "slurm" or "kubernetes"'
+            _require(started or not value, f"cluster.{name}", value, kinds)
+        if started:
+            said = self.memory != "auto"
+            _require(said, "cluster.memory", self.memory, "a size, which is what jobs ask for")
+        if self.kind == "kubernetes":
+            _require(self.most is None, "cluster.most", self.most, "nothing: its size is fixed")
+            for name in ("image", "claim", "secret"):
+                value = getattr(self.kubernetes, name)
+                _require(value != "", f"cluster.kubernetes.{name}", value, "a name")
+        alone = self.gpus == 0 or self.slurm.per_job == 1
+        _require(alone, "cluster.slurm.per_job", self.slurm.per_job, "1 where workers have GPUs")
 
 
 @dataclass(frozen=True, kw_only=True)

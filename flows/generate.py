@@ -94,7 +94,9 @@ def generate_ensemble(
     missing = artifacts.missing_units(path, units)
     draw = partial(draw_units, config, path, name, checkpoint, normals, times)
     draws = _draws(missing, config.generate.batch)
-    written = [*itertools.chain(*map_units(client, draw, draws, progress, label=kind))]
+    written = [
+        *itertools.chain(*map_units(client, draw, draws, progress, label=kind, resource="GPU"))
+    ]
     figures: dict[str, Any] = {
         "realizations": realizations,
         "times": times.sizes["time"],

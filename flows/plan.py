@@ -105,7 +105,8 @@ def preflight(config: RunConfig, layout: StoreLayout, waiting: Sequence[str]) ->
         )
     most = max(needed, key=lambda one: one.memory)
     share = memory_per_worker(config)
-    if most.memory > share:
+    known = config.cluster.kind == "local" or config.cluster.memory != "auto"
+    if known and most.memory > share:
         raise NotEnoughMemory(
             f"{most.stage} needs {spoken(most.memory)} in each of {config.cluster.workers} workers "
             f"and they have {spoken(share)}; lower cluster.workers or raise cluster.memory. "

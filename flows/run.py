@@ -10,8 +10,9 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from flows.child import call
 from flows.cluster import client_on_demand
 from flows.config import RunConfig
 from flows.failures import is_full_disk
@@ -23,6 +24,9 @@ from flows.tables import share_tables
 from storage.artifacts import IncompleteArtifact
 from storage.garbage import in_use
 from storage.layout import StoreLayout
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 LOGGER = logging.getLogger("spherescore")
 
@@ -147,11 +151,11 @@ def run_stage(
     began = time.monotonic()
     with ExitStack() as stack:
         client = None
-        if stage.on_cluster:
+        if stage.on_cluster or (stage.in_child and config.train.ranks > 1):
             client = stack.enter_context(client_on_demand(config.cluster, layout.scratch))
         progress = stack.enter_context(stage_progress(stage.name, *listeners))
         try:
-            receipt = stage.module().run(config, layout, client, progress)
+            receipt = _receipt(stage, config, layout, client, progress)
         except Exception as error:
             if is_full_disk(error):
                 raise no_space_left(config, layout, stage.name) from error
@@ -169,6 +173,19 @@ def run_stage(
         f" ({figures})" if figures else "",
     )
     return receipt
+
+
+def _receipt(
+    stage: Stage, config: RunConfig, layout: StoreLayout, client: "Client | None", told: Progress
+) -> Receipt:
+    if not stage.in_child:
+        return stage.module().run(config, layout, client, told)
+    if client is not None and config.train.model == "network":
+        from flows.ranks import train_on_workers
+
+        return train_on_workers(config, client, told)
+    table, silence = {"config": config.to_dict()}, 60 * config.cluster.unit_minutes
+    return Receipt(**call(f"flows.{stage.name}:in_child", table, told, silence=silence))
 
 
 def stages_until(name: str) -> Sequence[Stage]:

@@ -61,6 +61,7 @@ class Stage:
     name: str
     kinds: tuple[str, ...]
     on_cluster: bool = True
+    in_child: bool = False  # its module offers in_child(arguments, progress), for flows.child
 
     def module(self) -> StageModule:
         """Import the stage's module, only now: torch and its kin are slow to import."""
@@ -70,7 +71,7 @@ class Stage:
 STAGES = (
     Stage(name="ingest", kinds=("fields",)),
     Stage(name="preprocess", kinds=("normals", "whitened")),
-    Stage(name="train", kinds=("checkpoints",), on_cluster=False),
+    Stage(name="train", kinds=("checkpoints",), on_cluster=False, in_child=True),
     Stage(name="generate", kinds=("ensemble",)),
     Stage(name="verify", kinds=("report",)),
 )

@@ -3,10 +3,6 @@ spherescore/ in the user's cache directory ($XDG_CACHE_HOME, ~/.cache)."""
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from distributed import Client
 
 
 def cache_directory() -> Path:
@@ -27,16 +23,3 @@ def share_tables() -> None:
 
     cache, code = TableCache(cache_directory() / "tables"), code_digest(["pipeline.tables"])[:12]
     keep_on(lambda name, make: cache(f"{code}-{name}", make))
-
-
-def share_tables_on_workers(client: "Client") -> None:
-    """The same in all workers of a client, also in those that come later."""
-    from distributed import WorkerPlugin
-
-    class SharedTables(WorkerPlugin):
-        name = "shared-tables"
-
-        def setup(self, worker: Any) -> None:
-            share_tables()
-
-    client.register_plugin(SharedTables())

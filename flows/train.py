@@ -36,7 +36,9 @@ from flows.model import (
 )
 from flows.normals import refit
 from flows.stage import Progress, Receipt
+from flows.tables import share_tables
 from pipeline.gaussian import Baseline, Series, left_out
+from pipeline.group import Group, joined
 from pipeline.matching import match
 from pipeline.model import native_precision
 from pipeline.moments import FloatArray
@@ -60,19 +62,50 @@ MATCHED, MATCHING_STEPS = 128, 16  # fields and steps that match the flow to its
 FOLDS = 4  # stretches of the training period, each trained on with the law of the others
 
 
+def in_child(arguments: dict[str, Any], progress: Progress) -> dict[str, Any]:
+    """The stage in a process of its own (flows.child), which is alone on the machine."""
+    share_tables()
+    torch.set_num_threads(CPU_COUNT)
+    config = RunConfig.from_dict(arguments["config"])
+    receipt = run(config, StoreLayout(config.run.root), None, progress)
+    assert receipt is not None
+    return receipt.to_dict()
+
+
+def as_rank(arguments: dict[str, Any], progress: Progress) -> dict[str, Any] | None:
+    """One rank of a training (flows.ranks), in a process of its own; rank 0 has the receipt."""
+    share_tables()
+    torch.set_num_threads(1)
+    config = RunConfig.from_dict(arguments["config"])
+    rank, size, address = (arguments[name] for name in ("rank", "size", "address"))
+    gpu = device_of(config).type == "cuda"
+    with joined(rank, size, address, gpu=gpu) as group:
+        receipt = run(config, StoreLayout(config.run.root), None, progress, group)
+    return receipt.to_dict() if receipt is not None else None
+
+
 def run(
-    config: RunConfig, layout: StoreLayout, client: "Client | None", progress: Progress
-) -> Receipt:
-    """Train, or go on training, and publish the last state with the best weights in it."""
+    config: RunConfig,
+    layout: StoreLayout,
+    client: "Client | None",
+    progress: Progress,
+    group: Group = Group(),  # noqa: B008  it is frozen
+) -> Receipt | None:
+    """Train, or go on training, and publish the last state with the best weights in it.
+
+    All ranks of a group train; the first one saves, publishes and has the receipt.
+    """
     began = clock.monotonic()
     content = key_of(STAGE, config, layout)
     parent = training_parent(config, layout) if content != training_family(config, layout) else None
     directory = layout.artifact(KIND, content)
     normals = artifacts.open_published(layout, "normals").load()
     if config.train.model == "network":
-        attrs = _train_network(config, layout, directory, normals, progress, parent)
+        attrs = _train_network(config, layout, directory, normals, progress, parent, group)
     else:
         attrs = _name_baseline(config, directory)
+    if attrs is None:
+        return None
     attrs |= {
         "family": training_family(config, layout),
         "lineage": lineage(config, layout),
@@ -98,13 +131,13 @@ def _train_network(
     normals: xr.Dataset,
     progress: Progress,
     parent: artifacts.Published | None,
-) -> dict[str, Any]:
-    torch.set_num_threads(CPU_COUNT)
+    group: Group,
+) -> dict[str, Any] | None:
     device, state = device_of(config), checkpoints.load_latest(directory)
     precision = str(native_precision(device)).removeprefix("torch.")
     if state is not None:
         precision = state.meta["precision"]
-    training, good = _beginning(config, normals, precision), 0  # the step to go back to
+    training, good = _beginning(config, normals, precision, group), 0  # the step to go back to
     if state is not None:
         good = state.meta.get("good", 0)  # the last state of all does not tell
         training.restore(state.step, state.tensors, state.meta)
@@ -114,6 +147,7 @@ def _train_network(
         assert last is not None
         training.begin_from(last.tensors)
         LOGGER.info("train: begins with the weights of %s", parent.path.name)
+    training.agree()
 
     x_train, conditions = training_series(layout, config.split.train)
     stretches = _stretches(config, x_train, conditions, training.model.baseline, normals)
@@ -122,19 +156,20 @@ def _train_network(
     while training.progress < 1:
         turn, number = divmod(training.step, len(stretches))
         batches, baseline = stretches[number]
-        x, condition = (torch.from_numpy(part).to(device) for part in batches.batch_at(turn))
+        drawn = batches.batch_at(turn, group.part(batches.batch))
+        x, condition = (torch.from_numpy(part).to(device) for part in drawn)
         try:
-            training.advance(x, condition, baseline)
+            training.advance(x, condition, baseline, batch=batches.batch)
         except TrainingDiverged as error:
-            beginning = _beginning(config, normals, precision) if good == 0 else None
+            beginning = _beginning(config, normals, precision, group) if good == 0 else None
             _roll_back(training, directory, good, beginning, error)
             continue
         validated = training.validation_due
         if validated:
             training.validate(x_held_out.to(device), condition_held_out.to(device))
             good = training.step
-        due = clock.monotonic() - saved > SECONDS_BETWEEN_STATES
-        if training.progress < 1 and (validated or due):
+        due = validated or clock.monotonic() - saved > SECONDS_BETWEEN_STATES
+        if group.rank == 0 and training.progress < 1 and due:
             running = {
                 **training.to_meta(),
                 "precision": precision,
@@ -144,6 +179,8 @@ def _train_network(
             checkpoints.save(directory, training.step, training.to_tensors(), running, also=good)
             saved = clock.monotonic()
         progress(*_told(training))
+    if group.rank > 0:
+        return None
     # The finished state does not tell how long it took: equal trainings have equal digests.
     finished = {**training.to_meta(), "precision": precision}
     every = torch.from_numpy(conditions)
@@ -162,7 +199,7 @@ def _train_network(
     }
 
 
-def _beginning(config: RunConfig, normals: xr.Dataset, precision: str) -> Training:
+def _beginning(config: RunConfig, normals: xr.Dataset, precision: str, group: Group) -> Training:
     """The training before its first step."""
     return Training(
         model=untrained(config, normals, getattr(torch, precision)).to(device_of(config)),
@@ -170,10 +207,12 @@ def _beginning(config: RunConfig, normals: xr.Dataset, precision: str) -> Traini
             steps=config.train.steps,
             minutes=config.train.minutes,
             learning_rate=config.train.learning_rate,
+            accumulate=config.train.accumulate,
             seed=config.run.seed,
         ),
         process=OrnsteinUhlenbeck(),
         times=certified_sampler(config).times,
+        group=group,
     )
 
 
@@ -201,7 +240,8 @@ def _roll_back(
     )
     training.roll_back(state.step, state.tensors, state.meta, str(error))
     # They would lead to the same divergence again.
-    checkpoints.drop_newer(directory, state.step)
+    if training.group.rank == 0:
+        checkpoints.drop_newer(directory, state.step)
 
 
 def _finish(

@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from pipeline.calibration import Calibration
 from pipeline.certificate import certify
 from pipeline.gaussian import Baseline
+from pipeline.group import Group
 from pipeline.process import OrnsteinUhlenbeck
 from pipeline.score import Posterior, ScoreNet
 
@@ -45,6 +46,7 @@ class TrainingConfig:
 
     steps: int | None = None
     minutes: float | None = None
+    accumulate: int = 1  # parts of a batch, one after the other, where memory is short
     learning_rate: float = 2e-3
     warmup: int = 50
     decay_from: float = 0.3  # fraction of the training after which the rate falls to zero
@@ -79,6 +81,7 @@ class Training:
     config: TrainingConfig
     process: OrnsteinUhlenbeck
     times: NDArray[np.float64]
+    group: Group = field(default_factory=Group)
     step: int = 0
     seconds: float = 0.0
     loss: float = math.nan
@@ -112,11 +115,20 @@ class Training:
     def validation_due(self) -> bool:
         return self.progress * self.config.validations >= len(self.history) + 1
 
-    def advance(self, x_0: Tensor, condition: Tensor, baseline: Baseline | None = None) -> None:
+    def advance(
+        self,
+        x_0: Tensor,
+        condition: Tensor,
+        baseline: Baseline | None = None,
+        *,
+        batch: int | None = None,
+    ) -> None:
         """One optimisation step on whitened fields (batch, channel, coefficient).
 
         Args:
+            x_0: the fields of this rank's part of the batch, as `group.part(batch)` says.
             baseline: the linear part fitted without these fields; by default the model's own.
+            batch: fields of all ranks together; by default those given.
         Raises:
             TrainingDiverged: If the loss or its gradient is not finite; the weights are as before
                 the step.
@@ -124,19 +136,31 @@ class Training:
         start = time.monotonic()
         for optimizer in self.optimizers:
             optimizer.param_groups[0]["lr"] = self._learning_rate()
-        loss = self._loss(x_0, condition, baseline or self.model.baseline)
-        self._refuse("loss", loss.detach())
         self.model.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss = self._descend(x_0, condition, baseline or self.model.baseline, batch or len(x_0))
+        self._refuse("loss", loss)
         gradient = nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self._refuse("norm of the gradient", gradient)
         for optimizer in self.optimizers:
             optimizer.step()
         self.step += 1
         self._follow()
-        value = float(loss.detach())
+        value = float(loss)
         self.loss = value if math.isnan(self.loss) else 0.98 * self.loss + 0.02 * value
-        self.seconds += time.monotonic() - start
+        self._count(time.monotonic() - start, x_0.device)
+
+    def agree(self) -> None:
+        """See that all ranks of the group are at the same step.
+
+        Raises:
+            RuntimeError: If they are not; they began from different states.
+        """
+        device = next(self.model.parameters()).device
+        steps = torch.zeros(self.group.size, dtype=torch.float64, device=device)
+        steps[self.group.rank] = self.step
+        self.group.sum([steps])
+        if any(steps != self.step):
+            raise RuntimeError(f"the ranks begin at different steps: {steps.tolist()}")
 
     def _refuse(self, name: str, value: Tensor) -> None:
         if not torch.isfinite(value):
@@ -152,7 +176,7 @@ class Training:
         result = certify(self.average, x_0, condition, self.times, generator, draws=draws)
         if all(result.nats > entry["nats"] for entry in self.history):
             self.best = weights(self.average)
-        self.seconds += time.monotonic() - start
+        self._count(time.monotonic() - start, x_0.device)
         entry = {
             "step": self.step,
             "loss": self.loss,
@@ -193,20 +217,55 @@ class Training:
             )
         return calibration
 
-    def _loss(self, x_0: Tensor, condition: Tensor, baseline: Baseline) -> Tensor:
+    def _descend(self, x_0: Tensor, condition: Tensor, baseline: Baseline, batch: int) -> Tensor:
+        """The gradient of the mean loss of a batch, in the model; returns that loss.
+
+        Times and noise are drawn for the whole batch by every rank, which takes its part of them:
+        so the draws of a field depend neither on ranks nor on how its batch is taken apart.
+        """
         generator = torch.Generator().manual_seed(self._seed_of_step())
-        t = self._times(len(x_0), generator).to(x_0.device)
-        condition = self._withhold(condition, generator)
-        noise = torch.randn(x_0.shape, generator=generator).to(x_0.device)
+        part = self.group.part(batch)
+        t = self._times(batch, generator)[part].to(x_0.device)
+        condition = self._withhold(condition, generator, batch)
+        noise = torch.randn((batch, *x_0.shape[1:]), generator=generator)[part].to(x_0.device)
+        total = torch.zeros((), device=x_0.device)
+        pieces = min(self.config.accumulate, len(x_0))
+        for rows in (Group(piece, pieces).part(len(x_0)) for piece in range(pieces)):
+            drawn = (x_0[rows], condition[rows], t[rows], noise[rows])
+            loss = self._loss(*drawn, baseline, part.start + rows.start) * (len(t[rows]) / batch)
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += loss.detach()
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        self.group.sum([*gradients, total])
+        return total
+
+    def _loss(
+        self,
+        x_0: Tensor,
+        condition: Tensor,
+        t: Tensor,
+        noise: Tensor,
+        baseline: Baseline,
+        place: int,
+    ) -> Tensor:
+        """The mean loss of fields that begin at `place` of their batch."""
         posterior = Posterior(t, baseline.variance)
         y_0 = baseline.rotate(x_0)
         y_t = (posterior.alpha * y_0 + posterior.sigma * noise).float()
         with torch.random.fork_rng([x_0.device] if x_0.is_cuda else []):
-            torch.manual_seed(self._seed_of_step())
+            torch.manual_seed(self._seed_of_step() + place)
             learned = self.model.standardised(posterior, t, y_t, condition, baseline)
         weight = baseline.variance / posterior.variance
         weight = weight / weight.mean(dim=(1, 2), keepdim=True)
         return (weight * (learned - posterior.target(y_0, y_t)).square()).mean()
+
+    def _count(self, seconds: float, device: torch.device) -> None:
+        """Add the seconds of rank 0: what depends on time has to be the same on all ranks."""
+        spent = torch.tensor(
+            [seconds if self.group.rank == 0 else 0.0], dtype=torch.float64, device=device
+        )
+        self.group.sum([spent])
+        self.seconds += float(spent)
 
     def _seed_of_step(self) -> int:
         after = [len(self.rollbacks)] if self.rollbacks else []
@@ -220,11 +279,15 @@ class Training:
         times = self.config.typical_time * torch.exp(self.config.time_spread * normal)
         return times.clamp(self.config.shortest_time, self.process.horizon)
 
-    def _withhold(self, condition: Tensor, generator: torch.Generator) -> Tensor:
+    def _withhold(
+        self, condition: Tensor, generator: torch.Generator, batch: int | None = None
+    ) -> Tensor:
         """The condition without all covariates of some fields and without some of others."""
         if condition.shape[1] == 1:
             return condition
-        draw = torch.rand(condition.shape, generator=generator).to(condition.device)
+        batch = batch or len(condition)
+        draw = torch.rand((batch, condition.shape[1]), generator=generator)
+        draw = draw[self.group.part(batch)].to(condition.device)
         withheld = draw < self.config.forgotten
         withheld[:, 1:] |= withheld[:, :1]
         withheld[:, 0] = False

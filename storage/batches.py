@@ -38,9 +38,15 @@ class Batches:
         """The number of samples."""
         return len(self.x)
 
-    def batch_at(self, step: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-        """The batch of a step: x (batch, channel, coefficient) and condition (batch, feature)."""
-        indices = self.indices_at(step)
+    def batch_at(
+        self, step: int, part: slice = slice(None)
+    ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+        """A part of the batch of a step, all of it by default; only that part is read.
+
+        Returns:
+            x (batch, channel, coefficient) and condition (batch, feature).
+        """
+        indices = self.indices_at(step)[part]
         return np.asarray(self.x[indices]), self.condition[indices]
 
     def indices_at(self, step: int) -> np.ndarray[Any, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
+import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from datetime import date
@@ -21,6 +22,7 @@ from typing import Any
 import numpy as np
 
 _HOUSE = ("pipeline", "storage")
+_PARSING = threading.Lock()
 
 
 def canonical_json(value: object) -> str:
@@ -75,8 +77,19 @@ def code_digest(module_names: Iterable[str]) -> str:
 @cache
 def _read(name: str, text: str) -> tuple[tuple[str, ...], str]:
     """What a module imports from the house, and its program; each stage asks for much the same."""
-    tree = ast.parse(text)
+    tree = _parsed(text)
     return tuple(_imports(tree, name)), ast.unparse(_without_docstrings(tree))
+
+
+def _parsed(text: str) -> ast.Module:
+    """As `ast.parse`, which in Python 3.11 fails now and then if another thread runs meanwhile."""
+    with _PARSING:
+        for _ in range(20):
+            try:
+                return ast.parse(text)
+            except SystemError:
+                continue
+        return ast.parse(text)
 
 
 def _plain(value: object) -> Any:

@@ -166,8 +166,9 @@ def test_a_cluster_leaves_the_environment_as_it_was(tmp_path: Path, monkeypatch)
     assert os.environ["MKL_NUM_THREADS"] == "7"
 
 
-def _where_tables_are() -> tuple[int, list[str]]:
+def _where_tables_are(unit: int) -> tuple[int, list[str]]:
     """This process, and the open files of tables after it has asked for some."""
+    time.sleep(0.5)  # long enough for the other worker to take the other unit
     from pipeline.sphere import RingGrid
     from pipeline.tables import tables
 
@@ -177,10 +178,10 @@ def _where_tables_are() -> tuple[int, list[str]]:
 
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="reads the maps of Linux")
-def test_workers_map_the_same_tables(tmp_path, monkeypatch):
+def test_workers_map_the_same_tables(tmp_path, monkeypatch, quiet):
     monkeypatch.setenv("SPHERESCORE_CACHE", str(tmp_path / "cache"))
     with local_client(Cluster(workers=2), tmp_path / "scratch") as client:
-        first, second = client.run(_where_tables_are).values()
+        first, second = map_units(client, _where_tables_are, range(2), quiet)
     assert first[0] != second[0]
     assert first[1] == second[1] != []
     (kept,) = (tmp_path / "cache" / "tables").glob("*.tables")

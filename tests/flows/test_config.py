@@ -121,11 +121,7 @@ def test_a_training_without_end_is_refused(table: dict[str, Any]) -> None:
 
 def test_a_subset_has_the_keys_that_were_asked_for(config: RunConfig) -> None:
     subset = config.subset("spectral.lmax", "verify")
-    assert subset == {
-        "spectral.lmax": 5,
-        "verify.dates": 48,
-        "verify.realizations": 16,
-    }
+    assert subset == {"spectral.lmax": 5, "verify.dates": 48, "verify.realizations": 16}
 
 
 @pytest.mark.parametrize("name", ["sauce", "spectral.lmin"])

@@ -6,37 +6,22 @@ from typing import Any
 
 import numpy as np
 import pytest
-import xarray as xr
 
-from flows import run as runs
 from flows import train
 from flows.config import RunConfig
+from flows.stage import Progress
 from pipeline.train import Training, TrainingDiverged
 from storage import artifacts
 from storage.layout import StoreLayout, records_of
+from tests.small import run_stages, small_table
 
 
 @pytest.fixture
-def preprocessed(
-    table: dict[str, Any], source: xr.Dataset, tmp_path: Path
-) -> tuple[RunConfig, StoreLayout]:
+def preprocessed(tmp_path: Path) -> tuple[RunConfig, StoreLayout]:
     """A run of noise on the days of three years, up to its preprocessing."""
-    times = xr.date_range("2000-01-01", "2002-12-31", freq="4D")
-    values = np.random.default_rng(0).standard_normal((len(times), 8, 16)).astype("f4")
-    noise = source.isel(time=0, drop=True).assign(
-        z=(("time", "lat", "lon"), values, source["z"].attrs)
-    )
-    noise.assign_coords(time=times).to_netcdf(tmp_path / "noise.nc")
-    table["source"]["paths"] = [str(tmp_path / "noise.nc")]
-    table["split"] = {
-        "train": ["2000-01-01", "2001-12-31"],
-        "validation": ["2002-01-01", "2002-06-30"],
-        "test": ["2002-07-01", "2002-12-31"],
-    }
-    table["generate"]["times"] = ["2002-07-01"]
+    table = small_table(tmp_path)
+    run_stages(table, "ingest", "preprocess")
     config = RunConfig.from_dict(table)
-    for stage in ("ingest", "preprocess"):
-        runs.run_alone(config, stage)
     return config, StoreLayout(config.run.root)
 
 
@@ -63,15 +48,21 @@ def test_a_series_that_does_not_fit_into_memory_is_read_batch_by_batch(
 
 
 def test_the_weights_do_not_depend_on_where_the_fields_are(
-    preprocessed: tuple[RunConfig, StoreLayout], monkeypatch: pytest.MonkeyPatch
+    preprocessed: tuple[RunConfig, StoreLayout],
+    monkeypatch: pytest.MonkeyPatch,
+    quiet: Progress,
 ) -> None:
     config, layout = preprocessed
-    first = runs.run_alone(config, "train")
+    first = train.run(config, layout, None, quiet)
     monkeypatch.setattr(train, "SERIES_SHARE", 0.0)
     for path in layout.artifacts.glob("checkpoints-*"):
         path.rename(path.with_name(f"old-{path.name}"))
     layout.name("checkpoints").unlink()
-    assert runs.run_alone(config, "train").digest == first.digest
+    assert train.run(config, layout, None, quiet).digest == first.digest
+
+
+def silent(done: int, total: int, text: str) -> None:
+    pass
 
 
 class Stopped(Exception):
@@ -91,20 +82,20 @@ def trained_with(
     """
     real, calls = Training.advance, [0]
 
-    def advance(self: Training, *arguments: Any) -> None:
+    def advance(self: Training, *arguments: Any, **options: Any) -> None:
         calls[0] += 1
         if calls[0] in stops:
             raise Stopped
         if self.step == 17 and len(self.rollbacks) < divergences:
             raise TrainingDiverged("the loss is nan at step 17")
-        real(self, *arguments)
+        real(self, *arguments, **options)
 
     monkeypatch.setattr(Training, "advance", advance)
     monkeypatch.setattr(train, "SECONDS_BETWEEN_STATES", 0.0)
     for _ in stops:
         with pytest.raises(Stopped):
-            runs.run_alone(config, "train")
-    runs.run_alone(config, "train")
+            train.run(config, layout, None, silent)
+    train.run(config, layout, None, silent)
     found = artifacts.published(layout, "checkpoints")
     assert found is not None
     return found

@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from pipeline.gaussian import Moments, fit_isotropic
+from pipeline.group import Group
 from pipeline.model import score_network
 from pipeline.process import OrnsteinUhlenbeck
 from pipeline.train import Training, TrainingConfig, TrainingDiverged, load, weights
@@ -20,13 +21,14 @@ def two_point_fields(fields: int, seed: int, a: float = 6.0) -> torch.Tensor:
     return torch.from_numpy(x.astype(np.float32))
 
 
-def some_training(**options) -> Training:
+def some_training(group: Group | None = None, covariates: int = 0, **options) -> Training:
     x = two_point_fields(2000, 0).numpy()
     model = score_network(
         baseline=fit_isotropic(Moments.of(x)),
         factor=((1 + np.arange(LMAX + 1.0)) ** -1.5)[:, None, None],
         static=np.zeros((1, (LMAX + 1) ** 2)),
         width=16,
+        covariates=covariates,
     )
     process = OrnsteinUhlenbeck()
     return Training(
@@ -34,6 +36,7 @@ def some_training(**options) -> Training:
         config=TrainingConfig(**{"steps": 6, "validations": 2, "warmup": 2} | options),
         process=process,
         times=process.power_grid(8),
+        group=group or Group(),
     )
 
 

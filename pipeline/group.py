@@ -1,0 +1,70 @@
+"""Ranks that train one model together: each takes a part of every batch, sums are over all.
+
+A sum over ranks has the same bits on every rank, so ranks that begin alike stay alike.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+WAIT_SECONDS = 120.0  # for the other ranks, at one sum; a validation lies between two
+
+
+@dataclass(frozen=True)
+class Group:
+    """One rank of `size`; alone by default."""
+
+    rank: int = 0
+    size: int = 1
+
+    def part(self, whole: int) -> slice:
+        """Which of `whole` samples are this rank's."""
+        return slice(self.rank * whole // self.size, (self.rank + 1) * whole // self.size)
+
+    def sum(self, tensors: Sequence[Tensor]) -> None:
+        """Replace each tensor by its sum over all ranks; they are of one type and one device."""
+        if self.size == 1:
+            return
+        message = torch.cat([tensor.reshape(-1) for tensor in tensors])
+        dist.all_reduce(message)
+        parts = torch.split(message, [tensor.numel() for tensor in tensors])
+        for tensor, part in zip(tensors, parts, strict=True):
+            tensor.copy_(part.view_as(tensor))
+
+
+@contextmanager
+def joined(
+    rank: int, size: int, address: str, *, gpu: bool, wait: float = WAIT_SECONDS
+) -> Iterator[Group]:
+    """A group whose ranks meet at `address`, which rank 0 opens: host:port, or "env://".
+
+    Raises:
+        RuntimeError: If they do not all come in time; at a sum, if one of them is lost.
+    """
+    timeout = datetime.timedelta(seconds=wait)
+    store = None
+    if address != "env://":
+        host, _, port = address.rpartition(":")
+        store = TCPStore(
+            host, int(port), size, is_master=rank == 0, timeout=timeout, wait_for_workers=False
+        )
+    dist.init_process_group(
+        "nccl" if gpu else "gloo",
+        init_method=address if store is None else None,
+        store=store,
+        rank=rank,
+        world_size=size,
+        timeout=timeout,
+    )
+    try:
+        yield Group(rank, size)
+    finally:
+        dist.destroy_process_group()
