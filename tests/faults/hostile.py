@@ -12,6 +12,7 @@ little memory, little time, and is nothing published that was refused?
 from __future__ import annotations
 
 import json
+import logging
 import os
 import random
 import resource
@@ -192,7 +193,11 @@ def _in_this_process(cluster: Any, scratch: Path) -> Iterator[Any]:
 
         _CLIENTS.append(None)  # Dask asks for its own address: sockets count up to here
         _CLIENTS[0] = Client(
-            processes=False, n_workers=1, threads_per_worker=1, dashboard_address=None
+            processes=False,
+            n_workers=1,
+            threads_per_worker=1,
+            dashboard_address=None,
+            silence_logs=logging.CRITICAL,  # as those of a local cluster are
         )
         return _CLIENTS[0]
 
