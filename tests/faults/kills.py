@@ -126,8 +126,8 @@ PLACES = {  # of a unit: where, when, which call, by stage
         1,
     ),
     "after it has read": ("storage.units:write_unit", "before", 1),
-    "between its files": ("storage.units:write_hashed", "after", 1),
-    "before its files are moved": ("storage.units:move_all_into_place", "before", 1),
+    "between its files": ("storage.files:_write_hashed", "after", 1),
+    "before its files are moved": ("storage.files:move_all_into_place", "before", 1),
     "before its record": ("storage.units:_write_record", "before", 1),
     "after its record": ("storage.units:_write_record", "after", 1),
 }

@@ -135,7 +135,7 @@ def test_clean_says_what_would_go_and_takes_it_only_when_told(
 ) -> None:
     layout = StoreLayout(table["run"]["root"])
     first = Path(runs.run_alone(RunConfig.from_dict(table), "ingest").path)
-    table["source"]["units"] = {"z": "km"}
+    table["source"]["units"] = {"z": "cm"}
     second = Path(runs.run_alone(RunConfig.from_dict(table), "ingest").path)
     config = write_config(table)
     assert main(["clean", config, "--json"]) == 0

@@ -46,7 +46,7 @@ def test_a_stage_that_meets_a_full_disk_says_what_there_is_and_what_it_needs(
     def full(*arguments: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(units, "write_hashed", full)
+    monkeypatch.setattr(units, "write_together", full)
     monkeypatch.setattr("flows.run.client_on_demand", lambda *arguments: _Given(here))
     said = r"ingest met a full disk: .* has .*free.*, ingest writes up to .*in \d+ files"
     with pytest.raises(NotEnoughSpace, match=said):

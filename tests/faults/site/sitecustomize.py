@@ -30,6 +30,8 @@ def _act(action: str) -> None:
     if action == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
     elif action == "kill group":
+        if _is_of_the_run(os.getppid()):  # a training is a child with a group of its own
+            os.killpg(os.getpgid(os.getppid()), signal.SIGKILL)
         os.killpg(os.getpgid(0), signal.SIGKILL)
     elif action == "stop":
         os.kill(os.getpid(), signal.SIGSTOP)
@@ -53,6 +55,11 @@ def _act(action: str) -> None:
         _fill(disk, kind, int(left))
     else:
         raise ValueError(action)
+
+
+def _is_of_the_run(process: int) -> bool:
+    with open(f"/proc/{process}/environ", "rb") as stream:
+        return b"SPHERESCORE_FAULTS=" in stream.read()
 
 
 def _fill(disk: str, kind: str, left: int) -> None:
