@@ -146,12 +146,14 @@ def client_on_demand(cluster: Cluster, scratch: Path) -> Iterator["Client"]:
     """A client of the configured cluster, which is started or met when it is first used, or never.
 
     Raises:
+        ConfigError: If nothing says where it is.
         Refused: If the cluster could be used only without encryption over a network.
     """
     start = local_client
     if cluster.kind != "local":
-        from flows.remote import refuse_unsafe, remote_client
+        from flows.remote import placed, refuse_unsafe, remote_client
 
+        cluster = placed(cluster)
         refuse_unsafe(cluster)
         start = remote_client
     with ExitStack() as stack:

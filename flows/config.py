@@ -31,6 +31,7 @@ ROLES = ("time", "lat", "lon", "level", "member", "cell")  # of dimensions of a 
 BOUNDED = 'source.transform "logit" or "rank" of a variable with bounds'
 LARGEST_FILE = 4 << 20  # a configuration, in bytes
 LARGEST_DEGREE = 20_000  # a kilometre
+ADDRESS = r"(tcp|tls)://.+:\d+"  # of a Dask scheduler; tcp on loopback only
 EVALUATIONS_PER_STEP = {"gei-heun": 2, "z-heun": 2, "z-rk4": 4}  # one where not said
 
 
@@ -332,7 +333,7 @@ class Cluster:
     most: int | None = None  # and up to so many while there is work for them; not local
     memory: str = "auto"  # per worker, e.g. "2GiB"; "auto" shares out what the machine has
     unit_minutes: float = 30.0  # if no unit of work ends for so long, the run gives up
-    address: str = ""  # of a scheduler that runs already: tls://host:port, or tcp:// on loopback
+    address: str = ""  # of a scheduler that runs already; if left out, SPHERESCORE_SCHEDULER's
     tls: Tls = field(default_factory=Tls)
     patience: float = 60.0  # seconds without any worker, after which a run gives up
     gpus: int = 0  # of each worker, where the run starts them; not local
@@ -348,9 +349,8 @@ class Cluster:
         _require(spelled is not None, "cluster.memory", self.memory, 'a size like "2GiB" or "auto"')
         _require(self.patience > 0, "cluster.patience", self.patience, "a positive number")
         if self.kind == "address":
-            spelled = re.fullmatch(r"(tcp|tls)://.+:\d+", self.address)
-            expected = "an address like tls://host:8786"
-            _require(spelled is not None, "cluster.address", self.address, expected)
+            known = self.address == "" or re.fullmatch(ADDRESS, self.address) is not None
+            _require(known, "cluster.address", self.address, "an address like tls://host:8786")
         else:
             _require(not self.address, "cluster.address", self.address, 'cluster.kind "address"')
         if self.most is not None:

@@ -4,8 +4,8 @@ Whoever reaches a scheduler runs code on all its workers as the user who started
 network is crossed with TLS alone: tcp:// is for loopback, and there is no key that allows more.
 """
 
-import ipaddress
 import os
+import re
 import ssl
 import time
 import uuid
@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from flows.boundary import is_loopback
 from flows.cluster import DASK_CONFIG, WorkersLost
-from flows.config import Cluster
+from flows.config import ADDRESS, Cluster, ConfigError
 from flows.workers import DECIDE_BYTES, OtherCode, installation
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from distributed.security import Security
 
 CONNECT_SECONDS = 10.0
+SCHEDULER = "SPHERESCORE_SCHEDULER"  # address of the scheduler of `spherescore up`
 
 
 class Refused(RuntimeError):
@@ -33,14 +35,30 @@ class Refused(RuntimeError):
     exit_code = 60
 
 
+def placed(cluster: Cluster) -> Cluster:
+    """The cluster with the address of the environment, where the configuration leaves it out.
+
+    Raises:
+        ConfigError: If neither has one.
+    """
+    if cluster.kind != "address" or cluster.address:
+        return cluster
+    address = os.environ.get(SCHEDULER, "")
+    if not re.fullmatch(ADDRESS, address):
+        raise ConfigError(
+            f"cluster.address is left out, and {SCHEDULER} in the environment is {address!r}; "
+            "one of them has to be an address like tls://host:8786 (`spherescore up` sets it)"
+        )
+    return replace(cluster, address=address)
+
+
 def refuse_unsafe(cluster: Cluster) -> None:
     """Let nobody use a scheduler in the clear but on loopback.
 
     Raises:
         Refused: If the address is tcp:// and leaves this machine.
     """
-    address = urlsplit(cluster.address)
-    if address.scheme == "tcp" and not _loopback(address.hostname or ""):
+    if urlsplit(cluster.address).scheme == "tcp" and not is_loopback(cluster.address):
         raise Refused(
             f"cluster.address {cluster.address} is not encrypted and not on this machine: "
             "whoever reaches such a scheduler runs code on its workers. Start it with TLS and "
@@ -223,12 +241,3 @@ def _unmet(cluster: Cluster, error: BaseException) -> RuntimeError:
 
 def _where(client: "Client") -> str:
     return client.scheduler.address if client.scheduler is not None else "the cluster"
-
-
-def _loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

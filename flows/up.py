@@ -25,6 +25,7 @@ from flows.prefect_settings import (
     server_environment,
     shell_lines,
 )
+from flows.remote import SCHEDULER
 from flows.services import Service, wait_until
 
 READY_SECONDS = 120.0
@@ -98,7 +99,7 @@ def machine(
     secret, ports = kept_secret(state), (ports or Ports()).resolved()
     serving = server_environment(state, ports.server, secret)
     asking = client_environment(state, ports.server, secret)
-    asking["SPHERESCORE_SCHEDULER"] = f"tcp://{LOOPBACK}:{ports.scheduler}"
+    asking[SCHEDULER] = f"tcp://{LOOPBACK}:{ports.scheduler}"
 
     def service(name: str, environment: Mapping[str, str], *command: str) -> Service:
         return Service(

@@ -11,6 +11,7 @@ FAULTS = tomllib.loads((ROOT / "tests/mutants/faults.toml").read_text())["fault"
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault["name"])
 def test_a_fault_has_one_place_and_tests_that_exist(fault):
-    assert (ROOT / fault["file"]).read_text().count(fault["find"]) == 1
+    times = (ROOT / fault["file"]).read_text().count(fault["find"])
+    assert times == 1, f"its text is in {fault['file']} {times} times"
     assert fault["replace"] != fault["find"]
     assert fault["tests"] and all((ROOT / test).is_file() for test in fault["tests"])

@@ -17,7 +17,7 @@ from flows import run as runs
 from flows import workers
 from flows.cluster import WorkersLost, client_on_demand, map_units
 from flows.config import Cluster, ConfigError, Tls
-from flows.remote import Refused, refuse_unsafe, remote_client, security_of
+from flows.remote import SCHEDULER, Refused, placed, refuse_unsafe, remote_client, security_of
 from flows.stage import Progress
 from flows.workers import Installation, OtherCode, do_unit, installation
 from storage import artifacts
@@ -93,10 +93,26 @@ def test_loopback_may_be_in_the_clear(host: str) -> None:
     assert security_of(cluster) is None
 
 
-@pytest.mark.parametrize("address", ["", "10.0.0.7:8786", "http://host:80", "tls://host"])
+@pytest.mark.parametrize("address", ["10.0.0.7:8786", "http://host:80", "tls://host"])
 def test_an_address_says_its_protocol_and_port(address: str) -> None:
     with pytest.raises(ConfigError, match=r"cluster\.address: expected an address like tls://"):
         Cluster(kind="address", address=address)
+
+
+def test_an_address_that_is_left_out_is_that_of_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = Cluster(kind="address")
+    monkeypatch.setenv(SCHEDULER, "tcp://127.0.0.1:8786")
+    assert placed(cluster).address == "tcp://127.0.0.1:8786"
+    written = Cluster(kind="address", address="tls://10.0.0.7:8786")
+    assert placed(written) == written
+    monkeypatch.setenv(SCHEDULER, "tcp://10.0.0.7:8786")
+    with pytest.raises(Refused, match="not encrypted"):
+        enter(client_on_demand(cluster, tmp_path))
+    monkeypatch.delenv(SCHEDULER)
+    with pytest.raises(ConfigError, match=r"cluster\.address is left out, and SPHERESCORE_SCHED"):
+        enter(client_on_demand(cluster, tmp_path))
 
 
 def test_an_encrypted_scheduler_needs_all_three_files(
