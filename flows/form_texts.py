@@ -72,7 +72,7 @@ TEXTS: Mapping[str, str] = {
     "verify.realizations": "Fields drawn for each of them.",
     "cluster.kind": "Where the workers are.",
     "cluster.workers": "Number of workers.",
-    "cluster.address": "Of a running scheduler, as tls://host:8786; if empty, SPHERESCORE_SCHEDULER.",
+    "cluster.address": "Of a scheduler that runs; if empty, that of SPHERESCORE_SCHEDULER.",
     "cluster.most": "Up to so many workers while there is work for them.",
     "cluster.tls": "Files of the cluster's certificate authority.",
     "cluster.patience": "Seconds without any worker, after which the run gives up.",
