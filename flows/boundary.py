@@ -7,7 +7,15 @@ import ipaddress
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
-__all__ = ["ExposedAddress", "is_loopback", "require_guarded", "require_guarded_prefect"]
+__all__ = [
+    "LOOPBACK",
+    "ExposedAddress",
+    "is_loopback",
+    "require_guarded",
+    "require_guarded_prefect",
+]
+
+LOOPBACK = "127.0.0.1"
 
 
 class ExposedAddress(ValueError):

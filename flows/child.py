@@ -21,8 +21,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from flows.cluster import STALL_SECONDS, Stalled, WorkersLost
 from flows.stage import Progress
+from flows.units import STALL_SECONDS, Stalled, WorkersLost
 
 GRACE_SECONDS = 10.0  # between asking a child to end and ending it
 COUNTERS = (Path("/proc/vmstat"), Path("/sys/fs/cgroup/memory.events"))  # of OOM kills

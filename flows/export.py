@@ -9,10 +9,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.cluster import client_on_demand, map_units
+from flows.cluster import client_on_demand
 from flows.config import RunConfig
 from flows.progress import stage_progress
 from flows.stage import Progress, published_input
+from flows.units import map_units
 from storage import artifacts
 from storage.catalogue import stac_item
 from storage.export import Cmip, is_written, planned_files, write_netcdf

@@ -9,9 +9,9 @@ import numpy as np
 import xarray as xr
 
 from flows.blocks import Span, extents, histograms
-from flows.cluster import map_units
 from flows.config import ConfigError, RunConfig
 from flows.stage import Progress
+from flows.units import map_units
 from pipeline.atoms import with_atom
 from pipeline.climatology import SeasonalMoments
 from pipeline.pointwise import BOUNDS_OF_UNITS, SIMPLE, Logit, Pointwise

@@ -26,7 +26,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from flows.cluster import map_units
 from flows.conditions import asked_times, beyond_training
 from flows.config import RunConfig
 from flows.costs import TIMES_PER_CHUNK
@@ -34,6 +33,7 @@ from flows.draws import Draw, draw_units
 from flows.keys import ensemble_key
 from flows.series import publish_series
 from flows.stage import Progress, Receipt, published_input
+from flows.units import map_units
 from pipeline.grids import grid_coordinates, grid_named
 from pipeline.sphere import RingGrid
 from pipeline.transform import grid_of, variables_of

@@ -23,11 +23,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from flows.cluster import UnitFailed, map_units
 from flows.config import RunConfig, Source
 from flows.increments import marks_of
 from flows.keys import digest_of_source, ingest_key, source_files
 from flows.stage import Progress, Receipt
+from flows.units import UnitFailed, map_units
 from storage import artifacts
 from storage.axes import toml_key
 from storage.covariates import add_covariates

@@ -13,8 +13,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from flows.cluster import WORKER_ENVIRONMENT, WorkersLost
 from flows.config import Cluster
+from flows.dask_settings import WORKER_ENVIRONMENT
+from flows.units import WorkersLost
 
 PORT = 8786
 CERTIFICATES = "/etc/spherescore/tls"

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from dask.utils import parse_bytes
 
-from flows.cluster import machine_memory, memory_share
 from flows.config import RunConfig, within
 from flows.costs import Estimate, Machines, Workload, estimates, prices
 from flows.ingest import how_to_open, look_first, unit_sizes
+from flows.machine import machine_memory, memory_share
 from pipeline.grids import grid_named
 from pipeline.transform import grid_of
 from storage.layout import StoreLayout

@@ -10,7 +10,8 @@ import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
-LOOPBACK = "127.0.0.1"
+from flows.boundary import LOOPBACK
+
 PROBE = "spherescore-probe"  # the flow that shows that what is scheduled happens
 HEARTBEAT_SECONDS = 30  # between signs of life of a run; Prefect takes no fewer
 SILENCE = 3  # heartbeats that may fail to come before a run is called crashed

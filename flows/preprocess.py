@@ -38,7 +38,6 @@ from flows.blocks import (
     squares_in_holes,
     write_whitened,
 )
-from flows.cluster import map_units
 from flows.conditions import covariate_variables, standard_covariates, trend_of
 from flows.config import ConfigError, Period, RunConfig, within
 from flows.gaussianise import pointwise_maps, with_atoms
@@ -46,6 +45,7 @@ from flows.keys import frozen_normals, key_of, normals_family, whitened_family
 from flows.normals import baseline_variables, normals_dataset, tail_variables
 from flows.reference import Judged, chosen_words
 from flows.stage import Progress, Receipt, published_input
+from flows.units import map_units
 from flows.winds import wind_pairs
 from pipeline.channels import Pairs, channel_names, in_pairs
 from pipeline.climatology import Climatology, UnusableData

@@ -18,9 +18,9 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from flows.cluster import STALL_SECONDS, UnitFailed, WorkersLost
 from flows.config import RunConfig
 from flows.stage import Progress, Receipt
+from flows.units import STALL_SECONDS, UnitFailed, WorkersLost
 from flows.workers import do_unit, installation
 
 if TYPE_CHECKING:

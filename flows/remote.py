@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from flows.boundary import is_loopback
-from flows.cluster import DASK_CONFIG, WorkersLost
 from flows.config import ADDRESS, Cluster, ConfigError
+from flows.dask_settings import DASK_CONFIG, UNIT_SECONDS
+from flows.units import WorkersLost
 from flows.workers import DECIDE_BYTES, OtherCode, installation
 
 if TYPE_CHECKING:
@@ -80,9 +81,12 @@ def remote_client(cluster: Cluster, scratch: Path) -> Iterator["Client"]:
     import dask
 
     refuse_unsafe(cluster)
-    patience = {"distributed.scheduler.no-workers-timeout": f"{cluster.patience}s"}
+    given = {
+        "distributed.scheduler.no-workers-timeout": f"{cluster.patience}s",
+        UNIT_SECONDS: 60 * cluster.unit_minutes,
+    }
     with (
-        dask.config.set(DASK_CONFIG | patience),
+        dask.config.set(DASK_CONFIG | given),
         _CLIENTS[cluster.kind](cluster, scratch) as client,
     ):
         meet(client, cluster, scratch)

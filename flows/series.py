@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import xarray as xr
 import zarr
 
-from flows.cluster import map_units
 from flows.stage import Progress
+from flows.units import map_units
 from storage import artifacts
 from storage.keys import code_digest, content_key
 from storage.layout import StoreLayout

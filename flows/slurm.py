@@ -13,9 +13,10 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile, TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from flows.cluster import WORKER_ENVIRONMENT, WorkersLost
 from flows.config import Cluster
+from flows.dask_settings import WORKER_ENVIRONMENT
 from flows.strict import ConfigError
+from flows.units import WorkersLost
 
 if TYPE_CHECKING:
     from distributed import Client

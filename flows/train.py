@@ -24,11 +24,11 @@ from dask.system import CPU_COUNT
 from numpy.typing import NDArray
 from torch import Tensor
 
-from flows.cluster import machine_memory
 from flows.conditions import condition_of
 from flows.config import Period, RunConfig, within
 from flows.costs import SERIES_SHARE
 from flows.keys import key_of, lineage, training_family, training_parent
+from flows.machine import machine_memory
 from flows.model import (
     certified_sampler,
     device_of,

@@ -18,8 +18,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from flows.boundary import LOOPBACK
 from flows.prefect_settings import (
-    LOOPBACK,
     client_environment,
     kept_secret,
     server_environment,

@@ -22,7 +22,8 @@ import psutil
 from dask import config
 from distributed import Client, Worker
 
-from flows.cluster import DASK_CONFIG, map_units
+from flows.dask_settings import DASK_CONFIG
+from flows.units import map_units
 
 HOSTS = 4  # processes that simulate workers
 SETTINGS = DASK_CONFIG | {

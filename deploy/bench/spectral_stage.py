@@ -24,8 +24,9 @@ from deploy.bench.ours import RingGrid
 from deploy.bench.rows import Row
 from deploy.bench.timing import in_turns, timed
 from flows.blocks import opened
-from flows.cluster import local_client, map_units
+from flows.cluster import local_client
 from flows.config import Cluster, RunConfig
+from flows.units import map_units
 from storage import artifacts
 from storage.layout import StoreLayout
 

@@ -35,12 +35,13 @@ from deploy.bench.rivals import ROOT
 from deploy.bench.run import where
 from deploy.bench.timing import in_turns, timed
 from deploy.bench.training import BATCH, CHANNELS, prepared, whitened_file
-from flows.cluster import local_client, map_units
+from flows.cluster import local_client
 from flows.config import Cluster, RunConfig
 from flows.costs import Machines, Prices, Workload, estimates, seconds, work
 from flows.plan import workload
 from flows.run import run_stage
 from flows.stage import STAGES
+from flows.units import map_units
 from storage.layout import StoreLayout
 
 PRICES = ROOT / "flows" / "data" / "unit_costs.json"

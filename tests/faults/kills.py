@@ -222,7 +222,7 @@ def zombies(directory: Path, places: tuple[str, ...] = tuple(PLACES)[1:5]) -> Fo
     # Twenty seconds of silence are enough here; and those that are not of this machine in
     # earnest must not be ended with the run.
     run.settings = {
-        "flows.cluster:DASK_CONFIG": {"distributed.scheduler.worker-ttl": "20s"},
+        "flows.dask_settings:DASK_CONFIG": {"distributed.scheduler.worker-ttl": "20s"},
         "flows.orphans:MARK": "NOBODY_IS_WATCHED",
     }
     kinds = ("fields", "whitened", "ensemble", "verification")

@@ -14,8 +14,8 @@ import pytest
 
 from flows import child
 from flows.child import ChildFailed, OutOfMemory, call
-from flows.cluster import Stalled, WorkersLost
 from flows.stage import Progress
+from flows.units import Stalled, WorkersLost
 from tests.services import until
 
 ME = "tests.flows.test_child"

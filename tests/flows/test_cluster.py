@@ -8,10 +8,11 @@ from typing import Any
 import psutil
 import pytest
 
-from flows import cluster
-from flows.cluster import UnitFailed, WorkersLost, client_on_demand, local_client, map_units
+from flows import machine
+from flows.cluster import client_on_demand, local_client
 from flows.config import Cluster
 from flows.stage import Progress
+from flows.units import UnitFailed, WorkersLost, map_units
 
 # Workers import functions by name, and this file is no module to them: Dask sends them by value.
 
@@ -133,14 +134,14 @@ def test_a_container_may_have_less_memory_than_its_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limit = tmp_path / "memory.max"
-    monkeypatch.setattr(cluster, "CONTAINER_LIMITS", (limit, tmp_path / "absent"))
-    whole = cluster.machine_memory()
+    monkeypatch.setattr(machine, "CONTAINER_LIMITS", (limit, tmp_path / "absent"))
+    whole = machine.machine_memory()
     assert whole == psutil.virtual_memory().total
     limit.write_text("max\n")
-    assert cluster.machine_memory() == whole
+    assert machine.machine_memory() == whole
     limit.write_text(f"{1 << 30}\n")
-    assert cluster.machine_memory() == 1 << 30
-    assert cluster.memory_share(2) == int(0.45 * (1 << 30))
+    assert machine.machine_memory() == 1 << 30
+    assert machine.memory_share(2) == int(0.45 * (1 << 30))
 
 
 def test_everything_listens_on_loopback_only(client: Any) -> None:

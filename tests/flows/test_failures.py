@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from flows import run as runs
-from flows.cluster import UnitFailed
 from flows.config import RunConfig
 from flows.failures import exit_code_of, is_full_disk
 from flows.plan import NotEnoughSpace, preflight
+from flows.units import UnitFailed
 from storage import units
 from storage.layout import StoreLayout
 

@@ -20,13 +20,14 @@ from distributed import Client
 
 from flows import generate, preprocess, series, train
 from flows.certificate import certificate
-from flows.cluster import UnitFailed, local_client
+from flows.cluster import local_client
 from flows.conditions import asked_times, covariate_variables
 from flows.config import Cluster, ConfigError, RunConfig
 from flows.draws import whitened_draws
 from flows.model import Trained
 from flows.model import trained as load_score
 from flows.normals import baseline_of
+from flows.units import UnitFailed
 from pipeline.climatology import UnusableData
 from pipeline.grids import grid_named
 from pipeline.harmonics import plan

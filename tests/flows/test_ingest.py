@@ -7,10 +7,10 @@ import pytest
 import xarray as xr
 
 from flows import ingest
-from flows.cluster import UnitFailed
 from flows.config import RunConfig, read_config
 from flows.keys import key_of
 from flows.stage import Progress
+from flows.units import UnitFailed
 from storage import artifacts
 from storage.layout import StoreLayout
 from storage.sources import SourceError

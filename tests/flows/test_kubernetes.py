@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from flows import kubernetes
-from flows.cluster import WorkersLost, map_units
 from flows.config import Cluster, ConfigError, Kubernetes, Tls
 from flows.remote import remote_client
 from flows.stage import Progress
+from flows.units import WorkersLost, map_units
 from tests.services import Certificates, dask_cluster
 
 

@@ -8,12 +8,12 @@ import pytest
 import xarray as xr
 
 from flows import blocks, preprocess
-from flows.cluster import UnitFailed
 from flows.compatibility import compatibility_curves
 from flows.config import ConfigError, RunConfig
 from flows.draws import gaussian_ensemble
 from flows.keys import key_of
 from flows.normals import baseline_of, refit
+from flows.units import UnitFailed
 from pipeline.climatology import UnusableData
 from pipeline.coefficients import degrees
 from pipeline.gaussian import BASELINES, Moments

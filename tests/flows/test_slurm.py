@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from flows.cluster import WorkersLost, map_units
 from flows.config import Cluster, ConfigError, RunConfig
 from flows.remote import remote_client
 from flows.slurm import job_options
 from flows.stage import Progress
+from flows.units import WorkersLost, map_units
 from storage.layout import StoreLayout
 from tests import slurm as services
 from tests.services import until
