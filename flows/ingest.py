@@ -35,12 +35,11 @@ from storage.formats import UNREADABLE
 from storage.inspection import Inspection, inspect
 from storage.layout import StoreLayout
 from storage.places import Place
+from storage.source_files import digest_of, file_digests
 from storage.sources import (
     Missing,
     SourceError,
     SourceReport,
-    digest_of,
-    file_digests,
     look,
     open_source,
     unreadable,

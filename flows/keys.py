@@ -18,7 +18,7 @@ from flows.stage import published_input
 from storage.artifacts import Published, code_digest, content_key, open_artifact, published
 from storage.history import digest_of_times, latest_of_family
 from storage.layout import StoreLayout
-from storage.sources import source_digest
+from storage.source_files import source_digest
 
 __all__ = [
     "REPORTED",

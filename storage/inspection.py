@@ -23,7 +23,7 @@ from typing import Any
 
 from storage.axes import SourceError, UnsafeSource
 from storage.formats import is_remote
-from storage.sources import resolve
+from storage.source_files import resolve
 
 __all__ = ["Inspection", "inspect"]
 

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from storage.sources import open_source, source_digest
+from storage.source_files import source_digest
+from storage.sources import open_source
 from tests.storage.imitations import refused, regular, row, served_by, values, write
 
 NLAT, NLON = 9, 16

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from storage.inspection import inspect
-from storage.sources import SourceError, UnsafeSource, open_source, source_digest
+from storage.source_files import source_digest
+from storage.sources import SourceError, UnsafeSource, open_source
 from tests.faults import meanings
 from tests.faults.inputs import CASES, TWINS
 from tests.storage.imitations import row
