@@ -1,5 +1,6 @@
 """A record that grows: what is kept, what is fitted anew, what a training goes on from."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,12 @@ def record(days: int) -> xr.Dataset:
     )
 
 
+@pytest.fixture(autouse=True)
+def one_cluster(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stages share workers, where each would start its own."""
+    monkeypatch.setattr(runs, "client_on_demand", lambda *_: nullcontext(client))
+
+
 @pytest.fixture
 def nights(tmp_path: Path, table: dict[str, Any]) -> dict[str, Any]:
     """A configuration whose training period is open; files are to be written by `arrive`."""
@@ -58,7 +65,7 @@ def bring(table: dict[str, Any], *stages: str) -> list[Receipt]:
 
 
 def test_frozen_statistics_stay_and_only_new_days_are_whitened(
-    nights: dict[str, Any], here: Any, monkeypatch: pytest.MonkeyPatch
+    nights: dict[str, Any],
 ) -> None:
     layout = StoreLayout(nights["run"]["root"])
     arrive(nights, 0, 600)
