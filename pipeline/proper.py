@@ -118,14 +118,16 @@ class Energies:
 
         All three means run over the same pairs of dates at least `gap` apart, where true fields
         are independent; so it is 0 in expectation, of either sign, when the laws are the same.
+        A replicate without such a pair has none (nan).
         """
         dates = np.arange(len(self.truth))
         apart = (np.abs(dates[:, None] - dates) >= gap).astype(np.float64)
         kernel = (2 * self.between - self.within - self.truth) * apart
-        rows: FloatArray = np.einsum("bd,de,be->b", weights, kernel, weights) / np.einsum(
-            "bd,de,be->b", weights, apart, weights
-        )
-        return rows
+        pairs = np.einsum("bd,de,be->b", weights, apart, weights)
+        sums = np.einsum("bd,de,be->b", weights, kernel, weights)
+        found: FloatArray = np.full(len(pairs), np.nan)
+        np.divide(sums, pairs, out=found, where=pairs > 0)
+        return found
 
 
 MEMORY_LEVELS = (0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95)

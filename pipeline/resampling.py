@@ -20,14 +20,16 @@ FloatArray = npt.NDArray[np.floating]
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """A score and its standard error over dates."""
+    """A score and its standard error over dates, from the replicates that have the score."""
 
     value: float
     standard_error: float
 
     @classmethod
     def of(cls, rows: FloatArray) -> Estimate:
-        return cls(value=float(rows[0]), standard_error=float(np.std(rows[1:], ddof=1)))
+        known = rows[1:][np.isfinite(rows[1:])]
+        error = float(np.std(known, ddof=1)) if len(known) > 1 else float("nan")
+        return cls(value=float(rows[0]), standard_error=error)
 
 
 @dataclass(frozen=True, kw_only=True)

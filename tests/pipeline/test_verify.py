@@ -191,6 +191,14 @@ def test_energy_distance_is_zero_for_the_same_law_and_catches_doubled_variance(g
     assert wide.value > 4 * wide.standard_error
 
 
+def test_replicates_without_two_dates_apart_are_left_out_of_the_error(generator):
+    weights = np.array([[1.0, 1.0, 1.0], [2.0, 1.0, 0.0], [1.0, 0.0, 2.0], [2.0, 0.0, 1.0]])
+    truth, draws = generator.standard_normal((3, 5)), generator.standard_normal((4, 3, 5))
+    rows = Energies.of(draws, truth).distance(weights, gap=2)
+    assert np.isfinite(rows).tolist() == [True, False, True, True]
+    assert Estimate.of(rows).standard_error == pytest.approx(np.std(rows[2:], ddof=1))
+
+
 def test_energy_score_in_one_dimension_is_the_crps(generator, weights):
     truth, draws = generator.standard_normal((DATES, 1)), generator.standard_normal((4, DATES, 1))
     score = Energies.of(draws, truth).score(weights)
