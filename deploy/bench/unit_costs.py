@@ -4,8 +4,9 @@
 
 Products are timed alone: transforms, evaluations and training steps of the network, empty tasks.
 What is left of the time of each stage is fitted, with prices that are not negative, to small whole
-runs and to the first stages of a long one; then runs of other sizes are compared with what the model
-says of them. Prices go to flows/data/unit_costs.json, the comparison into docs/performance.md.
+runs and to the first stages of a long one; then runs of other sizes are compared with what the
+model says of them. Prices go to flows/data/unit_costs.json, the comparison into
+docs/performance.md.
 """
 
 from __future__ import annotations
