@@ -24,7 +24,9 @@ U = TypeVar("U")
 R = TypeVar("R")
 
 DECIDE_BYTES = ("dask", "distributed", "ducc0", "numpy", "scipy", "torch", "xarray", "zarr")
-HOUSE = ("pipeline", "storage", "flows")
+# A module of each package, for its directory. The packages themselves do not tell it everywhere: a
+# worker's path begins with its own directory, where Dask keeps a folder named `storage`.
+HOUSE = ("pipeline.sphere", "storage.keys", "flows.workers")
 
 _ONCE = threading.Lock()
 
@@ -60,11 +62,12 @@ class Installation:
 def versions() -> Mapping[str, str]:
     """Of this process: Python, the packages that decide bytes, and the digest of our code."""
     digest = hashlib.sha256()
-    for package in HOUSE:
-        spec = find_spec(package)
+    for module in HOUSE:
+        spec = find_spec(module)
         assert spec is not None and spec.origin is not None
-        for path in sorted(Path(spec.origin).parent.rglob("*.py")):
-            digest.update(path.relative_to(Path(spec.origin).parent.parent).as_posix().encode())
+        package = Path(spec.origin).parent
+        for path in sorted(package.rglob("*.py")):
+            digest.update(path.relative_to(package.parent).as_posix().encode())
             digest.update(path.read_bytes())
     named = {name: version(name).partition("+")[0] for name in DECIDE_BYTES}
     python = ".".join(platform.python_version_tuple()[:2])

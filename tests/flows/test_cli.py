@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from flows import run as runs
 from flows.cli import STAGE_COMMANDS, main
 from flows.config import RunConfig
 from flows.stage import STAGES
+from storage import artifacts
 from storage.garbage import RootInUse, in_use
 from storage.layout import StoreLayout, records_of
 
@@ -53,6 +55,22 @@ def test_looking_imports_nothing_that_works(
 ) -> None:
     _, modules = imported_by(command, write_config(table))
     assert not modules & HEAVY
+
+
+def test_an_installed_command_works_from_anywhere(
+    table: dict[str, Any], write_config: Write, tmp_path: Path
+) -> None:
+    """With nothing but the installation to find our packages by, in workers too."""
+    plain = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "flows.cli", "ingest", write_config(table)],
+        cwd=tmp_path,
+        env=plain,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert artifacts.published(StoreLayout(table["run"]["root"]), "fields") is not None
 
 
 def test_a_module_that_works_would_be_found() -> None:
