@@ -21,6 +21,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from flows.failures import Relayed
 from flows.stage import Progress
 from flows.units import STALL_SECONDS, Stalled, WorkersLost
 
@@ -29,15 +30,8 @@ COUNTERS = (Path("/proc/vmstat"), Path("/sys/fs/cgroup/memory.events"))  # of OO
 PR_SET_PDEATHSIG = 1
 
 
-class ChildFailed(RuntimeError):
+class ChildFailed(Relayed):
     """What a child raised, in its words and with its exit code."""
-
-    def __init__(self, message: str, exit_code: int) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (str(self), self.exit_code)
 
 
 class OutOfMemory(RuntimeError):

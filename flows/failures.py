@@ -1,10 +1,23 @@
-"""The exit code of an error, and whether it was a full disk, however deep it was met."""
+"""Errors as a run ends with them: exit codes, a full disk however deep, and those that another
+process met."""
 
 import errno
 from collections.abc import Iterator
+from typing import Any
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 NO_SPACE, NO_STORAGE, NO_MEMORY = 30, 31, 41
+
+
+class Relayed(RuntimeError):
+    """An error of another process: what it said, and the exit code of its cause."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.exit_code)
 
 
 def exit_code_of(error: BaseException) -> int:

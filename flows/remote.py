@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from flows.boundary import is_loopback
+from flows.boundary import Refused, is_loopback
 from flows.config import ADDRESS, Cluster, ConfigError
 from flows.dask_settings import DASK_CONFIG, UNIT_SECONDS
 from flows.units import WorkersLost
@@ -28,12 +28,6 @@ if TYPE_CHECKING:
 
 CONNECT_SECONDS = 10.0
 SCHEDULER = "SPHERESCORE_SCHEDULER"  # address of the scheduler of `spherescore up`
-
-
-class Refused(RuntimeError):
-    """What was asked for would let others in."""
-
-    exit_code = 60
 
 
 def placed(cluster: Cluster) -> Cluster:

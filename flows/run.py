@@ -204,7 +204,7 @@ def set_prefect_environment(layout: StoreLayout) -> None:
     imported, which reads them once.
 
     Raises:
-        ExposedAddress: If they name a server beyond loopback and no key for it.
+        Refused: If they name a server beyond loopback and no key for it.
     """
     require_guarded_prefect(os.environ)
     for name, value in PREFECT_ENVIRONMENT.items():

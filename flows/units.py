@@ -12,10 +12,10 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from flows.dask_settings import UNIT_SECONDS, dask_setting
-from flows.failures import exit_code_of
+from flows.failures import Relayed, exit_code_of
 from flows.stage import Progress
 from flows.workers import do_unit, installation
 
@@ -41,15 +41,8 @@ class Stalled(RuntimeError):
     exit_code = 43
 
 
-class UnitFailed(RuntimeError):
+class UnitFailed(Relayed):
     """A unit raised; the message names it, the exit code is that of its cause."""
-
-    def __init__(self, message: str, exit_code: int) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (str(self), self.exit_code)
 
 
 def map_units(

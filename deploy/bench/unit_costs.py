@@ -3,9 +3,9 @@
     python -m deploy.bench.unit_costs [--quick]
 
 Products are timed alone: transforms, evaluations and training steps of the network, empty tasks.
-What is left of the time of each stage is fitted, with prices that are not negative, to small whole
-runs and to the first stages of a long one; then runs of other sizes are compared with what the
-model says of them. Prices go to flows/data/unit_costs.json, the comparison into
+What is left of the time of each stage is fitted, with prices that are not negative, to four small
+whole runs and a long one; then runs of other sizes are compared with what the model says of them.
+Prices go to flows/data/unit_costs.json, the comparison into
 docs/performance.md.
 """
 
@@ -32,7 +32,7 @@ from deploy.bench import stores
 from deploy.bench.inputs import made
 from deploy.bench.ours import RingGrid, plan
 from deploy.bench.paper_plan import put
-from deploy.bench.rivals import ROOT
+from deploy.bench.rivals import BUILD, ROOT
 from deploy.bench.run import where
 from deploy.bench.timing import in_turns, timed
 from deploy.bench.training import BATCH, CHANNELS, prepared, whitened_file
@@ -49,6 +49,7 @@ PRICES = ROOT / "flows" / "data" / "unit_costs.json"
 WORKERS, TASKS = 2, 500
 FITTED = ("value", "unit", "alone", "run")
 FREE = dict.fromkeys(FITTED, 0.0)
+BY_VALUE = ("ingest", "preprocess")  # stages whose units are nothing but their values
 
 
 @dataclass(frozen=True)
@@ -75,15 +76,14 @@ FIT = (
     Size(64, 128, 63, "ab", 300, width=16),
     Size(96, 192, 47, "a", 240, width=16, realizations=32, dates=8),
     Size(32, 64, 21, "abcde", 900, width=32, realizations=48, dates=16, scored=16),
+    # Small runs say what a stage takes that does nothing; what a value takes, only a long one.
+    Size(181, 360, 63, "ab", 1500, width=16, realizations=64, dates=16, scored=16),
 )
 CHECK = (
     Size(24, 48, 23, "ab", 500, realizations=24, dates=4),
     Size(48, 96, 47, "abcd", 400, width=16, realizations=16),
     Size(121, 240, 63, "ab", 240, width=16, realizations=8),
 )
-# Small runs say what a stage takes that does nothing; what a value takes, only a long one.
-LONG = Size(181, 360, 63, "ab", 1500)
-LONG_STAGES = ("ingest", "preprocess")
 QUICK = (Size(16, 32, 15, "a", 240), Size(16, 32, 15, "ab", 240), Size(24, 48, 15, "a", 300))
 
 
@@ -94,8 +94,8 @@ def main() -> int:
     logging.disable(logging.INFO)
     found = products(quick)
     fitted = [measured(size) for size in (QUICK if quick else FIT)]
-    if not quick:
-        fitted.append(measured(LONG, LONG_STAGES))
+    runs = [{"load": vars(load), "seconds": taken} for load, taken in fitted]
+    (BUILD / "unit_costs.json").write_text(json.dumps({**found, "runs": runs}), encoding="utf-8")
     stages = {stage.name: fit(stage.name, fitted, found) for stage in STAGES}
     price = Prices(stages=stages, where=where().removeprefix("Measured "), **found)
     print(json.dumps(vars(price), indent=1))
@@ -152,16 +152,14 @@ def _task() -> float:
         return in_turns(run, least=2, seconds=0)[0] / TASKS
 
 
-def measured(
-    size: Size, names: Sequence[str] = tuple(stage.name for stage in STAGES)
-) -> tuple[Workload, dict[str, float]]:
-    """The sizes of a run as the plan sees them, and the seconds of its first stages."""
+def measured(size: Size) -> tuple[Workload, dict[str, float]]:
+    """The sizes of a run as the plan sees them, and the seconds of its stages."""
     print(f"a run of {size}", file=sys.stderr, flush=True)
     with stores.workshop() as shop:
         config = configuration(size, shop / "run")
         layout = StoreLayout(config.run.root)
         taken = {}
-        for stage in STAGES[: len(names)]:
+        for stage in STAGES:
             call = timed(partial(run_stage, stage, config, layout))
             taken[stage.name] = call()
         load = workload(config)
@@ -201,11 +199,10 @@ def fit(
     bare = Prices(stages={stage: FREE}, where="", **known)
     rows, left = [], []
     for load, taken in runs:
-        if stage not in taken:
-            continue
         done = work(load)[stage]
         explained = seconds(stage, done, load, Machines(workers=WORKERS), bare)
-        counts = (done.values / WORKERS, done.units / WORKERS, done.alone, 1.0)
+        units = 0.0 if stage in BY_VALUE else done.units / WORKERS
+        counts = (done.values / WORKERS, units, done.alone, 1.0)
         rows.append(np.array(counts) / taken[stage])
         left.append(max(0.0, taken[stage] - explained) / taken[stage])
     matrix = np.array(rows)

@@ -15,9 +15,10 @@ import pytest
 
 from flows import run as runs
 from flows import workers
+from flows.boundary import Refused
 from flows.cluster import client_on_demand
 from flows.config import Cluster, ConfigError, Tls
-from flows.remote import SCHEDULER, Refused, placed, refuse_unsafe, remote_client, security_of
+from flows.remote import SCHEDULER, placed, refuse_unsafe, remote_client, security_of
 from flows.stage import Progress
 from flows.units import WorkersLost, map_units
 from flows.workers import Installation, OtherCode, do_unit, installation
