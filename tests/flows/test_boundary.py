@@ -6,13 +6,15 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from flows.boundary import Refused, is_loopback, require_guarded_prefect
 from flows.run import PREFECT_ENVIRONMENT
+from tests.small import small_table
 
 LISTENS = "0A"
 
@@ -129,3 +131,36 @@ def test_prefect_measures_nobody_and_pickles_nothing(tmp_path: Path) -> None:
         check=True,
     )
     assert said.stdout.split() == ["False", "json", "False", "False", "127.0.0.1"]
+
+
+def test_a_whole_run_listens_on_loopback_only_and_keeps_no_secret(
+    tmp_path: Path, write_config: Callable[[dict[str, Any]], str]
+) -> None:
+    """What any process of a run listens on, while it runs; what it leaves on disk and says."""
+    secrets = {
+        "AWS_SECRET_ACCESS_KEY": "secret-of-a-bucket",
+        "PREFECT_API_AUTH_STRING": "me:secret-of-a-server",
+    }
+    mark = f"SPHERESCORE_MARK={tmp_path}"
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
+    environment |= {"SPHERESCORE_MARK": str(tmp_path), **secrets}
+    seen: set[tuple[str, str]] = set()
+    with subprocess.Popen(
+        [sys.executable, "-m", "flows.cli", "run", write_config(small_table(tmp_path))],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    ) as running:
+        said = b""
+        assert running.stdout is not None
+        for line in running.stdout:
+            said += line
+            seen |= listeners(mark)
+    assert running.returncode == 0, said.decode()
+    assert len(seen) >= 2  # the schedulers' at least
+    assert {address for address, _ in seen if not on_loopback(address)} == set()
+    left = [path for path in (tmp_path / "run").rglob("*") if path.is_file()]
+    assert len(left) > 100
+    for secret in ("secret-of-a-bucket", "secret-of-a-server"):
+        assert secret.encode() not in said
+        assert [path for path in left if secret.encode() in path.read_bytes()] == []
