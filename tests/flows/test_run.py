@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,21 @@ def test_a_run_is_a_flow_of_stages_that_is_not_repeated(
     assert again.skipped
     assert (again.digest, again.figures) == (receipt.digest, receipt.figures)
     assert time.monotonic() - began < 5
+
+
+def test_a_server_that_is_gone_between_two_stages_ends_no_run(
+    config: RunConfig, prefect_harness: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What Prefect cannot say is no failure of the stage that waits for it."""
+    from flows import flow
+
+    def ask(stage: str, config: RunConfig) -> AbstractContextManager[None]:
+        raise ConnectionError("All connection attempts failed")
+
+    monkeypatch.setattr(flow, "gpu_slot", ask)
+    (receipt,) = runs.run(config, until="ingest")
+    assert not receipt.skipped
+    assert StoreLayout(config.run.root).name("fields").exists()
 
 
 def test_settings_of_the_user_stand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
