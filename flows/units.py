@@ -76,7 +76,6 @@ def map_units(
         return []
     crew = _Crew(client, resource)
     call = partial(do_unit, installation(), function)
-    deadline = dask_setting(UNIT_SECONDS, STALL_SECONDS)
     waiting = iter(enumerate(units))
     ended: queue.SimpleQueue[Future] = queue.SimpleQueue()
     running: dict[Future, int] = {}
@@ -102,9 +101,9 @@ def map_units(
                     f"the scheduler does not answer any more ({error or type(error).__name__}); "
                     f"{len(results)} of {len(units)} are done and safe; run again to go on"
                 ) from error
-            if not batch and time.monotonic() - latest > deadline:
+            if not batch and time.monotonic() - latest > crew.deadline:
                 raise Stalled(
-                    f"no {label} ended within {deadline:.0f} s, {len(results)} of "
+                    f"no {label} ended within {crew.deadline:.0f} s, {len(results)} of "
                     f"{len(units)} are done and safe; run again to go on from there, and raise "
                     "cluster.unit_minutes if units take that long"
                 )
@@ -124,9 +123,11 @@ class _Crew:
     def __init__(self, client: "Client", resource: str | None) -> None:
         from dask.utils import parse_timedelta
 
+        self.client, self.workers = client, len(client.nthreads())
+        # Settings are those of the cluster, which may have started just now.
         patience = dask_setting("distributed.scheduler.no-workers-timeout")
         self.patience = parse_timedelta(patience) if patience else float("inf")
-        self.client, self.workers = client, 0
+        self.deadline = dask_setting(UNIT_SECONDS, STALL_SECONDS)
         self.resources: dict[str, int] | None = None
         self.looked, self.seen = -float("inf"), time.monotonic()
         if resource is not None:

@@ -14,6 +14,7 @@ import os
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -93,8 +94,13 @@ def main(names: list[str]) -> int:
     RESULTS.parent.mkdir(exist_ok=True)
     for name in names or LANES:
         began = time.monotonic()
-        with tempfile.TemporaryDirectory(prefix="faults-") as directory:
-            found = LANES[name][1](Path(directory))
+        with tempfile.TemporaryDirectory(prefix="faults-", ignore_cleanup_errors=True) as directory:
+            try:
+                found = LANES[name][1](Path(directory))
+            except Exception as error:  # the next lanes are still to be run
+                traceback.print_exc()
+                words = f"ended with {type(error).__name__}: {error}"
+                found = {"tried": 0, "bad": [words], "said": "the lane broke off"}
         found["seconds"] = round(time.monotonic() - began)
         results[name] = found
         print(f"{name}: {_row(found)} in {found['seconds']} s. {found['said']}", flush=True)

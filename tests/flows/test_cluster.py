@@ -12,7 +12,7 @@ from flows import machine
 from flows.cluster import client_on_demand, local_client
 from flows.config import Cluster
 from flows.stage import Progress
-from flows.units import UnitFailed, WorkersLost, map_units
+from flows.units import Stalled, UnitFailed, WorkersLost, map_units
 
 # Workers import functions by name, and this file is no module to them: Dask sends them by value.
 
@@ -187,3 +187,13 @@ def test_workers_map_the_same_tables(tmp_path, monkeypatch, quiet):
     assert first[1] == second[1] != []
     (kept,) = (tmp_path / "cache" / "tables").glob("*.tables")
     assert first[1] == [str(kept)]
+
+
+def test_the_deadline_holds_for_the_first_units_of_a_cluster_too(tmp_path: Path) -> None:
+    """A cluster starts with its first use, and brings its settings then."""
+    cluster = Cluster(workers=1, unit_minutes=0.05)
+    with (
+        client_on_demand(cluster, tmp_path) as client,
+        pytest.raises(Stalled, match=r"within 3 s, 0 of 1.*cluster\.unit_minutes"),
+    ):
+        map_units(client, time.sleep, [60.0], lambda done, total, text: None)
