@@ -126,9 +126,10 @@ def verify(config: ConfigParameter) -> dict[str, Any]:
 def run_one(name: str, config: dict[str, Any]) -> dict[str, Any]:
     read = RunConfig.from_dict(config)
     stage, layout = stages_until(name)[-1], read.layout
-    with in_use(layout), gpu_slot(name, read):
+    with gpu_slot(name, read):
         try:
-            receipt = run_stage(stage, read, layout, shown_progress(name))
+            with in_use(layout):
+                receipt = run_stage(stage, read, layout, shown_progress(name))
         except Exception as error:
             FAILED.append(error)
             raise

@@ -129,9 +129,8 @@ class _Crew:
         self.patience = parse_timedelta(patience) if patience else float("inf")
         self.deadline = dask_setting(UNIT_SECONDS, STALL_SECONDS)
         self.resources: dict[str, int] | None = None
-        self.looked, self.seen = -float("inf"), time.monotonic()
+        self.looked = self.seen = time.monotonic()
         if resource is not None:
-            self.look(0, 0)
             workers = client.scheduler_info(n_workers=-1)["workers"].values()
             if any(worker["resources"].get(resource) for worker in workers):
                 self.resources = {resource: 1}

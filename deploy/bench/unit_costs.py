@@ -5,8 +5,7 @@
 Products are timed alone: transforms, evaluations and training steps of the network, empty tasks.
 What is left of the time of each stage is fitted, with prices that are not negative, to four small
 whole runs and a long one; then runs of other sizes are compared with what the model says of them.
-Prices go to flows/data/unit_costs.json, the comparison into
-docs/performance.md.
+Prices go to flows/data/unit_costs.json, the comparison into docs/performance.md.
 """
 
 from __future__ import annotations
@@ -94,8 +93,10 @@ def main() -> int:
     logging.disable(logging.INFO)
     found = products(quick)
     fitted = [measured(size) for size in (QUICK if quick else FIT)]
-    runs = [{"load": vars(load), "seconds": taken} for load, taken in fitted]
-    (BUILD / "unit_costs.json").write_text(json.dumps({**found, "runs": runs}), encoding="utf-8")
+    if not quick:
+        runs = [{"load": vars(load), "seconds": taken} for load, taken in fitted]
+        kept = json.dumps({**found, "runs": runs})
+        (BUILD / "unit_costs.json").write_text(kept, encoding="utf-8")
     stages = {stage.name: fit(stage.name, fitted, found) for stage in STAGES}
     price = Prices(stages=stages, where=where().removeprefix("Measured "), **found)
     print(json.dumps(vars(price), indent=1))

@@ -91,6 +91,7 @@ def _watched(run: Run, harm: Callable[[Run], None], seconds: float) -> Curve:
                 raise RuntimeError(f"generate ended by itself: {run.last_words()}")
     finally:
         run.clear()
+        run.gone_within(60)
     return curve
 
 
