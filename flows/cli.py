@@ -69,10 +69,10 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(required=True, metavar="command")
 
     def add(
-        name: str, command: Any, text: str, where: str = "the run's TOML file"
+        name: str, command: Any, text: str, where: str = "the run's TOML file", kind: type = Path
     ) -> argparse.ArgumentParser:
         one = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
-        one.add_argument("config", help=where)
+        one.add_argument("config", type=kind, help=where)
         one.add_argument("--json", action="store_true", help="last line: one JSON object")
         one.add_argument("--debug", action="store_true", help="tracebacks and debug messages")
         one.set_defaults(command=command, stage=name)
@@ -92,6 +92,7 @@ def parser() -> argparse.ArgumentParser:
         export,
         "write the ensemble as NetCDF files or as a HEALPix pyramid",
         "the run's TOML file, or its root",
+        str,  # a root may be an address
     )
     out.add_argument("--to", type=Path, required=True, help="directory to write to")
     out.add_argument("--format", choices=("netcdf", "pyramid"), default="netcdf")
@@ -214,9 +215,9 @@ def status(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def check(arguments: argparse.Namespace) -> dict[str, Any]:
     config = _prepare(arguments, logs=False)
-    from storage import artifacts
+    from storage import artifacts, audit
 
-    problems = artifacts.check(config.layout)
+    problems = audit.check(config.layout)
     print("\n".join(problems) if problems else f"{config.run.root}: every published byte is right")
     return {"problems": problems, "exit_code": artifacts.CorruptArtifact.exit_code * bool(problems)}
 

@@ -38,7 +38,6 @@ from pipeline.proper import memorisation
 from pipeline.transform import grid_of, whiten
 from pipeline.verify import Arena, Sample, score_card
 from storage import artifacts
-from storage.files import make_directory, write_file
 from storage.labels import once
 from storage.layout import StoreLayout
 
@@ -180,8 +179,6 @@ def _source(fields: xr.Dataset) -> str:
 def _publish(
     layout: StoreLayout, content: str, card: dict[str, Any], page: str
 ) -> artifacts.Published:
-    folder = layout.artifact(KIND, content)
-    make_directory(folder)
     checkpoint = published_input(layout, "checkpoints")
     finite = _finite(card)
     files = {
@@ -189,12 +186,8 @@ def _publish(
         "report.html": page,
         "model-card.md": model_card(finite, checkpoint.attrs),
     }
-    for name, text in files.items():
-        write_file(folder / name, text.encode())
-    attrs = {"figures": _figures(card)}
-    return artifacts.publish_directory(
-        layout, KIND, content, [folder / name for name in files], attrs
-    )
+    contents = {name: text.encode() for name, text in files.items()}
+    return artifacts.publish_files(layout, KIND, content, contents, {"figures": _figures(card)})
 
 
 def _figures(card: dict[str, Any]) -> dict[str, Any]:

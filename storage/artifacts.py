@@ -25,25 +25,21 @@ from typing import Any
 import xarray as xr
 
 from storage.files import (
-    CorruptFile,
     inventory,
-    json_bytes,
     leads_to,
     make_directory,
     make_durable,
     point,
     read_json,
-    read_sealed,
-    sha256_of,
     show,
-    way_of,
     write_file_once,
     write_json,
+    write_together,
 )
 from storage.keys import canonical_json, code_digest, content_key
-from storage.layout import KINDS, StoreLayout, records_of
+from storage.layout import StoreLayout, records_of
 from storage.lazy import with_stored_arrays
-from storage.places import BucketPath, Place, below, files_below, matching, sizes_below
+from storage.places import BucketPath, Place, below, files_below, sizes_below
 from storage.templates import create, donors, root_metadata, variable_order
 from storage.units import (
     Record,
@@ -69,7 +65,6 @@ __all__ = [
     "address",
     "adopt_units",
     "canonical_json",
-    "check",
     "code_digest",
     "content_key",
     "create",
@@ -82,6 +77,7 @@ __all__ = [
     "point_name",
     "publish",
     "publish_directory",
+    "publish_files",
     "published",
     "unit_records",
     "write_unit",
@@ -159,7 +155,7 @@ def publish(
             f"the {len(units)} units of {path.name} leave {len(left_out)} shards out, "
             f"first {min(left_out)}; publish with all units of the plan"
         )
-    structure = [f for f in _files_of(path) if below(path, f) not in expected]
+    structure = [f for f in files_of(path) if below(path, f) not in expected]
     for file in structure:
         array, *inside = below(path, file).split("/")
         if array not in variable_order(path) or (array in arrays and inside != ["zarr.json"]):
@@ -177,6 +173,17 @@ def publish_directory(
         return point_name(layout, done)
     listed = list(inventory(layout.artifact(kind, key), files))
     return _seal(layout, kind, key, listed, attrs, {"attributes": {}})
+
+
+def publish_files(
+    layout: StoreLayout, kind: str, key: str, files: Mapping[str, bytes], attrs: Mapping[str, Any]
+) -> Published:
+    """Write files by name and publish the directory of them; nothing else comes to be in it."""
+    path = layout.artifact(kind, key)
+    make_directory(records_of(path))
+    contents = {path / name: (content,) for name, content in files.items()}
+    write_together(contents, records_of(path) / "content")
+    return publish_directory(layout, kind, key, contents, attrs)
 
 
 def point_name(layout: StoreLayout, artifact: Published) -> Published:
@@ -247,28 +254,6 @@ def open_artifact(artifact: Published, *, chunks: Mapping[str, int] | None = Non
     )
 
 
-def check(layout: StoreLayout) -> list[str]:
-    """Read every published byte again; one sentence per problem, none if all is well."""
-    problems = []
-    for kind in KINDS:
-        for path in matching(layout.artifacts, f"{kind}-*"):
-            if path.suffix == layout.name(kind).suffix and marker_of(path).is_file():
-                problems += problems_of(path)
-        problems += _astray(layout.name(kind))
-    return problems
-
-
-def _astray(name: Place) -> list[str]:
-    """What is wrong with a name."""
-    try:
-        target = way_of(name)
-    except CorruptFile as error:
-        return [str(error)]
-    if target is None or marker_of(name.parent / target).is_file():
-        return []
-    return [f"{name} leads to {target}, which is not published"]
-
-
 def _seal(
     layout: StoreLayout,
     kind: str,
@@ -279,7 +264,7 @@ def _seal(
 ) -> Published:
     path = layout.artifact(kind, key)
     files = sorted(files, key=lambda file: str(file["path"]))
-    digest = _digest(files)
+    digest = digest_of(files)
     attributes = {
         "date_created": datetime.now(UTC).isoformat(timespec="seconds"),
         **root["attributes"],
@@ -324,7 +309,7 @@ def read_artifact(path: Place, kind: str) -> Published | None:
         artifact = Published(
             path=path, kind=kind, key=attrs["artifact_key"], digest=manifest["digest"], attrs=attrs
         )
-        if not attrs["artifact_digest"] == manifest["digest"] == _digest(manifest["files"]):
+        if not attrs["artifact_digest"] == manifest["digest"] == digest_of(manifest["files"]):
             raise ValueError("root and manifest differ")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CorruptArtifact(f"{path} cannot be read ({error}); {_REMEDY}") from error
@@ -352,42 +337,6 @@ def _verified_marker(path: Place) -> dict[str, Any]:
     return root
 
 
-def problems_of(path: Place) -> list[str]:
-    """What `check` says of one published artifact."""
-    place = records_of(path) / "manifest.json"
-    try:
-        manifest = read_json(place)
-        listed = {file["path"]: file["sha256"] for file in manifest["files"]}
-        seal, digest = manifest["root"], manifest["digest"]
-        marker = marker_of(path).read_bytes()
-        problems = []
-        if hashlib.sha256(marker).hexdigest() != seal:
-            problems.append(f"{marker_of(path)} is not what was published, by {place}")
-        if _digest(manifest["files"]) != digest:
-            problems.append(f"{place} does not have its own digest")
-        if json_bytes(manifest) != place.read_bytes():
-            problems.append(f"{place} is not as it was written, though it says the same")
-        if json.loads(marker)["attributes"]["artifact_digest"] != digest:
-            problems.append(f"{place} has another digest than {marker_of(path)}")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        return [f"{place} or {marker_of(path)} cannot be read: {error}"]
-    for file in matching(records_of(path), "*.json"):
-        try:
-            if file.name != "manifest.json":
-                read_sealed(file)
-        except (OSError, ValueError) as error:
-            problems.append(str(error))
-    present = {below(path, file) for file in _files_of(path)}
-    for name in sorted(listed.keys() | present):
-        if name not in present:
-            problems.append(f"{path / name} is missing")
-        elif name not in listed:
-            problems.append(f"{path / name} does not belong to the artifact")
-        elif sha256_of(path / name) != listed[name]:
-            problems.append(f"{path / name} is corrupt: its sha256 is not the manifest's")
-    return problems
-
-
 def _as_text(value: Any) -> Any:
     """Tables as JSON: readers may write the data set as NetCDF, whose attributes are flat."""
     return canonical_json(value) if isinstance(value, dict) else value
@@ -400,7 +349,7 @@ def _from_text(value: Any) -> Any:
     return value
 
 
-def _digest(files: Iterable[Record]) -> str:
+def digest_of(files: Iterable[Record]) -> str:
     return hashlib.sha256(canonical_json(list(files)).encode()).hexdigest()
 
 
@@ -409,7 +358,7 @@ def marker_of(path: Place) -> Place:
     return path / ("zarr.json" if path.suffix == ".zarr" else "published.json")
 
 
-def _files_of(path: Place) -> list[Place]:
+def files_of(path: Place) -> list[Place]:
     return [file for file in files_below(path) if file != marker_of(path)]
 
 

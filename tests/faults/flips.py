@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from storage import artifacts, checkpoints
+from storage import artifacts, audit, checkpoints
 from storage.layout import KINDS, StoreLayout, records_of
 from tests.faults.kills import golden_root, undisturbed
 from tests.faults.operations import _end_training, build
@@ -146,8 +146,8 @@ def _said_by_check(layout: StoreLayout, subject: Subject) -> list[str]:
     if artifact.suffix == ".records":
         artifact = layout.name(subject.kind).resolve()
     if not artifacts.marker_of(artifact).exists():
-        return artifacts.check(layout)
-    return artifacts.problems_of(artifact)
+        return audit.check(layout)
+    return audit.problems_of(artifact)
 
 
 def _outcome(reader: Any, golden: Any) -> tuple[bool, bool]:

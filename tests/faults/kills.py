@@ -21,7 +21,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from storage import artifacts
+from storage import audit
 from tests.faults.runs import Run, World, wait_until
 
 Found = dict[str, Any]  # tried, bad (sentences), said
@@ -102,7 +102,7 @@ def _killed_often(
         lost, most = lost + unfinished, max(most, unfinished)
         if unfinished > WORKERS:
             bad.append(f"{where}: {unfinished} units in hand of {WORKERS} workers")
-        bad += [f"{where}: {problem}" for problem in artifacts.check(run.layout)]
+        bad += [f"{where}: {problem}" for problem in audit.check(run.layout)]
     bad += _ended(run, run.finish(), golden)
     return {"kills": done, "lost": lost, "most": most, "bad": bad}
 

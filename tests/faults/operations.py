@@ -18,7 +18,7 @@ import numpy as np
 import xarray as xr
 import zarr
 
-from storage import artifacts, checkpoints
+from storage import artifacts, audit, checkpoints
 from storage.layout import StoreLayout
 from storage.zarr_stores import zarr_store
 
@@ -104,7 +104,7 @@ def _store(layout: StoreLayout, ended: bool, before: int, after: int, number: in
         wrong.append("the name leads nowhere, and did before")
     if ended and (named is None or named.key != key_of(number)):
         wrong.append("the name does not lead to what was published")
-    return wrong + artifacts.check(layout)
+    return wrong + audit.check(layout)
 
 
 def tensors(step: int) -> dict[str, np.ndarray[Any, Any]]:
@@ -143,7 +143,24 @@ def _training(layout: StoreLayout, ended: bool, last: bool) -> list[str]:
     found = artifacts.published(layout, "checkpoints")
     if last and ended and found is None:
         wrong.append("the training is not published")
-    return wrong + artifacts.check(layout)
+    return wrong + audit.check(layout)
+
+
+PAGES = {"scores.json": b'{"J_G": 1.0}', "report.html": b"<p>" + bytes(range(97, 123)) * 9}
+
+
+def _report(layout: StoreLayout) -> artifacts.Published:
+    return artifacts.publish_files(layout, "report", key_of(1), PAGES, {"seed": 7})
+
+
+def _pages(layout: StoreLayout, ended: bool) -> list[str]:
+    named, wrong = artifacts.published(layout, "report"), []
+    if named is not None:
+        found = {name: (named.path / name).read_bytes() for name in PAGES}
+        wrong += [] if found == PAGES else ["the report is published with other bytes"]
+    if ended and named is None:
+        wrong.append("the report is not published")
+    return wrong + audit.check(layout)
 
 
 OPERATIONS = {
@@ -170,6 +187,7 @@ OPERATIONS = {
     "training's end": Operation(
         lambda layout: _save(layout, 1, 2, 3), _end_training, partial(_training, last=True)
     ),
+    "report": Operation(lambda layout: None, _report, _pages),
 }
 
 # Mistakes that the lanes must find, or they would prove nothing.
@@ -185,7 +203,7 @@ def _careless(layout: StoreLayout) -> None:
 
 def digests(layout: StoreLayout) -> dict[str, str]:
     """What the names lead to, and the manifests' lists: the bytes of a store."""
-    found = {kind: artifacts.published(layout, kind) for kind in (KIND, "checkpoints")}
+    found = {kind: artifacts.published(layout, kind) for kind in (KIND, "checkpoints", "report")}
     named = {kind: one.digest for kind, one in found.items() if one is not None}
     states = {
         path.parent.name: json.loads(path.read_bytes())["tensors.safetensors"]

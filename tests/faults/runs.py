@@ -21,7 +21,7 @@ import numpy as np
 import psutil
 import xarray as xr
 
-from storage import artifacts
+from storage import artifacts, audit
 from storage.layout import KINDS, StoreLayout, records_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -241,7 +241,7 @@ class Run:
 
     def complaints(self, golden: Mapping[str, str]) -> list[str]:
         """What is wrong at the end of a run that went through."""
-        wrong = list(artifacts.check(self.layout))
+        wrong = list(audit.check(self.layout))
         mine = self.digests()
         wrong += [f"{k} has another digest" for k in golden if mine.get(k) != golden[k]]
         for path in self.layout.artifacts.rglob(".*"):

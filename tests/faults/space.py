@@ -26,7 +26,7 @@ MOMENTS = {
     "generate, unit": ("storage.units:write_unit", "before", "ensemble-"),
     "generate, publication": ("storage.artifacts:write_json", "before", "ensemble-"),
     "verify, unit": ("storage.units:write_unit", "before", "verification-"),
-    "verify, report": ("flows.verify:write_file", "before", "report-"),
+    "verify, report": ("storage.artifacts:write_together", "before", "report-"),
 }
 
 

@@ -12,6 +12,7 @@ PLACES = {
     "growth": (160, 60),
     "checkpoint": (6, 14),
     "training's end": (41, 5),
+    "report": (3, 11),
 }
 JOBS = [(name, mode, *where) for name, where in PLACES.items() for mode in MODES]
 MISTAKES = [("careless", "torn", 158, 20)]

@@ -16,10 +16,8 @@ def root(tmp_path_factory):
     layout = StoreLayout(str(tmp_path_factory.mktemp("flips") / "run"))
     build(layout, 2, 1)
     _end_training(layout)
-    folder = layout.artifact("report", key_of(1))
-    folder.mkdir(parents=True)
-    (folder / "scores.json").write_text(json.dumps({"J_G": 1.0}))
-    artifacts.publish_directory(layout, "report", key_of(1), [folder / "scores.json"], {})
+    scores = json.dumps({"J_G": 1.0}).encode()
+    artifacts.publish_files(layout, "report", key_of(1), {"scores.json": scores}, {})
     return layout.path
 
 
@@ -43,14 +41,14 @@ def test_every_missing_file_is_found(root):
     ("place", "sort"),
     [
         ("storage.shards._checksum", "shards of ensemble"),
-        ("storage.artifacts.problems_of", "records of ensemble"),
+        ("storage.audit.problems_of", "records of ensemble"),
     ],
 )
 def test_the_lane_finds_a_mistake(root, monkeypatch, place, sort):
     chosen = [one for one in flips.choose(root, 400, seed=2) if one[0].sort == sort]
     careless = {
         "storage.shards._checksum": _agrees,
-        "storage.artifacts.problems_of": lambda path: [],
+        "storage.audit.problems_of": lambda path: [],
     }
     monkeypatch.setattr(place, careless[place])
     assert flips.try_all(root, chosen, foreign=False)["bad"]

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from storage import artifacts
+from storage import audit
 from tests.faults.runs import Run, World
 
 Found = dict[str, Any]
@@ -48,7 +48,7 @@ def trainings_killed(directory: Path, phases: Iterable[str] = tuple(PHASES)) -> 
         run.faults = [{**fault, "action": "kill group"}]
         if run.finish("train") == 0 or not run.happened():
             wrong.append(f"it was not killed: {run.last_words()}")
-        wrong += artifacts.check(run.layout)
+        wrong += audit.check(run.layout)
         if code := run.finish("train"):
             wrong.append(f"resumed, it ends with {code}: {run.last_words()}")
         wrong += run.complaints(digests)

@@ -36,7 +36,7 @@ from pipeline.score import GaussianScore
 from pipeline.spectra import power_spectrum
 from pipeline.sphere import RingGrid
 from pipeline.transform import Normals, grid_of, stack_variables
-from storage import artifacts, checkpoints
+from storage import artifacts, audit, checkpoints
 from storage.layout import StoreLayout
 
 GRID = RingGrid.gaussian(12)
@@ -356,7 +356,7 @@ def test_a_copy_for_series_holds_the_same_in_other_chunks(
     xr.testing.assert_identical(copy.load().drop_attrs(), ensemble.load().drop_attrs())
     chunks = zarr.open_array(layout.name("series") / "ta", mode="r").chunks
     assert chunks[:2] == (1, 2) and np.prod(chunks[2:]) <= 60
-    assert artifacts.check(layout) == []
+    assert audit.check(layout) == []
     found = artifacts.published(layout, "series")
     both = artifacts.published(layout, "ensemble")
     assert found is not None and both is not None

@@ -12,7 +12,7 @@ from flows import run as runs
 from flows.config import ConfigError, RunConfig, within
 from flows.generate import run as generate
 from flows.stage import Receipt
-from storage import artifacts
+from storage import artifacts, audit
 from storage.history import digest_of_times, history
 from storage.layout import StoreLayout
 
@@ -91,7 +91,7 @@ def test_frozen_statistics_stay_and_only_new_days_are_whitened(
 
     old = artifacts.open_artifact(whitened)["x"].values
     np.testing.assert_array_equal(old, artifacts.open_artifact(grown)["x"].values[:600])
-    assert artifacts.check(layout) == []
+    assert audit.check(layout) == []
 
     nights["spectral"]["statistics"] = "refit"
     bring(nights, "ingest", "preprocess")

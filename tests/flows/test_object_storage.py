@@ -18,7 +18,7 @@ from flows import cli
 from flows.config import RunConfig
 from flows.run import run_alone, run_stage, up_to_date
 from flows.stage import STAGES
-from storage import artifacts
+from storage import artifacts, audit
 from storage.places import files_below
 from tests import s3
 
@@ -92,7 +92,7 @@ def test_digests_are_those_of_a_local_run(runs: dict[str, RunConfig], kind: str)
 def test_nothing_is_to_be_done_again_and_every_byte_is_right(runs: dict[str, RunConfig]) -> None:
     config = runs["bucket"]
     assert len(up_to_date(config, config.layout)) == len(STAGES)
-    assert artifacts.check(config.layout) == []
+    assert audit.check(config.layout) == []
 
 
 def test_only_logs_and_scratch_lie_on_this_machine(runs: dict[str, RunConfig]) -> None:

@@ -20,7 +20,7 @@ from flows.lineup import block_of, held_out_times, spacing
 from flows.maps import Raster
 from pipeline.sphere import RingGrid
 from pipeline.verify import FLOOR
-from storage import artifacts
+from storage import artifacts, audit
 from storage.layout import StoreLayout
 
 GRID = RingGrid.gaussian(12)
@@ -121,7 +121,7 @@ def test_scores_and_page_are_published_under_the_stages_key(run):
     assert scores["key"] == receipt.key
     assert "A small world" in layout.report.read_text()
     assert layout.report.stat().st_size < 3e6
-    assert artifacts.check(layout) == []
+    assert audit.check(layout) == []
 
 
 def test_every_candidate_has_every_score(run):

@@ -13,7 +13,7 @@ import pytest
 import xarray as xr
 import zarr
 
-from storage import artifacts
+from storage import artifacts, audit
 from storage.artifacts import Unit
 from storage.files import sha256_of, write_file_once
 from storage.layout import StoreLayout
@@ -132,7 +132,7 @@ def test_a_published_artifact_is_found_under_its_key_alone(layout):
     assert artifacts.find(layout, "ensemble", KEY) == artifact
     assert artifacts.find(layout, "ensemble", OTHER_KEY) is None
     assert artifacts.published(layout, "ensemble") == artifact
-    assert artifacts.check(layout) == []
+    assert audit.check(layout) == []
 
 
 def test_open_published_gives_bounds_as_coordinates(layout):
@@ -285,7 +285,7 @@ def test_a_shard_full_of_the_fill_value_is_a_file_nevertheless(layout):
     dataset["realization"] = [0, 1, 2]
     artifact = build(layout, dataset)
     assert (artifact.path / "ta" / "c/0/0/0/0").exists()
-    assert artifacts.check(layout) == []
+    assert audit.check(layout) == []
 
 
 def test_every_flipped_bit_is_detected_by_check_and_no_flip_reads_as_numbers(layout):
@@ -296,12 +296,12 @@ def test_every_flipped_bit_is_detected_by_check_and_no_flip_reads_as_numbers(lay
     generator = np.random.default_rng(0)
     for position in generator.choice(len(good), 40, replace=False):
         flip_bit(shard, int(position))
-        (problem,) = artifacts.check(layout)
+        (problem,) = audit.check(layout)
         assert str(shard) in problem and "corrupt" in problem
         with pytest.raises(ValueError, match=r"(?i)checksum|crc"):
             xr.open_zarr(artifact.path).ta.load()
         shard.write_bytes(good)
-    assert artifacts.check(layout) == []
+    assert audit.check(layout) == []
 
 
 def test_a_flipped_bit_in_any_other_file_is_detected_by_check(layout):
@@ -312,16 +312,16 @@ def test_a_flipped_bit_in_any_other_file_is_detected_by_check(layout):
     for file in (*files, manifest):
         good = file.read_bytes()
         flip_bit(file, len(good) // 2)
-        assert artifacts.check(layout), file
+        assert audit.check(layout), file
         file.write_bytes(good)
-    assert artifacts.check(layout) == []
+    assert audit.check(layout) == []
 
 
 def test_a_deleted_chunk_is_an_error_and_never_a_fill_value(layout):
     artifact = build(layout, fields())
     shard = artifact.path / "ta" / "c/2/1/0/0"
     shard.unlink()
-    assert artifacts.check(layout) == [f"{shard} is missing"]
+    assert audit.check(layout) == [f"{shard} is missing"]
     with pytest.raises(artifacts.CorruptArtifact, match=r"ta/c/2/1/0/0.*move it away"):
         artifacts.open_published(layout, "ensemble")
     with pytest.raises(artifacts.CorruptArtifact):
@@ -331,7 +331,7 @@ def test_a_deleted_chunk_is_an_error_and_never_a_fill_value(layout):
 def test_a_foreign_file_is_reported(layout):
     artifact = build(layout, fields())
     (artifact.path / "ta" / "notes.txt").write_text("hello")
-    (problem,) = artifacts.check(layout)
+    (problem,) = audit.check(layout)
     assert "notes.txt does not belong" in problem
 
 
@@ -383,10 +383,10 @@ def test_a_growing_ensemble_makes_the_new_realizations_alone(layout):
         artifacts.write_unit(path, unit, part(large, unit))
     new = artifacts.publish(layout, "ensemble", OTHER_KEY, units, {})
     assert {p: p.read_bytes() for p in old.path.rglob("*") if p.is_file()} == before
-    assert artifacts.check(layout) == []
+    assert audit.check(layout) == []
     xr.testing.assert_equal(artifacts.open_artifact(new).load(), large)
     shutil.rmtree(old.path)
-    assert artifacts.check(layout) == []
+    assert audit.check(layout) == []
 
 
 def test_a_grown_ensemble_has_the_digest_of_one_made_at_once(layout, tmp_path):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from storage import artifacts, buckets
+from storage import artifacts, audit, buckets
 from storage.artifacts import NameConflict
 from storage.files import CorruptFile, leads_to, point, write_file, write_file_once
 from storage.layout import StoreLayout
@@ -114,7 +114,7 @@ def test_an_object_that_changed_is_an_error_and_never_a_number(place: BucketPath
     content = bytearray(shard.read_bytes())
     content[3] ^= 1
     write_file(shard, bytes(content))
-    assert len(artifacts.check(layout)) == 1
+    assert len(audit.check(layout)) == 1
     with pytest.raises(CorruptShard):
         artifacts.open_published(layout, "ensemble").load()
     buckets.delete(place.bucket, [shard.key])

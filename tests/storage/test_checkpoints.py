@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from storage import artifacts, checkpoints
+from storage import artifacts, audit, checkpoints
 from storage.layout import StoreLayout
 
 KEY = "ab" * 32
@@ -81,7 +81,7 @@ def test_a_published_training_is_found_and_loads(tmp_path):
     assert artifacts.find(layout, "checkpoints", KEY) == artifact
     assert artifacts.published(layout, "checkpoints").attrs["seconds"] == 1.5
     assert checkpoints.load_latest(layout.name("checkpoints")).step == 2
-    assert artifacts.check(layout) == []
+    assert audit.check(layout) == []
     assert checkpoints.publish(layout, KEY, {}) == artifact
 
 
@@ -102,7 +102,7 @@ def test_a_harmed_published_checkpoint_is_reported(tmp_path):
     checkpoints.publish(layout, KEY, {})
     file = state / "tensors.safetensors"
     file.write_bytes(file.read_bytes()[:-1] + b"\x07")
-    (problem,) = artifacts.check(layout)
+    (problem,) = audit.check(layout)
     assert "tensors.safetensors is corrupt" in problem
 
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from storage import artifacts
+from storage import artifacts, audit
 from storage.garbage import RootInUse, garbage, in_use, remove
 from storage.layout import StoreLayout, records_of
 from tests.faults.operations import KIND, _save, build, fields, key_of
@@ -49,7 +49,7 @@ def test_what_the_name_led_to_before_goes_with_its_records(layout):
     remove(piece)
     assert not old.exists() and not records_of(old).exists()
     assert garbage(layout, ()) == []
-    assert artifacts.check(layout) == []
+    assert audit.check(layout) == []
     assert artifacts.open_published(layout, KIND).load().sizes["realization"] == 2
 
 
@@ -89,7 +89,7 @@ def test_what_dead_processes_left_goes_and_names_like_it_stay(layout):
     gone(layout)
     assert not any(path.exists() for path in litter)
     assert all(path.exists() for path in mine)
-    assert artifacts.check(layout) == []
+    assert audit.check(layout) == []
 
 
 def test_nothing_is_cleaned_of_a_root_whose_named_artifact_cannot_be_read(layout):
