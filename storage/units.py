@@ -163,9 +163,12 @@ def missing_units(path: Place, units: Sequence[Unit], written: Iterable[Record] 
     def lacks(unit: Unit) -> bool:
         return _valid_record(path, arrays, unit, listed, known.get(str(_region(unit)))) is None
 
+    recorded = _recorded(path, units)
     threads = DISK_THREADS if isinstance(path, BucketPath) else os.cpu_count()
     with ThreadPoolExecutor(threads) as pool:
-        return list(itertools.compress(units, pool.map(lacks, units)))
+        broken = set(itertools.compress((u.name for u in recorded), pool.map(lacks, recorded)))
+    valid = {unit.name for unit in recorded} - broken
+    return [unit for unit in units if unit.name not in valid]
 
 
 def adopt_units(
@@ -186,14 +189,15 @@ def adopt_units(
     """
     arrays = waiting_arrays(path)
     adopted: list[Unit] = []
-    wanted = missing_units(path, units)
-    for donor in donors:
+    others = [donor for donor in donors if donor != path]
+    wanted = missing_units(path, units) if others else []
+    for donor in others:
         if not wanted:
             break
-        if donor == path or not _agree(path, donor, arrays):
+        if not _agree(path, donor, arrays):
             continue
-        theirs, listed = waiting_arrays(donor), _listed(donor)
-        for unit in list(wanted):
+        theirs, listed, taken = waiting_arrays(donor), _listed(donor), set[str]()
+        for unit in _recorded(donor, wanted):
             record = _valid_record(donor, theirs, unit, listed)
             if record is None:
                 continue
@@ -203,8 +207,9 @@ def adopt_units(
                 place = file["path"]
                 copy_into_place(donor / place, path / place, records_of(path) / unit.name)
             _write_record(path, unit, record["files"], record["extra"])
-            wanted.remove(unit)
+            taken.add(unit.name)
             adopted.append(unit)
+        wanted = [unit for unit in wanted if unit.name not in taken]
     return adopted
 
 
@@ -267,6 +272,14 @@ def _files(arrays: Mapping[str, WaitingArray], unit: Unit) -> list[str]:
 
 def _record_path(path: Place, unit: Unit) -> Place:
     return records_of(path) / f"{unit.name}.json"
+
+
+def _recorded(path: Place, units: Sequence[Unit]) -> Sequence[Unit]:
+    """The units that have a record, valid or not; in a bucket all, for there asking is reading."""
+    if isinstance(path, BucketPath):
+        return units
+    records = records_of(path)
+    return [unit for unit in units if os.path.exists(f"{records}/{unit.name}.json")]
 
 
 def _write_record(path: Place, unit: Unit, files: list[Record], extra: Mapping[str, Any]) -> Record:
