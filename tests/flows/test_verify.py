@@ -18,6 +18,9 @@ from flows.config import RunConfig
 from flows.keys import key_of
 from flows.lineup import block_of, held_out_times, spacing
 from flows.maps import Raster
+from flows.runs import runs, table
+from flows.shown_pages import picture_of, rows_of
+from flows.stage import STAGES, skipped
 from pipeline.sphere import RingGrid
 from pipeline.verify import FLOOR
 from storage import artifacts, audit
@@ -190,3 +193,74 @@ def test_held_out_dates_keep_the_calendar_of_the_source(tmp_path):
     dates = held_out_times(make_fields(times), make_config(tmp_path, "2002-12-30"))
     assert dates.dt.calendar == "360_day"
     assert spacing(dates) == pytest.approx(16, abs=1)
+
+
+def test_the_history_tells_trainings_and_ensembles_and_what_came_of_them(run):
+    _config, layout, receipt = run
+    trained, drawn = runs(layout)
+    assert (trained["kind"], drawn["kind"]) == ("checkpoints", "ensemble")
+    assert trained["current"] and drawn["current"]
+    assert drawn["checkpoint"] == trained["digest"]
+    assert trained["scores"] == receipt.figures
+    assert drawn["realizations"] == 3
+    assert trained["changed"] == drawn["changed"] == {}
+    lines = table([trained, drawn]).splitlines()
+    assert trained["key"][:12] in lines[1] and "J_G over m-block" in lines[2]
+    assert table([]) == "nothing is published"
+
+
+def test_the_history_tells_what_differed(run, tmp_path):
+    config, layout, _ = run
+    root = shutil.copytree(layout.path, tmp_path / "run", symlinks=True)
+    again = replace(
+        config,
+        run=replace(config.run, root=str(root)),
+        generate=replace(config.generate, realizations=5, evaluations=6),
+    )
+    with Client(processes=False, n_workers=1, threads_per_worker=1, dashboard_address=None) as c:
+        generate.run(again, again.layout, c, lambda *_: None)
+    rows = [row for row in runs(again.layout) if row["kind"] == "ensemble"]
+    assert [row["current"] for row in rows] == [False, True]
+    changed = {"generate.realizations": [3, 5], "generate.evaluations": [4, 6]}
+    assert rows[1]["changed"] == changed
+    assert "generate.evaluations 4 -> 6" in table(rows)
+
+
+def test_the_model_card_tells_data_scores_and_origin(run):
+    _config, layout, _ = run
+    card, scores = layout.card.read_text(), json.loads(layout.scores.read_text())
+    assert card.startswith("# Generated global fields: A small world: model card\n")
+    assert "Nothing was trained: the model is the Gaussian law of the data." in card
+    for name, digest in scores["provenance"]["digests"].items():
+        assert f"| {name} | `{digest}` |" in card
+    for name, part in scores["certificate"]["over"].items():
+        assert f"| {name} | {part['nats']:.1f} | [{part['low']:.1f}, {part['high']:.1f}] |" in card
+    ratio = scores["scores"]["pr"]["sd"]["model"]["ratio"]["value"]
+    assert f"{ratio:.2f} |" in card
+    assert "| pr | precipitation flux | kg m-2 s-1 |" in card
+
+
+def test_what_prefect_shows_of_a_stage_is_what_it_made(run):
+    config, layout, _receipt = run
+    receipts = {
+        stage.name: skipped(stage, key_of(stage.name, config, layout), layout)
+        for stage in STAGES
+        if stage.name != "ingest"  # the fields were published by hand
+    }
+    rows = {name: rows_of(one, layout) for name, one in receipts.items()}
+    told = {
+        name: {r["what"]: r["value"] for r in rows[name]} for name in ("preprocess", "generate")
+    }
+    assert told["preprocess"]["days"] == len(TIMES) and told["preprocess"]["channels"] == 3
+    assert told["generate"]["realizations"] == 3
+    assert rows["train"] == [{"model": "gaussian:m-block", "steps": 0}]
+    scores = json.loads(layout.scores.read_text())
+    certified = [row for row in rows["verify"] if row["score"].startswith("J_G over")]
+    assert len(certified) == len(scores["certificate"]["over"])
+    for table_of in rows.values():
+        assert len({tuple(row) for row in table_of}) == 1, "every row has the same columns"
+    assert picture_of(receipts["train"], layout) is None
+    for name in ("generate", "verify"):
+        page = picture_of(receipts[name], layout)
+        assert "](data:image/png;base64," in page
+        assert 5_000 < len(page) < 400_000
