@@ -25,6 +25,7 @@ FOLDS = 4  # laws of which each leaves a part of the training fields out
 RESCORED = 7  # transforms of each field that verification scores, there and back
 NEAREST = 512  # draws whose nearest training field is looked for
 TIMES_PER_CHUNK = 8  # of the ensemble
+MOVED = 4500  # products in the time that a value of a block's feature maps takes (widths 16 to 64)
 SERIES_SHARE = 0.25  # of the memory of the machine that trains, that training fields may take
 
 
@@ -99,13 +100,15 @@ class Workload:
         return self.channels**2 * (band + 1) * (band + 2) * (2 * band + 3) // 3
 
     @property
-    def network_flops(self) -> int:
+    def network_products(self) -> int:
         """One evaluation of one field: convolutions on the network's own grid of 2 (lmax + 1)^2
-        cells, four transforms, the basis of the Gaussian law there and back."""
+        cells, four transforms, the basis of the Gaussian law there and back; and the feature maps
+        that are moved meanwhile, as the products that take as long."""
         width, cells = self.width, 2 * self.coefficients
+        moved = MOVED * self.blocks * cells * width
         convolutions = 18 * cells * width * (4 * self.channels + 20 + 2 * self.blocks * width)
         transforms = 4 * self.channels * (self.lmax + 1) * self.coefficients
-        return convolutions + transforms + 6 * self.covariances
+        return convolutions + moved + transforms + 6 * self.covariances
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,7 +213,7 @@ def work(load: Workload) -> dict[str, Work]:
         return Work(
             values=count * per_field,
             legendre=count * load.legendre_flops,
-            network=count * load.evaluations * load.network_flops,
+            network=count * load.evaluations * load.network_products,
             units=ceil(realizations / load.together) * ceil(times / TIMES_PER_CHUNK),
             **more,
         )
@@ -225,15 +228,15 @@ def work(load: Workload) -> dict[str, Work]:
             alone=factored,
         ),
         "train": Work(
-            training=trains * (3 * samples + validations * load.validated) * load.network_flops,
-            judging=trains * (NODES * load.validated + MATCHED) * load.network_flops,
+            training=trains * (3 * samples + validations * load.validated) * load.network_products,
+            judging=trains * (NODES * load.validated + MATCHED) * load.network_products,
             alone=trains * FOLDS * factored,
             products=trains * 2 * (fitted - load.validated) * load.covariances,
         ),
         "generate": drawing(*load.ensemble),
         "verify": drawing(
             *load.verification,
-            judging=trains * (max(CERTIFIED, load.tested) + PROBED) * load.network_flops,
+            judging=trains * (max(CERTIFIED, load.tested) + PROBED) * load.network_products,
             alone=CANDIDATES * load.scored * per_field,
             products=RESCORED * load.scored * load.legendre_flops
             + 2 * min(NEAREST, load.scored) * (fitted - load.validated) * channels * coefficients,

@@ -136,8 +136,8 @@ def products(quick: bool) -> dict[str, float]:
     torch.set_num_threads(1)
     return {
         "legendre": float(by_part[1]),
-        "network": one / (4 * load.network_flops),
-        "training": training / (3 * BATCH * load.network_flops),
+        "network": one / (4 * load.network_products),
+        "training": training / (3 * BATCH * load.network_products),
         "task": _task(),
     }
 

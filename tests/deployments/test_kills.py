@@ -19,13 +19,14 @@ from .conftest import HERE, Site, eventually, processes_of
 
 pytestmark = pytest.mark.deployments
 TRAINING = "train: train the score model"
+STEPS = 600  # half a minute or more, be the machine ever so idle
 
 
 @pytest.fixture
 def begun(site: Site, api: SyncPrefectClient) -> tuple[Path, FlowRun]:
     """A run that is in the middle of its training."""
     site.new_days(420)
-    config = site.write_config("killed", train={"steps": 60})
+    config = site.write_config("killed", train={"steps": STEPS})
     site.command("deploy", str(config))
     return config, start(site, api)
 
@@ -55,7 +56,7 @@ def state(api: SyncPrefectClient, run: FlowRun) -> str:
 
 def assert_undisturbed(site: Site, config: Path) -> None:
     """The killed run's training equals one that nobody disturbed."""
-    other = site.write_config("undisturbed", train={"steps": 60})
+    other = site.write_config("undisturbed", train={"steps": STEPS})
     site.command("train", str(other), check=False)  # says what is lacking, and is harmless
     for stage in ("ingest", "preprocess", "train"):
         site.command(stage, str(other))

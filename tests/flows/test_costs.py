@@ -69,7 +69,7 @@ def test_units_wait_for_a_slow_scheduler() -> None:
 def test_training_ends_by_its_minutes_but_for_the_matching() -> None:
     timed, twice = (replace(LOAD, steps=None, minutes=minutes) for minutes in (10.0, 20.0))
     done = work(timed)["train"]
-    assert done.judging >= MATCHED * LOAD.network_flops
+    assert done.judging >= MATCHED * LOAD.network_products
     rest = done.judging * UNIT.training + done.alone * 1e-10 + done.products * UNIT.legendre
     assert time_of("train", timed) == pytest.approx(603.0 + rest)
     assert time_of("train", twice) == pytest.approx(1203.0 + rest)
@@ -97,7 +97,7 @@ def test_the_evaluations_that_are_counted_are_those_that_are_made() -> None:
 
 def test_gpus_divide_the_network_alone() -> None:
     machines = {"gpus": 4, "gpu_speed": 1e15}
-    drawn = LOAD.drawn * LOAD.evaluations * LOAD.network_flops
+    drawn = LOAD.drawn * LOAD.evaluations * LOAD.network_products
     assert time_of("generate", LOAD, **machines) == pytest.approx(
         time_of("generate", replace(LOAD, evaluations=0)) + drawn / 4e15
     )
