@@ -29,6 +29,7 @@ from storage.files import (
     leads_to,
     make_directory,
     make_durable,
+    make_files_durable,
     point,
     read_json,
     show,
@@ -278,6 +279,8 @@ def _seal(
     records = records_of(path)
     make_directory(records)
     make_durable(records.parent)
+    if not isinstance(records, BucketPath):  # those of units were not waited for
+        make_files_durable(records.glob("*.json"))
     seal = hashlib.sha256(marker).hexdigest()
     write_json(records / "manifest.json", {"files": files, "digest": digest, "root": seal})
     try:

@@ -49,6 +49,12 @@ def make_durable(path: Place) -> None:
         os.close(descriptor)
 
 
+def make_files_durable(paths: Iterable[Place]) -> None:
+    """Wait for many files side by side: the disk makes one write of what it is asked for at once."""
+    with ThreadPoolExecutor(DISK_THREADS) as pool:
+        list(pool.map(make_durable, paths))
+
+
 def make_tree_durable(directory: Path) -> None:
     """Wait until everything below a directory, and the directory itself, is on disk."""
     for path in (directory, *directory.rglob("*")):
@@ -262,20 +268,15 @@ def move_into_place(source: Path, target: Path) -> None:
 
 
 def move_all_into_place(moves: Mapping[Path, Path]) -> None:
-    """Make files durable, then move all of them to their places, making directories on the way.
-
-    Waits for the disk side by side: it makes one write of what it is asked for at the same time.
-    """
+    """Make files durable, then move all of them to their places, making directories on the way."""
     changed = set()
-    with ThreadPoolExecutor(DISK_THREADS) as pool:
-        list(pool.map(make_durable, moves))
+    make_files_durable(moves)
     for source, target in moves.items():
         made = [parent for parent in target.parents if not parent.exists()]
         target.parent.mkdir(parents=True, exist_ok=True)
         os.replace(source, target)
         changed |= {target.parent, *(parent.parent for parent in made)}
-    with ThreadPoolExecutor(DISK_THREADS) as pool:
-        list(pool.map(make_durable, changed))
+    make_files_durable(changed)
 
 
 def point(link: Place, target: Place) -> None:

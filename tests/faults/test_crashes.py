@@ -8,7 +8,7 @@ from tests.faults import crashes
 
 MODES = ("killed", "torn", "lost", "full", "failing")
 PLACES = {
-    "publication": (9, 97),
+    "publication": (25, 96),
     "growth": (160, 60),
     "checkpoint": (6, 14),
     "training's end": (41, 5),
