@@ -25,7 +25,7 @@ import traceback
 import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -149,10 +149,13 @@ def _make(one: Case, directory: Path) -> int:
 def _command(directory: Path, unprivileged: bool) -> int:
     """`spherescore ingest` as it is, and what it took."""
     os.chdir(directory)
+    import flows.orphans
     import flows.run
     import storage.inspection
     from flows.cli import main
 
+    # Nothing outlives this command, and the user without rights may not start an interpreter.
+    flows.orphans.watched = nullcontext
     flows.run.client_on_demand = _in_this_process  # type: ignore[assignment]
     storage.inspection._start = _Fork  # type: ignore[assignment]
     stderr = os.open(directory / "stderr", os.O_WRONLY | os.O_CREAT, 0o666)
