@@ -50,7 +50,7 @@ def make_durable(path: Place) -> None:
 
 
 def make_files_durable(paths: Iterable[Place]) -> None:
-    """Wait for many files side by side: the disk makes one write of what it is asked for at once."""
+    """Wait for many files side by side: a disk makes one write of what is asked at once."""
     with ThreadPoolExecutor(DISK_THREADS) as pool:
         list(pool.map(make_durable, paths))
 
