@@ -146,7 +146,11 @@ def _training(layout: StoreLayout, ended: bool, last: bool) -> list[str]:
     return wrong + audit.check(layout)
 
 
-PAGES = {"scores.json": b'{"J_G": 1.0}', "report.html": b"<p>" + bytes(range(97, 123)) * 9}
+PAGES = {
+    "scores.json": b'{"J_G": 1.0}',
+    "report.html": b"<p>" + bytes(range(97, 123)) * 9,
+    "model-card.md": b"# A model",
+}
 
 
 def _report(layout: StoreLayout) -> artifacts.Published:
