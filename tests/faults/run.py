@@ -112,17 +112,19 @@ def main(names: list[str]) -> int:
 
 
 def renew(results: dict[str, Any]) -> None:
-    """Put the table into the page."""
+    """Put the table into the page; lanes that were not run keep their rows."""
+    page = PAGE.read_text()
+    head, rest = page.split(BEGIN)
+    table, tail = rest.split(END)
+    before = {line.split("|")[1].strip(): line for line in table.splitlines() if "|" in line}
     rows = ["| lane | what is done | tried | bad | |", "|---|---|---|---|---|"]
     for name, (text, _) in LANES.items():
         found = results.get(name)
         if found is None:
-            rows.append(f"| {name} | {text} | not run yet | | |")
+            rows.append(before.get(name, f"| {name} | {text} | not run yet | | |"))
         else:
             tried, bad = found["tried"], len(found["bad"])
             rows.append(f"| {name} | {text} | {tried} | {bad} | {found['said']} |")
-    page = PAGE.read_text()
-    head, tail = page.split(BEGIN)[0], page.split(END)[1]
     PAGE.write_text("\n".join([head + BEGIN, "", *rows, "", END + tail]))
 
 
