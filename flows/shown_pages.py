@@ -48,7 +48,8 @@ def embedded(figure: Figure, text: str) -> str:
     if picture.width > WIDEST:
         picture = picture.resize((WIDEST, round(picture.height * WIDEST / picture.width)))
     small = io.BytesIO()
-    reduced = picture.quantize(96, dither=Image.Dither.NONE)
+    # The default, median cut, gives thin lines of two colours one.
+    reduced = picture.quantize(96, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
     reduced.save(small, format="png", optimize=True)
     return f"![{text}](data:image/png;base64,{base64.b64encode(small.getvalue()).decode()})"
 

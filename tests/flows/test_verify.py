@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -12,9 +15,12 @@ import numpy as np
 import pytest
 import xarray as xr
 from distributed import Client
+from matplotlib.colors import to_rgb
+from PIL import Image
 
 from flows import generate, pages, preprocess, train, verify
 from flows.config import RunConfig
+from flows.figures import COLOURS
 from flows.keys import key_of
 from flows.lineup import block_of, held_out_times, spacing
 from flows.maps import Raster
@@ -264,3 +270,8 @@ def test_what_prefect_shows_of_a_stage_is_what_it_made(run):
         page = picture_of(receipts[name], layout)
         assert "](data:image/png;base64," in page
         assert 5_000 < len(page) < 400_000
+    data = re.search(r"base64,([^)]*)", page)[1]
+    pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB"), float)
+    for name in ("model", "m-block", "channels", "band-limit"):
+        apart = np.abs(pixels - 255 * np.array(to_rgb(COLOURS[name]))).max(axis=-1)
+        assert apart.min() < 24, f"the line of {name} has lost its colour"
