@@ -43,7 +43,12 @@ def local_client(cluster: Cluster, scratch: Path) -> Iterator["Client"]:
         # Dask puts the workers' environment into ours and leaves it there: torch, imported for
         # the training, would take one thread of it.
         stack.callback(_restore, {name: os.environ.get(name) for name in WORKER_ENVIRONMENT})
-        settings = DASK_CONFIG | {UNIT_SECONDS: 60 * cluster.unit_minutes}
+        settings = DASK_CONFIG | {
+            UNIT_SECONDS: 60 * cluster.unit_minutes,
+            # A worker that is starting again when this is over is given up, and none takes its
+            # place: by default one that died twice, 15 seconds apart.
+            "distributed.deploy.lost-worker-timeout": "30 days",
+        }
         stack.enter_context(dask.config.set(settings))
         spill = stack.enter_context(
             TemporaryDirectory(dir=scratch, prefix="dask-", ignore_cleanup_errors=True)

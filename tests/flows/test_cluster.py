@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import dask
 import psutil
 import pytest
 
@@ -197,3 +198,15 @@ def test_the_deadline_holds_for_the_first_units_of_a_cluster_too(tmp_path: Path)
         pytest.raises(Stalled, match=r"within 3 s, 0 of 1.*cluster\.unit_minutes"),
     ):
         map_units(client, time.sleep, [60.0], lambda done, total, text: None)
+
+
+def test_a_worker_that_dies_again_and_again_comes_back_each_time(tmp_path: Path) -> None:
+    """Dask gives up a worker that is away when a time is over that began with its last death."""
+    with (
+        dask.config.set({"distributed.deploy.lost-worker-timeout": "100ms"}),
+        local_client(Cluster(workers=1), tmp_path) as client,
+    ):
+        for _ in range(2):
+            (pid,) = client.run(os.getpid).values()
+            os.kill(pid, signal.SIGKILL)
+            assert client.submit(os.getpid, pure=False).result(60) != pid
