@@ -144,13 +144,11 @@ def write_whitened(
     source: artifacts.Published,
     normals: artifacts.Published,
     unit: artifacts.Unit,
-    marks: Mapping[str, str] | None = None,
 ) -> artifacts.Record:
     """Write one unit of `whitened`: the coefficients of its times."""
     x = whitened_block(opened(source).isel(time=unit.region["time"]), _normals(normals))
     block = xr.Dataset({"x": (("time", "channel", "coefficient"), x)})
-    extra = {"mark": marks[unit.name]} if marks else {}
-    return artifacts.write_unit(path, unit, block, extra=extra)
+    return artifacts.write_unit(path, unit, block)
 
 
 def _loaded(

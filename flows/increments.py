@@ -6,6 +6,7 @@ masks are those of a unit of an older artifact is that unit, and is linked inste
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import groupby
 
 import numpy as np
@@ -16,14 +17,14 @@ from storage.sources import SourceReport
 from storage.units import Unit
 
 
-def marks_of(
+def marked(
     units: Sequence[Unit],
     fields: xr.Dataset,
     report: SourceReport,
     digests: Mapping[str, str],
     masks: Mapping[str, np.ndarray],
-) -> dict[str, str]:
-    """By name of a unit the sha256 of what its values follow from, under one configuration.
+) -> list[Unit]:
+    """Units with the sha256 of what their values follow from, under one configuration.
 
     Args:
         fields: The dataset to write, opened.
@@ -39,7 +40,7 @@ def marks_of(
         for name, array in fields.data_vars.items()
         if array.dims == ("time",)
     }
-    marks = {}
+    result = []
     for unit in units:
         part = unit.region["time"]
         origins = {
@@ -56,8 +57,9 @@ def marks_of(
             "masks": hidden,
             "covariates": {name: _digest(values[part]) for name, values in along.items()},
         }
-        marks[unit.name] = hashlib.sha256(canonical_json(made_of).encode()).hexdigest()
-    return marks
+        mark = hashlib.sha256(canonical_json(made_of).encode()).hexdigest()
+        result.append(replace(unit, mark=mark))
+    return result
 
 
 def _digest(values: np.ndarray) -> str:

@@ -24,7 +24,7 @@ import numpy as np
 import xarray as xr
 
 from flows.config import RunConfig, Source
-from flows.increments import marks_of
+from flows.increments import marked
 from flows.keys import digest_of_source, ingest_key, source_files
 from flows.stage import Progress, Receipt
 from flows.units import UnitFailed, map_units
@@ -104,10 +104,10 @@ def run(
     masks = {name: settled.masks[name] for name in source.variables if name in settled.masks}
 
     artifacts.create(path, fields, chunks={"time": sizes["chunk"]}, shards=shards, family=family)
-    marks = marks_of(units, fields, report, digests, masks)
-    artifacts.adopt_units(path, units, artifacts.donors(layout, KIND, family), marks)
+    units = marked(units, fields, report, digests, masks)
+    artifacts.adopt_units(path, units, artifacts.donors(layout, KIND, family))
     missing = artifacts.missing_units(path, units)
-    write = partial(write_fields, path, source, digest, masks, marks=marks, fills=settled.fills)
+    write = partial(write_fields, path, source, digest, masks, fills=settled.fills)
     done = len(units) - len(missing)
     with _faults_of_files(source, digest):
         written = _mapped(client, write, missing, progress, label="fields", done=done)
@@ -224,14 +224,13 @@ def write_fields(
     digest: str,
     masks: Masks,
     unit: artifacts.Unit,
-    marks: Mapping[str, str] | None = None,
     fills: Mapping[str, float] | None = None,
 ) -> artifacts.Record:
     """Write one unit: all variables at its times. Runs on a worker, which trusts the masks."""
     fields = _kept_open(source, digest)
     names = [*source.variables, *source.covariates]
     block = _loaded(fields[names].isel(unit.region), source)
-    extra: dict[str, Any] = {"mark": marks[unit.name]} if marks else {}
+    extra: dict[str, Any] = {}
     if not beforehand(source):
         seen = {name: _seen(block[name], source) for name in source.variables}
         extra["survey"] = {name: each.to_json() for name, each in seen.items()}

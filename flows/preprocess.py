@@ -20,6 +20,7 @@ shrunk, which is chosen on validation times.
 
 import itertools
 import json
+import math
 import time as clock
 from collections.abc import Mapping
 from dataclasses import replace
@@ -57,7 +58,7 @@ from pipeline.tail import GaussianTail
 from pipeline.transform import Normals, grid_of, to_whitened
 from pipeline.trend import Trend
 from storage import artifacts
-from storage.history import digest_of_times
+from storage.history import marks_of_times, times_of_shards
 from storage.layout import StoreLayout
 
 if TYPE_CHECKING:
@@ -224,19 +225,20 @@ def _publish_whitened(
         template = template.assign_coords(
             covariate=constants["covariate"], covariates=(("time", "covariate"), rows)
         )
-    times = _block_times(fields, template.sizes["channel"])
-    chunk = int(np.clip(CHUNK_BYTES // template["x"].isel(time=0).nbytes, 1, times))
-    shard = {"time": times - times % chunk}
+    times = _unit_times(_block_times(fields, template.sizes["channel"]), times_of_shards(source))
+    chunk = _largest_divisor(times, CHUNK_BYTES // template["x"].isel(time=0).nbytes)
+    shard = {"time": times}
     path = layout.artifact("whitened", content)
     family = whitened_family(config, normals)
     artifacts.create(
         path, template, chunks={"time": chunk}, shards=shard, compress=False, family=family
     )
     units = artifacts.plan_units({"time": template.sizes["time"]}, shard)
-    marks = {unit.name: digest_of_times(source, unit.region["time"]) for unit in units}
-    artifacts.adopt_units(path, units, artifacts.donors(layout, "whitened", family), marks)
+    marks = marks_of_times(source, [unit.region["time"] for unit in units])
+    units = [replace(unit, mark=mark) for unit, mark in zip(units, marks, strict=True)]
+    artifacts.adopt_units(path, units, artifacts.donors(layout, "whitened", family))
     missing = artifacts.missing_units(path, units)
-    write = partial(write_whitened, path, source, normals, marks=marks)
+    write = partial(write_whitened, path, source, normals)
     done = len(units) - len(missing)
     written = map_units(client, write, missing, progress, label="whitening", done=done)
     provenance = {
@@ -280,6 +282,17 @@ def _refuse_sizes(channels: int, setting: str, last: int) -> None:
 def _block_times(fields: xr.Dataset, channels: int) -> int:
     times = BLOCK_BYTES // (8 * channels * grid_of(fields).size)
     return int(np.clip(times, 1, min(LARGEST_BLOCK, fields.sizes["time"])))
+
+
+def _unit_times(most: int, shard: int) -> int:
+    """Times of a unit, at most `most`: whole shards of the fields, or an even part of one."""
+    if shard > most:
+        return _largest_divisor(shard, most)
+    return shard * 2 ** int(math.log2(most // shard))
+
+
+def _largest_divisor(number: int, most: int) -> int:
+    return next(n for n in range(max(1, min(number, most)), 0, -1) if number % n == 0)
 
 
 def _spans(fields: xr.Dataset, name: str, period: Period, block: int) -> list[Span]:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
+import xarray as xr
 
 from storage.artifacts import CorruptArtifact, Published, find, open_artifact, published
 from storage.files import read_json
 from storage.keys import canonical_json
 from storage.layout import StoreLayout, records_of
-from storage.units import waiting_arrays
+from storage.units import WaitingArray, waiting_arrays
 
 
 def history(layout: StoreLayout, kind: str) -> list[Published]:
@@ -49,33 +53,70 @@ def digest_of_times(artifact: Published, part: slice) -> str:
     Args:
         part: Places along `time`.
     """
-    made = hashlib.sha256()
-    for piece in _pieces(artifact, part):
-        made.update(canonical_json(piece).encode())
-    return made.hexdigest()
+    return _Held.of(artifact).digest(part, by_place=False)
 
 
-def _pieces(artifact: Published, part: slice) -> Iterator[Any]:
-    manifest = read_json(records_of(artifact.path) / "manifest.json")
-    listed = {file["path"]: file["sha256"] for file in manifest["files"]}
-    dataset = open_artifact(artifact)
-    yield [str(time) for time in dataset["time"].values[part]]
-    for name, array in waiting_arrays(artifact.path).items():
-        axis = array.dims.index("time")
-        size, shard = array.shape[axis], array.shards[axis]
-        for start in range(part.start - part.start % shard, part.stop, shard):
-            stop = min(start + shard, size)
-            if part.start <= start and start + shard <= min(part.stop, size):
-                prefix = f"{name}/c/"
-                files = sorted(
-                    path
-                    for path in listed
-                    if path.startswith(prefix)
-                    and int(path.removeprefix(prefix).split("/")[axis]) == start // shard
-                )
-                yield [name, start, stop, [listed[path] for path in files]]
-            else:
-                first, last = max(start, part.start), min(stop, part.stop)
-                values = dataset[name].isel(time=slice(first, last)).values
-                content = np.ascontiguousarray(values).tobytes()
-                yield [name, first, last, hashlib.sha256(content).hexdigest()]
+def marks_of_times(artifact: Published, parts: Sequence[slice]) -> list[str]:
+    """For each part a digest that is the same only if what the artifact holds there is.
+
+    Values are read of the last shard only, if the record ends inside it: a part of another one is
+    known by the digest of its file and the place in it, and so has another mark in an artifact
+    whose shards are others.
+    """
+    held = _Held.of(artifact)
+    return [held.digest(part, by_place=True) for part in parts]
+
+
+def times_of_shards(artifact: Published) -> int:
+    """Times in a shard, or in the fewest shards that end together in all arrays."""
+    arrays = waiting_arrays(artifact.path).values()
+    return math.lcm(*(array.shards[array.dims.index("time")] for array in arrays))
+
+
+@dataclass(frozen=True)
+class _Held:
+    """What an artifact of time series holds.
+
+    Attributes:
+        files: digests of the files of each shard along time, by array and number, in order.
+    """
+
+    dataset: xr.Dataset
+    arrays: Mapping[str, WaitingArray]
+    times: Sequence[str]
+    files: Mapping[tuple[str, int], Sequence[str]]
+
+    @classmethod
+    def of(cls, artifact: Published) -> _Held:
+        manifest = read_json(records_of(artifact.path) / "manifest.json")
+        dataset, arrays = open_artifact(artifact), waiting_arrays(artifact.path)
+        files: dict[tuple[str, int], list[str]] = {}
+        for file in sorted(manifest["files"], key=itemgetter("path")):
+            name, _, key = file["path"].partition("/c/")
+            if name in arrays and key:
+                number = int(key.split("/")[arrays[name].dims.index("time")])
+                files.setdefault((name, number), []).append(file["sha256"])
+        return cls(dataset, arrays, [str(time) for time in dataset["time"].values], files)
+
+    def digest(self, part: slice, *, by_place: bool) -> str:
+        made = hashlib.sha256()
+        for piece in self._pieces(part, by_place):
+            made.update(canonical_json(piece).encode())
+        return made.hexdigest()
+
+    def _pieces(self, part: slice, by_place: bool) -> Iterator[Any]:
+        yield self.times[part]
+        for name, array in self.arrays.items():
+            axis = array.dims.index("time")
+            size, shard = array.shape[axis], array.shards[axis]
+            for start in range(part.start - part.start % shard, part.stop, shard):
+                first, last = max(start, part.start), min(start + shard, size, part.stop)
+                files = self.files[name, start // shard]
+                if last - first == shard:
+                    yield [name, first, last, files]
+                elif by_place and start + shard <= size:
+                    yield [name, first, last, start, files]
+                else:
+                    values = self.dataset[name].isel(time=slice(first, last)).values
+                    content = np.ascontiguousarray(values).tobytes()
+                    yield [name, first, last, hashlib.sha256(content).hexdigest()]

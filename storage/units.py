@@ -40,10 +40,15 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class Unit:
-    """A region of an artifact, by dimension; dimensions not named are covered whole."""
+    """A region of an artifact, by dimension; dimensions not named are covered whole.
+
+    Attributes:
+        mark: digest of what its values follow from, which goes into its record; "" if none does.
+    """
 
     index: int
     region: Mapping[str, slice]
+    mark: str = ""
 
     @property
     def name(self) -> str:
@@ -146,7 +151,8 @@ def write_unit(
         {"path": place, "size": size, "sha256": digest}
         for place, (size, digest) in zip(places, written, strict=True)
     ]
-    return _write_record(path, unit, sorted(files, key=itemgetter("path")), extra or {})
+    kept = {**({"mark": unit.mark} if unit.mark else {}), **(extra or {})}
+    return _write_record(path, unit, sorted(files, key=itemgetter("path")), kept)
 
 
 def missing_units(path: Place, units: Sequence[Unit], written: Iterable[Record] = ()) -> list[Unit]:
@@ -171,18 +177,13 @@ def missing_units(path: Place, units: Sequence[Unit], written: Iterable[Record] 
     return [unit for unit in units if unit.name not in valid]
 
 
-def adopt_units(
-    path: Place,
-    units: Sequence[Unit],
-    donors: Iterable[Place],
-    marks: Mapping[str, str] | None = None,
-) -> list[Unit]:
+def adopt_units(path: Place, units: Sequence[Unit], donors: Iterable[Place]) -> list[Unit]:
     """Take missing units from older artifacts of the same family, by hard link where possible;
     in a bucket they are copied by the server.
 
     A donor must agree in all metadata but shape, and in all coordinate values as far as both go;
     that its data are those the unit would get is the promise of the caller's family, and of the
-    marks: if given, a unit is taken only if it was written with this `mark` in its record's extra.
+    mark: a unit that has one is taken only if it was written with the same.
 
     Returns:
         The units adopted.
@@ -201,7 +202,7 @@ def adopt_units(
             record = _valid_record(donor, theirs, unit, listed)
             if record is None:
                 continue
-            if marks is not None and record["extra"].get("mark") != marks[unit.name]:
+            if unit.mark and record["extra"].get("mark") != unit.mark:
                 continue
             for file in record["files"]:
                 place = file["path"]

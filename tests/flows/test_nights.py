@@ -13,7 +13,7 @@ from flows.config import ConfigError, RunConfig, within
 from flows.generate import run as generate
 from flows.stage import Receipt
 from storage import artifacts, audit
-from storage.history import digest_of_times, history
+from storage.history import digest_of_times, history, marks_of_times, times_of_shards
 from storage.layout import StoreLayout
 
 SHAPE = (8, 16)
@@ -187,3 +187,25 @@ def test_what_an_artifact_holds_at_some_times_has_a_digest_of_its_own(
         assert digest_of_times(short, part) == digest_of_times(longer, part)
     assert digest_of_times(short, slice(0, 299)) != digest_of_times(short, slice(0, 300))
     assert digest_of_times(short, slice(0, 10)) != digest_of_times(short, slice(1, 11))
+
+
+def test_marks_of_times_are_known_from_the_digests_of_files_alone(nights: dict[str, Any]) -> None:
+    layout = StoreLayout(nights["run"]["root"])
+    arrive(nights, 0, 300)
+    bring(nights, "ingest")
+    short = artifacts.published(layout, "fields")
+    arrive(nights, 300, 310)
+    bring(nights, "ingest")
+    longer = artifacts.published(layout, "fields")
+    assert short is not None and longer is not None
+    shard = times_of_shards(longer)
+    assert shard == times_of_shards(short) and 300 // shard >= 2
+    inside = [slice(0, shard), slice(0, 2 * shard), slice(1, 3), slice(shard - 1, shard + 2)]
+    marks = marks_of_times(longer, inside)
+    assert marks == marks_of_times(short, inside)
+    assert len({*marks, *marks_of_times(longer, [slice(2, 4), slice(shard, 2 * shard)])}) == 6
+    end = slice(300 // shard * shard, 300)
+    assert marks_of_times(short, [end]) == marks_of_times(longer, [end]), "by values"
+    for file in longer.path.glob("*/c/0/*/*"):
+        file.unlink()
+    assert marks_of_times(longer, inside) == marks, "nothing is read"

@@ -306,7 +306,7 @@ def test_a_worker_opens_what_it_reads_once(made, monkeypatch, tmp_path):
     monkeypatch.setattr(
         artifacts,
         "write_unit",
-        lambda path, unit, dataset, extra: written.append(dataset["x"].values),
+        lambda path, unit, dataset: written.append(dataset["x"].values),
     )
     for unit in artifacts.plan_units({"time": len(TIMES)}, {"time": SHARD}):
         blocks.write_whitened(tmp_path, source, constants, unit)
@@ -452,3 +452,13 @@ def test_variables_that_follow_from_each_other_are_refused_by_name(here, tmp_pat
     fields["pr"] = (2.0 * fields.ta - 546.3).astype("f4").assign_attrs(units="K")
     with pytest.raises(UnusableData, match=r"ta and pr follow from each other.*Leave one"):
         run(tmp_path, fields, here, source={"transform": {}})
+
+
+@pytest.mark.parametrize("most", [1, 7, 128, 256])
+@pytest.mark.parametrize("shard", [1, 4, 48, 61, 256, 1024])
+def test_units_are_whole_shards_of_the_fields_or_even_parts_of_one(most, shard):
+    times = preprocess._unit_times(most, shard)
+    assert 1 <= times <= most
+    assert times % shard == 0 or shard % times == 0
+    if shard == 256:
+        assert times >= most / 2
