@@ -78,6 +78,7 @@ def remote_client(cluster: Cluster, scratch: Path) -> Iterator["Client"]:
     given = {
         "distributed.scheduler.no-workers-timeout": f"{cluster.patience}s",
         UNIT_SECONDS: 60 * cluster.unit_minutes,
+        "distributed.deploy.lost-worker-timeout": "15s",  # then its job is given up and replaced
     }
     with (
         dask.config.set(DASK_CONFIG | given),
