@@ -180,11 +180,18 @@ def publish_files(
     layout: StoreLayout, kind: str, key: str, files: Mapping[str, bytes], attrs: Mapping[str, Any]
 ) -> Published:
     """Write files by name and publish the directory of them; nothing else comes to be in it."""
+    done = find(layout, kind, key)
+    if done is not None:
+        return point_name(layout, done)
     path = layout.artifact(kind, key)
     make_directory(records_of(path))
     contents = {path / name: (content,) for name, content in files.items()}
-    write_together(contents, records_of(path) / "content")
-    return publish_directory(layout, kind, key, contents, attrs)
+    written = write_together(contents, records_of(path) / "content")
+    listed: list[Record] = [
+        {"path": name, "size": size, "sha256": digest}
+        for name, (size, digest) in zip(files, written, strict=True)
+    ]
+    return _seal(layout, kind, key, listed, attrs, {"attributes": {}})
 
 
 def point_name(layout: StoreLayout, artifact: Published) -> Published:

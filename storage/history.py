@@ -83,7 +83,6 @@ class _Held:
 
     dataset: xr.Dataset
     arrays: Mapping[str, WaitingArray]
-    times: Sequence[str]
     files: Mapping[tuple[str, int], Sequence[str]]
 
     @classmethod
@@ -96,7 +95,7 @@ class _Held:
             if name in arrays and key:
                 number = int(key.split("/")[arrays[name].dims.index("time")])
                 files.setdefault((name, number), []).append(file["sha256"])
-        return cls(dataset, arrays, [str(time) for time in dataset["time"].values], files)
+        return cls(dataset, arrays, files)
 
     def digest(self, part: slice, *, by_place: bool) -> str:
         made = hashlib.sha256()
@@ -105,7 +104,7 @@ class _Held:
         return made.hexdigest()
 
     def _pieces(self, part: slice, by_place: bool) -> Iterator[Any]:
-        yield self.times[part]
+        yield [str(time) for time in self.dataset["time"].values[part]]
         for name, array in self.arrays.items():
             axis = array.dims.index("time")
             size, shard = array.shape[axis], array.shards[axis]

@@ -200,10 +200,11 @@ def with_client(client: Client, function: Callable[[], Any]) -> Call:
 
 def peak_memory(client: Client) -> float:
     """The most memory that a worker has held so far [MB]."""
-    return max(client.run(_peak).values())
+    return max(client.run(own_peak_memory).values())
 
 
-def _peak() -> float:
+def own_peak_memory() -> float:
+    """The most memory that this process has held so far [MB]."""
     # The system's own account of resources begins with what the parent held.
     status = Path("/proc/self/status").read_text(encoding="ascii")
     return int(status.split("VmHWM:")[1].split()[0]) / 1024

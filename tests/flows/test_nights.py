@@ -172,17 +172,22 @@ def test_only_the_last_period_may_be_open(nights: dict[str, Any]) -> None:
         RunConfig.from_dict(nights)
 
 
+def grown(nights: dict[str, Any]) -> tuple[artifacts.Published, artifacts.Published]:
+    """The fields of 300 days, and of 310."""
+    layout, found = StoreLayout(nights["run"]["root"]), []
+    for first, stop in ((0, 300), (300, 310)):
+        arrive(nights, first, stop)
+        bring(nights, "ingest")
+        published = artifacts.published(layout, "fields")
+        assert published is not None
+        found.append(published)
+    return found[0], found[1]
+
+
 def test_what_an_artifact_holds_at_some_times_has_a_digest_of_its_own(
     nights: dict[str, Any],
 ) -> None:
-    layout = StoreLayout(nights["run"]["root"])
-    arrive(nights, 0, 300)
-    bring(nights, "ingest")
-    short = artifacts.published(layout, "fields")
-    arrive(nights, 300, 310)
-    bring(nights, "ingest")
-    longer = artifacts.published(layout, "fields")
-    assert short is not None and longer is not None
+    short, longer = grown(nights)
     for part in (slice(0, 300), slice(5, 7), slice(100, 289)):
         assert digest_of_times(short, part) == digest_of_times(longer, part)
     assert digest_of_times(short, slice(0, 299)) != digest_of_times(short, slice(0, 300))
@@ -190,14 +195,7 @@ def test_what_an_artifact_holds_at_some_times_has_a_digest_of_its_own(
 
 
 def test_marks_of_times_are_known_from_the_digests_of_files_alone(nights: dict[str, Any]) -> None:
-    layout = StoreLayout(nights["run"]["root"])
-    arrive(nights, 0, 300)
-    bring(nights, "ingest")
-    short = artifacts.published(layout, "fields")
-    arrive(nights, 300, 310)
-    bring(nights, "ingest")
-    longer = artifacts.published(layout, "fields")
-    assert short is not None and longer is not None
+    short, longer = grown(nights)
     shard = times_of_shards(longer)
     assert shard == times_of_shards(short) and 300 // shard >= 2
     inside = [slice(0, shard), slice(0, 2 * shard), slice(1, 3), slice(shard - 1, shard + 2)]

@@ -22,13 +22,14 @@ import xarray as xr
 import zarr
 from distributed import Client
 
+from deploy.bench.stores import own_peak_memory, peak_memory
 from flows import ingest
 from flows.cluster import local_client
 from flows.config import Cluster, RunConfig
 from storage.layout import StoreLayout
 
 LAT, LON = 181, 360
-MEMORY, RATE = 2 << 30, 0.7  # bytes of a worker at most, share of the rate of a plain copy at least
+MEMORY, RATE = 2048, 0.7  # MB of a worker at most, share of the rate of a plain copy at least
 WORKERS = 2
 
 
@@ -71,12 +72,6 @@ def daily(directory: Path, count: int) -> None:
                 "lon": ("lon", np.arange(36) * 10.0, {"units": "degrees_east"}),
             },
         ).to_netcdf(directory / f"{day:05d}.nc")
-
-
-def peak_memory() -> int:
-    """The most memory this process ever had [bytes]."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM"))
 
 
 def ingested(client: Client, root: Path, paths: str) -> tuple[float, Path]:
@@ -137,22 +132,22 @@ def main() -> int:
                 seconds, fields = ingested(client, where / "run", str(where / "source.zarr"))
                 rate = asked.gib / seconds
                 plain = asked.gib / copied(where / "source.zarr", where / "copy.zarr", fields)
-                most = max(client.run(peak_memory).values())
+                most = peak_memory(client)
                 print(
                     f"{asked.gib:g} GiB: ingest {rate:.3f} GiB/s, plain copy {plain:.3f} GiB/s "
-                    f"({rate / plain:.0%}), worker {most / (1 << 20):.0f} MiB at most, "
-                    f"this process {peak_memory() / (1 << 20):.0f} MiB"
+                    f"({rate / plain:.0%}), worker {most:.0f} MiB at most, "
+                    f"this process {own_peak_memory():.0f} MiB"
                 )
                 kept = kept and rate >= RATE * plain and most <= MEMORY
                 shutil.rmtree(where / "copy.zarr")
             if asked.files:
                 submitted.clear()
                 seconds, _ = ingested(client, where / "many", str(where / "files" / "*.nc"))
-                most = max(client.run(peak_memory).values())
+                most = peak_memory(client)
                 print(
                     f"{asked.files} files: {seconds:.1f} s, {len(submitted)} submissions of one "
-                    f"task, worker {most / (1 << 20):.0f} MiB at most, this process "
-                    f"{peak_memory() / (1 << 20):.0f} MiB"
+                    f"task, worker {most:.0f} MiB at most, this process "
+                    f"{own_peak_memory():.0f} MiB"
                 )
                 kept = kept and most <= MEMORY
     return 0 if kept else 1
