@@ -236,7 +236,8 @@ def clean(arguments: argparse.Namespace) -> dict[str, Any]:
     config = _prepare(arguments, logs=False)
     from flows.plan import spoken
     from flows.run import current_keys
-    from storage.garbage import garbage, in_use, remove
+    from storage.garbage import garbage, remove
+    from storage.usage import in_use
 
     layout = config.layout
     with in_use(layout, alone=True):

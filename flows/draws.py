@@ -5,6 +5,7 @@ microbatches whose members are fixed: the same draw has the same bytes in every 
 """
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +26,8 @@ from pipeline.transform import grid_of, to_fields, variables_of
 from storage import artifacts
 from storage.layout import StoreLayout
 from storage.places import Place
+
+WRITERS = 2
 
 
 class SampleNotFinite(RuntimeError):
@@ -65,19 +68,21 @@ def draw_units(
     part = times.isel(time=units[0].region["time"])
     wanted = [unit.region["realization"].start for unit in units]
     x = whitened_draws(config, model, constants, wanted, part)
-    written = []
-    for number, unit in enumerate(units):
-        noise = white_remainder(config, placed, wanted[number : number + 1], part["time"])
-        block = to_fields(x.isel(realization=[number]), placed, noise)
-        for name, values in block.items():
-            if not _finite_where_data_are(values, placed):
-                raise SampleNotFinite(
-                    f"{unit.name}: {name} is not finite; nothing of this unit is written. Train "
-                    "longer or with a lower train.learning_rate, or sample with more evaluations"
-                )
-        record = artifacts.write_unit(path, unit, block, extra={"checkpoint": checkpoint.digest})
-        written.append(record)
-    return written
+    extra, written = {"checkpoint": checkpoint.digest}, []
+    # While one unit waits for the disk, the next is made.
+    with ThreadPoolExecutor(WRITERS) as pool:
+        for number, unit in enumerate(units):
+            noise = white_remainder(config, placed, wanted[number : number + 1], part["time"])
+            block = to_fields(x.isel(realization=[number]), placed, noise)
+            for name, values in block.items():
+                if not _finite_where_data_are(values, placed):
+                    raise SampleNotFinite(
+                        f"{unit.name}: {name} is not finite; nothing of this unit is written. "
+                        "Train longer or with a lower train.learning_rate, or sample with more "
+                        "evaluations"
+                    )
+            written.append(pool.submit(artifacts.write_unit, path, unit, block, extra=extra))
+    return [each.result() for each in written]
 
 
 def whitened_draws(

@@ -20,7 +20,7 @@ from flows.run import refuse_unready, run_stage, stages_until
 from flows.shown import show_receipt, show_run, shown_progress
 from flows.slots import gpu_slot
 from flows.stage import STAGES
-from storage.garbage import in_use
+from storage.usage import in_use
 
 LOGGER = logging.getLogger("spherescore")
 if LOGGER.level == logging.NOTSET:  # Prefect hands our lines on, but leaves the level at WARNING

@@ -23,8 +23,8 @@ from flows.progress import stage_progress
 from flows.stage import STAGES, Progress, Receipt, Stage, skipped
 from flows.tables import share_tables
 from storage.artifacts import IncompleteArtifact
-from storage.garbage import in_use
 from storage.layout import StoreLayout
+from storage.usage import in_use
 
 if TYPE_CHECKING:
     from distributed import Client

@@ -65,7 +65,7 @@ def upper_quantile(values: FloatArray, area: FloatArray, weights: FloatArray) ->
         (replicate,), linear between the middles of the weighted steps.
     """
     target = TAIL * weights.sum(axis=1) * area.sum()
-    kept = max(32, int(10 * TAIL * values.size))
+    kept = max(16, int(2 * TAIL * values.size))
     while True:
         # Only the top matters; of small cells, and in some replicates, more of it.
         kept = min(2 * kept, values.size)
@@ -73,10 +73,9 @@ def upper_quantile(values: FloatArray, area: FloatArray, weights: FloatArray) ->
         order = order[np.argsort(values.ravel()[order])[::-1]]
         date, cell = np.unravel_index(order, values.shape)
         share = weights[:, date] * area[cell]
-        above = np.cumsum(share, axis=1)
-        if kept == values.size or np.all(above[:, -1] > 2 * target):
+        middle = np.cumsum(share, axis=1) - share / 2
+        if kept == values.size or np.all(middle[:, -1] >= target):
             break
-    middle = above - share / 2
     top = values[date, cell]
     return np.array([np.interp(t, m, top) for t, m in zip(target, middle, strict=True)])
 
@@ -90,18 +89,25 @@ def equal_area_bands(latitude: FloatArray, area: FloatArray, bands: int) -> IntA
     return band
 
 
-def tails(values: FloatArray, area: FloatArray, band: IntArray, weights: FloatArray) -> FloatArray:
-    """99.9 % quantile of standardised values, pooled within each band: (replicate, band).
+def tails(z: FloatArray, area: FloatArray, band: IntArray, weights: FloatArray) -> FloatArray:
+    """99.9 % quantile of `standardised` values, pooled within each band: (replicate, band).
 
     A quantile beyond the reach of a cell's dates is shared by the cells of a band, as in regional
     frequency analysis: a cell's own is its mean + standard deviation times this number. The
     standardisation is that of the whole sample in every replicate.
     """
-    z = standardised(values)
     columns = [
         upper_quantile(z[:, band == b], area[band == b], weights) for b in range(band.max() + 1)
     ]
     return np.stack(columns, axis=1)
+
+
+def _both_tails(
+    values: FloatArray, area: FloatArray, band: IntArray, weights: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """The tail of each band, and that of the whole sphere."""
+    z = standardised(values)
+    return tails(z, area, band, weights), upper_quantile(z, area, weights)
 
 
 def map_statistics(
@@ -116,7 +122,7 @@ def map_statistics(
     departures = values - shift
     found = moments(departures, once)
     flat = departures.reshape(-1, *shift.shape)
-    shape = np.stack([tails(each, area, band, once)[0][band] for each in flat])
+    shape = np.stack([tails(standardised(each), area, band, once)[0][band] for each in flat])
     mean, deviation = found.mean[..., 0, :] + shift.mean(axis=0), found.deviation[..., 0, :]
     high = mean + deviation * shape.reshape(mean.shape)
     return {"mean": mean, "sd": deviation, "skewness": found.skewness[..., 0, :], "q999": high}
@@ -140,10 +146,9 @@ def map_errors(
         over the sphere, as a ratio to the truth's.
     """
     departures, target = ensemble - shift, truth - shift
-    everywhere = np.zeros_like(band)
-    theirs = np.stack([tails(member, area, band, weights) for member in departures])
-    ours = tails(target, area, band, weights)
-    pooled = np.stack([tails(member, area, everywhere, weights)[:, 0] for member in departures])
+    members = [_both_tails(member, area, band, weights) for member in departures]
+    theirs, pooled = map(np.stack, zip(*members, strict=True))
+    ours, whole = _both_tails(target, area, band, weights)
     rows: dict[str, list[FloatArray]] = {"mean": [], "sd": [], "skewness": [], "q999": []}
     for part in _row_blocks(len(weights), ensemble[:, 0].size):
         some, course = weights[part], mean_over_dates(shift, weights[part])
@@ -155,7 +160,7 @@ def map_errors(
         high_b = course + b.mean + b.deviation * ours[part][:, band]
         rows["q999"].append(fair_rms(high_a, high_b, area))
     scores = {name: np.concatenate(parts) for name, parts in rows.items()}
-    scores["tail"] = pooled.mean(axis=0) / tails(target, area, everywhere, weights)[:, 0]
+    scores["tail"] = pooled.mean(axis=0) / whole
     return scores
 
 

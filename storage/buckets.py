@@ -18,6 +18,7 @@ import random
 import re
 import time
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from functools import lru_cache
 from typing import Any, TypeVar
 
@@ -162,6 +163,16 @@ def sizes(bucket: str, prefix: str) -> dict[str, int]:
     def ask(store: Any) -> dict[str, int]:
         parts = _obstore().list(store, prefix or None, chunk_size=1000)
         return {str(one["path"]): int(one["size"]) for part in parts for one in part}
+
+    return _ask(bucket, prefix, ask)
+
+
+def times(bucket: str, prefix: str) -> dict[str, datetime]:
+    """When the objects below a prefix were put, by key and the server's clock."""
+
+    def ask(store: Any) -> dict[str, datetime]:
+        parts = _obstore().list(store, prefix)
+        return {str(one["path"]): one["last_modified"] for part in parts for one in part}
 
     return _ask(bucket, prefix, ask)
 

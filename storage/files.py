@@ -205,7 +205,7 @@ def remove(path: Place) -> None:
     if isinstance(path, BucketPath):
         below = sorted(buckets.sizes(path.bucket, path.key), reverse=True)
         buckets.delete(path.bucket, [path.key, *below])
-    elif path.is_dir():
+    elif path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
         path.unlink()

@@ -4,17 +4,14 @@ Needed is what a name leads to, and every artifact whose digest stands anywhere 
 (or in the scores) of a needed one: what a published thing was made of stays. An unfinished artifact
 is needed if its key is one that the configuration gives, or cannot be told.
 
-While a run uses the root nothing may be removed, so runs hold a lock that the system frees when
-they die; no clock is asked.
+While a run uses the root nothing may be removed: who does holds it alone (storage/usage).
 """
 
 from __future__ import annotations
 
-import fcntl
 import re
-import shutil
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,49 +19,20 @@ from storage.artifacts import ArtifactError, Published, marker_of, read_artifact
 from storage.files import leads_to
 from storage.files import remove as remove_file
 from storage.layout import DIRECTORY_KINDS, KINDS, StoreLayout
-from storage.places import BucketPath, Place
+from storage.places import BucketPath, Place, matching, sizes_below
 
 _BESIDE = re.compile(r"\..+\.\d+-[0-9a-f]{8}")  # as storage.files.beside_of names them
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _ARTIFACT = re.compile(r"([a-z]+)-([0-9a-f]{16})(\.zarr|\.records)?")
 
 
-class NotInBuckets(RuntimeError):
-    """Garbage is collected on disks alone: no lock keeps other machines' runs out of a bucket."""
-
-    exit_code = 2
-
-
-class RootInUse(RuntimeError):
-    """A run works in the root, or somebody cleans it."""
-
-    exit_code = 31
-
-
 @dataclass(frozen=True)
 class Garbage:
     """Something that may go, with its size in bytes and the reason."""
 
-    paths: tuple[Path, ...]
+    paths: tuple[Place, ...]
     size: int
     reason: str
-
-
-@contextmanager
-def in_use(layout: StoreLayout, *, alone: bool = False) -> Iterator[None]:
-    """While the root is used: by any number of runs, or `alone` by who removes garbage.
-
-    Raises:
-        RootInUse: If others use it in the other way.
-    """
-    layout.lock.parent.mkdir(parents=True, exist_ok=True)
-    with layout.lock.open("ab") as stream:
-        try:
-            fcntl.flock(stream, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
-        except OSError as error:
-            who = "a run is at work" if alone else "`spherescore clean` is at work"
-            raise RootInUse(f"{who} in {layout.root}; wait for its end, then try again") from error
-        yield
 
 
 def garbage(layout: StoreLayout, keys: Collection[str]) -> list[Garbage]:
@@ -74,37 +42,28 @@ def garbage(layout: StoreLayout, keys: Collection[str]) -> list[Garbage]:
         keys: Content keys that the configuration gives now; unfinished artifacts of them stay.
     Raises:
         ArtifactError: If what a name leads to cannot be read: then it is not known what it needs.
-        NotInBuckets: If the root is in a bucket.
     """
-    root = layout.path
-    if isinstance(root, BucketPath):
-        raise NotInBuckets(
-            f"{layout.root}: `spherescore clean` works on local directories only, for in a bucket "
-            "it cannot know whether a run is at work; remove artifacts that `spherescore status` "
-            "does not name by hand"
-        )
     found = []
-    needed = _needed(layout)
-    artifacts = root / layout.artifacts.name
+    needed, artifacts = _needed(layout), layout.artifacts
     known = {key[:16] for key in keys}
     told = {kind for kind in KINDS if kind not in ("verification", "series")}
-    groups: dict[str, list[Path]] = {}
-    for path in sorted(artifacts.glob("*")):
+    groups: dict[str, list[Place]] = {}
+    for path in matching(artifacts, "*"):
         match = _ARTIFACT.fullmatch(path.name)
         if match and match[1] in KINDS:
             groups.setdefault(f"{match[1]}-{match[2]}", []).append(path)
     for name, paths in groups.items():
         kind, _, key = name.partition("-")
         artifact = artifacts / (name if kind in DIRECTORY_KINDS else f"{name}.zarr")
-        if marker_of(artifact).exists():
+        if marker_of(artifact).is_file():
             if artifact not in needed:
                 found.append(_garbage(paths, "no name leads to it and nothing was made of it"))
         elif kind in told and key not in known:
             found.append(_garbage(paths, "unfinished, and of another configuration"))
     going = {path for one in found for path in one.paths}
-    for path in _leftovers(layout):
-        if not going & {path, *path.parents}:
-            found.append(_garbage([path], "left by a process that died"))
+    for left in _leftovers(layout):
+        if not going & {left, *left.parents}:
+            found.append(_garbage([left], "left by a process that died"))
     return found
 
 
@@ -114,17 +73,15 @@ def remove(piece: Garbage) -> None:
         with suppress(FileNotFoundError, NotADirectoryError):
             remove_file(marker_of(path))
     for path in piece.paths:
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            remove_file(path)
 
 
 def _needed(layout: StoreLayout) -> set[Place]:
     by_digest: dict[str, list[Published]] = {}
     for kind in KINDS:
         for path in layout.artifacts.glob(f"{kind}-*"):
-            if path.suffix in ("", ".zarr") and marker_of(path).exists():
+            if path.suffix in ("", ".zarr") and marker_of(path).is_file():
                 with suppress(ArtifactError):  # what cannot be read is needed by its name alone
                     artifact = read_artifact(path, kind)
                     assert artifact is not None
@@ -156,20 +113,24 @@ def _digests_in(artifact: Published) -> set[str]:
 
 
 def _leftovers(layout: StoreLayout) -> list[Path]:
-    places = [layout.path, layout.artifacts, *layout.artifacts.glob("*")]
-    states = [p for p in layout.artifacts.glob("checkpoints-*/*") if p.is_dir()]
-    beside = [
-        path
-        for place in (*places, *states)
-        if place.is_dir()
-        for path in place.iterdir()
-        if _BESIDE.fullmatch(path.name)
-    ]
+    """Files written beside their places, which no bucket has, and what workers spilled."""
+    root, artifacts = layout.path, layout.artifacts
+    beside = set[Path]()
+    if isinstance(root, Path) and isinstance(artifacts, Path):
+        states = [p for p in artifacts.glob("checkpoints-*/*") if p.is_dir()]
+        for place in (root, artifacts, *artifacts.glob("*"), *states):
+            if place.is_dir():
+                beside |= {path for path in place.iterdir() if _BESIDE.fullmatch(path.name)}
     return sorted({*beside, *layout.scratch.glob("dask-*")})
 
 
-def _garbage(paths: list[Path], reason: str) -> Garbage:
-    files = [file for path in paths for file in (path, *path.rglob("*")) if not file.is_symlink()]
-    # Shared by hard links, bytes go only with the last of them.
-    sizes = [f.stat().st_size for f in files if f.is_file() and f.stat().st_nlink == 1]
-    return Garbage(tuple(paths), sum(sizes), reason)
+def _garbage(paths: Sequence[Place], reason: str) -> Garbage:
+    return Garbage(tuple(paths), sum(map(_size, paths)), reason)
+
+
+def _size(path: Place) -> int:
+    """Bytes that go with it: shared by hard links, they go only with the last of them."""
+    if isinstance(path, BucketPath):
+        return sum(sizes_below(path).values())
+    files = [file for file in (path, *path.rglob("*")) if not file.is_symlink()]
+    return sum(f.stat().st_size for f in files if f.is_file() and f.stat().st_nlink == 1)

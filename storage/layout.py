@@ -105,7 +105,7 @@ class StoreLayout:
 
     @property
     def lock(self) -> Path:
-        """Held by whoever works in the root, or from this machine in a bucket; see garbage."""
+        """Held by whoever works in the root, or from this machine in a bucket; see usage."""
         root = self.path
         return (self.on_this_machine if isinstance(root, BucketPath) else root) / ".lock"
 

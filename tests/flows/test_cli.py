@@ -13,8 +13,8 @@ from flows.cli import STAGE_COMMANDS, main
 from flows.config import RunConfig
 from flows.stage import STAGES
 from storage import artifacts
-from storage.garbage import RootInUse, in_use
 from storage.layout import StoreLayout, records_of
+from storage.usage import RootInUse, in_use
 
 Write = Callable[[dict[str, Any]], str]
 

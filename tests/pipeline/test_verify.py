@@ -13,6 +13,7 @@ from pipeline.marginals import (
     equal_area_bands,
     map_errors,
     moments,
+    standardised,
     tails,
     upper_quantile,
 )
@@ -252,7 +253,9 @@ def test_tails_see_heavy_ones_beyond_any_single_cells_dates(generator):
     n = 400
     normal, heavy = generator.standard_normal((DATES, n)), generator.standard_t(4, (DATES, n))
     one = np.ones((1, DATES))
-    light, thick = (tails(x, np.ones(n), np.zeros(n, int), one)[0, 0] for x in (normal, heavy))
+    light, thick = (
+        tails(standardised(x), np.ones(n), np.zeros(n, int), one)[0, 0] for x in (normal, heavy)
+    )
     assert thick > light + 0.5
 
 

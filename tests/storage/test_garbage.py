@@ -1,26 +1,36 @@
 """What `spherescore clean` takes away, and what it must leave."""
 
-import os
-import subprocess
-import sys
-
 import pytest
 
 from storage import artifacts, audit
-from storage.garbage import RootInUse, garbage, in_use, remove
+from storage.files import write_file
+from storage.garbage import garbage, remove
 from storage.layout import StoreLayout, records_of
 from tests.faults.operations import KIND, _save, build, fields, key_of
 
 ANOTHER = artifacts.content_key(stage="other", schema=0, config={}, inputs={}, code="")
 
 
-@pytest.fixture
-def layout(tmp_path):
+def two_ensembles(layout):
     """A root with an ensemble, the one before it, and a training that the ensemble names."""
-    layout = StoreLayout(str(tmp_path / "run"))
     build(layout, 1, 1)
     build(layout, 2, 2)
     return layout
+
+
+@pytest.fixture
+def layout(tmp_path):
+    return two_ensembles(StoreLayout(str(tmp_path / "run")))
+
+
+@pytest.fixture
+def remote(bucket, tmp_path):
+    return two_ensembles(StoreLayout(f"s3://{bucket}/a/run", str(tmp_path)))
+
+
+@pytest.fixture(params=["layout", "remote"])
+def anywhere(request):
+    return request.getfixturevalue(request.param)
 
 
 def publish_fields(layout, number, attrs):
@@ -40,11 +50,13 @@ def name_of(layout, kind, number):
     return layout.artifact(kind, key_of(number)).name
 
 
-def test_what_the_name_led_to_before_goes_with_its_records(layout):
+def test_what_the_name_led_to_before_goes_with_its_records(anywhere):
+    layout = anywhere
     old = layout.artifact(KIND, key_of(1))
     (piece,) = garbage(layout, ())
     assert set(piece.paths) == {old, records_of(old)}
-    assert 0 < piece.size < sum(f.stat().st_size for f in old.rglob("*") if f.is_file()) + 10**5
+    files = [file.name for file in artifacts.files_of(old)]
+    assert len(files) > 5 and piece.size > 0
     assert old.exists()  # nothing goes by asking
     remove(piece)
     assert not old.exists() and not records_of(old).exists()
@@ -53,7 +65,8 @@ def test_what_the_name_led_to_before_goes_with_its_records(layout):
     assert artifacts.open_published(layout, KIND).load().sizes["realization"] == 2
 
 
-def test_inputs_of_inputs_stay_by_their_digests(layout):
+def test_inputs_of_inputs_stay_by_their_digests(anywhere):
+    layout = anywhere
     first = publish_fields(layout, 1, {})
     second = publish_fields(layout, 2, {"made": {"from": [first.digest]}})
     publish_fields(layout, 3, {"source": f"see {second.digest}"})
@@ -64,7 +77,8 @@ def test_inputs_of_inputs_stay_by_their_digests(layout):
     assert gone(layout) >= left - {name_of(layout, "fields", 4)} != set()
 
 
-def test_unfinished_work_of_this_configuration_stays(layout):
+def test_unfinished_work_of_this_configuration_stays(anywhere):
+    layout = anywhere
     for key in (key_of(7), ANOTHER):
         artifacts.create(layout.artifact("fields", key), fields(1), shards={"time": 4})
     _save(layout, 1)
@@ -92,8 +106,9 @@ def test_what_dead_processes_left_goes_and_names_like_it_stay(layout):
     assert audit.check(layout) == []
 
 
-def test_nothing_is_cleaned_of_a_root_whose_named_artifact_cannot_be_read(layout):
-    (layout.name(KIND) / "zarr.json").write_text("{}")
+def test_nothing_is_cleaned_of_a_root_whose_named_artifact_cannot_be_read(anywhere):
+    layout = anywhere
+    write_file(artifacts.published(layout, KIND).path / "zarr.json", b"{}")
     with pytest.raises(artifacts.CorruptArtifact):
         garbage(layout, ())
 
@@ -109,24 +124,3 @@ def test_a_removal_that_is_interrupted_leaves_no_artifact_and_can_be_repeated(la
     assert again.reason.startswith("unfinished")
     remove(again)
     assert garbage(layout, ()) == []
-
-
-def test_runs_share_a_root_and_cleaning_wants_it_alone(layout):
-    busy = pytest.raises(RootInUse, match="a run is at work")
-    with in_use(layout), in_use(layout), busy, in_use(layout, alone=True):
-        pass
-    with in_use(layout, alone=True), pytest.raises(RootInUse, match="clean"), in_use(layout):
-        pass
-
-
-def test_the_lock_of_a_dead_process_is_free(layout):
-    code = (
-        "import os, signal; from storage.garbage import in_use; "
-        f"from storage.layout import StoreLayout; layout = StoreLayout({layout.root!r})\n"
-        "with in_use(layout): os.kill(os.getpid(), signal.SIGKILL)"
-    )
-    environment = os.environ | {"PYTHONPATH": os.getcwd()}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, timeout=120)
-    assert done.returncode < 0
-    with in_use(layout, alone=True):
-        pass
