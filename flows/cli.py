@@ -78,6 +78,7 @@ def parser() -> argparse.ArgumentParser:
         one.set_defaults(command=command, stage=name)
         return one
 
+    _add_init(commands)
     add("run", run, "all stages, those that are up to date skipped")
     add("plan", plan, "estimate bytes, files, memory and units of each stage; writes nothing")
     for name, text in STAGE_COMMANDS.items():
@@ -115,6 +116,17 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def _add_init(commands: Any) -> None:
+    text = "look at files and write a first configuration for them"
+    one = commands.add_parser("init", help=text, description=text[0].upper() + text[1:] + ".")
+    one.add_argument("paths", nargs="+", help="files, patterns in quotes, or addresses of stores")
+    one.add_argument("--to", type=Path, help="TOML file to write; else it is printed")
+    one.add_argument("--root", default="runs/first", help="where the run shall live")
+    one.add_argument("--json", action="store_true", help="last line: one JSON object")
+    one.add_argument("--debug", action="store_true", help="tracebacks and debug messages")
+    one.set_defaults(command=init, stage="init")
+
+
 def _add_deploy(one: argparse.ArgumentParser) -> None:
     one.add_argument("--check", action="store_true", help="only look; makes a probe run")
     one.add_argument("--pool", default="spherescore", help="work pool")
@@ -128,6 +140,22 @@ def _add_when(one: argparse.ArgumentParser) -> None:
     one.add_argument("--nightly", default="0 2 * * *", metavar="CRON", help="new files taken in")
     one.add_argument("--weekly", default="0 4 * * 0", metavar="CRON", help="training")
     one.add_argument("--timezone", default="UTC", help="of both")
+
+
+def init(arguments: argparse.Namespace) -> dict[str, Any]:
+    from flows.starter import starter
+    from flows.strict import ConfigError
+
+    if arguments.to is not None and arguments.to.exists():
+        raise ConfigError(f"{arguments.to} is there already; name another file")
+    text = starter(arguments.paths, arguments.root)
+    if arguments.to is None:
+        print(text, end="")
+        return {"config": text}
+    with arguments.to.open("x", encoding="utf-8") as file:
+        file.write(text)
+    print(f"{arguments.to} is written; look it through, then: spherescore run {arguments.to}")
+    return {"config": str(arguments.to)}
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:

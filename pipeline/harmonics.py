@@ -170,14 +170,16 @@ class _Maps:
         columns = self._scattered(coefficients)
         for correction in self.corrections:
             correction.transposed(columns)
-        columns /= self.double
+        parts = columns.view(columns.real.dtype)  # complex numbers would be divided as such
+        parts *= 1.0 / self.double
         waves = self._expand(columns, [s.analysis for s in self.sectors])
         self.rings.from_waves(waves, True, out)
 
     def synthesis_adjoint(self, fields: FloatArray, out: FloatArray) -> None:
         waves = self.rings.to_waves(fields, False)
         columns = self._project(waves, [s.synthesis for s in self.sectors])
-        columns *= self.double
+        parts = columns.view(columns.real.dtype)
+        parts *= self.double
         self._gather(columns, out)
 
     def _gather(self, columns: ComplexArray, out: FloatArray) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.resampling import FloatArray, fair_rms, mean_over_dates
+from pipeline.resampling import FloatArray, fair_rms, fair_square, mean_over_dates
 
 IntArray = npt.NDArray[np.integer]
 
@@ -65,19 +65,21 @@ def upper_quantile(values: FloatArray, area: FloatArray, weights: FloatArray) ->
         (replicate,), linear between the middles of the weighted steps.
     """
     target = TAIL * weights.sum(axis=1) * area.sum()
+    found, waiting = np.empty(len(weights)), np.arange(len(weights))
     kept = max(16, int(2 * TAIL * values.size))
-    while True:
+    while len(waiting):
         # Only the top matters; of small cells, and in some replicates, more of it.
         kept = min(2 * kept, values.size)
         order = np.argpartition(values, values.size - kept, axis=None)[-kept:]
         order = order[np.argsort(values.ravel()[order])[::-1]]
         date, cell = np.unravel_index(order, values.shape)
-        share = weights[:, date] * area[cell]
-        middle = np.cumsum(share, axis=1) - share / 2
-        if kept == values.size or np.all(middle[:, -1] >= target):
-            break
-    top = values[date, cell]
-    return np.array([np.interp(t, m, top) for t, m in zip(target, middle, strict=True)])
+        share = weights[waiting][:, date] * area[cell]
+        middle, top = np.cumsum(share, axis=1) - share / 2, values[date, cell]
+        reached = (middle[:, -1] >= target[waiting]) | (kept == values.size)
+        for row in np.flatnonzero(reached):
+            found[waiting[row]] = np.interp(target[waiting[row]], middle[row], top)
+        waiting = waiting[~reached]
+    return found
 
 
 def equal_area_bands(latitude: FloatArray, area: FloatArray, bands: int) -> IntArray:
@@ -149,17 +151,20 @@ def map_errors(
     members = [_both_tails(member, area, band, weights) for member in departures]
     theirs, pooled = map(np.stack, zip(*members, strict=True))
     ours, whole = _both_tails(target, area, band, weights)
-    rows: dict[str, list[FloatArray]] = {"mean": [], "sd": [], "skewness": [], "q999": []}
-    for part in _row_blocks(len(weights), ensemble[:, 0].size):
-        some, course = weights[part], mean_over_dates(shift, weights[part])
-        a, b = moments(departures, some), moments(target, some)
-        rows["mean"].append(fair_rms(a.mean, b.mean, area))
-        rows["sd"].append(fair_rms(a.deviation, b.deviation, area))
-        rows["skewness"].append(fair_rms(a.skewness, b.skewness, area))
-        high_a = course + a.mean + a.deviation * theirs[:, part][..., band]
-        high_b = course + b.mean + b.deviation * ours[part][:, band]
-        rows["q999"].append(fair_rms(high_a, high_b, area))
-    scores = {name: np.concatenate(parts) for name, parts in rows.items()}
+    sums = {name: np.zeros(len(weights)) for name in ("mean", "sd", "skewness", "q999")}
+    for part in _cell_blocks(len(area), len(ensemble) * len(weights)):
+        a, b = moments(departures[..., part], weights), moments(target[..., part], weights)
+        course, here = mean_over_dates(shift[:, part], weights), band[part]
+        high_a = course + a.mean + a.deviation * theirs[..., here]
+        high_b = course + b.mean + b.deviation * ours[:, here]
+        for name, x, y in (
+            ("mean", a.mean, b.mean),
+            ("sd", a.deviation, b.deviation),
+            ("skewness", a.skewness, b.skewness),
+            ("q999", high_a, high_b),
+        ):
+            sums[name] += fair_square(x, y) @ area[part]
+    scores = {name: _root(total / area.sum()) for name, total in sums.items()}
     scores["tail"] = pooled.mean(axis=0) / whole
     return scores
 
@@ -171,11 +176,11 @@ def correlation_error(
     weights: FloatArray,
 ) -> FloatArray:
     """Area-weighted rmse of the map of the correlation between two variables: (replicate,)."""
-    rows = []
-    for part in _row_blocks(len(weights), ensemble[0][:, 0].size):
-        a, b = correlation(*ensemble, weights[part]), correlation(*truth, weights[part])
-        rows.append(fair_rms(a, b, area))
-    return np.concatenate(rows)
+    total = np.zeros(len(weights))
+    for part in _cell_blocks(len(area), len(ensemble[0]) * len(weights)):
+        a, b = (correlation(x[..., part], y[..., part], weights) for x, y in (ensemble, truth))
+        total += fair_square(a, b) @ area[part]
+    return _root(total / area.sum())
 
 
 def correlation(x: FloatArray, y: FloatArray, weights: FloatArray) -> FloatArray:
@@ -204,7 +209,13 @@ def spectrum_error(ensemble: FloatArray, truth: FloatArray, weights: FloatArray)
     return fair_rms(theirs, ours, 2.0 * np.arange(truth.shape[-1]) + 1)
 
 
-def _row_blocks(rows: int, row_size: int, limit: int = 2**22) -> Iterator[slice]:
-    step = max(1, limit // max(1, row_size))
-    for start in range(0, rows, step):
-        yield slice(start, start + step)
+def _root(mean_square: FloatArray) -> FloatArray:
+    """0 where a fair mean square is negative."""
+    root: FloatArray = np.sqrt(np.maximum(mean_square, 0.0))
+    return root
+
+
+def _cell_blocks(cells: int, rows: int, limit: int = 2**16) -> Iterator[slice]:
+    """So many cells that arrays (row, cell) of them stay in the cache."""
+    step = max(64, limit // rows)
+    return (slice(start, start + step) for start in range(0, cells, step))

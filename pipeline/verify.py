@@ -16,13 +16,10 @@ result is plain nested dicts, ready for JSON:
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from functools import partial
 from itertools import combinations
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -47,10 +44,8 @@ from pipeline.resampling import Estimate, FloatArray, Ratio, mean_over_dates
 
 FLOOR = "noise-floor"
 BAND_SAMPLE = 10_000  # values that share one 99.9 % quantile: ten lie above it
-THREADS = min(4, os.cpu_count() or 1)  # each holds some copies of one variable of a candidate
 
 Table = dict[str, Any]
-R = TypeVar("R")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,9 +135,11 @@ def score_card(
     scores: Table = {}
     ranks: Table = {}
     for name in names:
-        scores[name] = _entries(
-            _side_by_side(partial(_variable_scores, arena, name, size), candidates)
-        )
+        rows = {
+            owner: _variable_scores(arena, sample, name, owner, size)
+            for owner, sample in candidates.items()
+        }
+        scores[name] = _entries(rows)
         area, _ = arena.measure(name)
         truth = arena.cells(arena.truth.fields, name, "the truth")
         spread = truth - arena.cells(arena.expected, name, "the climatology")
@@ -152,25 +149,21 @@ def score_card(
                 entry["relative"] = entry["value"] / unit
         if climatology is not None:
             _add_skill(arena, climatology, name, scores[name]["crps"])
-        ranks[name] = _side_by_side(partial(_rank_frequencies, arena, name), candidates)
-    joint = _side_by_side(partial(_joint_scores, arena), candidates)
+        ranks[name] = {
+            owner: mean_over_dates(
+                rank_histogram(arena.cells(sample.fields, name, owner), truth, area), arena.weights
+            )[0].tolist()
+            for owner, sample in candidates.items()
+        }
+    joint = {owner: _joint_scores(arena, sample, owner) for owner, sample in candidates.items()}
     spectra, errors = _spectra(arena, candidates)
     for name, entries in errors.items():
         scores[name]["spectrum"] = entries
     return {"scores": scores, "joint": _entries(joint), "spectra": spectra, "ranks": ranks}
 
 
-def _side_by_side(
-    score: Callable[[str, Sample], R], candidates: Mapping[str, Sample]
-) -> dict[str, R]:
-    """What a function makes of each candidate, in threads: numpy works outside Python's lock."""
-    with ThreadPoolExecutor(THREADS) as pool:
-        found = pool.map(score, candidates.keys(), candidates.values())
-        return dict(zip(candidates, found, strict=True))
-
-
 def _variable_scores(
-    arena: Arena, name: str, size: int, owner: str, sample: Sample
+    arena: Arena, sample: Sample, name: str, owner: str, size: int
 ) -> dict[str, FloatArray]:
     ensemble = arena.cells(sample.fields, name, owner)
     truth = arena.cells(arena.truth.fields, name, "the truth")
@@ -184,14 +177,6 @@ def _variable_scores(
     }
 
 
-def _rank_frequencies(arena: Arena, name: str, owner: str, sample: Sample) -> list[float]:
-    truth = arena.cells(arena.truth.fields, name, "the truth")
-    area, _ = arena.measure(name)
-    histogram = rank_histogram(arena.cells(sample.fields, name, owner), truth, area)
-    frequencies: list[float] = mean_over_dates(histogram, arena.weights)[0].tolist()
-    return frequencies
-
-
 def _add_skill(arena: Arena, climatology: xr.Dataset, name: str, entries: Table) -> None:
     area, _ = arena.measure(name)
     truth = arena.cells(arena.truth.fields, name, "the truth")
@@ -201,7 +186,7 @@ def _add_skill(arena: Arena, climatology: xr.Dataset, name: str, entries: Table)
         entry["skill"] = 1 - entry["value"] / reference
 
 
-def _joint_scores(arena: Arena, owner: str, sample: Sample) -> dict[str, FloatArray]:
+def _joint_scores(arena: Arena, sample: Sample, owner: str) -> dict[str, FloatArray]:
     """Correlations between variables per cell, and distances of whole fields."""
     area, modelled = arena.area.values.ravel(), _variables(sample.coefficients)
     everywhere = [name for name in modelled if np.isfinite(arena.truth.fields[name].values).all()]

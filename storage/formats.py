@@ -48,6 +48,8 @@ _FOREIGN = {
     b"BZh": "compressed with bzip2; unpack it first: bunzip2",
     b"PK": "a zip archive; unpack it first, or name it .zarr.zip if it is a Zarr store",
     b"\x0e\x03\x13\x01": "HDF4; convert it first, e.g. with h4toh5 or ncl_convert2nc",
+    b"\x00\x00\x01\x00": "PP of the Met Office; convert it first, e.g. with iris",
+    b"\x00\x01\x00\x00": "PP of the Met Office; convert it first, e.g. with iris",
     b"<": "a web page, perhaps the error message of a download; download it again",
 }
 

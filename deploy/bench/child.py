@@ -10,7 +10,8 @@ import importlib
 import json
 import os
 import sys
-import time
+
+from deploy.bench.timing import timed
 
 
 def main() -> None:
@@ -22,9 +23,7 @@ def main() -> None:
         call()
     print(json.dumps(facts), file=answers, flush=True)
     for line in sys.stdin:
-        began = time.perf_counter()
-        calls[line.strip()]()
-        print(time.perf_counter() - began, file=answers, flush=True)
+        print(timed(calls[line.strip()])(), file=answers, flush=True)
 
 
 if __name__ == "__main__":

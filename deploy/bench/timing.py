@@ -10,13 +10,22 @@ from typing import Any
 Call = Callable[[], float]  # does the work once and returns its seconds
 
 
+SHORT = 0.02  # seconds: what takes less finds caches that the turn before it has filled
+
+
 def timed(function: Callable[[], Any]) -> Call:
-    """The seconds of one call of a function in this process."""
+    """The seconds of one call of a function in this process; of a short one the least of several,
+    made one after the other as in use."""
 
     def call() -> float:
-        began = time.perf_counter()
-        function()
-        return time.perf_counter() - began
+        least, first = math.inf, time.perf_counter()
+        while True:
+            began = time.perf_counter()
+            function()
+            ended = time.perf_counter()
+            least = min(least, ended - began)
+            if ended - first >= SHORT:
+                return least
 
     return call
 

@@ -44,7 +44,7 @@ def imported_by(*arguments: str) -> tuple[str, set[str]]:
 
 def test_help_imports_nothing_that_is_slow() -> None:
     said, modules = imported_by("--help")
-    for command in ("run", "plan", *STAGE_COMMANDS, "status", "check"):
+    for command in ("init", "run", "plan", *STAGE_COMMANDS, "status", "check"):
         assert command in said
     assert not modules & {*HEAVY, "numpy", "xarray", "dask"}
 

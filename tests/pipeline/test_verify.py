@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 
+from pipeline import marginals
 from pipeline.analogues import YEAR, analogues, with_wind_speed
 from pipeline.marginals import (
     correlation,
@@ -120,6 +121,35 @@ def test_upper_quantile_counts_area(generator):
     values = np.concatenate([generator.standard_normal((500, 400)), np.full((500, 100), 9.0)], 1)
     area = np.r_[np.ones(400), np.full(100, 1e-9)]
     assert upper_quantile(values, area, np.ones((1, 500)))[0] < 4
+
+
+def test_upper_quantile_of_few_dates_is_that_of_all_values_sorted(generator):
+    """Replicates that leave out the dates of the largest values look deeper than others."""
+    values = generator.standard_normal((8, 3000)) + 3 * np.arange(8)[:, None]
+    area = generator.uniform(0.5, 1.5, 3000)
+    weights = date_weights(8, block=2, replicates=60, generator=generator)
+    order = np.argsort(values, axis=None)[::-1]
+    date, cell = np.unravel_index(order, values.shape)
+    for row, found in zip(weights, upper_quantile(values, area, weights), strict=True):
+        share = row[date] * area[cell]
+        middle = np.cumsum(share) - share / 2
+        target = 1e-3 * row.sum() * area.sum()
+        assert found == pytest.approx(np.interp(target, middle, values.ravel()[order]), abs=1e-12)
+
+
+def test_map_errors_do_not_depend_on_how_cells_go_through_the_cache(
+    generator, weights, monkeypatch
+):
+    draws = exchangeable(generator, 4)
+    shift, area = np.zeros_like(draws[0]), generator.uniform(0.5, 1.5, CELLS)
+    band = np.arange(CELLS) // (CELLS // 2)
+    arguments = draws[1:], draws[0], shift, area, band, weights
+    whole = map_errors(*arguments)
+    monkeypatch.setattr(
+        marginals, "_cell_blocks", lambda cells, rows: [slice(0, 7), slice(7, cells)]
+    )
+    for name, rows in map_errors(*arguments).items():
+        np.testing.assert_allclose(rows, whole[name], rtol=1e-12, err_msg=name)
 
 
 def test_bands_have_equal_area_and_follow_latitude():

@@ -1,0 +1,94 @@
+"""What fields a set of files has, asked before anybody has named one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from storage.axes import SourceError, find_axes, is_pressure
+from storage.formats import open_tables
+from storage.inspection import inspect
+from storage.levels import said
+from storage.pieces import Declared, take
+from storage.source_files import resolve
+
+__all__ = ["Content", "contents"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Content:
+    """A variable of a source, or one level of it, that could be a field.
+
+    Attributes:
+        name: As `source.variables` names it.
+        shape: Sizes of its grid; empty if it was refused.
+        series: Whether it has times; else it is a map.
+        refused: Why it cannot be taken as it is; "" if it can.
+        files: Those that have it.
+    """
+
+    name: str
+    shape: tuple[int, ...] = ()
+    series: bool = True
+    refused: str = ""
+    files: tuple[str, ...] = ()
+
+
+def contents(paths: Sequence[str], group: str = "") -> list[Content]:
+    """Variables of the files with at least two dimensions, each once; metadata alone are read.
+
+    Raises:
+        UnsafeSource, SourceError: If a file is none that can be read.
+    """
+    with inspect(paths, (), group=group) as looking:
+        looking.wait()
+    found: dict[str, Content] = {}
+    for file in resolve(paths):
+        for one in _candidates(file, group):
+            known = found.get(one.name, one)
+            better = one if known.refused and not one.refused else known
+            files = dict.fromkeys((*known.files, file))
+            found[one.name] = replace(better, files=tuple(files))
+    return list(found.values())
+
+
+def _candidates(file: str, group: str) -> Iterator[Content]:
+    for table in open_tables(file, group):
+        for name, variable in table.data_vars.items():
+            plain = variable.dtype.kind in "fiu" and variable.ndim > 1
+            if plain and not _is_bounds(table, str(name)):
+                yield from _contents(table, str(name), Path(file).name)
+
+
+def _contents(table: xr.Dataset, name: str, where: str) -> Iterator[Content]:
+    try:
+        axes = find_axes(table, name, {}, where)
+        names = [name]
+        if axes.level is not None and table[axes.level].size > 1:
+            names = [f"{name}@{level}" for level in _levels(table[axes.level])]
+        for one in names:
+            for piece in take(table, one, Declared(), where, [], static=axes.time is None):
+                shape = piece.data.shape[-len(piece.grid.names) :]
+                yield Content(name=one, shape=shape, series=axes.time is not None)
+    except SourceError as error:
+        yield Content(name=name, refused=str(error))
+
+
+def _levels(coordinate: xr.DataArray) -> list[str]:
+    """Each level as it is written after @."""
+    values = np.asarray(coordinate.values, dtype=np.float64).ravel()
+    if is_pressure(coordinate):
+        return [said(coordinate[i : i + 1]).split()[0] for i in range(values.size)]
+    return [f"{value:.10g}" for value in values]
+
+
+def _is_bounds(table: xr.Dataset, name: str) -> bool:
+    return name.lower().endswith(("bounds", "bnds")) or any(
+        name == str(variable.attrs.get(key))
+        for variable in table.variables.values()
+        for key in ("bounds", "climatology")
+    )
