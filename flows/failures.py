@@ -1,5 +1,5 @@
-"""Errors as a run ends with them: exit codes, a full disk however deep, and those that another
-process met."""
+"""How a run ends before its time: exit codes, a full disk however deep, errors that another process
+met, signals."""
 
 import errno
 from collections.abc import Iterator
@@ -18,6 +18,14 @@ class Relayed(RuntimeError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (str(self), self.exit_code)
+
+
+class Interrupted(KeyboardInterrupt):
+    """SIGINT or SIGTERM: contexts are left in order, so workers and servers end with us."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.exit_code = 128 + number
 
 
 def exit_code_of(error: BaseException) -> int:

@@ -13,7 +13,7 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 
-from flows.cli import STAGE_COMMANDS
+from flows.commands import STAGE_COMMANDS
 from flows.config import RunConfig
 from flows.forms import ConfigParameter, StageName, config_from
 from flows.run import refuse_unready, run_stage, stages_until

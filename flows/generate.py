@@ -90,8 +90,7 @@ def generate_ensemble(
     shards = {"realization": 1, "time": min(TIMES_PER_CHUNK, times.sizes["time"])}
     artifacts.create(path, template, chunks=shards, shards=shards, family=family)
     units = artifacts.plan_units({str(d): n for d, n in template.sizes.items()}, shards)
-    artifacts.adopt_units(path, units, artifacts.donors(layout, kind, family))
-    missing = artifacts.missing_units(path, units)
+    there, missing = artifacts.adopt_units(path, units, artifacts.donors(layout, kind, family))
     draw = partial(draw_units, config, path, name, checkpoint, normals, times)
     draws = _draws(missing, config.generate.batch)
     written = [
@@ -118,7 +117,7 @@ def generate_ensemble(
     if kind == KIND and config.generate.series:
         keys = content, family
         publish_series(layout, client, progress, path, keys, template, provenance)
-    return artifacts.publish(layout, kind, content, units, provenance, written)
+    return artifacts.publish(layout, kind, content, units, provenance, [*there, *written])
 
 
 def _provenance(config: RunConfig, layout: StoreLayout, family: str) -> dict[str, Any]:

@@ -105,12 +105,10 @@ def run(
 
     artifacts.create(path, fields, chunks={"time": sizes["chunk"]}, shards=shards, family=family)
     units = marked(units, fields, report, digests, masks)
-    artifacts.adopt_units(path, units, artifacts.donors(layout, KIND, family))
-    missing = artifacts.missing_units(path, units)
+    there, missing = artifacts.adopt_units(path, units, artifacts.donors(layout, KIND, family))
     write = partial(write_fields, path, source, digest, masks, fills=settled.fills)
-    done = len(units) - len(missing)
     with _faults_of_files(source, digest):
-        written = _mapped(client, write, missing, progress, label="fields", done=done)
+        written = _mapped(client, write, missing, progress, label="fields", done=len(there))
     if not beforehand(source):
         records = artifacts.unit_records(path, units)
         found = [_from_json(record["extra"]["survey"]) for record in records]
@@ -127,7 +125,7 @@ def run(
         "notes": [*report.notes, *notes, *report.gaps],
         "config": config.to_dict(),
     }
-    published = artifacts.publish(layout, KIND, content, units, attrs, written)
+    published = artifacts.publish(layout, KIND, content, units, attrs, [*there, *written])
     return Receipt(
         stage=STAGE,
         kind=KIND,

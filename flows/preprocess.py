@@ -236,8 +236,9 @@ def _publish_whitened(
     units = artifacts.plan_units({"time": template.sizes["time"]}, shard)
     marks = marks_of_times(source, [unit.region["time"] for unit in units])
     units = [replace(unit, mark=mark) for unit, mark in zip(units, marks, strict=True)]
-    artifacts.adopt_units(path, units, artifacts.donors(layout, "whitened", family))
-    missing = artifacts.missing_units(path, units)
+    there, missing = artifacts.adopt_units(
+        path, units, artifacts.donors(layout, "whitened", family)
+    )
     write = partial(write_whitened, path, source, normals)
     done = len(units) - len(missing)
     written = map_units(client, write, missing, progress, label="whitening", done=done)
@@ -247,7 +248,7 @@ def _publish_whitened(
         "normals_digest": normals.digest,
         "seconds": clock.monotonic() - started,
     }
-    return artifacts.publish(layout, "whitened", content, units, provenance, written)
+    return artifacts.publish(layout, "whitened", content, units, provenance, [*there, *written])
 
 
 def _checked_lmax(config: RunConfig, fields: xr.Dataset) -> int:

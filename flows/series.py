@@ -54,11 +54,10 @@ def publish_series(
     path = layout.artifact(KIND, content)
     artifacts.create(path, template, chunks=chunks, shards=shards, family=family)
     units = artifacts.plan_units(sizes, shards)
-    artifacts.adopt_units(path, units, artifacts.donors(layout, KIND, family))
-    missing = artifacts.missing_units(path, units)
+    there, missing = artifacts.adopt_units(path, units, artifacts.donors(layout, KIND, family))
     copy = partial(copy_unit, ensemble, path, tuple(map(str, template.data_vars)))
-    written = map_units(client, copy, missing, progress, label=KIND, done=len(units) - len(missing))
-    return artifacts.publish(layout, KIND, content, units, attrs, written)
+    written = map_units(client, copy, missing, progress, label=KIND, done=len(there))
+    return artifacts.publish(layout, KIND, content, units, attrs, [*there, *written])
 
 
 def chunks_of(

@@ -9,14 +9,16 @@ below it changes. The manifest, beside the store, lists every file with its size
 digest of an artifact is the sha256 of that list, and so of all data and array metadata.
 
 The root's attributes carry `artifact_kind`, `artifact_key`, `artifact_digest`, `date_created`,
-and what the publisher gives; tables among them are stored as JSON text.
+and what the publisher gives; tables among them are stored as JSON text. `artifact_seal` is the
+sha256 of the root's own bytes with zeros in its place. So nothing depends on who of several that
+publish at once was first: manifests of the same files are the same, those of others lie beside.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -33,12 +35,12 @@ from storage.files import (
     point,
     read_json,
     show,
+    write_directory_once,
     write_file_once,
     write_json,
-    write_together,
 )
 from storage.keys import canonical_json, code_digest, content_key
-from storage.layout import StoreLayout, records_of
+from storage.layout import StoreLayout, manifest_of, records_of
 from storage.lazy import with_stored_arrays
 from storage.places import BucketPath, Place, below, files_below, sizes_below
 from storage.templates import create, donors, root_metadata, variable_order
@@ -179,19 +181,29 @@ def publish_directory(
 def publish_files(
     layout: StoreLayout, kind: str, key: str, files: Mapping[str, bytes], attrs: Mapping[str, Any]
 ) -> Published:
-    """Write files by name and publish the directory of them; nothing else comes to be in it."""
+    """Publish a directory of these files, by name; on a disk all of it appears at once.
+
+    If another publishes under this key meanwhile, theirs stays and is what is returned.
+    """
     done = find(layout, kind, key)
     if done is not None:
         return point_name(layout, done)
     path = layout.artifact(kind, key)
-    make_directory(records_of(path))
-    contents = {path / name: (content,) for name, content in files.items()}
-    written = write_together(contents, records_of(path) / "content")
     listed: list[Record] = [
-        {"path": name, "size": size, "sha256": digest}
-        for name, (size, digest) in zip(files, written, strict=True)
+        {"path": name, "size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        for name, content in files.items()
     ]
-    return _seal(layout, kind, key, listed, attrs, {"attributes": {}})
+
+    def put(marker: bytes) -> None:
+        write_directory_once(path, {**files, marker_of(path).name: marker})
+
+    try:
+        return _seal(layout, kind, key, listed, attrs, {"attributes": {}}, put)
+    except NameConflict:
+        other = find(layout, kind, key)
+        if other is None:
+            raise
+        return point_name(layout, other)
 
 
 def point_name(layout: StoreLayout, artifact: Published) -> Published:
@@ -249,7 +261,7 @@ def open_artifact(artifact: Published, *, chunks: Mapping[str, int] | None = Non
         CorruptArtifact: If metadata are not what was published; reading values then raises
             `CorruptShard` or ValueError where theirs are not.
     """
-    marker = _verified_marker(artifact.path)
+    marker = verified_marker(artifact.path)
     store: Any = zarr_store(artifact.path)
     dataset: xr.Dataset = xr.open_zarr(store, consolidated=True, chunks=None, decode_coords="all")
     metadata = marker["consolidated_metadata"]["metadata"]
@@ -269,7 +281,9 @@ def _seal(
     files: list[Record],
     attrs: Mapping[str, Any],
     root: dict[str, Any],
+    put: Callable[[bytes], None] | None = None,
 ) -> Published:
+    """Write the manifest, then put the root in its place, then let the name lead there."""
     path = layout.artifact(kind, key)
     files = sorted(files, key=lambda file: str(file["path"]))
     digest = digest_of(files)
@@ -282,16 +296,18 @@ def _seal(
         "artifact_digest": digest,
     }
     plain = {name: _as_text(value) for name, value in attributes.items()}
-    marker = json.dumps({**root, "attributes": plain}, indent=1, allow_nan=False).encode()
+    marker = _sealed({**root, "attributes": plain})
     records = records_of(path)
     make_directory(records)
     make_durable(records.parent)
     if not isinstance(records, BucketPath):  # those of units were not waited for
         make_files_durable(records.glob("*.json"))
-    seal = hashlib.sha256(marker).hexdigest()
-    write_json(records / "manifest.json", {"files": files, "digest": digest, "root": seal})
+    write_json(manifest_of(path, digest), {"files": files, "digest": digest})
     try:
-        write_file_once(marker_of(path), marker, records / marker_of(path).name)
+        if put is None:
+            write_file_once(marker_of(path), marker, records / marker_of(path).name)
+        else:
+            put(marker)
     except FileExistsError:
         other = read_artifact(path, kind)
         if other is None or other.digest != digest:
@@ -311,9 +327,9 @@ def read_artifact(path: Place, kind: str) -> Published | None:
     try:
         if not marker_of(path).is_file():
             return None
-        attributes = _verified_marker(path)["attributes"]
+        attributes = verified_marker(path)["attributes"]
         attrs = {name: _from_text(value) for name, value in attributes.items()}
-        manifest = read_json(records_of(path) / "manifest.json")
+        manifest = read_json(manifest_of(path, str(attrs["artifact_digest"])))
         sizes = sizes_below(path, [str(file["path"]) for file in manifest["files"]])
         absent = [f["path"] for f in manifest["files"] if sizes.get(f["path"]) != f["size"]]
         artifact = Published(
@@ -331,20 +347,34 @@ def read_artifact(path: Place, kind: str) -> Published | None:
     return artifact
 
 
-def _verified_marker(path: Place) -> dict[str, Any]:
+def verified_marker(path: Place) -> dict[str, Any]:
     """The root metadata of a published artifact.
 
     Raises:
-        CorruptArtifact: If they are not those that the manifest names.
+        CorruptArtifact: If they are not what was published.
     """
-    marker = marker_of(path).read_bytes()
-    manifest = read_json(records_of(path) / "manifest.json")
-    if hashlib.sha256(marker).hexdigest() != manifest.get("root"):
+    content = marker_of(path).read_bytes()
+    try:
+        root: dict[str, Any] = json.loads(content)
+        root["attributes"].pop("artifact_seal")
+        whole = _sealed(root) == content
+    except (ValueError, KeyError, TypeError, AttributeError):
+        whole = False
+    if not whole:
         raise CorruptArtifact(
-            f"{marker_of(path)} is not what was published, its manifest names another; {_REMEDY}"
+            f"{marker_of(path)} is not what was published, its seal does not match; {_REMEDY}"
         )
-    root: dict[str, Any] = json.loads(marker)
     return root
+
+
+def _sealed(root: Mapping[str, Any]) -> bytes:
+    """Root metadata with the digest of themselves among their attributes."""
+
+    def text(seal: str) -> bytes:
+        sealed = {**root, "attributes": {**root["attributes"], "artifact_seal": seal}}
+        return json.dumps(sealed, indent=1, allow_nan=False).encode()
+
+    return text(hashlib.sha256(text("0" * 64)).hexdigest())
 
 
 def _as_text(value: Any) -> Any:

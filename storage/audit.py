@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-
-from storage.artifacts import digest_of, files_of, marker_of
+from storage.artifacts import (
+    ArtifactError,
+    digest_of,
+    files_of,
+    marker_of,
+    verified_marker,
+)
 from storage.files import CorruptFile, json_bytes, read_json, read_sealed, sha256_of, way_of
-from storage.layout import KINDS, StoreLayout, records_of
+from storage.layout import KINDS, StoreLayout, manifest_of, records_of
 from storage.places import Place, below, matching
 
 
@@ -24,26 +27,24 @@ def check(layout: StoreLayout) -> list[str]:
 
 def problems_of(path: Place) -> list[str]:
     """What `check` says of one published artifact."""
-    place = records_of(path) / "manifest.json"
+    try:
+        digest = verified_marker(path)["attributes"]["artifact_digest"]
+        place = manifest_of(path, digest)
+    except (ArtifactError, OSError) as error:
+        return [str(error)]
     try:
         manifest = read_json(place)
         listed = {file["path"]: file["sha256"] for file in manifest["files"]}
-        seal, digest = manifest["root"], manifest["digest"]
-        marker = marker_of(path).read_bytes()
         problems = []
-        if hashlib.sha256(marker).hexdigest() != seal:
-            problems.append(f"{marker_of(path)} is not what was published, by {place}")
-        if digest_of(manifest["files"]) != digest:
-            problems.append(f"{place} does not have its own digest")
+        if not digest == manifest["digest"] == digest_of(manifest["files"]):
+            problems.append(f"{place} has another digest than {marker_of(path)}")
         if json_bytes(manifest) != place.read_bytes():
             problems.append(f"{place} is not as it was written, though it says the same")
-        if json.loads(marker)["attributes"]["artifact_digest"] != digest:
-            problems.append(f"{place} has another digest than {marker_of(path)}")
     except (OSError, ValueError, KeyError, TypeError) as error:
-        return [f"{place} or {marker_of(path)} cannot be read: {error}"]
+        return [f"{place} cannot be read: {error}"]
     for file in matching(records_of(path), "*.json"):
         try:
-            if file.name != "manifest.json":
+            if not file.name.startswith("manifest-"):
                 read_sealed(file)
         except (OSError, ValueError) as error:
             problems.append(str(error))

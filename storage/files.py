@@ -7,6 +7,7 @@ that holds the way to what it leads to, for buckets have no links.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -198,6 +199,31 @@ def write_directory(path: Place, files: Mapping[str, bytes]) -> None:
         raise
     finally:
         make_durable(path.parent)
+
+
+def write_directory_once(path: Place, files: Mapping[str, bytes]) -> None:
+    """Write a directory of files where there is none that has the last of them.
+
+    In a bucket, where directories do not exist, the last file is put last and once; what of others
+    is there is replaced.
+
+    Raises:
+        FileExistsError: If one is there; on a disk it is left as it is.
+    """
+    *others, last = files
+    if isinstance(path, BucketPath):
+        for name in others:
+            write_file(path / name, files[name])
+        write_file_once(path / last, files[last], path / last)
+        return
+    if path.is_dir() and not (path / last).exists():
+        shutil.rmtree(path)  # of a process that did not come to its end
+    try:
+        write_directory(path, files)
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            raise FileExistsError(f"{path} exists") from error
+        raise
 
 
 def remove(path: Place) -> None:

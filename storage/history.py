@@ -15,7 +15,7 @@ import xarray as xr
 from storage.artifacts import CorruptArtifact, Published, find, open_artifact, published
 from storage.files import read_json
 from storage.keys import canonical_json
-from storage.layout import StoreLayout, records_of
+from storage.layout import StoreLayout, manifest_of
 from storage.units import WaitingArray, waiting_arrays
 
 
@@ -87,7 +87,7 @@ class _Held:
 
     @classmethod
     def of(cls, artifact: Published) -> _Held:
-        manifest = read_json(records_of(artifact.path) / "manifest.json")
+        manifest = read_json(manifest_of(artifact.path, artifact.digest))
         dataset, arrays = open_artifact(artifact), waiting_arrays(artifact.path)
         files: dict[tuple[str, int], list[str]] = {}
         for file in sorted(manifest["files"], key=itemgetter("path")):

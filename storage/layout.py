@@ -136,6 +136,11 @@ def records_of(artifact: Place) -> Place:
     return artifact.with_suffix(".records")
 
 
+def manifest_of(artifact: Place, digest: str) -> Place:
+    """The list of the files of an artifact that has this digest."""
+    return records_of(artifact) / f"manifest-{digest[:16]}.json"
+
+
 def _suffix(kind: str) -> str:
     if kind not in KINDS:
         raise ValueError(f"no artifact kind {kind!r}; the kinds are {', '.join(KINDS)}")

@@ -161,57 +161,42 @@ def missing_units(path: Place, units: Sequence[Unit], written: Iterable[Record] 
     A record is valid if it parses, lists the unit's files, and each has its size and sha256.
 
     Args:
-        written: Records that `write_unit` returned in this run: their files are not read again.
+        written: Records that `write_unit` or `adopt_units` returned in this run: their files are
+            not read again.
     """
-    arrays, known = waiting_arrays(path), {str(record["region"]): record for record in written}
-    listed = _listed(path)
-
-    def lacks(unit: Unit) -> bool:
-        return _valid_record(path, arrays, unit, listed, known.get(str(_region(unit)))) is None
-
-    recorded = _recorded(path, units)
-    threads = DISK_THREADS if isinstance(path, BucketPath) else os.cpu_count()
-    with ThreadPoolExecutor(threads) as pool:
-        broken = set(itertools.compress((u.name for u in recorded), pool.map(lacks, recorded)))
-    valid = {unit.name for unit in recorded} - broken
+    valid = _valid_records(path, units, written)
     return [unit for unit in units if unit.name not in valid]
 
 
-def adopt_units(path: Place, units: Sequence[Unit], donors: Iterable[Place]) -> list[Unit]:
-    """Take missing units from older artifacts of the same family, by hard link where possible;
-    in a bucket they are copied by the server.
+def adopt_units(
+    path: Place, units: Sequence[Unit], donors: Iterable[Place]
+) -> tuple[list[Record], list[Unit]]:
+    """Find the units that are written, and take others from older artifacts of the same family, by
+    hard link where possible; in a bucket they are copied by the server.
 
     A donor must agree in all metadata but shape, and in all coordinate values as far as both go;
     that its data are those the unit would get is the promise of the caller's family, and of the
     mark: a unit that has one is taken only if it was written with the same.
 
     Returns:
-        The units adopted.
+        Records of the units that are there, their files read and compared, and the units missing.
     """
     arrays = waiting_arrays(path)
-    adopted: list[Unit] = []
-    others = [donor for donor in donors if donor != path]
-    wanted = missing_units(path, units) if others else []
-    for donor in others:
-        if not wanted:
-            break
-        if not _agree(path, donor, arrays):
+    there = _valid_records(path, units)
+    for donor in donors:
+        wanted = [unit for unit in units if unit.name not in there]
+        if not wanted or donor == path or not _agree(path, donor, arrays):
             continue
-        theirs, listed, taken = waiting_arrays(donor), _listed(donor), set[str]()
-        for unit in _recorded(donor, wanted):
-            record = _valid_record(donor, theirs, unit, listed)
-            if record is None:
-                continue
+        by_name = {unit.name: unit for unit in wanted}
+        for name, record in _valid_records(donor, wanted).items():
+            unit = by_name[name]
             if unit.mark and record["extra"].get("mark") != unit.mark:
                 continue
             for file in record["files"]:
                 place = file["path"]
                 copy_into_place(donor / place, path / place, records_of(path) / unit.name)
-            _write_record(path, unit, record["files"], record["extra"])
-            taken.add(unit.name)
-            adopted.append(unit)
-        wanted = [unit for unit in wanted if unit.name not in taken]
-    return adopted
+            there[name] = _write_record(path, unit, record["files"], record["extra"])
+    return [*there.values()], [unit for unit in units if unit.name not in there]
 
 
 def describe_waiting(store: Place, names: Iterable[str]) -> dict[str, Record]:
@@ -273,6 +258,23 @@ def _files(arrays: Mapping[str, WaitingArray], unit: Unit) -> list[str]:
 
 def _record_path(path: Place, unit: Unit) -> Place:
     return records_of(path) / f"{unit.name}.json"
+
+
+def _valid_records(
+    path: Place, units: Sequence[Unit], written: Iterable[Record] = ()
+) -> dict[str, Record]:
+    """The valid records of units, by name."""
+    arrays, known = waiting_arrays(path), {str(record["region"]): record for record in written}
+    listed = _listed(path)
+
+    def read(unit: Unit) -> Record | None:
+        return _valid_record(path, arrays, unit, listed, known.get(str(_region(unit))))
+
+    recorded = _recorded(path, units)
+    threads = DISK_THREADS if isinstance(path, BucketPath) else os.cpu_count()
+    with ThreadPoolExecutor(threads) as pool:
+        found = zip(recorded, pool.map(read, recorded), strict=True)
+        return {unit.name: record for unit, record in found if record is not None}
 
 
 def _recorded(path: Place, units: Sequence[Unit]) -> Sequence[Unit]:

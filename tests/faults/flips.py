@@ -57,7 +57,9 @@ def subjects(layout: StoreLayout) -> list[Subject]:
 
 def _sort(file: Path, artifact: Path, records: Path) -> str:
     if file.is_relative_to(records):
-        if file.name in ("manifest.json", "root.json", "template.json"):
+        if file.name.startswith("manifest-"):
+            return "manifest"
+        if file.name in ("root.json", "template.json"):
             return file.name
         return "records"
     if file.parent == artifact:

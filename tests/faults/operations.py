@@ -67,10 +67,9 @@ def build(layout: StoreLayout, realizations: int, number: int) -> artifacts.Publ
     chunks = SHARDS | {"time": 2}
     artifacts.create(path, dataset, chunks=chunks, shards=SHARDS, family="f")
     units = artifacts.plan_units({dim: dataset.sizes[dim] for dim in SHARDS}, SHARDS)
-    artifacts.adopt_units(path, units, artifacts.donors(layout, KIND, "f"))
-    missing = artifacts.missing_units(path, units)
+    there, missing = artifacts.adopt_units(path, units, artifacts.donors(layout, KIND, "f"))
     written = [artifacts.write_unit(path, u, dataset.isel(u.region)) for u in missing]
-    return artifacts.publish(layout, KIND, key_of(number), units, {"seed": 7}, written)
+    return artifacts.publish(layout, KIND, key_of(number), units, {"seed": 7}, [*there, *written])
 
 
 def _look(layout: StoreLayout, realizations: int, number: int) -> tuple[bool, list[str]]:

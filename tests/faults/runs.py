@@ -223,7 +223,7 @@ class Run:
     def records(self) -> dict[str, tuple[int, int]]:
         """Every unit's record: its inode and time, which change if the unit is done again."""
         found = {}
-        for path in self.layout.artifacts.glob("*.records/*-*.json"):
+        for path in self.layout.artifacts.glob("*.records/*-*-*.json"):
             status = path.stat()
             found[f"{path.parent.name}/{path.name}"] = (status.st_ino, status.st_mtime_ns)
         return found

@@ -26,7 +26,7 @@ MOMENTS = {
     "generate, unit": ("storage.units:write_unit", "before", "ensemble-"),
     "generate, publication": ("storage.artifacts:write_json", "before", "ensemble-"),
     "verify, unit": ("storage.units:write_unit", "before", "verification-"),
-    "verify, report": ("storage.artifacts:write_together", "before", "report-"),
+    "verify, report": ("storage.artifacts:write_directory_once", "before", "report-"),
 }
 
 

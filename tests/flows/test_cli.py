@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from flows import run as runs
-from flows.cli import STAGE_COMMANDS, main
+from flows.cli import main
+from flows.commands import STAGE_COMMANDS
 from flows.config import RunConfig
 from flows.stage import STAGES
 from storage import artifacts

@@ -16,7 +16,7 @@ import zarr
 from storage import artifacts, audit
 from storage.artifacts import Unit
 from storage.files import sha256_of, write_file_once
-from storage.layout import StoreLayout
+from storage.layout import StoreLayout, manifest_of
 
 KEY = artifacts.content_key(stage="test", schema=1, config={}, inputs={}, code="")
 OTHER_KEY = artifacts.content_key(stage="test", schema=2, config={}, inputs={}, code="")
@@ -226,6 +226,10 @@ def test_publish_reads_again_what_this_run_did_not_write(tmp_path, monkeypatch):
     assert {place[0] for place in read} == {"ta", "pr"} and len(read) == 2
     shard = path / "pr" / "c/1/1/0/0"
     shard.write_bytes(shard.read_bytes()[:-1])
+    read.clear()
+    there, missing = artifacts.adopt_units(path, units, [])
+    assert missing == [units[3]] and len(read) == 2 * len(there)  # a size tells without reading
+    assert artifacts.missing_units(path, units, there) == missing and len(read) == 2 * len(there)
     stranger = {**records[0], "files": [{**records[0]["files"][0], "sha256": "0" * 64}]}
     assert artifacts.missing_units(path, units, [stranger, *records[1:]]) == [units[3]]
 
@@ -306,7 +310,7 @@ def test_every_flipped_bit_is_detected_by_check_and_no_flip_reads_as_numbers(lay
 
 def test_a_flipped_bit_in_any_other_file_is_detected_by_check(layout):
     artifact = build(layout, fields())
-    manifest = layout.records("ensemble", KEY) / "manifest.json"
+    manifest = manifest_of(artifact.path, artifact.digest)
     files = [p for p in artifact.path.rglob("*") if p.is_file()]
     assert len(files) > 12
     for file in (*files, manifest):
@@ -315,6 +319,45 @@ def test_a_flipped_bit_in_any_other_file_is_detected_by_check(layout):
         assert audit.check(layout), file
         file.write_bytes(good)
     assert audit.check(layout) == []
+
+
+@pytest.mark.parametrize("step", ["write_json", "write_file_once", "point_name"])
+def test_two_that_publish_at_once_leave_one_whole_artifact(layout, monkeypatch, step):
+    """One stands still at a step of its publication while another goes through all of it."""
+    dataset, real = fields(), getattr(artifacts, step)
+    path, units = create(layout, dataset), plan(dataset)
+    records = [artifacts.write_unit(path, unit, part(dataset, unit)) for unit in units]
+
+    def while_another_publishes(*arguments, **options):
+        monkeypatch.undo()
+        other = artifacts.publish(layout, "ensemble", KEY, units, {"seconds": 2.0})
+        result = real(*arguments, **options)
+        assert artifacts.find(layout, "ensemble", KEY).digest == other.digest
+        return result
+
+    monkeypatch.setattr(artifacts, step, while_another_publishes)
+    artifacts.publish(layout, "ensemble", KEY, units, {"seconds": 1.0}, records)
+    assert audit.check(layout) == []
+    assert artifacts.open_published(layout, "ensemble").load().sizes["realization"] == 3
+
+
+@pytest.mark.parametrize("step", ["write_json", "write_directory_once", "point_name"])
+def test_of_two_reports_at_once_the_first_stays_whole(layout, monkeypatch, step):
+    real = getattr(artifacts, step)
+    first, second = ({"scores.json": b"{}", "report.html": text} for text in (b"first", b"second!"))
+
+    def while_another_publishes(*arguments, **options):
+        monkeypatch.undo()
+        artifacts.publish_files(layout, "report", KEY, first, {})
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(artifacts, step, while_another_publishes)
+    found = artifacts.publish_files(layout, "report", KEY, second, {})
+    assert audit.check(layout) == []
+    assert found == artifacts.published(layout, "report")
+    kept = b"second!" if step == "point_name" else b"first"
+    assert layout.report.read_bytes() == kept
+    assert [*layout.artifacts.glob(".*")] == []
 
 
 def test_a_deleted_chunk_is_an_error_and_never_a_fill_value(layout):
@@ -375,10 +418,13 @@ def test_a_growing_ensemble_makes_the_new_realizations_alone(layout):
     units = plan(large)
     donors = artifacts.donors(layout, "ensemble", "f")
     assert old.path in donors
-    adopted = artifacts.adopt_units(path, units, donors)
-    assert adopted == [u for u in units if u.region["realization"].stop <= 4]
-    missing = artifacts.missing_units(path, units)
-    assert missing == [u for u in units if u.region["realization"].start >= 4]
+    there, missing = artifacts.adopt_units(path, units, donors)
+    assert len(there) == len(units) - len(missing)
+    assert (
+        artifacts.missing_units(path, units)
+        == missing
+        == [u for u in units if u.region["realization"].start >= 4]
+    )
     for unit in missing:
         artifacts.write_unit(path, unit, part(large, unit))
     new = artifacts.publish(layout, "ensemble", OTHER_KEY, units, {})
@@ -401,7 +447,8 @@ def test_units_are_not_adopted_from_a_donor_with_other_coordinates(layout):
     build(layout, fields(4))
     shifted = fields(4).assign_coords(realization=[10, 11, 12, 13])
     path = create(layout, shifted, OTHER_KEY)
-    assert artifacts.adopt_units(path, plan(shifted), [layout.artifact("ensemble", KEY)]) == []
+    there, missing = artifacts.adopt_units(path, plan(shifted), [layout.artifact("ensemble", KEY)])
+    assert there == [] and missing == plan(shifted)
 
 
 def test_a_corrupt_donor_gives_nothing_for_the_harmed_unit(layout):
@@ -409,9 +456,9 @@ def test_a_corrupt_donor_gives_nothing_for_the_harmed_unit(layout):
     flip_bit(old.path / "ta" / "c/1/0/0/0", 20)
     path = create(layout, fields(6), OTHER_KEY)
     units = plan(fields(6))
-    adopted = artifacts.adopt_units(path, units, [old.path])
-    assert len(adopted) == 7
-    assert units[2] not in adopted
+    there, missing = artifacts.adopt_units(path, units, [old.path])
+    assert len(there) == 7
+    assert units[2] in missing
 
 
 def test_without_shards_all_is_written_at_creation(layout):
