@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any
 
+import ducc0
 import numpy as np
 import numpy.typing as npt
 
@@ -187,13 +188,12 @@ class _Maps:
         parts[0], parts[1] = columns.real, columns.imag
         rows = parts.reshape(-1, len(out))
         for some in _slices(len(self.pick)):
-            out[:, some] = rows.take(self.pick[some], axis=0).T
+            ducc0.misc.transpose(rows.take(self.pick[some], axis=0).T, out[:, some])
 
     def _scattered(self, coefficients: FloatArray) -> ComplexArray:
         count, size = coefficients.shape
         rows = room("parts", (size, count), coefficients.dtype)
-        for some in _slices(size):
-            rows[some] = coefficients[:, some].T
+        ducc0.misc.transpose(coefficients, rows.T)
         columns: ComplexArray = room(
             "columns", (self.spread.shape[1], count), np.result_type(rows, np.complex64)
         )

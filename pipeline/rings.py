@@ -68,7 +68,9 @@ class _Equal:
 
     def to_waves(self, fields: FloatArray, mean: bool) -> ComplexArray:
         waves = self.empty(len(fields), fields.dtype)
-        few = 8 if fields[:8].nbytes <= CACHED_BYTES else len(fields)
+        few = len(fields)
+        if fields[:8].nbytes <= CACHED_BYTES:
+            few = max(8, CACHED_BYTES // 4 // fields[0].nbytes)
         for some in (slice(start, start + few) for start in range(0, len(fields), few)):
             folded = self._folded(fields[some])
             spectrum = waves[..., some].transpose(2, 3, 1, 0)
