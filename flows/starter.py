@@ -177,6 +177,7 @@ def _split(dataset: xr.Dataset) -> Iterator[str]:
         starts = [int(np.flatnonzero(times.year == years[k])[0]) for k in edges]
     else:
         starts = [0, *(round(sum(SHARES[:k]) * len(times)) for k in (1, 2))]
+    starts = [_first_of_day(times, start) for start in starts]
     stops = [*starts[1:], len(times)]
     periods = [(_day(times[a]), _day(times[b - 1])) for a, b in zip(starts, stops, strict=True)]
     yield "[split]"
@@ -198,6 +199,13 @@ def _split(dataset: xr.Dataset) -> Iterator[str]:
     yield "[generate]"
     yield "realizations = 32"
     yield f"times = {_listed(asked)}"
+
+
+def _first_of_day(times: pd.Index, place: int) -> int:
+    """The first time from a place on that begins a day: periods are days."""
+    while 0 < place < len(times) - 1 and _day(times[place]) == _day(times[place - 1]):
+        place += 1
+    return place
 
 
 def _is_rain(field: xr.DataArray, values: np.ndarray) -> bool:

@@ -65,6 +65,13 @@ def test_other_calendars_few_times_and_gaps(tmp_path: Path, calendar: str) -> No
     assert fields.sizes["time"] == 26
 
 
+def test_several_times_of_a_day_stay_in_one_period(tmp_path: Path) -> None:
+    source = regular(count=1001)
+    source["time"] = xr.date_range("2000-01-01", periods=1001, freq="6h")
+    split = configured(write(tmp_path, source)).split
+    assert split.train[1] < split.validation[0] and split.validation[1] < split.test[0]
+
+
 def test_of_many_levels_the_usual_ones_and_the_others_are_named(tmp_path: Path) -> None:
     source = levelled([100000, 85000, 70000, 50000, 25000, 1000])
     source = xr.concat(
