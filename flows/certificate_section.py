@@ -21,7 +21,6 @@ def certificate_section(card: Card, pictures: Mapping[str, str]) -> str:
         f'<td class="number">{part["per_coefficient"]:.2g}</td></tr>'
         for name, part in certificate["over"].items()
     )
-    own = NAMES.get(certificate["baseline"], escape(certificate["baseline"]))
     return (
         f"<p>{escape(certificate['statement'])}</p>"
         "<p>KL(truth | generated) ≤ KL(truth | Gaussian) − J<sub>G</sub>, every error of the "
@@ -33,12 +32,21 @@ def certificate_section(card: Card, pictures: Mapping[str, str]) -> str:
         f'<p class="note">From {certificate["fields"]} held-out fields, each noised to '
         f"{certificate['draws']} of {certificate['chain']['steps']} diffusion times; intervals "
         f"from blocks of {certificate['block']} consecutive fields.</p>"
+        f"{_splits(certificate, pictures)}{_likelihood(certificate)}"
+    )
+
+
+def _splits(certificate: Mapping[str, Any], pictures: Mapping[str, str]) -> str:
+    own = NAMES.get(certificate["baseline"], escape(certificate["baseline"]))
+    if not any(certificate["per_degree"]):
+        return f'<p class="note">The model is the {own} itself: nothing was learned beyond it.</p>'
+    return (
         f"<h3>Where it comes from</h3><figure>{pictures.get('certificate', '')}</figure>"
         f'<p class="note">J<sub>G</sub> over the {own}, with standard errors. By degree it is a '
         "spectrum of non-Gaussianity: with a perfect score and fine steps its sum would be the "
         "divergence of the data from the Gaussian law with their covariance, and the sum found is "
         "a lower bound of that. Noise is little at the bottom of the right panel and all at the "
-        f"top. Parts may be below 0; only the sum is certified.</p>{_likelihood(certificate)}"
+        "top. Parts may be below 0; only the sum is certified.</p>"
     )
 
 

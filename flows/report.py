@@ -76,8 +76,10 @@ def _what(card: Card) -> str:
     listed = names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
     elsewhere = made.get("grid", protocol["grid"]) != protocol["grid"]
     there = f", on a {escape(made['grid'])} grid," if elsewhere else ""
+    learned = card["provenance"]["config"].get("train", {}).get("model", "network")
+    kind = "score" if learned == "network" else "Gaussian"
     return (
-        f"A score model learned the joint law of {listed} from {made['training_fields']} real "
+        f"A {kind} model learned the joint law of {listed} from {made['training_fields']} real "
         f"fields ({period(protocol['train'])}) on a {escape(protocol['grid'])} grid, up to "
         f"spherical harmonic degree {protocol['lmax']}, and drew {made['realizations']} new "
         f"states of the whole globe{there} for each of {len(made['times'])} dates. This page puts "

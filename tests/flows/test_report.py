@@ -261,6 +261,16 @@ def test_the_page_says_what_the_certificate_is_and_what_is_only_indicative(card)
     assert "about 1.25 nats: model-based" in page
 
 
+def test_the_page_of_a_gaussian_model_has_no_empty_panels(card):
+    assert "Where it comes from" in report.render(card, {})
+    card["certificate"] |= {"per_degree": [0.0] * 6}
+    card["provenance"]["config"]["train"] = {"model": "gaussian:m-block"}
+    page = report.render(card, pictures(card))
+    assert "Where it comes from" not in page
+    assert "The model is the m-block Gaussian itself" in page
+    assert "A Gaussian model learned the joint law" in page
+
+
 def test_a_card_without_a_certificate_has_a_page(card):
     del card["certificate"]
     assert "Likelihood" not in report.render(card, {})
