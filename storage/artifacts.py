@@ -356,8 +356,8 @@ def verified_marker(path: Place) -> dict[str, Any]:
     content = marker_of(path).read_bytes()
     try:
         root: dict[str, Any] = json.loads(content)
-        root["attributes"].pop("artifact_seal")
         whole = _sealed(root) == content
+        root["attributes"].pop("artifact_seal")
     except (ValueError, KeyError, TypeError, AttributeError):
         whole = False
     if not whole:
@@ -368,10 +368,11 @@ def verified_marker(path: Place) -> dict[str, Any]:
 
 
 def _sealed(root: Mapping[str, Any]) -> bytes:
-    """Root metadata with the digest of themselves among their attributes."""
+    """Root metadata with the digest of themselves as their last attribute."""
+    attributes = {k: v for k, v in root["attributes"].items() if k != "artifact_seal"}
 
     def text(seal: str) -> bytes:
-        sealed = {**root, "attributes": {**root["attributes"], "artifact_seal": seal}}
+        sealed = {**root, "attributes": {**attributes, "artifact_seal": seal}}
         return json.dumps(sealed, indent=1, allow_nan=False).encode()
 
     return text(hashlib.sha256(text("0" * 64)).hexdigest())

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from storage.axes import SourceError, find_axes, is_pressure
-from storage.formats import open_tables
+from storage.axes import UnsafeSource, find_axes, is_pressure
+from storage.formats import UNREADABLE, open_tables
 from storage.inspection import inspect
 from storage.levels import said
 from storage.pieces import Declared, take
@@ -74,8 +74,10 @@ def _contents(table: xr.Dataset, name: str, where: str) -> Iterator[Content]:
             for piece in take(table, one, Declared(), where, [], static=axes.time is None):
                 shape = piece.data.shape[-len(piece.grid.names) :]
                 yield Content(name=one, shape=shape, series=axes.time is not None)
-    except SourceError as error:
-        yield Content(name=name, refused=str(error))
+    except UnsafeSource:
+        raise
+    except UNREADABLE as error:
+        yield Content(name=name, refused=" ".join(str(error).split()))
 
 
 def _levels(coordinate: xr.DataArray) -> list[str]:

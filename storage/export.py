@@ -205,7 +205,11 @@ def _grid_label(ensemble: xr.Dataset) -> str:
 
 
 def _attrs(ensemble: Published, fields: xr.Dataset, file: ExportedFile) -> dict[str, Any]:
-    ours = ("figures", "seconds", "artifact_kind", "artifact_key", "artifact_digest")
+    ours = (
+        "figures",
+        "seconds",
+        *(f"artifact_{what}" for what in ("kind", "key", "digest", "seal")),
+    )
     kept = {name: value for name, value in fields.attrs.items() if name not in ours}
     return kept | dict(file.attrs) | {"ensemble_digest": ensemble.digest}
 

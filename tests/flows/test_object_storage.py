@@ -127,6 +127,19 @@ def test_a_plain_reader_opens_what_status_prints(
     xr.testing.assert_equal(seen.load(), local.load())
 
 
+def test_what_no_name_refers_to_is_cleaned_from_a_bucket(
+    runs: dict[str, RunConfig], write_config: Callable[[dict[str, Any]], str], capfd: Any
+) -> None:
+    config = runs["bucket"]
+    written = write_config(config.to_dict())
+    artifacts.create(config.layout.artifact("fields", "7" * 64), small_world(), shards={"time": 64})
+    assert cli.main(["clean", written, "--yes", "--json"]) == 0
+    removed = json.loads(capfd.readouterr().out.splitlines()[-1])["paths"]
+    assert {path.rpartition("/")[2].partition(".")[0] for path in removed} == {f"fields-{'7' * 16}"}
+    assert len(up_to_date(config, config.layout)) == len(STAGES)
+    assert audit.check(config.layout) == []
+
+
 def test_no_secret_and_no_address_of_the_server_is_written(
     runs: dict[str, RunConfig], environment: str
 ) -> None:
