@@ -29,7 +29,7 @@ __all__ = [
     "require_rings",
 ]
 
-TOGETHER = 4  # orders in one batched product
+TOGETHER = 8  # orders in one batched product
 AMPLIFICATION_LIMIT = 50.0
 WELL_CONDITIONED = 0.01  # of a Gram matrix, which a Cholesky factor inverts to 1e-13
 
