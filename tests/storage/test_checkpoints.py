@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from storage import artifacts, audit, checkpoints
+from storage import artifacts, audit, checkpoints, files
 from storage.layout import StoreLayout
 
 KEY = "ab" * 32
@@ -132,3 +132,16 @@ def test_a_forged_state_with_right_seals_is_not_used(tmp_path, caplog, forged):
     with caplog.at_level(logging.WARNING):
         assert checkpoints.load_latest(tmp_path).step == 1
     assert "its seals match, but it is no state" in caplog.text
+
+
+def test_a_directory_is_not_there_before_all_of_it_is(tmp_path, monkeypatch):
+    target, seen, real = tmp_path / "step-1", [], files.write_file
+
+    def watched(path, content):
+        seen.append(target.exists())
+        real(path, content)
+
+    monkeypatch.setattr(files, "write_file", watched)
+    files.write_directory(target, {"tensors": b"1", "manifest.json": b"2"})
+    assert seen == [False, False]
+    assert sorted(path.name for path in target.iterdir()) == ["manifest.json", "tensors"]
