@@ -49,34 +49,33 @@ def starter(paths: Sequence[str], root: str) -> str:
     paths = [file for file in resolve(paths) if file in holders] if strangers else paths
     dataset, report, refused = _opened(paths, chosen, maps)
     variables = [name for name in chosen if name in dataset]
-    text = "\n".join(
-        [
-            *_head(dataset, report),
-            "",
-            "[run]",
-            f"root = {json.dumps(root)}",
-            "seed = 0",
-            "",
-            "[source]",
-            f"paths = {_listed(_as_patterns(paths))}",
-            *(f"# not {file}: it has none of these variables" for file in strangers),
-            f"variables = {_listed(variables)}",
-            *_left_out(found, variables, maps, refused, shape),
-            *_declarations(dataset, variables, maps, report),
-            "",
-            *_split(dataset),
-            "",
-            "[verify]",
-            "dates = 48",
-            "realizations = 16",
-            "",
-            "[cluster]",
-            'kind = "local"',
-            "workers = 2",
-        ]
-    )
+    lines = [
+        *_head(dataset, report),
+        "",
+        "[run]",
+        f"root = {json.dumps(root)}",
+        "seed = 0",
+        "",
+        "[source]",
+        f"paths = {_listed(_as_patterns(paths))}",
+        *(f"# not {file}: it has none of these variables" for file in strangers),
+        f"variables = {_listed(variables)}",
+        *_left_out(found, variables, maps, refused, shape),
+        *_declarations(dataset, variables, maps, report),
+        "",
+        *_split(dataset),
+        "",
+        "[verify]",
+        "dates = 48",
+        "realizations = 16",
+        "",
+        "[cluster]",
+        'kind = "local"',
+        "workers = 2",
+    ]
+    text = "".join(f"{_on_one_line(line)}\n" for line in lines)
     _require_accepted(text)
-    return text + "\n"
+    return text
 
 
 def _chosen(fields: Sequence[Content]) -> list[str]:
@@ -237,6 +236,11 @@ def _require_accepted(text: str) -> None:
         RunConfig.from_dict(tomllib.loads(text))
     except (ConfigError, ValueError) as error:
         raise SourceError(f"no configuration can be made of these files: {error}") from error
+
+
+def _on_one_line(text: str) -> str:
+    """Nothing that files say of themselves may become a line of the configuration."""
+    return "".join(c if c.isprintable() else " " for c in text)
 
 
 def _reasons(found: Sequence[Content]) -> str:

@@ -105,6 +105,15 @@ def test_a_file_without_a_global_field_is_refused_with_the_reason(tmp_path: Path
         starter([write(tmp_path, regular())], "r")
 
 
+def test_what_files_say_of_themselves_stays_in_remarks(tmp_path: Path) -> None:
+    source = regular(count=12)
+    source["b\n[cluster]\nworkers = 99\n#"] = source["ta"]
+    source["ta"].attrs["long_name"] = 'warm"]\n[run]\nroot = "/elsewhere"'
+    config = configured(write(tmp_path, source, "a.zarr"))
+    assert config.source.variables == ("ta",)
+    assert (config.cluster.workers, config.run.root) == (2, "runs/first")
+
+
 def test_many_files_of_a_directory_become_its_pattern(tmp_path: Path) -> None:
     for month in range(1, 7):
         write(tmp_path, regular(start=f"2000-0{month}-01"), f"m{month}.nc")
