@@ -10,9 +10,9 @@ MODES = ("killed", "torn", "lost", "full", "failing")
 PLACES = {
     "publication": (25, 96),
     "growth": (160, 60),
-    "checkpoint": (6, 14),
-    "training's end": (41, 5),
-    "report": (3, 11),
+    "checkpoint": (3, 5),
+    "training's end": (30, 4),
+    "report": (2, 4),
 }
 JOBS = [(name, mode, *where) for name, where in PLACES.items() for mode in MODES]
 MISTAKES = [("careless", "torn", 158, 20)]

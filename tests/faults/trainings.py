@@ -15,8 +15,8 @@ Found = dict[str, Any]
 NETWORK = {"train": {"model": "network", "steps": 26, "width": 8, "blocks": 1, "batch": 8}}
 PHASES = {  # place, when, which call, text in the arguments
     "before a state is saved": ("storage.checkpoints:save", "before", 3, ""),
-    "after its numbers": ("storage.files:write_file", "after", 4, "tensors"),
-    "after its description": ("storage.files:write_file", "after", 5, "meta.json"),
+    "after its numbers": ("storage.files:write_new", "after", 4, "tensors"),
+    "after its description": ("storage.files:write_new", "after", 5, "meta.json"),
     "before it is on disk": ("storage.files:make_tree_durable", "before", 6, "step-"),
     "after it has its name": ("storage.files:write_directory", "after", 7, "step-"),
     "after older ones went": ("storage.checkpoints:save", "after", 8, ""),

@@ -15,6 +15,7 @@ import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+LONGEST = 900  # seconds; a fault may well have no end
 COPIED = ("pipeline", "storage", "flows", "tests", "pyproject.toml")
 
 
@@ -63,7 +64,10 @@ def _caught(copy: Path, fault: dict) -> bool:
 def _failing(copy: Path, tests: list[str]) -> str:
     """The first test that fails, or nothing."""
     command = [sys.executable, "-B", "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests]
-    done = subprocess.run(command, cwd=copy, capture_output=True, text=True, timeout=900)
+    try:
+        done = subprocess.run(command, cwd=copy, capture_output=True, text=True, timeout=LONGEST)
+    except subprocess.TimeoutExpired:
+        return f"no end within {LONGEST} s"
     if done.returncode == 0:
         return ""
     lines = done.stdout.splitlines() or done.stderr.splitlines()

@@ -135,13 +135,13 @@ def test_a_forged_state_with_right_seals_is_not_used(tmp_path, caplog, forged):
 
 
 def test_a_directory_is_not_there_before_all_of_it_is(tmp_path, monkeypatch):
-    target, seen, real = tmp_path / "step-1", [], files.write_file
+    target, seen, real = tmp_path / "step-1", [], files.write_new
 
     def watched(path, content):
         seen.append(target.exists())
         real(path, content)
 
-    monkeypatch.setattr(files, "write_file", watched)
+    monkeypatch.setattr(files, "write_new", watched)
     files.write_directory(target, {"tensors": b"1", "manifest.json": b"2"})
     assert seen == [False, False]
     assert sorted(path.name for path in target.iterdir()) == ["manifest.json", "tensors"]
