@@ -45,8 +45,9 @@ def starter(paths: Sequence[str], root: str) -> str:
     chosen = _chosen(fields)
     maps = [one.name for one in usable if not one.series and one.shape == shape]
     holders = {file for one in found if one.name in (*chosen, *maps) for file in one.files}
-    strangers = [file for file in resolve(paths) if file not in holders]
-    paths = [file for file in resolve(paths) if file in holders] if strangers else paths
+    files = resolve(paths)
+    if strangers := [file for file in files if file not in holders]:
+        paths = [file for file in files if file in holders]
     dataset, report, refused = _opened(paths, chosen, maps)
     variables = [name for name in chosen if name in dataset]
     lines = [
@@ -95,16 +96,23 @@ def _opened(
     try:
         return *_open(paths, names, maps), {}
     except SourceError as whole:
-        refused = {}
-        for name in (*names, *maps):
-            try:
-                _open(paths, [names[0], name] if name in maps else [name], ())
-            except SourceError as error:
-                refused[name] = str(error)
+        refused = {name: why for name in names if (why := _fault(paths, [name], ()))}
         kept = [name for name in names if name not in refused]
-        if not refused or not kept:
+        if not kept:
+            raise whole from None
+        refused |= {name: why for name in maps if (why := _fault(paths, kept[:1], [name]))}
+        if not refused:
             raise whole from None
         return *_open(paths, kept, [name for name in maps if name not in refused]), refused
+
+
+def _fault(paths: Sequence[str], names: Sequence[str], maps: Sequence[str]) -> str:
+    """Why these do not open together; nothing if they do."""
+    try:
+        _open(paths, names, maps)
+    except SourceError as error:
+        return str(error)
+    return ""
 
 
 def _open(

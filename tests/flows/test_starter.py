@@ -108,9 +108,10 @@ def test_a_file_without_a_global_field_is_refused_with_the_reason(tmp_path: Path
 def test_what_files_say_of_themselves_stays_in_remarks(tmp_path: Path) -> None:
     source = regular(count=12)
     source["b\n[cluster]\nworkers = 99\n#"] = source["ta"]
+    source["orog"] = source["ta"].isel(time=0, drop=True)
     source["ta"].attrs["long_name"] = 'warm"]\n[run]\nroot = "/elsewhere"'
     config = configured(write(tmp_path, source, "a.zarr"))
-    assert config.source.variables == ("ta",)
+    assert (config.source.variables, config.source.static) == (("ta",), ("orog",))
     assert (config.cluster.workers, config.run.root) == (2, "runs/first")
 
 
