@@ -44,16 +44,30 @@ def parser() -> argparse.ArgumentParser:
     parsers = top.add_subparsers(required=True, metavar="command")
 
     def add(
-        name: str, command: Any, text: str, where: str = "the run's TOML file", kind: type = Path
+        name: str,
+        command: Any,
+        text: str,
+        where: str = "the run's TOML file",
+        kind: type = Path,
+        several: str = "",
     ) -> argparse.ArgumentParser:
         one = parsers.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
-        one.add_argument("config", type=kind, help=where)
+        one.add_argument(several or "config", nargs="+" if several else None, type=kind, help=where)
         one.add_argument("--json", action="store_true", help="last line: one JSON object")
         one.add_argument("--debug", action="store_true", help="tracebacks and debug messages")
         one.set_defaults(command=command, stage=name)
         return one
 
-    _add_init(parsers)
+    beginning = add(
+        "init",
+        do.init,
+        "look at files and write a first configuration for them",
+        "files, patterns in quotes, or addresses of stores",
+        str,
+        several="paths",
+    )
+    beginning.add_argument("--to", type=Path, help="TOML file to write; else it is printed")
+    beginning.add_argument("--root", default="runs/first", help="where the run shall live")
     add("run", do.run, "all stages, those that are up to date skipped")
     add("plan", do.plan, "estimate bytes, files, memory and units of each stage; writes nothing")
     for name, text in STAGE_COMMANDS.items():
@@ -89,17 +103,6 @@ def parser() -> argparse.ArgumentParser:
     serving.add_argument("--dashboard-port", type=int, default=8787, help="of Dask")
     serving.add_argument("--workers", type=int, default=2, help="of Dask, one thread each")
     return top
-
-
-def _add_init(parsers: Any) -> None:
-    text = "look at files and write a first configuration for them"
-    one = parsers.add_parser("init", help=text, description=text[0].upper() + text[1:] + ".")
-    one.add_argument("paths", nargs="+", help="files, patterns in quotes, or addresses of stores")
-    one.add_argument("--to", type=Path, help="TOML file to write; else it is printed")
-    one.add_argument("--root", default="runs/first", help="where the run shall live")
-    one.add_argument("--json", action="store_true", help="last line: one JSON object")
-    one.add_argument("--debug", action="store_true", help="tracebacks and debug messages")
-    one.set_defaults(command=do.init, stage="init")
 
 
 def _add_deploy(one: argparse.ArgumentParser) -> None:

@@ -74,13 +74,7 @@ def draw_units(
         for number, unit in enumerate(units):
             noise = white_remainder(config, placed, wanted[number : number + 1], part["time"])
             block = to_fields(x.isel(realization=[number]), placed, noise)
-            for name, values in block.items():
-                if not _finite_where_data_are(values, placed):
-                    raise SampleNotFinite(
-                        f"{unit.name}: {name} is not finite; nothing of this unit is written. "
-                        "Train longer or with a lower train.learning_rate, or sample with more "
-                        "evaluations"
-                    )
+            _require_finite(unit, block, placed)
             written.append(pool.submit(artifacts.write_unit, path, unit, block, extra=extra))
     return [each.result() for each in written]
 
@@ -220,6 +214,15 @@ def _addresses(
         ]
         for number in realizations
     ]
+
+
+def _require_finite(unit: artifacts.Unit, block: xr.Dataset, placed: xr.Dataset) -> None:
+    for name, values in block.items():
+        if not _finite_where_data_are(values, placed):
+            raise SampleNotFinite(
+                f"{unit.name}: {name} is not finite; nothing of this unit is written. Train "
+                "longer or with a lower train.learning_rate, or sample with more evaluations"
+            )
 
 
 def _finite_where_data_are(values: xr.DataArray, normals: xr.Dataset) -> bool:

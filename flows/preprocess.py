@@ -240,8 +240,7 @@ def _publish_whitened(
         path, units, artifacts.donors(layout, "whitened", family)
     )
     write = partial(write_whitened, path, source, normals)
-    done = len(units) - len(missing)
-    written = map_units(client, write, missing, progress, label="whitening", done=done)
+    written = map_units(client, write, missing, progress, label="whitening", done=len(there))
     provenance = {
         "figures": normals.attrs["figures"],
         "fields_digest": source.digest,

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.resampling import FloatArray, fair_rms, fair_square, mean_over_dates
+from pipeline.resampling import FloatArray, fair_rms, fair_root, fair_square, mean_over_dates
 
 IntArray = npt.NDArray[np.integer]
 
@@ -164,7 +164,7 @@ def map_errors(
             ("q999", high_a, high_b),
         ):
             sums[name] += fair_square(x, y) @ area[part]
-    scores = {name: _root(total / area.sum()) for name, total in sums.items()}
+    scores = {name: fair_root(total / area.sum()) for name, total in sums.items()}
     scores["tail"] = pooled.mean(axis=0) / whole
     return scores
 
@@ -180,7 +180,7 @@ def correlation_error(
     for part in _cell_blocks(len(area), len(ensemble[0]) * len(weights)):
         a, b = (correlation(x[..., part], y[..., part], weights) for x, y in (ensemble, truth))
         total += fair_square(a, b) @ area[part]
-    return _root(total / area.sum())
+    return fair_root(total / area.sum())
 
 
 def correlation(x: FloatArray, y: FloatArray, weights: FloatArray) -> FloatArray:
@@ -207,12 +207,6 @@ def spectrum_error(ensemble: FloatArray, truth: FloatArray, weights: FloatArray)
     theirs = np.stack([np.log(mean_over_dates(member, weights)) for member in ensemble])
     ours = np.log(mean_over_dates(truth, weights))
     return fair_rms(theirs, ours, 2.0 * np.arange(truth.shape[-1]) + 1)
-
-
-def _root(mean_square: FloatArray) -> FloatArray:
-    """0 where a fair mean square is negative."""
-    root: FloatArray = np.sqrt(np.maximum(mean_square, 0.0))
-    return root
 
 
 def _cell_blocks(cells: int, rows: int, limit: int = 2**16) -> Iterator[slice]:

@@ -108,5 +108,10 @@ def fair_rms(statistic: FloatArray, truth: FloatArray, measure: FloatArray) -> F
         truth: (replicate, cell).
     """
     mean = np.average(fair_square(statistic, truth), axis=-1, weights=measure)
-    root: FloatArray = np.sqrt(np.maximum(mean, 0.0))
+    return fair_root(mean)
+
+
+def fair_root(mean_square: FloatArray) -> FloatArray:
+    """The root of a mean of `fair_square`; 0 where that is negative."""
+    root: FloatArray = np.sqrt(np.maximum(mean_square, 0.0))
     return root

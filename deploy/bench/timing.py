@@ -9,7 +9,6 @@ from typing import Any
 
 Call = Callable[[], float]  # does the work once and returns its seconds
 
-
 SHORT = 0.02  # seconds: what takes less finds caches that the turn before it has filled
 
 
