@@ -15,6 +15,17 @@ from pathlib import Path
 
 SECONDS = 60  # it has started by then, on a busy machine too
 KEY, SECRET = "a-key-of-tests", "a-secret-of-tests"
+# moto's own command looks at each request for which of its hundred services it is, on disk; and
+# makes a connection and a thread for each.
+SERVER = """
+from moto.moto_server.werkzeug_app import MotoRequestHandler, create_backend_app
+from werkzeug.serving import run_simple
+
+class Handler(MotoRequestHandler):
+    protocol_version, disable_nagle_algorithm = "HTTP/1.1", True
+
+run_simple("127.0.0.1", 0, create_backend_app("s3"), threaded=True, request_handler=Handler)
+"""
 
 
 @contextmanager
@@ -22,8 +33,7 @@ def server() -> Iterator[str]:
     """A fresh server without buckets; gives "host:port"."""
     with tempfile.TemporaryDirectory() as directory:
         log = Path(directory) / "log"
-        code = "import sys; from moto.server import main; main(sys.argv[1:])"
-        command = [sys.executable, "-c", code, "-H", "127.0.0.1", "-p", "0"]
+        command = [sys.executable, "-c", SERVER]
         quiet = {name: text for name, text in os.environ.items() if not name.startswith("AWS_")}
         with log.open("wb") as stream:
             process = subprocess.Popen(command, stdout=stream, stderr=stream, env=quiet)

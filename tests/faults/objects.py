@@ -1,6 +1,6 @@
 """Every request of an operation fails once: objects between a real S3 server and a wire that fails.
 
-    with store() as (wire, bucket): every_request(wire, bucket, "publication", "reset after")
+    with store() as line: every_request(line, "publication", "reset after")
 
 An operation of `operations` is prepared, then acted with one harm at its k-th request, for k = 1
 until it makes fewer requests than that. Most harms must pass unnoticed: the operation ends well,
@@ -10,6 +10,7 @@ storage stays away it must end with an error of the storage that says so, and go
 
 from __future__ import annotations
 
+import itertools
 import os
 import tempfile
 from collections.abc import Iterator
@@ -33,23 +34,30 @@ EVERYWHERE = ("lost", "reset after")  # the server did it, and nobody was told
 ROOTS = (".zarr/zarr.json", "/published.json")
 ENVIRONMENT = {"AWS_TIMEOUT": "1500ms", "AWS_CONNECT_TIMEOUT": "5s"}
 ALWAYS = 1 << 30
+_NUMBERS = itertools.count()
 
 
 @contextmanager
-def store() -> Iterator[tuple[Wire, str]]:
-    """A wire to a server of its own, and a bucket; this process gets there by the wire alone."""
+def store() -> Iterator[Wire]:
+    """A wire to a server of its own; this process gets there by the wire alone."""
     with s3.server() as address, wire(address) as line:
-        s3.make_bucket(address, "faults")
         known = s3.environment(line.url.removeprefix("http://")) | ENVIRONMENT
         with (
             patch.dict(os.environ, known),
             patch.multiple(buckets, FIRST_PAUSE=0.01, LONGEST_PAUSE=0.05),
         ):
-            yield line, "faults"
+            yield line
+
+
+def fresh_root(line: Wire) -> StoreLayout:
+    """A root in a bucket of its own: the server looks at every object of a bucket to list some."""
+    bucket = f"faults-{next(_NUMBERS)}"
+    s3.make_bucket(line.upstream, bucket)
+    return StoreLayout(f"s3://{bucket}/a-root")
 
 
 def every_request(
-    line: Wire, bucket: str, name: str, mode: str, first: int = 1, step: int = 1, most: int = 10000
+    line: Wire, name: str, mode: str, first: int = 1, step: int = 1, most: int = 10000
 ) -> dict[str, Any]:
     """One harm at each request `first`, `first + step`, ... of an operation, `most` times at most.
 
@@ -65,9 +73,8 @@ def every_request(
     point, tried = first, 0
     bad: list[str] = []
     while True:
-        root = f"s3://{bucket}/{name}/{mode}/{point}".replace(" ", "-").replace("'", "")
-        layout = StoreLayout(root)
         line.harm()
+        layout = fresh_root(line)
         operation.prepare(layout)
         line.harm(*_harm(mode), point, ALWAYS if mode in (AWAY, FORBIDDEN) else point)
         wrong, said = _act(operation, layout, mode), line.requests
@@ -137,8 +144,8 @@ def lane(directory: Path) -> dict[str, Any]:
 
 def _job(job: tuple[str, str, int, int]) -> dict[str, Any]:
     try:
-        with store() as (line, bucket):
-            return every_request(line, bucket, *job)
+        with store() as line:
+            return every_request(line, *job)
     except Exception as error:  # the other jobs are still to be done
         said = f"{job[0]}, {job[1]}: the lane broke off with {type(error).__name__}: {error}"
         return {"requests": 0, "tried": 0, "bad": [said]}

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator
 from unittest.mock import patch
 
 import pytest
 
 from storage import buckets
-from storage.layout import StoreLayout
 from tests.faults import objects
 from tests.faults.proxy import Wire
 
@@ -24,7 +22,7 @@ PLACES = (
 
 
 @pytest.fixture(scope="module")
-def store() -> Iterator[tuple[Wire, str]]:
+def store() -> Iterator[Wire]:
     pytest.importorskip("moto")
     with objects.store() as known:
         yield known
@@ -32,32 +30,32 @@ def store() -> Iterator[tuple[Wire, str]]:
 
 @pytest.mark.parametrize("place", PLACES, ids=lambda place: f"{place[0]}, {place[1]}")
 def test_after_a_fault_a_bucket_is_whole_and_goes_on(
-    store: tuple[Wire, str], place: tuple[str, str, int, int, int]
+    store: Wire, place: tuple[str, str, int, int, int]
 ) -> None:
-    found = objects.every_request(*store, *place)
+    found = objects.every_request(store, *place)
     assert found["tried"] == place[-1]
     assert found["bad"] == []
 
 
-def test_the_lane_finds_a_root_that_is_put_twice(store: tuple[Wire, str]) -> None:
+def test_the_lane_finds_a_root_that_is_put_twice(store: Wire) -> None:
     def careless(bucket: str, key: str, content: bytes) -> None:
         buckets.put(bucket, key, content)
 
-    root = at_root(*store, "training's end")
+    root = at_root(store, "training's end")
     with patch.object(buckets, "put_once", careless):
-        found = objects.every_request(*store, "training's end", "lost", root, 1, 1)
+        found = objects.every_request(store, "training's end", "lost", root, 1, 1)
     assert any("roots were put" in sentence for sentence in found["bad"])
 
 
 @pytest.mark.parametrize("mode", ["lost", "reset after", "stall after", "truncated", "away"])
-def test_one_root_is_put_whatever_becomes_of_the_answer(store: tuple[Wire, str], mode: str) -> None:
-    found = objects.every_request(*store, "publication", mode, at_root(*store, "publication"), 1, 1)
+def test_one_root_is_put_whatever_becomes_of_the_answer(store: Wire, mode: str) -> None:
+    found = objects.every_request(store, "publication", mode, at_root(store, "publication"), 1, 1)
     assert (found["tried"], found["bad"]) == (1, [])
 
 
-def at_root(line: Wire, bucket: str, name: str) -> int:
+def at_root(line: Wire, name: str) -> int:
     """The number of the request that puts the root."""
-    layout = StoreLayout(f"s3://{bucket}/undisturbed-{random.getrandbits(32):08x}")
+    layout = objects.fresh_root(line)
     objects.OPERATIONS[name].prepare(layout)
     line.harm()
     objects.OPERATIONS[name].act(layout)
