@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from flows.config import RunConfig
 from flows.stage import Progress, Receipt
 from flows.units import STALL_SECONDS, UnitFailed, WorkersLost
-from flows.workers import do_unit, installation
+from flows.workers import do_unit, installation, lines_told
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -41,7 +41,7 @@ def train_on_workers(config: RunConfig, client: "Client", progress: Progress) ->
     """
     topic = f"ranks-{uuid.uuid4().hex[:12]}"
     heard: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    client.subscribe_topic(topic, lambda event: heard.put(event[1]["progress"]))
+    client.subscribe_topic(topic, lambda event: heard.put(event[1]))
     reason = ""
     try:
         for attempt in range(1, ATTEMPTS + 1):
@@ -90,15 +90,18 @@ def _begin(
 def _ended(
     ranks: "Sequence[Future]", heard: "queue.SimpleQueue[Any]", progress: Progress
 ) -> dict[str, Any]:
-    """The receipt of the first rank, once all have ended; progress is told on the way."""
+    """The receipt of the first rank, once all have ended; what they say is told on the way."""
     receipt: dict[str, Any] | None = None
     waiting = len(ranks)
     for rank in ranks:
         rank.add_done_callback(heard.put)
     while waiting:
         one = heard.get()
-        if isinstance(one, list | tuple):
-            progress(*one)
+        if isinstance(one, dict):
+            if "progress" in one:
+                progress(*one["progress"])
+            else:
+                LOGGER.log(one["level"], "%s", one["text"])
             continue
         if one not in ranks:  # of a group before
             continue
@@ -173,7 +176,12 @@ def _rank(arguments: dict[str, Any]) -> dict[str, Any] | None:
         if rank == 0:
             worker.log_event(arguments["topic"], {"progress": [done, total, text]})
 
-    found: dict[str, Any] | None = call("flows.train:as_rank", arguments, tell)
+    def aloud(level: int, text: str) -> None:
+        event = {"level": level, "text": f"rank {rank} on {worker.address}: {text}"}
+        worker.log_event(arguments["topic"], event)
+
+    with lines_told(aloud):
+        found: dict[str, Any] | None = call("flows.train:as_rank", arguments, tell)
     return found
 
 

@@ -142,6 +142,7 @@ def _train_network(
         good = state.meta.get("good", 0)  # the last state of all does not tell
         training.restore(state.step, state.tensors, state.meta)
         training.seconds = float(state.meta.get("seconds", 60 * (config.train.minutes or 0)))
+        LOGGER.info("train: goes on after step %d", state.step)
     elif parent is not None:
         last = checkpoints.load_latest(parent.path)
         assert last is not None

@@ -6,6 +6,7 @@ raised by the function itself is never retried, because units are deterministic.
 """
 
 import itertools
+import logging
 import queue
 import time
 from collections.abc import Callable, Sequence
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, TypeVar
 from flows.dask_settings import UNIT_SECONDS, dask_setting
 from flows.failures import Relayed, exit_code_of
 from flows.stage import Progress
-from flows.workers import do_unit, installation
+from flows.workers import do_unit_aloud, installation
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 U = TypeVar("U")
 R = TypeVar("R")
 
+LOGGER = logging.getLogger("spherescore")
 STALL_SECONDS = 1800.0  # of clusters that others set up: longer than any one unit
 LOOK_SECONDS = 2.0  # between looks at how many workers there are
 
@@ -56,6 +58,7 @@ def map_units(
     resource: str | None = None,
 ) -> list[R]:
     """Apply `function` to every unit on the cluster; the results come in the order of `units`.
+    What a unit logs on its worker is logged here when it is done.
 
     At most two units per worker are in flight, so that a failure stops the rest and the scheduler
     stays small. Results should be small: they come back to this process.
@@ -75,7 +78,7 @@ def map_units(
     if not units:
         return []
     crew = _Crew(client, resource)
-    call = partial(do_unit, installation(), function)
+    call = partial(do_unit_aloud, installation(), function)
     waiting = iter(enumerate(units))
     ended: queue.SimpleQueue[Future] = queue.SimpleQueue()
     running: dict[Future, int] = {}
@@ -107,9 +110,11 @@ def map_units(
                     f"{len(units)} are done and safe; run again to go on from there, and raise "
                     "cluster.unit_minutes if units take that long"
                 )
-            for future, value in zip(batch, values, strict=True):
+            for future, (value, lines) in zip(batch, values, strict=True):
                 latest = time.monotonic()
                 results[running.pop(future)] = value
+                for level, line in lines:
+                    LOGGER.log(level, "%s", line)
                 progress(done + len(results), total, label)
     finally:
         if running:

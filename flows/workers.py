@@ -7,10 +7,12 @@ workers come and go, with every unit.
 """
 
 import hashlib
+import logging
 import os
 import platform
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
@@ -27,6 +29,8 @@ DECIDE_BYTES = ("dask", "distributed", "ducc0", "numpy", "scipy", "torch", "xarr
 # A module of each package, for its directory. The packages themselves do not tell it everywhere: a
 # worker's path begins with its own directory, where Dask keeps a folder named `storage`.
 HOUSE = ("pipeline.sphere", "storage.keys", "flows.workers")
+
+LINES = 100  # of what one unit logs, that come back with its result
 
 _ONCE = threading.Lock()
 
@@ -98,6 +102,41 @@ def do_unit(run: Installation, function: Callable[[U], R], unit: U) -> R:
     return function(unit)
 
 
+def do_unit_aloud(
+    run: Installation, function: Callable[[U], R], unit: U
+) -> tuple[R, list[tuple[int, str]]]:
+    """`do_unit`, and what was logged meanwhile: levels and lines, for the log of the run."""
+    lines: list[tuple[int, str]] = []
+    here = f"worker {platform.node()}:{os.getpid()}"
+
+    def keep(level: int, text: str) -> None:
+        if len(lines) < LINES:
+            lines.append((level, f"{here}: {text}"))
+
+    with lines_told(keep):
+        return do_unit(run, function, unit), lines
+
+
+@contextmanager
+def lines_told(tell: Callable[[int, str], None]) -> Iterator[None]:
+    """Tell level and text of all that this process logs meanwhile: ours, and warnings of others."""
+    handler = _Teller(tell)
+    logging.getLogger().addHandler(handler)
+    try:
+        yield
+    finally:
+        logging.getLogger().removeHandler(handler)
+
+
+class _Teller(logging.Handler):
+    def __init__(self, tell: Callable[[int, str], None]) -> None:
+        super().__init__(logging.INFO)
+        self._tell = tell
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._tell(record.levelno, record.getMessage())
+
+
 @cache
 def _prepare() -> None:
     """Once in each process: workers that others started may not have our limits of threads."""
@@ -106,3 +145,4 @@ def _prepare() -> None:
 
     threadpool_limits(1)
     share_tables()
+    logging.getLogger("spherescore").setLevel(logging.INFO)

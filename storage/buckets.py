@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 
 __all__ = ["NoSpaceInBucket", "OutcomeUnknown", "StorageUnavailable"]
 
-_LOG = logging.getLogger(__name__)
+LOGGER = logging.getLogger("spherescore")
 _T = TypeVar("_T")
 
 PATIENCE = 120.0  # seconds in which a request is repeated
@@ -213,7 +213,7 @@ def _ask(bucket: str, key: str, ask: Callable[[Any], _T]) -> _T:
                     f"{place} does not answer, tried for {PATIENCE:.0f} s: {_line(error)}; what is "
                     "finished is safe, run again when the storage is there"
                 ) from None
-            _LOG.debug("%s: asked again in %.1f s (%s)", place, wait, _line(error))
+            LOGGER.debug("%s: asked again in %.1f s (%s)", place, wait, _line(error))
         time.sleep(wait)
         pause = min(2 * pause, LONGEST_PAUSE)
 

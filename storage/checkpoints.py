@@ -37,7 +37,7 @@ from storage.files import (
 from storage.layout import StoreLayout
 from storage.places import BucketPath, Place, matching
 
-_LOG = logging.getLogger(__name__)
+LOGGER = logging.getLogger("spherescore")
 _TENSORS, _META, _MANIFEST = "tensors.safetensors", "meta.json", "manifest.json"
 
 
@@ -96,7 +96,7 @@ def load_latest(directory: Place) -> State | None:
                 return _load(path)
             except (SafetensorError, ValueError, KeyError, TypeError) as error:
                 fault = f"its seals match, but it is no state ({error})"
-        _LOG.warning("checkpoint %s is not used: %s", path, fault)
+        LOGGER.warning("checkpoint %s is not used: %s", path, fault)
     return None
 
 

@@ -23,7 +23,7 @@ from storage import buckets
 from storage.layout import StoreLayout
 from storage.places import BucketPath
 
-_LOG = logging.getLogger(__name__)
+LOGGER = logging.getLogger("spherescore")
 
 LEASE = 900.0  # seconds
 RENEWALS = 6  # in that time: a server that does not answer for minutes ends nobody's lease
@@ -79,7 +79,7 @@ def _leased(root: BucketPath, alone: bool) -> Iterator[None]:
         try:
             buckets.delete(own.bucket, [own.key])
         except buckets.StorageUnavailable as error:
-            _LOG.warning("%s stays for %.0f s: %s", own, LEASE, error)
+            LOGGER.warning("%s stays for %.0f s: %s", own, LEASE, error)
 
 
 def _renew(own: BucketPath, said: bytes, over: threading.Event) -> None:
@@ -87,7 +87,7 @@ def _renew(own: BucketPath, said: bytes, over: threading.Event) -> None:
         try:
             buckets.put(own.bucket, own.key, said)
         except buckets.StorageUnavailable as error:
-            _LOG.warning("%s could not be renewed: %s", own, error)
+            LOGGER.warning("%s could not be renewed: %s", own, error)
 
 
 def _refuse_others(root: BucketPath, own: BucketPath, alone: bool) -> None:

@@ -1,4 +1,6 @@
+import logging
 import os
+import re
 import signal
 import time
 from functools import partial
@@ -106,6 +108,29 @@ def test_an_error_names_its_unit_and_is_not_retried(client: Any, quiet: Progress
     with pytest.raises(UnitFailed, match="draw 5: no such thing"):
         map_units(client, fail_at_five, range(8), quiet, label="draw")
     assert map_units(client, square, range(3), quiet) == [0, 1, 4]
+
+
+def speak(unit: int) -> int:
+    logging.getLogger("spherescore").info("unit %d is read", unit)
+    logging.getLogger("another.package").warning("unit %d is odd", unit)
+    logging.getLogger("another.package").info("nobody asked")
+    return unit
+
+
+def test_what_workers_log_is_in_the_log_of_the_run(
+    client: Any, quiet: Progress, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("spherescore"), "propagate", True)
+    with caplog.at_level(logging.INFO, "spherescore"):
+        assert map_units(client, speak, [3, 4], quiet) == [3, 4]
+    pids = set(client.run(os.getpid).values())
+    told = {(level, line) for name, level, line in caplog.record_tuples if name == "spherescore"}
+    for unit in (3, 4):
+        for level, text in ((logging.INFO, "is read"), (logging.WARNING, "is odd")):
+            said = [line for at, line in told if at == level and f"unit {unit} {text}" in line]
+            where = re.match(r"worker \S+:(\d+): ", *said)
+            assert where and int(where[1]) in pids
+    assert "nobody asked" not in caplog.text
 
 
 def test_a_worker_that_dies_once_costs_only_time(

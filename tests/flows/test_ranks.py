@@ -1,6 +1,7 @@
 """One training on several workers: what it learns, and what a lost rank costs."""
 
 import logging
+import re
 import shutil
 import subprocess
 import sys
@@ -101,10 +102,11 @@ def test_two_ranks_on_workers_learn_what_one_learns_and_a_killed_one_costs_no_bi
     killer = threading.Thread(target=kill_one)
     killer.start()
     monkeypatch.setattr(logging.getLogger("spherescore"), "propagate", True)
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.INFO):
         again = trained(whitened, root, ranks=2)
     killer.join()
     assert killed and "a rank was lost" in caplog.text
+    assert re.search(r"rank 0 on tcp://\S+: train: goes on after step \d+", caplog.text)
     for name, values in undisturbed.items():
         np.testing.assert_array_equal(again[name], values, err_msg=name)
 
