@@ -60,9 +60,9 @@ class Site:
         self.arrived += count
 
     def write_config(self, name: str, **changed: Mapping[str, Any]) -> Path:
-        """A configuration of these files with a root of its own."""
+        """A configuration of these files, by default with a root of its own in this directory."""
         table = {key: {**value, **changed.get(key, {})} for key, value in self.table.items()}
-        table["run"]["root"] = str(self.directory / f"run-{name}")
+        table["run"].setdefault("root", str(self.directory / f"run-{name}"))
         path = self.directory / f"{name}.toml"
         path.write_text(_toml(table))
         return path
@@ -90,7 +90,11 @@ def api(served: Machine) -> Iterator[SyncPrefectClient]:
 
 @pytest.fixture
 def site(served: Machine, tmp_path: Path) -> Site:
-    (tmp_path / "new").mkdir()
+    return site_of(served, tmp_path)
+
+
+def site_of(running: Machine, directory: Path) -> Site:
+    (directory / "new").mkdir()
     values = np.random.default_rng(3).normal(size=(500, 8, 16)).astype(np.float32)
     days = xr.Dataset(
         {"z": (("time", "lat", "lon"), values, {"units": "m"})},
@@ -101,8 +105,8 @@ def site(served: Machine, tmp_path: Path) -> Site:
         },
     )
     table = {
-        "run": {"root": ""},
-        "source": {"paths": [str(tmp_path / "new" / "*.nc")], "variables": ["z"]},
+        "run": {},
+        "source": {"paths": [str(directory / "new" / "*.nc")], "variables": ["z"]},
         "split": {
             "train": ["2001-01-01", "2001-12-31"],
             "validation": ["2002-01-01", "2002-01-31"],
@@ -113,7 +117,7 @@ def site(served: Machine, tmp_path: Path) -> Site:
         "generate": {"realizations": 2, "times": ["2002-02-11"]},
         "cluster": {"workers": 1},
     }
-    return Site(served, tmp_path, days, table)
+    return Site(running, directory, days, table)
 
 
 def eventually(
