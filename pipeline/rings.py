@@ -23,6 +23,7 @@ from pipeline.sphere import FloatArray, RingGrid
 __all__ = ["Rings", "ring_geometry", "rings"]
 
 CACHED_BYTES = 1 << 22  # of the fields that are folded and transformed together
+PAGE = 4096  # bytes; what is a multiple of it apart shares a few lines of the nearest cache
 
 
 class Rings(Protocol):
@@ -63,8 +64,10 @@ class _Equal:
             self.turn = turn.astype(dtype)[:, None, None, None]
 
     def empty(self, count: int, dtype: np.dtype[Any]) -> ComplexArray:
-        shape = self.nlon // 2 + 1, self.half, len(self.signs), count
-        return room("waves", shape, np.result_type(dtype, np.complex64))
+        dtype = np.result_type(dtype, np.complex64)
+        spare = _spare(self.half * len(self.signs) * count * dtype.itemsize)
+        shape = self.nlon // 2 + 1, self.half, len(self.signs), count + spare
+        return room("waves", shape, dtype)[..., :count]
 
     def to_waves(self, fields: FloatArray, mean: bool) -> ComplexArray:
         waves = self.empty(len(fields), fields.dtype)
@@ -83,7 +86,9 @@ class _Equal:
         """Sum and difference of the hemispheres (sign, field, ring, longitude)."""
         if len(self.signs) == 1:
             return fields[None]
-        folded = room("folded", (2, len(fields), self.half, self.nlon), fields.dtype)
+        spare = bool(_spare(self.half * self.nlon * fields.itemsize))
+        shape = 2, len(fields), self.half + spare, self.nlon
+        folded = room("folded", shape, fields.dtype)[:, :, : self.half]
         north, south = fields[:, : self.half], fields[:, ::-1][:, : self.half]
         np.add(north, south, out=folded[0])
         np.subtract(north, south, out=folded[1])
@@ -110,6 +115,11 @@ class _Equal:
             (even, odd), south = folded, self.nlat - self.half
             np.add(even, odd, out=out[:, : self.half])
             np.subtract(even[:, :south], odd[:, :south], out=out[:, ::-1][:, :south])
+
+
+def _spare(stride: int) -> int:
+    """How many values more make rows that are so many bytes long lie apart in the caches."""
+    return 0 if stride % PAGE else 4
 
 
 class _Unequal:
