@@ -16,7 +16,7 @@ import xarray as xr
 from flows.config import ConfigError, RunConfig
 from pipeline.transform import grid_of
 from storage.axes import SourceError, toml_key
-from storage.contents import Content, contents
+from storage.contents import Content, contents, names_with_dims
 from storage.quantities import based
 from storage.source_files import resolve
 from storage.sources import SourceReport, open_source
@@ -37,18 +37,20 @@ def starter(paths: Sequence[str], root: str) -> str:
     """
     found = contents(paths)
     usable = [one for one in found if not one.refused]
-    shapes = Counter(one.shape for one in usable if one.series)
-    if not shapes:
-        raise SourceError(f"{paths[0]}: no field along time on a global grid{_reasons(found)}")
-    shape, _ = shapes.most_common(1)[0]
-    fields = [one for one in usable if one.series and one.shape == shape]
+    kinds = Counter((one.shape, one.samples) for one in usable if one.series)
+    if not kinds:
+        raise SourceError(
+            f"{paths[0]}: no field along time on a global grid; {_reasons(found, paths)}"
+        )
+    (shape, samples), _ = kinds.most_common(1)[0]
+    fields = [one for one in usable if one.series and (one.shape, one.samples) == (shape, samples)]
     chosen = _chosen(fields)
     maps = [one.name for one in usable if not one.series and one.shape == shape]
     holders = {file for one in found if one.name in (*chosen, *maps) for file in one.files}
     files = resolve(paths)
     if strangers := [file for file in files if file not in holders]:
         paths = [file for file in files if file in holders]
-    dataset, report, refused = _opened(paths, chosen, maps)
+    dataset, report, refused = _opened(paths, chosen, maps, samples)
     variables = [name for name in chosen if name in dataset]
     lines = [
         *_head(dataset, report),
@@ -61,7 +63,8 @@ def starter(paths: Sequence[str], root: str) -> str:
         f"paths = {_listed(_as_patterns(paths))}",
         *(f"# not {file}: it has none of these variables" for file in strangers),
         f"variables = {_listed(variables)}",
-        *_left_out(found, variables, maps, refused, shape),
+        *_left_out(found, variables, maps, refused, shape, samples),
+        *_members(dataset, samples),
         *_declarations(dataset, variables, maps, report),
         "",
         *_split(dataset),
@@ -90,35 +93,39 @@ def _chosen(fields: Sequence[Content]) -> list[str]:
 
 
 def _opened(
-    paths: Sequence[str], names: Sequence[str], maps: Sequence[str]
+    paths: Sequence[str], names: Sequence[str], maps: Sequence[str], samples: str
 ) -> tuple[xr.Dataset, SourceReport, dict[str, str]]:
     """What opens together; else without the variables that do not open alone, and why."""
     try:
-        return *_open(paths, names, maps), {}
+        return *_open(paths, names, maps, samples), {}
     except SourceError as whole:
-        refused = {name: why for name in names if (why := _fault(paths, [name], ()))}
+        refused = {name: why for name in names if (why := _fault(paths, [name], (), samples))}
         kept = [name for name in names if name not in refused]
         if not kept:
             raise whole from None
-        refused |= {name: why for name in maps if (why := _fault(paths, kept[:1], [name]))}
+        one = kept[:1]
+        refused |= {name: why for name in maps if (why := _fault(paths, one, [name], samples))}
         if not refused:
             raise whole from None
-        return *_open(paths, kept, [name for name in maps if name not in refused]), refused
+        maps = [name for name in maps if name not in refused]
+        return *_open(paths, kept, maps, samples), refused
 
 
-def _fault(paths: Sequence[str], names: Sequence[str], maps: Sequence[str]) -> str:
+def _fault(paths: Sequence[str], names: Sequence[str], maps: Sequence[str], samples: str) -> str:
     """Why these do not open together; nothing if they do."""
     try:
-        _open(paths, names, maps)
+        _open(paths, names, maps, samples)
     except SourceError as error:
         return str(error)
     return ""
 
 
 def _open(
-    paths: Sequence[str], names: Sequence[str], maps: Sequence[str]
+    paths: Sequence[str], names: Sequence[str], maps: Sequence[str], samples: str
 ) -> tuple[xr.Dataset, SourceReport]:
-    return open_source(paths, names, static=maps, allow_gaps=True, check_values=False)
+    return open_source(
+        paths, names, static=maps, samples=samples, allow_gaps=True, check_values=False
+    )
 
 
 def _head(dataset: xr.Dataset, report: SourceReport) -> Iterator[str]:
@@ -138,9 +145,14 @@ def _left_out(
     maps: Sequence[str],
     refused: dict[str, str],
     shape: tuple[int, ...],
+    samples: str,
 ) -> Iterator[str]:
     others = [one for one in found if one.name not in (*variables, *maps)]
-    usable = [one.name for one in others if not one.refused and one.shape == shape and one.series]
+    usable = [
+        one.name
+        for one in others
+        if not one.refused and one.series and (one.shape, one.samples) == (shape, samples)
+    ]
     if usable := [name for name in usable if name not in refused]:
         yield f"# there are also: {', '.join(usable)}"
     for one in others:
@@ -148,6 +160,14 @@ def _left_out(
             yield f"# not {one.name}: {one.refused or refused[one.name]}"
         elif one.shape != shape:
             yield f"# not {one.name}: on another grid, {' x '.join(map(str, one.shape))}"
+        elif one.series and one.samples != samples:
+            yield f"# not {one.name}: it has {one.samples or 'no'} members"
+
+
+def _members(dataset: xr.Dataset, samples: str) -> Iterator[str]:
+    if samples:
+        count = len(np.unique(dataset["member"].to_numpy()))
+        yield f"samples = {json.dumps(samples)}  # {count} members, each a sample of its time"
 
 
 def _declarations(
@@ -251,9 +271,14 @@ def _on_one_line(text: str) -> str:
     return "".join(c if c.isprintable() else " " for c in text)
 
 
-def _reasons(found: Sequence[Content]) -> str:
-    said = [f"{one.name}: {one.refused}" for one in found if one.refused]
-    return f"; {'; '.join(said[:3])}" if said else ""
+def _reasons(found: Sequence[Content], paths: Sequence[str]) -> str:
+    if found:
+        first = next((one for one in found if one.refused), found[0])
+        others = [one.name for one in found if one is not first]
+        more = f"; nor is any of {', '.join(others[:6])}" if others else ""
+        return f"{first.name}: {first.refused or 'a map without time'}{more}"
+    held = names_with_dims(paths)
+    return f"it has {', '.join(held[:6]) or 'no variables'}{' and more' if len(held) > 6 else ''}"
 
 
 def _spoken(step: pd.Timedelta) -> str:

@@ -13,10 +13,10 @@ from storage.axes import UnsafeSource, find_axes, is_pressure
 from storage.formats import UNREADABLE, open_tables
 from storage.inspection import inspect
 from storage.levels import said
-from storage.pieces import Declared, take
+from storage.pieces import Declared, Piece, take
 from storage.source_files import resolve
 
-__all__ = ["Content", "contents"]
+__all__ = ["Content", "contents", "names_with_dims"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +28,7 @@ class Content:
         shape: Sizes of its grid; empty if it was refused.
         series: Whether it has times; else it is a map.
         refused: Why it cannot be taken as it is; "" if it can.
+        samples: What tells its members apart; "" if it has none.
         files: Those that have it.
     """
 
@@ -35,6 +36,7 @@ class Content:
     shape: tuple[int, ...] = ()
     series: bool = True
     refused: str = ""
+    samples: str = ""
     files: tuple[str, ...] = ()
 
 
@@ -56,10 +58,20 @@ def contents(paths: Sequence[str], group: str = "") -> list[Content]:
     return list(found.values())
 
 
+def names_with_dims(paths: Sequence[str], group: str = "") -> list[str]:
+    """All variables of the first file as `name(dim, dim)`."""
+    return [
+        f"{name}({', '.join(map(str, variable.dims))})"
+        for table in open_tables(resolve(paths)[0], group)
+        for name, variable in table.data_vars.items()
+    ]
+
+
 def _candidates(file: str, group: str) -> Iterator[Content]:
     for table in open_tables(file, group):
         for name, variable in table.data_vars.items():
             plain = variable.dtype.kind in "fiu" and variable.ndim > 1
+            plain = plain or "GRIB_gridType" in variable.attrs  # one-dimensional where reduced
             if plain and not _is_bounds(table, str(name)):
                 yield from _contents(table, str(name), Path(file).name)
 
@@ -67,17 +79,37 @@ def _candidates(file: str, group: str) -> Iterator[Content]:
 def _contents(table: xr.Dataset, name: str, where: str) -> Iterator[Content]:
     try:
         axes = find_axes(table, name, {}, where)
-        names = [name]
+        if axes.time is None and (found := _map(table, name, where)):
+            yield found
+            return
+        names, samples = [name], ""
         if axes.level is not None and table[axes.level].size > 1:
             names = [f"{name}@{level}" for level in _levels(table[axes.level])]
+        if axes.member is not None and table[axes.member].size > 1:
+            samples = str(table[axes.member].dims[0])
+            table = table.isel({samples: 0})
         for one in names:
-            for piece in take(table, one, Declared(), where, [], static=axes.time is None):
-                shape = piece.data.shape[-len(piece.grid.names) :]
-                yield Content(name=one, shape=shape, series=axes.time is not None)
+            for piece in take(table, one, Declared(), where, []):
+                yield Content(name=one, shape=_shape(piece), samples=samples)
     except UnsafeSource:
         raise
     except UNREADABLE as error:
         yield Content(name=name, refused=" ".join(str(error).split()))
+
+
+def _map(table: xr.Dataset, name: str, where: str) -> Content | None:
+    """A variable without time as a map; None if it has more dimensions than a map."""
+    try:
+        (piece,) = take(table, name, Declared(), where, [], static=True)
+    except UnsafeSource:
+        raise
+    except UNREADABLE:
+        return None
+    return Content(name=name, shape=_shape(piece), series=False)
+
+
+def _shape(piece: Piece) -> tuple[int, ...]:
+    return tuple(piece.data.shape[-len(piece.grid.names) :])
 
 
 def _levels(coordinate: xr.DataArray) -> list[str]:

@@ -147,7 +147,7 @@ def check_longitudes(lon: Array, where: str) -> tuple[int, list[str]]:
         repeated = ", ".join(f"{value:g}" for value in lon[around:])
         notes.append(f"longitude {repeated} repeats {lon[0]:g}, dropped")
         kept = around
-    if abs(kept * step - 360) > 0.1 * step:
+    if np.abs(steps[: kept - 1] - 360 / kept).max() > 0.01 * 360 / kept:
         raise SourceError(
             f"{where}: {kept} longitudes {step:g} apart reach from {lon[0]:g} to {lon[-1]:g}, the "
             "grid is regional; only global grids can be analysed on the sphere"

@@ -110,7 +110,8 @@ class Inspection:
         return SourceError(
             f"{file} broke the process that looked at it first: {how} (it may use "
             f"{MEMORY >> 20} MiB and {SECONDS:.0f} s beside what its size allows). Nothing is "
-            "ingested; the file is broken or made to harm, replace it or take it out"
+            "ingested; the file is broken or made to harm: replace it or take it out. GRIB on a "
+            "large projected grid does that, too: regrid it first (e.g. cdo remapcon)"
         )
 
 

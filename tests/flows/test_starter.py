@@ -103,6 +103,29 @@ def test_a_file_without_a_global_field_is_refused_with_the_reason(tmp_path: Path
         starter([path], "r")
     with pytest.raises(SourceError, match="6 times are too few"):
         starter([write(tmp_path, regular())], "r")
+    months = regular().rename(time="month").drop_vars("month")
+    with pytest.raises(SourceError, match=r"ta has no time coordinate \(its dims are month of 6"):
+        starter([write(tmp_path, months)], "r")
+    series = regular().mean(("lat", "lon"))
+    with pytest.raises(SourceError, match=r"global grid; it has ta\(time\)$"):
+        starter([write(tmp_path, series)], "r")
+
+
+def test_members_are_samples_and_what_has_none_is_left_out(tmp_path: Path) -> None:
+    plain = regular(count=12)
+    both = xr.concat(
+        [plain, plain + 1], xr.Variable("number", [0, 1], {"standard_name": "realization"})
+    )
+    both["ta"] = both["ta"].assign_attrs(plain["ta"].attrs)
+    both["ts"] = (plain["ta"].dims, plain["ta"].values, plain["ta"].attrs)
+    both["ua"] = both["ta"]
+    path = write(tmp_path, both)
+    text = starter([path], "r")
+    source = RunConfig.from_dict(tomllib.loads(text)).source
+    assert (source.variables, source.samples) == (("ta", "ua"), "number")
+    assert "# 2 members" in text and "# not ts: it has no members" in text
+    dataset, _ = open_source([path], source.variables, samples=source.samples)
+    assert dataset.sizes["time"] == 24
 
 
 def test_what_files_say_of_themselves_stays_in_remarks(tmp_path: Path) -> None:

@@ -153,6 +153,8 @@ def test_unstructured_grids_are_refused(tmp_path):
     ("grid", "match"),
     [
         ({"lon": np.arange(8) * 10.0}, "regional"),
+        ({"lon": [0.0, 187.5]}, "2 longitudes 187.5 apart reach from 0 to 187.5"),
+        ({"lon": np.arange(10) * 36.9}, "regional"),
         ({"lat": [10.0, 20.0, 30.0]}, "regional"),
         ({"lon": [0, 45, 90, 135, 180, 225, 270, 300.0]}, "not equally spaced"),
         ({"lat": [-60.0, 20.0, 10.0, 60.0]}, "not strictly"),
