@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -90,7 +90,8 @@ def join_in_time(
         times, values = times[places], values[places]
         member, origin = member[places], origin[places]
         edges = edges[places] if edges is not None else None
-    kept = _once(times, member, values, name, files, notes)
+    row = _rows(data, places)
+    kept = _once(times, member, row, name, files, notes)
     if period is not None:
         kept = kept[_within(times[kept], period)]
         if not kept.size:
@@ -152,13 +153,33 @@ def _in_unit(piece: Piece, name: str, unit: str, notes: list[str]) -> da.Array:
     return converted
 
 
+def _rows(data: Sequence[da.Array], places: Array) -> Callable[[int], Array]:
+    """The field at a time of the row that pieces make in the order of `places`, computed.
+
+    Not by the joined array: a place in many pieces costs a look at all of them.
+    """
+    ends = np.cumsum([len(part) for part in data])
+
+    def row(at: int) -> Array:
+        place = int(places[at])
+        part = int(np.searchsorted(ends, place, side="right"))
+        return np.asarray(data[part][place - int(ends[part])])  # from the end of the piece
+
+    return row
+
+
 def _once(
-    times: Array, member: Array, values: da.Array, name: str, files: Sequence[str], notes: list[str]
+    times: Array,
+    member: Array,
+    row: Callable[[int], Array],
+    name: str,
+    files: Sequence[str],
+    notes: list[str],
 ) -> Array:
     """Indices of the times without repetition; what is repeated has to be equal."""
     repeats = 1 + np.flatnonzero((times[1:] == times[:-1]) & (member[1:] == member[:-1]))
-    for at in repeats:
-        one, other = np.asarray(values[at - 1]), np.asarray(values[at])
+    for at in map(int, repeats):
+        one, other = row(at - 1), row(at)
         if not np.array_equal(one, other, equal_nan=True):
             raise SourceError(
                 f"time {said_time(times[at])} occurs twice with different values of {name} "
