@@ -27,8 +27,6 @@ from storage import artifacts
 from storage.layout import StoreLayout
 from storage.places import Place
 
-WRITERS = 2
-
 
 class SampleNotFinite(RuntimeError):
     """The model gave a field that is not made of numbers."""
@@ -69,8 +67,8 @@ def draw_units(
     wanted = [unit.region["realization"].start for unit in units]
     x = whitened_draws(config, model, constants, wanted, part)
     extra, written = {"checkpoint": checkpoint.digest}, []
-    # While one unit waits for the disk, the next is made.
-    with ThreadPoolExecutor(WRITERS) as pool:
+    # While one unit waits for the disk, the next is made. Never two: a worker that dies costs one.
+    with ThreadPoolExecutor(1) as pool:
         for number, unit in enumerate(units):
             noise = white_remainder(config, placed, wanted[number : number + 1], part["time"])
             block = to_fields(x.isel(realization=[number]), placed, noise)

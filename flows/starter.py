@@ -275,7 +275,7 @@ def _reasons(found: Sequence[Content], paths: Sequence[str]) -> str:
     if found:
         first = next((one for one in found if one.refused), found[0])
         others = [one.name for one in found if one is not first]
-        more = f"; nor is any of {', '.join(others[:6])}" if others else ""
+        more = f"; nor can {', '.join(others[:6])} be taken" if others else ""
         return f"{first.name}: {first.refused or 'a map without time'}{more}"
     held = names_with_dims(paths)
     return f"it has {', '.join(held[:6]) or 'no variables'}{' and more' if len(held) > 6 else ''}"

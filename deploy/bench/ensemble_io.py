@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -16,7 +14,6 @@ from deploy.bench import inputs
 from deploy.bench.ours import RingGrid
 from deploy.bench.rows import Row
 from deploy.bench.timing import Call, in_turns, timed
-from flows.draws import WRITERS
 from flows.generate import TIMES_PER_CHUNK
 from storage import artifacts
 from storage.layout import StoreLayout
@@ -82,9 +79,7 @@ def write_units(layout: StoreLayout, dataset: xr.Dataset) -> None:
     path = layout.artifact("ensemble", "0" * 64)
     artifacts.create(path, dataset, chunks=shards, shards=shards)
     units = artifacts.plan_units({str(d): n for d, n in dataset.sizes.items()}, shards)
-    with ThreadPoolExecutor(WRITERS) as pool:
-        blocks = (dataset.isel(unit.region) for unit in units)
-        written = list(pool.map(partial(artifacts.write_unit, path), units, blocks))
+    written = [artifacts.write_unit(path, unit, dataset.isel(unit.region)) for unit in units]
     artifacts.publish(layout, "ensemble", "0" * 64, units, {}, written)
 
 

@@ -6,6 +6,8 @@ import itertools
 import json
 import re
 import shutil
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -187,6 +189,23 @@ def test_a_killed_run_is_resumed_with_the_missing_realizations_only(
     # A unit that was in flight may be written by both runs; one that was finished is not.
     assert not set(written[:3]) & set(written[3:])
     assert len(set(written)) == 5
+
+
+def test_a_worker_writes_one_unit_at_a_time(trained, golden, here, tmp_path, monkeypatch):
+    """So that its death costs one."""
+    writing, alone = threading.Lock(), list[bool]()
+    write = artifacts.write_unit
+
+    def slowly(*arguments, **options):
+        alone.append(free := writing.acquire(blocking=False))
+        time.sleep(0.1)
+        if free:
+            writing.release()
+        return write(*arguments, **options)
+
+    monkeypatch.setattr(artifacts, "write_unit", slowly)
+    assert drawn(trained, tmp_path / "run", here, generate_batch=16)[0] == golden
+    assert len(alone) > 2 and all(alone)
 
 
 def test_a_growing_ensemble_draws_only_the_new_realizations(trained, golden, here, tmp_path):
