@@ -132,6 +132,7 @@ class Run:
             "PYTHONPATH": path,
             "SPHERESCORE_FAULTS": json.dumps(orders),
             "SPHERESCORE_CACHE": str(self.config.parent / "cache"),
+            "OMP_NUM_THREADS": "1",  # two runs at once would wait for each other's threads
             MARK: str(self.root),
         }
         environment.pop("PREFECT_HOME", None)
