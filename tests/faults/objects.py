@@ -128,10 +128,10 @@ def _deeds(line: Wire, name: str, layout: StoreLayout) -> list[str]:
 
 def lane(directory: Path) -> dict[str, Any]:
     """Every second request loses its answer (in two ways, so that each does in one of them) in
-    every operation; every ninth one has all other harms."""
+    every operation; every thirteenth one has all other harms."""
     jobs = [(name, mode, 1 + k, 2) for k, mode in enumerate(EVERYWHERE) for name in OPERATIONS]
     others = (mode for mode in MODES if mode not in EVERYWHERE)
-    jobs += [(name, mode, 1 + k % 9, 9) for k, mode in enumerate(others) for name in OPERATIONS]
+    jobs += [(name, mode, 1 + k % 13, 13) for k, mode in enumerate(others) for name in OPERATIONS]
     with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
         found = list(pool.map(_job, jobs))
     counts = {job[0]: one["requests"] for job, one in zip(jobs, found, strict=True)}
