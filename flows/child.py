@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.failures import Relayed
+from flows.lines import lines_told
 from flows.stage import Progress
 from flows.units import STALL_SECONDS, Stalled, WorkersLost
 
@@ -187,14 +188,8 @@ class _Words:
         with self._lock:
             self._file.write(json.dumps({kind: value}).encode() + b"\n")
 
-
-class _ToParent(logging.Handler):
-    def __init__(self, words: _Words) -> None:
-        super().__init__(logging.INFO)
-        self._words = words
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._words.say("log", [record.name, record.levelno, record.getMessage()])
+    def log(self, record: logging.LogRecord) -> None:
+        self.say("log", [record.name, record.levelno, record.getMessage()])
 
 
 def _die_with_parent(parent: int) -> None:
@@ -224,14 +219,14 @@ def main(target: str, place: int) -> None:
             return
         first += part
     _die_with_parent(parent)
-    logging.getLogger("spherescore").setLevel(logging.INFO)
-    logging.getLogger().addHandler(_ToParent(words))
     module, _, name = target.partition(":")
     try:
-        function: Callable[..., Any] = getattr(importlib.import_module(module), name)
-        returned = function(
-            json.loads(first), lambda done, total, text: words.say("progress", [done, total, text])
-        )
+        with lines_told(words.log):
+            function: Callable[..., Any] = getattr(importlib.import_module(module), name)
+            returned = function(
+                json.loads(first),
+                lambda done, total, text: words.say("progress", [done, total, text]),
+            )
     except Exception as error:
         code = getattr(error, "exit_code", None)
         text = str(error) if code is not None else f"{type(error).__name__}: {error}"

@@ -19,9 +19,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from flows.config import RunConfig
+from flows.lines import lines_told
 from flows.stage import Progress, Receipt
 from flows.units import STALL_SECONDS, UnitFailed, WorkersLost
-from flows.workers import do_unit, installation, lines_told
+from flows.workers import do_unit, installation
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -176,9 +177,9 @@ def _rank(arguments: dict[str, Any]) -> dict[str, Any] | None:
         if rank == 0:
             worker.log_event(arguments["topic"], {"progress": [done, total, text]})
 
-    def aloud(level: int, text: str) -> None:
-        event = {"level": level, "text": f"rank {rank} on {worker.address}: {text}"}
-        worker.log_event(arguments["topic"], event)
+    def aloud(record: logging.LogRecord) -> None:
+        text = f"rank {rank} on {worker.address}: {record.getMessage()}"
+        worker.log_event(arguments["topic"], {"level": record.levelno, "text": text})
 
     with lines_told(aloud):
         found: dict[str, Any] | None = call("flows.train:as_rank", arguments, tell)

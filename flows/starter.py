@@ -37,13 +37,13 @@ def starter(paths: Sequence[str], root: str) -> str:
     """
     found = contents(paths)
     usable = [one for one in found if not one.refused]
-    kinds = Counter((one.shape, one.samples) for one in usable if one.series)
+    kinds = Counter(one.kind for one in usable if one.series)
     if not kinds:
         raise SourceError(
             f"{paths[0]}: no field along time on a global grid; {_reasons(found, paths)}"
         )
     (shape, samples), _ = kinds.most_common(1)[0]
-    fields = [one for one in usable if one.series and (one.shape, one.samples) == (shape, samples)]
+    fields = [one for one in usable if one.series and one.kind == (shape, samples)]
     chosen = _chosen(fields)
     maps = [one.name for one in usable if not one.series and one.shape == shape]
     holders = {file for one in found if one.name in (*chosen, *maps) for file in one.files}
@@ -151,7 +151,7 @@ def _left_out(
     usable = [
         one.name
         for one in others
-        if not one.refused and one.series and (one.shape, one.samples) == (shape, samples)
+        if not one.refused and one.series and one.kind == (shape, samples)
     ]
     if usable := [name for name in usable if name not in refused]:
         yield f"# there are also: {', '.join(usable)}"

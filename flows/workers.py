@@ -11,8 +11,7 @@ import logging
 import os
 import platform
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
@@ -20,6 +19,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeVar
 
+from flows.lines import lines_told
 from flows.tables import share_tables
 
 U = TypeVar("U")
@@ -109,32 +109,12 @@ def do_unit_aloud(
     lines: list[tuple[int, str]] = []
     here = f"worker {platform.node()}:{os.getpid()}"
 
-    def keep(level: int, text: str) -> None:
+    def keep(record: logging.LogRecord) -> None:
         if len(lines) < LINES:
-            lines.append((level, f"{here}: {text}"))
+            lines.append((record.levelno, f"{here}: {record.getMessage()}"))
 
     with lines_told(keep):
         return do_unit(run, function, unit), lines
-
-
-@contextmanager
-def lines_told(tell: Callable[[int, str], None]) -> Iterator[None]:
-    """Tell level and text of all that this process logs meanwhile: ours, and warnings of others."""
-    handler = _Teller(tell)
-    logging.getLogger().addHandler(handler)
-    try:
-        yield
-    finally:
-        logging.getLogger().removeHandler(handler)
-
-
-class _Teller(logging.Handler):
-    def __init__(self, tell: Callable[[int, str], None]) -> None:
-        super().__init__(logging.INFO)
-        self._tell = tell
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._tell(record.levelno, record.getMessage())
 
 
 @cache
@@ -145,4 +125,3 @@ def _prepare() -> None:
 
     threadpool_limits(1)
     share_tables()
-    logging.getLogger("spherescore").setLevel(logging.INFO)

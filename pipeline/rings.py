@@ -65,7 +65,7 @@ class _Equal:
 
     def empty(self, count: int, dtype: np.dtype[Any]) -> ComplexArray:
         dtype = np.result_type(dtype, np.complex64)
-        spare = _spare(self.half * len(self.signs) * count * dtype.itemsize)
+        spare = 4 * _crowded(self.half * len(self.signs) * count * dtype.itemsize)
         shape = self.nlon // 2 + 1, self.half, len(self.signs), count + spare
         return room("waves", shape, dtype)[..., :count]
 
@@ -86,7 +86,7 @@ class _Equal:
         """Sum and difference of the hemispheres (sign, field, ring, longitude)."""
         if len(self.signs) == 1:
             return fields[None]
-        spare = bool(_spare(self.half * self.nlon * fields.itemsize))
+        spare = _crowded(self.half * self.nlon * fields.itemsize)
         shape = 2, len(fields), self.half + spare, self.nlon
         folded = room("folded", shape, fields.dtype)[:, :, : self.half]
         north, south = fields[:, : self.half], fields[:, ::-1][:, : self.half]
@@ -117,9 +117,9 @@ class _Equal:
             np.subtract(even[:, :south], odd[:, :south], out=out[:, ::-1][:, :south])
 
 
-def _spare(stride: int) -> int:
-    """How many values more make rows that are so many bytes long lie apart in the caches."""
-    return 0 if stride % PAGE else 4
+def _crowded(stride: int) -> bool:
+    """Whether rows so many bytes apart need something between them, to lie apart in the caches."""
+    return stride % PAGE == 0
 
 
 class _Unequal:

@@ -39,6 +39,11 @@ class Content:
     samples: str = ""
     files: tuple[str, ...] = ()
 
+    @property
+    def kind(self) -> tuple[tuple[int, ...], str]:
+        """What variables that are taken together have in common."""
+        return self.shape, self.samples
+
 
 def contents(paths: Sequence[str], group: str = "") -> list[Content]:
     """Variables of the files with at least two dimensions, each once; metadata alone are read.

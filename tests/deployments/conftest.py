@@ -81,11 +81,15 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
 
 @pytest.fixture(scope="session")
 def api(served: Machine) -> Iterator[SyncPrefectClient]:
-    with SyncPrefectClient(
-        api=served.environment["PREFECT_API_URL"],
-        auth_string=served.environment["PREFECT_API_AUTH_STRING"],
-    ) as client:
+    with client_of(served) as client:
         yield client
+
+
+def client_of(running: Machine) -> SyncPrefectClient:
+    return SyncPrefectClient(
+        api=running.environment["PREFECT_API_URL"],
+        auth_string=running.environment["PREFECT_API_AUTH_STRING"],
+    )
 
 
 @pytest.fixture

@@ -3,14 +3,13 @@
 from pathlib import Path
 
 import pytest
-from prefect.client.orchestration import SyncPrefectClient
 
 from flows.up import Ports, machine
 from storage import artifacts
 from storage.layout import StoreLayout
 from tests import s3
 
-from .conftest import eventually, lines_of, site_of
+from .conftest import client_of, eventually, lines_of, site_of
 
 pytestmark = pytest.mark.deployments
 STAGES = ("ingest", "preprocess", "train", "generate")
@@ -31,10 +30,7 @@ def test_a_deployed_run_in_a_bucket_has_the_bytes_of_one_on_a_disk(
             there = {"root": "s3://runs/a/run", "scratch": str(tmp_path / "scratch")}
             config = site.write_config("bucket", run=there, cluster={"kind": "address"})
             site.command("deploy", str(config))
-            with SyncPrefectClient(
-                api=running.environment["PREFECT_API_URL"],
-                auth_string=running.environment["PREFECT_API_AUTH_STRING"],
-            ) as api:
+            with client_of(running) as api:
                 deployment = api.read_deployment_by_name("spherescore/bucket")
                 asked = api.create_flow_run_from_deployment(
                     deployment.id, parameters={"until": "generate"}
