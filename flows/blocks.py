@@ -16,11 +16,12 @@ import xarray as xr
 from pipeline.channels import analysis, synthesis
 from pipeline.climatology import SeasonalMoments, season_phase
 from pipeline.gaussian import Moments
+from pipeline.normals import Normals
 from pipeline.pointwise import Identity, Pointwise
 from pipeline.precision import float32_error
 from pipeline.ranks import Extent, Histogram, Ranks
 from pipeline.sphere import FloatArray
-from pipeline.transform import Normals, stack_variables, whitened_block
+from pipeline.transform import stack_variables, whitened_block
 from pipeline.trend import NO_TREND, Trend, climatology_rows
 from storage import artifacts
 from storage.places import Place

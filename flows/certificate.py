@@ -19,19 +19,30 @@ Over the model's own baseline J_G is the estimate of pipeline.certificate; over 
 exact log-likelihood ratio of the two Gaussian laws on the same fields is added.
 """
 
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 import xarray as xr
 
-from flows.config import RunConfig
-from flows.model import certified_sampler, device_of, trained
+from flows.conditions import condition_of
+from flows.config import RunConfig, within
+from flows.model import (
+    Trained,
+    baseline_name,
+    certified_sampler,
+    device_of,
+    loaded,
+    tensors_of,
+)
 from flows.normals import STORED_AS, baseline_of
-from flows.stage import published_input
-from flows.train import split_fields
+from flows.stage import Progress, published_input
+from flows.units import map_units
 from pipeline.bounds import model_step_term, start_bound
-from pipeline.certificate import FloatArray, block_error, block_interval, certify
+from pipeline.certificate import Certificate, FloatArray, block_error, block_interval, certify
 from pipeline.likelihood import log_likelihood_gain
 from pipeline.process import OrnsteinUhlenbeck
 from pipeline.sample import residual_energy
@@ -39,52 +50,149 @@ from pipeline.score import Score
 from storage import artifacts
 from storage.layout import StoreLayout
 
+if TYPE_CHECKING:
+    from distributed import Client
+
 EVALUATIONS = 2000  # of the network for J_G, but one for each field; half a minute at lmax 31
 CORRELATED_DAYS = 15.0  # that the bootstrap keeps together
 FIELDS = 8  # for the likelihood and the step term, spread over the test period
 FLOW_STEPS, SHORTEST_TIME = 8, 1e-3  # of the probability flow
+TOGETHER = 16  # fields that one task certifies
 
 
-def certificate(config: RunConfig, layout: StoreLayout) -> dict[str, Any]:
-    """J_G of the published model over every fitted baseline, and what stands beside it."""
-    normals = artifacts.open_published(layout, "normals").load()
-    model = trained(config, published_input(layout, "checkpoints"), normals)
-    score = model.score
-    x_0, condition = split_fields(layout, config.split.test)
-    block = _block(condition[:, 0].numpy())
-    device = device_of(config)
-    x_0, condition = x_0.to(device), condition.to(device)
-    times = certified_sampler(config).times
-    draws = min(max(1, EVALUATIONS // len(x_0)), len(times) - 1)
+@dataclass(frozen=True)
+class Part:
+    """A run of the test period that one task certifies.
+
+    Attributes:
+        draws: of the steps of the chain, for each field.
+        few: those of its fields, counted from `start`, that likelihood and step term are about.
+    """
+
+    start: int
+    stop: int
+    draws: int
+    few: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return f"of fields {self.start} to {self.stop}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Certified:
+    """What the fields of a part say.
+
+    Attributes:
+        nats: their contributions to J_G.
+        ratios: log of the density of the model's baseline over each baseline's, (field,), by name.
+        start: sum over the fields of the start terms of the bound.
+        gains: in log-likelihood of each of the few, (probe,).
+        steps: the step terms of the few.
+    """
+
+    nats: Certificate
+    ratios: dict[str, FloatArray]
+    start: float
+    gains: list[FloatArray]
+    steps: list[float]
+
+
+def certificate(
+    config: RunConfig, layout: StoreLayout, client: "Client", progress: Progress
+) -> dict[str, Any]:
+    """J_G of the published model over every fitted baseline, and what stands beside it.
+
+    It is measured where fields are drawn: on the workers, those with a GPU if some have one. The
+    numbers do not depend on how many there are.
+    """
+    checkpoint, normals, whitened = (
+        published_input(layout, kind) for kind in ("checkpoints", "normals", "whitened")
+    )
+    held_out = artifacts.open_artifact(whitened).sel(time=within(config.split.test))
+    parts = _parts(held_out.sizes["time"], len(certified_sampler(config).times) - 1)
+    measure = partial(certified, config, checkpoint, normals, whitened)
+    found = map_units(client, measure, parts, progress, label="certificate", resource="GPU")
+    return _assembled(config, held_out, parts, found)
+
+
+def certified(
+    config: RunConfig,
+    checkpoint: artifacts.Published,
+    normals: artifacts.Published,
+    whitened: artifacts.Published,
+    part: Part,
+) -> Certified:
+    """What a part of the test period says of the model. Runs on a worker."""
+    torch.set_num_threads(1)
+    model, constants = loaded(config, checkpoint, normals)
+    held_out = artifacts.open_artifact(whitened).sel(time=within(config.split.test))
+    device, times = device_of(config), certified_sampler(config).times
+    x_0, condition = (
+        each.to(device) for each in tensors_of(held_out.isel(time=slice(part.start, part.stop)))
+    )
+    baseline = model.score.baseline
+    moment = baseline.rotate(x_0.double()).square().mean(dim=0)
+    # The same in all parts: each field has its own streams, numbered from these.
     noise = torch.Generator().manual_seed(config.run.seed)
-    result = certify(score, x_0, condition, times, noise, draws)
+    together = config.generate.microbatch
+    nats = certify(
+        model.score, x_0, condition, times, noise, part.draws, batch=together, first=part.start
+    )
+    seed = int(torch.randint(2**48, (), generator=noise)) + part.start
+    beside = [
+        _likelihood_and_step(model, x_0[[row]], condition[[row]], times, seed + row)
+        for row in part.few
+    ]
+    return Certified(
+        nats=nats,
+        ratios=_gaussian_ratios(model.score, constants, x_0),
+        start=len(x_0) * start_bound(moment, baseline.variance, float(times[0])),
+        gains=[gain for gain, _ in beside],
+        steps=[step for _, step in beside],
+    )
 
+
+def _parts(fields: int, steps: int) -> list[Part]:
+    draws = min(max(1, EVALUATIONS // fields), steps)
+    few = np.linspace(0, fields - 1, min(FIELDS, fields)).round().astype(int).tolist()
+    starts = range(0, fields, TOGETHER)
+    return [
+        Part(start, stop, draws, tuple(k - start for k in few if start <= k < stop))
+        for start, stop in zip(starts, [*starts[1:], fields], strict=True)
+    ]
+
+
+def _assembled(
+    config: RunConfig, held_out: xr.Dataset, parts: Sequence[Part], found: Sequence[Certified]
+) -> dict[str, Any]:
+    """What the parts say together: see the module."""
+    channels = [str(name) for name in held_out["channel"].values]
+    result = sum((each.nats for each in found[1:]), start=found[0].nats)
+    ratios = {name: np.concatenate([each.ratios[name] for each in found]) for name in STORED_AS}
+    block = _block(condition_of(held_out)[:, 0])
+    fields, size = len(result.by_field), held_out["x"][0].size
     random = np.random.default_rng(config.run.seed)
-    ratios = _gaussian_ratios(score, normals, x_0)
     over: dict[str, dict[str, float]] = {}
     for name, ratio in ratios.items():
         nats = result.per_field + ratio
         low, high = block_interval(nats, block, random)
         mean = float(nats.mean())
-        size = x_0[0].numel()
         over[name] = {"nats": mean, "low": low, "high": high, "per_coefficient": mean / size}
-
-    channels = [str(name) for name in normals["channel"].values]
     errors = [block_error(result.by_field.sum(axis), block, random) for axis in (1, 2)]
-    chosen = np.linspace(0, len(x_0) - 1, min(FIELDS, len(x_0))).round().astype(int)
-    few = x_0[chosen], condition[chosen]
-    found: dict[str, Any] = {
+    chosen = [part.start + k for part in parts for k in part.few]
+    times = certified_sampler(config).times
+    summary: dict[str, Any] = {
         "over": over,
-        "baseline": score.baseline.name,
+        "baseline": baseline_name(config),
         "chain": {
             "integrator": "gme",
             "steps": len(times) - 1,
             "drawn_with": config.generate.integrator,
         },
-        "fields": len(x_0),
-        "draws": draws,
+        "fields": fields,
+        "draws": parts[0].draws,
         "block": block,
-        "coefficients": x_0[0].numel(),
+        "coefficients": size,
         "per_degree": result.spectrum.sum(axis=(0, 1)).tolist(),
         "per_degree_error": errors[0].tolist(),
         "per_variable": _named(channels, result.spectrum.sum(axis=(0, 2))),
@@ -93,11 +201,15 @@ def certificate(config: RunConfig, layout: StoreLayout) -> dict[str, Any]:
         "times": times.tolist(),
         "spectrum": _rounded(result.spectrum.tolist()),
         "likelihood": _likelihood(
-            model.flow, *few, {n: r[chosen] for n, r in ratios.items()}, noise
+            np.stack([gain for each in found for gain in each.gains], axis=1),
+            {name: ratio[chosen] for name, ratio in ratios.items()},
         ),
-        "bounds": _bounds(score, x_0, *few, times, noise),
+        "bounds": {
+            "start": sum(each.start for each in found) / fields,
+            "step": float(np.mean([step for each in found for step in each.steps])),
+        },
     }
-    return {"statement": statement(found), **found}
+    return {"statement": statement(summary), **summary}
 
 
 def statement(found: dict[str, Any]) -> str:
@@ -146,16 +258,20 @@ def _gaussian_ratios(score: Score, normals: xr.Dataset, x_0: torch.Tensor) -> di
     }
 
 
-def _likelihood(
-    score: Score,
-    x_0: torch.Tensor,
-    condition: torch.Tensor,
-    ratios: dict[str, FloatArray],
-    noise: torch.Generator,
-) -> dict[str, Any]:
-    times = OrnsteinUhlenbeck().power_grid(FLOW_STEPS, exponent=3.0)
-    times[-1] = SHORTEST_TIME
-    by_probe = log_likelihood_gain(score, x_0, condition, times, noise).cpu().numpy()
+def _likelihood_and_step(
+    model: Trained, x_0: torch.Tensor, condition: torch.Tensor, times: FloatArray, seed: int
+) -> tuple[FloatArray, float]:
+    """Of one field: the gain in log-likelihood, (probe,), and the step term."""
+    noise = torch.Generator().manual_seed(seed)
+    flow_times = OrnsteinUhlenbeck().power_grid(FLOW_STEPS, exponent=3.0)
+    flow_times[-1] = SHORTEST_TIME
+    gain = log_likelihood_gain(model.flow, x_0, condition, flow_times, noise).cpu().numpy()
+    energy = residual_energy(model.score, x_0, condition, times[:-1], noise)
+    terms = model_step_term(energy, model.score.baseline.variance, times)
+    return gain[:, 0], float(terms.sum())
+
+
+def _likelihood(by_probe: FloatArray, ratios: dict[str, FloatArray]) -> dict[str, Any]:
     gain, probes = by_probe.mean(axis=0), len(by_probe)
     over = {}
     for name, ratio in ratios.items():
@@ -166,26 +282,7 @@ def _likelihood(
     return {"over": over, "fields": len(gain), "trace_error": scatter}
 
 
-def _bounds(
-    score: Score,
-    x_0: torch.Tensor,
-    few: torch.Tensor,
-    condition: torch.Tensor,
-    times: FloatArray,
-    noise: torch.Generator,
-) -> dict[str, float]:
-    baseline = score.baseline
-    moment = torch.zeros_like(baseline.variance)
-    for part in x_0.split(64):
-        moment += baseline.rotate(part.double()).square().sum(dim=0) / len(x_0)
-    energy = residual_energy(score, few, condition, times[:-1], noise)
-    return {
-        "start": start_bound(moment, baseline.variance, float(times[0])),
-        "step": float(model_step_term(energy, baseline.variance, times).sum()),
-    }
-
-
-def _named(channels: list[str], values: FloatArray) -> dict[str, float]:
+def _named(channels: Sequence[str], values: FloatArray) -> dict[str, float]:
     return dict(zip(channels, values.tolist(), strict=True))
 
 

@@ -208,12 +208,12 @@ def work(load: Workload) -> dict[str, Work]:
     per_field = channels * load.points
     factored = channels**3 * (load.lmax + 1) ** (4 if load.block_diagonal else 1)
 
-    def drawing(realizations: int, times: int, **more: float) -> Work:
+    def drawing(realizations: int, times: int, certified: int = 0, **more: float) -> Work:
         count = realizations * times
         return Work(
             values=count * per_field,
             legendre=count * load.legendre_flops,
-            network=count * load.evaluations * load.network_products,
+            network=(count * load.evaluations + certified) * load.network_products,
             units=ceil(realizations / load.together) * ceil(times / TIMES_PER_CHUNK),
             **more,
         )
@@ -236,7 +236,7 @@ def work(load: Workload) -> dict[str, Work]:
         "generate": drawing(*load.ensemble),
         "verify": drawing(
             *load.verification,
-            judging=trains * (max(CERTIFIED, load.tested) + PROBED) * load.network_products,
+            certified=trains * (max(CERTIFIED, load.tested) + PROBED),
             alone=CANDIDATES * load.scored * per_field,
             products=RESCORED * load.scored * load.legendre_flops
             + 2 * min(NEAREST, load.scored) * (fitted - load.validated) * channels * coefficients,

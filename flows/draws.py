@@ -14,15 +14,16 @@ import xarray as xr
 
 from flows.conditions import conditioned_as_observed, with_predictors
 from flows.config import RunConfig
-from flows.model import Trained, sampler_of, trained
+from flows.model import Trained, loaded, sampler_of
 from flows.normals import baseline_of, tail_of
 from pipeline.climatology import season_phase
-from pipeline.grids import grid_named
+from pipeline.grids import grid_named, grid_of
 from pipeline.noise import NoiseAddress
+from pipeline.normals import variables_of
 from pipeline.placement import placed_normals
 from pipeline.score import GaussianScore
 from pipeline.tail import GaussianTail
-from pipeline.transform import grid_of, to_fields, variables_of
+from pipeline.transform import to_fields
 from storage import artifacts
 from storage.layout import StoreLayout
 from storage.places import Place
@@ -61,7 +62,7 @@ def draw_units(
     if not units:
         return []
     torch.set_num_threads(1)
-    model, constants = _loaded(config, checkpoint, normals)
+    model, constants = loaded(config, checkpoint, normals)
     placed = _placed(normals, grid, constants)
     part = times.isel(time=units[0].region["time"])
     wanted = [unit.region["realization"].start for unit in units]
@@ -229,26 +230,12 @@ def _finite_where_data_are(values: xr.DataArray, normals: xr.Dataset) -> bool:
     return bool((np.isfinite(values) | missing.astype(bool)).all())
 
 
-# One model per worker process; a new run brings new digests.
-_MODELS: dict[tuple[str, str], tuple[Trained, xr.Dataset]] = {}
-
-
-def _loaded(
-    config: RunConfig, checkpoint: artifacts.Published, normals: artifacts.Published
-) -> tuple[Trained, xr.Dataset]:
-    place = (checkpoint.digest, normals.digest)
-    if place not in _MODELS:
-        _MODELS.clear()
-        constants = artifacts.open_artifact(normals).load()
-        _MODELS[place] = trained(config, checkpoint, constants), constants
-    return _MODELS[place]
-
-
+# One per worker process; a new run brings new digests.
 _PLACED: dict[tuple[str, str], xr.Dataset] = {}
 
 
 def _placed(normals: artifacts.Published, grid: str, constants: xr.Dataset) -> xr.Dataset:
-    """The normals on the grid that is drawn on, kept as the model is."""
+    """The normals on the grid that is drawn on."""
     if grid == "source":
         return constants
     place = (normals.digest, grid)

@@ -17,9 +17,10 @@ from flows.units import map_units
 from storage import artifacts
 from storage.catalogue import stac_item
 from storage.export import Cmip, is_written, planned_files, write_netcdf
-from storage.files import read_json, write_file
+from storage.files import write_file
 from storage.layout import StoreLayout
 from storage.pyramid import NAME, write_pyramid
+from storage.sealed import read_json
 
 if TYPE_CHECKING:
     from distributed import Client

@@ -18,6 +18,7 @@ import matplotlib
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import Colormap, Normalize, PowerNorm
 from matplotlib.figure import Figure
 from PIL import Image
@@ -319,10 +320,10 @@ def _short(title: str, panels: int) -> str:
 
 
 def _pixels(figure: Figure) -> Image.Image:
-    stream = io.BytesIO()
+    canvas = FigureCanvasAgg(figure)
     with matplotlib.rc_context(STYLE):
-        figure.savefig(stream, format="png", facecolor="white", dpi=figure.dpi)
-    return Image.open(stream).convert("RGB")
+        canvas.draw()
+    return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
 
 
 def _panels(number: int) -> tuple[Figure, list[Axes]]:

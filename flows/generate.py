@@ -34,9 +34,9 @@ from flows.keys import ensemble_key
 from flows.series import publish_series
 from flows.stage import Progress, Receipt, published_input
 from flows.units import map_units
-from pipeline.grids import grid_coordinates, grid_named
+from pipeline.grids import grid_coordinates, grid_named, grid_of
+from pipeline.normals import variables_of
 from pipeline.sphere import RingGrid
-from pipeline.transform import grid_of, variables_of
 from storage import artifacts
 from storage.keys import canonical_json, code_digest
 from storage.labels import label_ensemble

@@ -16,8 +16,10 @@ from flows.conditions import conditioned_as_observed, with_predictors
 from flows.config import RunConfig, within
 from pipeline.analogues import analogues, with_wind_speed
 from pipeline.climatology import season_phase
+from pipeline.grids import grid_of
+from pipeline.normals import variables_of
 from pipeline.resampling import date_weights
-from pipeline.transform import color, grid_of, to_fields, to_whitened, variables_of
+from pipeline.transform import color, to_fields, to_whitened
 from pipeline.verify import FLOOR, Arena, Sample
 from storage import artifacts
 from storage.labels import once

@@ -17,8 +17,8 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.colors import Colormap, LinearSegmentedColormap, Normalize
 
+from pipeline.grids import grid_of
 from pipeline.regrid import at_points, interpolation
-from pipeline.transform import grid_of
 
 FloatArray = npt.NDArray[np.floating]
 

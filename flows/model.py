@@ -7,6 +7,7 @@ import numpy as np
 import torch
 import xarray as xr
 
+from flows.conditions import condition_of
 from flows.config import RunConfig
 from flows.normals import baseline_of
 from pipeline.calibration import Calibration
@@ -55,8 +56,7 @@ def trained(config: RunConfig, checkpoint: artifacts.Published, normals: xr.Data
     """The model of a published checkpoint."""
     device = device_of(config)
     if config.train.model != "network":
-        name = config.train.model.removeprefix("gaussian:")
-        gaussian = GaussianScore(baseline_of(normals, name).to(device))
+        gaussian = GaussianScore(baseline_of(normals, baseline_name(config)).to(device))
         return Trained(gaussian, gaussian)
     state = checkpoints.load_latest(checkpoint.path)
     if state is None:
@@ -77,6 +77,35 @@ def trained(config: RunConfig, checkpoint: artifacts.Published, normals: xr.Data
     model.calibration.load_state_dict(tables)
     score = model.eval().requires_grad_(False).to(device)
     return Trained(score, MatchedScore(score, **matching))
+
+
+# One per worker process; a new run brings new digests.
+_MODELS: dict[tuple[str, str], tuple[Trained, xr.Dataset]] = {}
+
+
+def loaded(
+    config: RunConfig, checkpoint: artifacts.Published, normals: artifacts.Published
+) -> tuple[Trained, xr.Dataset]:
+    """The model of a published checkpoint and its normals, kept for the next unit."""
+    place = (checkpoint.digest, normals.digest)
+    if place not in _MODELS:
+        _MODELS.clear()
+        constants = artifacts.open_artifact(normals).load()
+        _MODELS[place] = trained(config, checkpoint, constants), constants
+    return _MODELS[place]
+
+
+def baseline_name(config: RunConfig) -> str:
+    """Of the Gaussian law that the model begins with, or is."""
+    if config.train.model == "network":
+        return config.spectral.baseline
+    return config.train.model.removeprefix("gaussian:")
+
+
+def tensors_of(whitened: xr.Dataset) -> tuple[torch.Tensor, torch.Tensor]:
+    """What a score takes: fields (time, channel, coefficient) in memory, and their condition."""
+    x = np.ascontiguousarray(whitened["x"].values, dtype=np.float32)
+    return torch.from_numpy(x), torch.from_numpy(condition_of(whitened))
 
 
 def sampler_of(config: RunConfig) -> Sampler:

@@ -35,11 +35,11 @@ from pipeline.coefficients import degrees, orders
 from pipeline.gaussian import BASELINES, Baseline, Moments, baseline_from_arrays, fit
 from pipeline.harmonics import plan
 from pipeline.masks import harmonic_fill
+from pipeline.normals import Normals
 from pipeline.pointwise import Pointwise
 from pipeline.pointwise_labels import pointwise_variables
 from pipeline.sphere import FloatArray
 from pipeline.tail import GaussianTail
-from pipeline.transform import Normals
 from storage.labels import grid_coordinates
 
 FOUR_PI = 4.0 * np.pi

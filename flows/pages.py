@@ -15,8 +15,10 @@ from flows.maps import Raster
 from flows.sheet import contact_sheet
 from pipeline.analogues import analogues, with_wind_speed
 from pipeline.climatology import season_phase
+from pipeline.grids import grid_of
+from pipeline.normals import variables_of
 from pipeline.placement import placed_normals
-from pipeline.transform import grid_of, to_fields, variables_of
+from pipeline.transform import to_fields
 from pipeline.verify import Arena
 from storage import artifacts
 from storage.labels import once

@@ -12,8 +12,7 @@ from flows.config import RunConfig, within
 from flows.costs import Estimate, Machines, Workload, estimates, prices
 from flows.ingest import how_to_open, look_first, unit_sizes
 from flows.machine import machine_memory, memory_share
-from pipeline.grids import grid_named
-from pipeline.transform import grid_of
+from pipeline.grids import grid_named, grid_of
 from storage.layout import StoreLayout
 from storage.places import BucketPath, Place
 from storage.sources import open_source

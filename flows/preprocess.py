@@ -51,11 +51,13 @@ from flows.winds import wind_pairs
 from pipeline.channels import Pairs, channel_names, in_pairs
 from pipeline.climatology import Climatology, UnusableData
 from pipeline.gaussian import BASELINES, choose, choose_shrinkage, fit, refuse_sizes
+from pipeline.grids import grid_of
 from pipeline.joint import dependent
+from pipeline.normals import Normals
 from pipeline.pointwise import Pointwise
 from pipeline.precision import precision_for
 from pipeline.tail import GaussianTail
-from pipeline.transform import Normals, grid_of, to_whitened
+from pipeline.transform import to_whitened
 from pipeline.trend import Trend
 from storage import artifacts
 from storage.history import marks_of_times, times_of_shards

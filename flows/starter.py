@@ -14,7 +14,7 @@ import pandas as pd
 import xarray as xr
 
 from flows.config import ConfigError, RunConfig
-from pipeline.transform import grid_of
+from pipeline.grids import grid_of
 from storage.axes import SourceError, toml_key
 from storage.contents import Content, contents, names_with_dims
 from storage.quantities import based

@@ -29,11 +29,7 @@ from flows.config import Period, RunConfig, within
 from flows.costs import SERIES_SHARE
 from flows.keys import key_of, lineage, training_family, training_parent
 from flows.machine import machine_memory
-from flows.model import (
-    certified_sampler,
-    device_of,
-    untrained,
-)
+from flows.model import certified_sampler, device_of, tensors_of, untrained
 from flows.normals import refit
 from flows.stage import Progress, Receipt
 from flows.tables import share_tables
@@ -152,7 +148,8 @@ def _train_network(
 
     x_train, conditions = training_series(layout, config.split.train)
     stretches = _stretches(config, x_train, conditions, training.model.baseline, normals)
-    x_held_out, condition_held_out = split_fields(layout, config.split.validation)
+    held_out = artifacts.open_published(layout, "whitened")
+    x_held_out, condition_held_out = tensors_of(held_out.sel(time=within(config.split.validation)))
     saved = clock.monotonic()
     while training.progress < 1:
         turn, number = divmod(training.step, len(stretches))
@@ -308,10 +305,3 @@ def training_series(layout: StoreLayout, period: Period) -> tuple[Series, FloatA
     x = whitened["x"]
     in_memory = x.nbytes <= machine_memory() * SERIES_SHARE
     return (x.values if in_memory else x), condition_of(whitened)
-
-
-def split_fields(layout: StoreLayout, period: Period) -> tuple[torch.Tensor, torch.Tensor]:
-    """Whitened fields of a period, (time, channel, coefficient), and their condition."""
-    whitened = artifacts.open_published(layout, "whitened").sel(time=within(period))
-    x = np.ascontiguousarray(whitened["x"].values, dtype=np.float32)
-    return torch.from_numpy(x), torch.from_numpy(condition_of(whitened))

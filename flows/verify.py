@@ -34,8 +34,9 @@ from flows.config import RunConfig, within
 from flows.keys import REPORTED, SCHEMAS, key_of
 from flows.lineup import REPLICATES, held_out_times, line_up, spacing
 from flows.stage import Progress, Receipt, published_input
+from pipeline.grids import grid_of
 from pipeline.proper import memorisation
-from pipeline.transform import grid_of, whiten
+from pipeline.transform import whiten
 from pipeline.verify import Arena, Sample, score_card
 from storage import artifacts
 from storage.labels import once
@@ -64,14 +65,13 @@ def run(config: RunConfig, layout: StoreLayout, client: "Client", progress: Prog
     drawn = generate.generate_ensemble(
         config, layout, client, progress, "verification", conditions, config.verify.realizations
     )
-    progress(0, 5, "the certificate")
-    certified = certificate(config, layout)
-    progress(1, 5, "the Gaussian baselines")
+    certified = certificate(config, layout, client, progress)
+    progress(0, 4, "the Gaussian baselines")
     gaussian = {
         name: draws.gaussian_ensemble(config, layout, name, dates, config.verify.realizations)
         for name in GAUSSIAN
     }
-    progress(2, 5, "the scores")
+    progress(1, 4, "the scores")
     normals = artifacts.open_published(layout, "normals").load()
     ensembles = {"model": artifacts.open_artifact(drawn).load(), **gaussian}
     arena, candidates, climatology = line_up(config, layout, normals, dates, ensembles)
@@ -83,11 +83,11 @@ def run(config: RunConfig, layout: StoreLayout, client: "Client", progress: Prog
         "certificate": certified,
         "memorisation": _memory(config, layout, arena, candidates["model"], normals),
     }
-    progress(3, 5, "the pictures")
+    progress(2, 4, "the pictures")
     pictures = pages.pictures(card, layout, arena, candidates["model"].fields, normals)
-    progress(4, 5, "the page")
+    progress(3, 4, "the page")
     published = _publish(layout, content, card, report.render(card, pictures))
-    progress(5, 5, "published")
+    progress(4, 4, "published")
     return Receipt(
         stage=STAGE,
         kind=KIND,

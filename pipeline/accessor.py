@@ -114,7 +114,7 @@ class SphereScore:
 
     @property
     def _grid(self) -> RingGrid:
-        from pipeline.transform import grid_of
+        from pipeline.grids import grid_of
 
         return grid_of(self._dataset)
 

@@ -8,13 +8,16 @@ gaussian:T85  gaussian:128x256    T of a triangular truncation: 3 T + 1 longitud
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pipeline.sphere import RingGrid
 
-__all__ = ["grid_coordinates", "grid_named"]
+if TYPE_CHECKING:
+    import xarray as xr
+
+__all__ = ["grid_coordinates", "grid_named", "grid_of"]
 
 LARGEST = 60_000
 SPELLINGS = 'like "healpix:64", "healpix:64:nested", "latlon:181x360" or "gaussian:T85"'
@@ -47,6 +50,24 @@ def grid_named(name: str) -> RingGrid:
         poles = nlon == 2 * (nlat - 1) or (nlat % 2 == 1 and nlon != 2 * nlat)
         return RingGrid.latlon(nlat, nlon, poles=poles)
     raise ValueError(f"no grid is called {name!r}; they are {SPELLINGS}")
+
+
+def grid_of(dataset: xr.Dataset) -> RingGrid:
+    """The grid of a dataset with dimensions (lat, lon), or (cell) on HEALPix.
+
+    Cells are in ring order, unless a grid mapping with that `indexing_scheme` says nested.
+    """
+    if "cell" in dataset.dims:
+        cells = dataset.sizes["cell"]
+        nside = round((cells / 12) ** 0.5)
+        if 12 * nside**2 != cells:
+            raise ValueError(f"a HEALPix map has 12 nside^2 cells; dimension cell has {cells}")
+        mappings = [v.attrs for v in dataset.variables.values() if "grid_mapping_name" in v.attrs]
+        schemes = {a.get("indexing_scheme") for a in mappings}
+        return RingGrid.healpix(nside, "nested" if "nested" in schemes else "ring")
+    if not {"lat", "lon"} <= set(dataset.dims):
+        raise ValueError(f"fields need dimensions (lat, lon) or (cell); got {tuple(dataset.dims)}")
+    return RingGrid.from_coordinates(dataset["lat"].to_numpy(), dataset["lon"].to_numpy())
 
 
 def grid_coordinates(grid: RingGrid) -> dict[str, Any]:

@@ -7,8 +7,9 @@ same small-sample bias on both sides. `weights` and rows: pipeline/resampling.py
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 import numpy.typing as npt
@@ -76,10 +77,20 @@ def upper_quantile(values: FloatArray, area: FloatArray, weights: FloatArray) ->
         share = weights[waiting][:, date] * area[cell]
         middle, top = np.cumsum(share, axis=1) - share / 2, values[date, cell]
         reached = (middle[:, -1] >= target[waiting]) | (kept == values.size)
-        for row in np.flatnonzero(reached):
-            found[waiting[row]] = np.interp(target[waiting[row]], middle[row], top)
+        found[waiting[reached]] = _where(middle[reached], target[waiting[reached]], top)
         waiting = waiting[~reached]
     return found
+
+
+def _where(steps: FloatArray, target: FloatArray, values: FloatArray) -> FloatArray:
+    """Of each row of ascending steps (row, value): what the target lies at, between two values."""
+    row = np.arange(len(steps))
+    after = np.clip((steps < target[:, None]).sum(axis=1), 1, steps.shape[1] - 1)
+    low, high = steps[row, after - 1], steps[row, after]
+    share = np.divide(target - low, high - low, out=np.zeros_like(low), where=high > low)
+    first, last = values[after - 1], values[after]
+    result: FloatArray = first + np.clip(share, 0.0, 1.0) * (last - first)
+    return result
 
 
 def equal_area_bands(latitude: FloatArray, area: FloatArray, bands: int) -> IntArray:
@@ -169,31 +180,62 @@ def map_errors(
     return scores
 
 
-def correlation_error(
-    ensemble: tuple[FloatArray, FloatArray],
-    truth: tuple[FloatArray, FloatArray],
+def correlation_errors(
+    ensembles: Sequence[FloatArray],
+    truths: Sequence[FloatArray],
+    shifts: Sequence[FloatArray],
     area: FloatArray,
     weights: FloatArray,
 ) -> FloatArray:
-    """Area-weighted rmse of the map of the correlation between two variables: (replicate,)."""
-    total = np.zeros(len(weights))
-    for part in _cell_blocks(len(area), len(ensemble[0]) * len(weights)):
-        a, b = (correlation(x[..., part], y[..., part], weights) for x, y in (ensemble, truth))
-        total += fair_square(a, b) @ area[part]
+    """Area-weighted rmse of the maps of correlation of each two variables: (pair, replicate).
+
+    Args:
+        ensembles, truths, shifts: of each variable, as `map_errors` takes them; correlated are
+            values minus `shifts`.
+    """
+    pairs = list(combinations(range(len(truths)), 2))
+    total = np.zeros((len(pairs), len(weights)))
+    for part in _cell_blocks(len(area), len(ensembles[0]) * len(weights)):
+        a, b = (
+            [
+                _Centred.of(values[..., part] - shift[:, part].astype(np.float64), weights)
+                for values, shift in zip(each, shifts, strict=True)
+            ]
+            for each in (ensembles, truths)
+        )
+        for pair, (i, j) in enumerate(pairs):
+            found, true = (one[i].correlation(one[j], weights) for one in (a, b))
+            total[pair] += fair_square(found, true) @ area[part]
     return fair_root(total / area.sum())
 
 
 def correlation(x: FloatArray, y: FloatArray, weights: FloatArray) -> FloatArray:
     """Of two variables per cell over dates: (..., date, cell) -> (..., replicate, cell)."""
-    size = weights.sum(axis=1)[:, None]
-    x = x - x.mean(axis=-2, keepdims=True)
-    y = y - y.mean(axis=-2, keepdims=True)
-    mx, my = weights @ x / size, weights @ y / size
-    covariance = weights @ (x * y) / size - mx * my
-    variances = (weights @ x**2 / size - mx**2) * (weights @ y**2 / size - my**2)
-    root = np.sqrt(np.maximum(variances, 0.0))
-    result: FloatArray = np.divide(covariance, root, out=np.zeros_like(root), where=root > 0)
-    return result
+    return _Centred.of(x, weights).correlation(_Centred.of(y, weights), weights)
+
+
+@dataclass(frozen=True)
+class _Centred:
+    """Values about their mean over all dates, and what replicates have of them, per cell."""
+
+    values: FloatArray
+    mean: FloatArray
+    deviation: FloatArray
+
+    @classmethod
+    def of(cls, values: FloatArray, weights: FloatArray) -> _Centred:
+        size = weights.sum(axis=1)[:, None]
+        x = values - values.mean(axis=-2, keepdims=True)
+        mean = weights @ x / size
+        variance = weights @ x**2 / size - mean**2
+        return cls(x, mean, np.sqrt(np.maximum(variance, 0.0)))
+
+    def correlation(self, other: _Centred, weights: FloatArray) -> FloatArray:
+        products = weights @ (self.values * other.values) / weights.sum(axis=1)[:, None]
+        scale = self.deviation * other.deviation
+        covariance = products - self.mean * other.mean
+        result: FloatArray = np.divide(covariance, scale, out=np.zeros_like(scale), where=scale > 0)
+        return result
 
 
 def spectrum_error(ensemble: FloatArray, truth: FloatArray, weights: FloatArray) -> FloatArray:

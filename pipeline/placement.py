@@ -20,9 +20,9 @@ from scipy.special import ndtri
 from pipeline.channels import Pairs, analysis, synthesis
 from pipeline.grids import grid_coordinates
 from pipeline.masks import harmonic_fill
+from pipeline.normals import Normals
 from pipeline.regrid import bilinear
 from pipeline.sphere import FloatArray, RingGrid
-from pipeline.transform import Normals
 
 __all__ = ["moved", "placed_normals"]
 

@@ -13,8 +13,8 @@ from dataclasses import replace
 import numpy as np
 
 from pipeline.coefficients import degrees
+from pipeline.normals import Normals
 from pipeline.sphere import FloatArray
-from pipeline.transform import Normals
 
 __all__ = ["LARGEST_ERROR", "float32_error", "precision_for"]
 

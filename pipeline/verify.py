@@ -18,7 +18,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -27,7 +26,7 @@ import xarray as xr
 
 from pipeline.marginals import (
     IntArray,
-    correlation_error,
+    correlation_errors,
     equal_area_bands,
     map_errors,
     map_statistics,
@@ -82,10 +81,7 @@ class Arena:
 
     def cells(self, fields: xr.Dataset, name: str, owner: str) -> FloatArray:
         """Values (..., date, valid cell) of one variable; valid cells are those of the truth."""
-        field = fields[name].transpose(
-            "realization", "time", *self.area.dims, missing_dims="ignore"
-        )
-        values = field.values.reshape(*field.shape[: -self.area.ndim], -1)[..., self.valid(name)]
+        values = self.flat(fields[name])[..., self.valid(name)]
         if not np.isfinite(values).all():
             raise ValueError(
                 f"{owner} has {np.count_nonzero(~np.isfinite(values))} missing values of {name} "
@@ -93,6 +89,12 @@ class Arena:
             )
         result: FloatArray = values.astype(np.float64)
         return result
+
+    def flat(self, field: xr.DataArray) -> FloatArray:
+        """Values (..., date, cell), those of missing cells among them."""
+        ordered = field.transpose("realization", "time", *self.area.dims, missing_dims="ignore")
+        values: FloatArray = ordered.values.reshape(*ordered.shape[: -self.area.ndim], -1)
+        return values
 
     def measure(self, name: str) -> tuple[FloatArray, FloatArray]:
         """Area and latitude of the valid cells of a variable."""
@@ -155,7 +157,7 @@ def score_card(
             )[0].tolist()
             for owner, sample in candidates.items()
         }
-    joint = {owner: _joint_scores(arena, sample, owner) for owner, sample in candidates.items()}
+    joint = {owner: _joint_scores(arena, sample) for owner, sample in candidates.items()}
     spectra, errors = _spectra(arena, candidates)
     for name, entries in errors.items():
         scores[name]["spectrum"] = entries
@@ -186,31 +188,24 @@ def _add_skill(arena: Arena, climatology: xr.Dataset, name: str, entries: Table)
         entry["skill"] = 1 - entry["value"] / reference
 
 
-def _joint_scores(arena: Arena, sample: Sample, owner: str) -> dict[str, FloatArray]:
+def _joint_scores(arena: Arena, sample: Sample) -> dict[str, FloatArray]:
     """Correlations between variables per cell, and distances of whole fields."""
-    area, modelled = arena.area.values.ravel(), _variables(sample.coefficients)
+    modelled = _variables(sample.coefficients)
     everywhere = [name for name in modelled if np.isfinite(arena.truth.fields[name].values).all()]
-    squares = []
-    for pair in combinations(everywhere, 2):
-        a, b = (
-            arena.cells(sample.fields, name, owner)
-            - arena.cells(arena.expected, name, "the climatology")
-            for name in pair
-        )
-        x, y = (
-            arena.cells(arena.truth.fields, name, "the truth")
-            - arena.cells(arena.expected, name, "the climatology")
-            for name in pair
-        )
-        squares.append(correlation_error((a, b), (x, y), area, arena.weights) ** 2)
     ensemble, truth = (_features(each.coefficients) for each in (sample, arena.truth))
     energies = Energies.of(ensemble, truth)
     rows = {
         "energy_score": energies.score(arena.weights),
         "energy_distance": energies.distance(arena.weights, arena.block),
     }
-    if squares:
-        rows = {"correlation": np.sqrt(np.mean(squares, axis=0))} | rows
+    if len(everywhere) > 1:
+        ensembles, truths, shifts = (
+            [arena.flat(fields[name]) for name in everywhere]
+            for fields in (sample.fields, arena.truth.fields, arena.expected)
+        )
+        area = arena.area.values.ravel()
+        errors = correlation_errors(ensembles, truths, shifts, area, arena.weights)
+        rows = {"correlation": np.sqrt(np.square(errors).mean(axis=0))} | rows
     return rows
 
 

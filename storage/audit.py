@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from storage.artifacts import (
-    ArtifactError,
-    digest_of,
-    files_of,
-    marker_of,
-    verified_marker,
-)
-from storage.files import CorruptFile, json_bytes, read_json, read_sealed, sha256_of, way_of
+from storage.files import CorruptFile, sha256_of
 from storage.layout import KINDS, StoreLayout, manifest_of, records_of
+from storage.names import way_of
 from storage.places import Place, below, matching
+from storage.published import ArtifactError, digest_of, files_of, marker_of, verified_marker
+from storage.sealed import json_bytes, read_json, read_sealed
 
 
 def check(layout: StoreLayout) -> list[str]:

@@ -171,6 +171,8 @@ def _chosen(table: xr.Dataset, candidates: list[str], role: str, where: str) -> 
                 return preferred[0]
             if preferred and all(table.variables[n].ndim == 0 for n in preferred):
                 continue  # several single values: those of other variables, or of none
+            if role == "member" and len({table.variables[n].dims for n in preferred}) == 1:
+                return preferred[0]  # several labels of the same members
             if preferred:
                 raise SourceError(
                     f"{where}: {', '.join(preferred)} all claim to be {role}; say which: "

@@ -25,17 +25,12 @@ from safetensors.numpy import load as deserialize
 from safetensors.numpy import load_file
 from safetensors.numpy import save as serialize
 
-from storage.artifacts import IncompleteArtifact, Published, find, point_name, publish_directory
-from storage.files import (
-    CorruptFile,
-    json_bytes,
-    read_json,
-    remove,
-    sha256_of,
-    write_directory,
-)
+from storage.artifacts import find, point_name, publish_directory
+from storage.files import CorruptFile, remove, sha256_of, write_directory
 from storage.layout import StoreLayout
 from storage.places import BucketPath, Place, matching
+from storage.published import IncompleteArtifact, Published
+from storage.sealed import json_bytes, read_json
 
 LOGGER = logging.getLogger("spherescore")
 _TENSORS, _META, _MANIFEST = "tensors.safetensors", "meta.json", "manifest.json"

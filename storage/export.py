@@ -28,11 +28,12 @@ import netCDF4
 import numpy as np
 import xarray as xr
 
-from storage.artifacts import NameConflict, Published, open_artifact
+from storage.artifacts import open_artifact
 from storage.cmip import CmipVariable, cmip_variable
 from storage.files import beside_of, inventory, move_into_place
 from storage.labels import GRID_MAPPING
 from storage.levels import split_name
+from storage.published import NameConflict, Published
 from storage.quantities import conversion
 
 __all__ = ["Cmip", "ExportedFile", "is_written", "planned_files", "write_netcdf"]

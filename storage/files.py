@@ -1,17 +1,14 @@
 """Files that survive a crash: written beside, made durable, then put in place in one step.
 
 In a bucket an object appears whole or not at all, and what the server has said yes to is durable:
-there the same verbs put whole objects. Only a copy has several steps there, and a name is an object
-that holds the way to what it leads to, for buckets have no links.
+there the same verbs put whole objects, and only a copy has several steps.
 """
 
 from __future__ import annotations
 
 import errno
 import hashlib
-import json
 import os
-import re
 import secrets
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
@@ -23,8 +20,6 @@ from storage import buckets
 from storage.places import BucketPath, Place, below
 
 _BLOCK = 1 << 20
-_SEAL = "sha256 of the rest"
-_WAY = re.compile(rb"artifacts/[a-z]+-[0-9a-f]{16}(\.zarr)?")
 DISK_THREADS = 8
 
 
@@ -113,43 +108,6 @@ def write_file_once(path: Place, content: bytes, beside: Place) -> None:
     make_durable(path.parent)
 
 
-def write_json(path: Place, value: object) -> None:
-    write_file(path, json_bytes(value))
-
-
-def write_sealed(path: Place, value: Mapping[str, Any], *, durably: bool = True) -> None:
-    """Replace a JSON file with a table and the digest of it; `read_sealed` knows its own bytes.
-
-    Args:
-        durably: False does not wait for the disk: after a crash the file may not be readable.
-    """
-    content = _sealed_bytes(value)
-    if durably or isinstance(path, BucketPath):
-        write_file(path, content)
-    else:
-        beside = beside_of(path)
-        beside.write_bytes(content)
-        os.replace(beside, path)
-
-
-def read_sealed(path: Place) -> dict[str, Any]:
-    """The table that `write_sealed` wrote.
-
-    Raises:
-        CorruptFile: If a single byte of the file is another.
-    """
-    content = path.read_bytes()
-    try:
-        value: dict[str, Any] = json.loads(content)
-        value.pop(_SEAL)
-        whole = _sealed_bytes(value) == content
-    except (ValueError, KeyError, TypeError, AttributeError):
-        whole = False
-    if not whole:
-        raise CorruptFile(f"{path} is not what was written: its seal does not match")
-    return value
-
-
 def write_together(files: Mapping[Place, Iterable[Any]], beside: Place) -> list[tuple[int, str]]:
     """Write files whole and durably, or replace them by new ones; their sizes and sha256, in order.
 
@@ -158,18 +116,23 @@ def write_together(files: Mapping[Place, Iterable[Any]], beside: Place) -> list[
         beside: A name on the same disk, which those that are written first resemble.
     """
     moves: dict[Path, Path] = {}
-    written = []
+    written, waiting = [], []
     try:
-        for place, parts in files.items():
-            if isinstance(place, BucketPath):
-                content = b"".join(parts)
-                buckets.put(place.bucket, place.key, content)
-                written.append((len(content), hashlib.sha256(content).hexdigest()))
-            else:
-                assert isinstance(beside, Path)
-                one = beside_of(beside)
-                moves[one] = place
-                written.append(_write_hashed(one, parts))
+        # While one file waits for the disk, or for the bucket's server, the next one is made.
+        with ThreadPoolExecutor(DISK_THREADS) as pool:
+            for place, parts in files.items():
+                if isinstance(place, BucketPath):
+                    content = b"".join(parts)
+                    waiting.append(pool.submit(buckets.put, place.bucket, place.key, content))
+                    written.append((len(content), hashlib.sha256(content).hexdigest()))
+                else:
+                    assert isinstance(beside, Path)
+                    one = beside_of(beside)
+                    moves[one] = place
+                    written.append(_write_hashed(one, parts))
+                    waiting.append(pool.submit(make_durable, one))
+        for each in waiting:
+            each.result()
         if moves:
             move_all_into_place(moves)
     finally:
@@ -276,114 +239,21 @@ def _write_hashed(path: Path, parts: Iterable[Any]) -> tuple[int, str]:
     return size, digest.hexdigest()
 
 
-def _sealed_bytes(value: Mapping[str, Any]) -> bytes:
-    return json_bytes({**value, _SEAL: hashlib.sha256(json_bytes(value)).hexdigest()})
-
-
-def json_bytes(value: object) -> bytes:
-    """The bytes that `write_json` writes."""
-    return json.dumps(value, indent=1, sort_keys=True, allow_nan=False).encode()
-
-
-def read_json(path: Place) -> dict[str, Any]:
-    """Raises ValueError if the file does not hold one JSON object."""
-    value = json.loads(path.read_bytes())
-    if not isinstance(value, dict):
-        raise ValueError(f"{path} does not hold a JSON object")
-    return value
-
-
 def move_into_place(source: Path, target: Path) -> None:
     """Make a file durable, then move it to its place, making directories on the way."""
+    make_durable(source)
     move_all_into_place({source: target})
 
 
 def move_all_into_place(moves: Mapping[Path, Path]) -> None:
-    """Make files durable, then move all of them to their places, making directories on the way."""
+    """Move files that are durable to their places, and wait until they are there for good."""
     changed = set()
-    make_files_durable(moves)
     for source, target in moves.items():
         made = [parent for parent in target.parents if not parent.exists()]
         target.parent.mkdir(parents=True, exist_ok=True)
         os.replace(source, target)
         changed |= {target.parent, *(parent.parent for parent in made)}
     make_files_durable(changed)
-
-
-def point(link: Place, target: Place) -> None:
-    """Make a name lead to `target`, in the place of an older one, in one step.
-
-    It is a relative symbolic link; in a bucket a small object whose text is the same relative way.
-
-    Raises:
-        FileExistsError: If something else than a name stands in its place.
-    """
-    if isinstance(link, BucketPath):
-        _point_object(link, target)
-        return
-    assert isinstance(target, Path)
-    if link.exists() and not link.is_symlink():
-        raise FileExistsError(f"{link} exists and is not a link; move it away")
-    link.parent.mkdir(parents=True, exist_ok=True)
-    beside = beside_of(link)
-    beside.symlink_to(os.path.relpath(target, link.parent))
-    os.replace(beside, link)
-    make_durable(link.parent)
-
-
-def leads_to(name: Place) -> Place | None:
-    """Where a name leads; None if there is none, or it leads nowhere.
-
-    Raises:
-        CorruptFile: If it is an object that no name is.
-    """
-    if not isinstance(name, BucketPath):
-        return Path(os.path.realpath(name)) if name.exists() else None
-    way = way_of(name)
-    return None if way is None else name.parent / way
-
-
-def way_of(name: Place) -> str | None:
-    """The relative way that a name holds, wherever it leads; None if there is no name.
-
-    Raises:
-        CorruptFile: If it is an object that no name is.
-    """
-    if not isinstance(name, BucketPath):
-        return os.readlink(name) if name.is_symlink() else None
-    try:
-        text = name.read_bytes()
-    except FileNotFoundError:
-        return None
-    if not _WAY.fullmatch(text):
-        raise CorruptFile(f"{name} is no name: it does not hold the way to an artifact")
-    return text.decode()
-
-
-def show(place: Place, file: Place, name: Place) -> None:
-    """Make a file of an artifact be seen at `place`, too.
-
-    Args:
-        name: The name of the artifact: a link leads through it; in a bucket the file is copied.
-    Raises:
-        FileExistsError: If something else than a link stands in its place.
-    """
-    if isinstance(place, BucketPath) and isinstance(file, BucketPath):
-        buckets.copy(file.bucket, file.key, place.key)
-    else:
-        point(place, name / file.name)
-
-
-def _point_object(name: BucketPath, target: Place) -> None:
-    way = below(name.parent, target).encode()
-    try:
-        found = leads_to(name)
-    except CorruptFile as error:
-        raise FileExistsError(f"{error}; move it away") from None
-    if found is None and name.is_dir():
-        raise FileExistsError(f"objects lie below {name}, where a name belongs; move them away")
-    if found != target:
-        buckets.put(name.bucket, name.key, way)
 
 
 def inventory(directory: Place, paths: Iterable[Place]) -> Iterator[dict[str, Any]]:

@@ -15,11 +15,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from storage.artifacts import ArtifactError, Published, marker_of, read_artifact
-from storage.files import leads_to
 from storage.files import remove as remove_file
 from storage.layout import DIRECTORY_KINDS, KINDS, StoreLayout
+from storage.names import leads_to
 from storage.places import BucketPath, Place, matching, sizes_below
+from storage.published import ArtifactError, Published, marker_of, read_artifact
 
 _BESIDE = re.compile(r"\..+\.\d+-[0-9a-f]{8}")  # as storage.files.beside_of names them
 _DIGEST = re.compile(r"[0-9a-f]{64}")

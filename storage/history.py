@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from storage.artifacts import CorruptArtifact, Published, find, open_artifact, published
-from storage.files import read_json
+from storage.artifacts import find, open_artifact, published
 from storage.keys import canonical_json
 from storage.layout import StoreLayout, manifest_of
+from storage.published import CorruptArtifact, Published
+from storage.sealed import read_json
 from storage.units import WaitingArray, waiting_arrays
 
 

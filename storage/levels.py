@@ -83,7 +83,7 @@ def choose(
     """The index along `dim` where its coordinate is `wanted`; without one, `wanted` itself.
 
     Raises:
-        SourceError: If it is not there; the message has what is.
+        SourceError: If it is not there, or more than once; the message has what is.
     """
     labels = array.coords.get(names.get(dim, dim))
     if labels is None or labels.ndim != 1:
@@ -96,6 +96,11 @@ def choose(
         raise SourceError(
             f"{where}: source.select.{dim} = {wanted!r} is not there; {dim} has "
             f"{', '.join(map(_text, labels.values[:24]))}"
+        )
+    if len(found) > 1:
+        raise SourceError(
+            f"{where}: source.select.{labels.name} = {wanted!r} is said of {len(found)} along "
+            f"{dim}, numbers {', '.join(map(str, found[:24]))}; choose by another coordinate"
         )
     return int(found[0])
 

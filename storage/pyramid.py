@@ -22,9 +22,10 @@ import numpy.typing as npt
 import xarray as xr
 import zarr
 
-from storage.artifacts import NameConflict, Published, open_artifact
+from storage.artifacts import open_artifact
 from storage.files import beside_of, make_durable, make_tree_durable
 from storage.labels import GRID_MAPPING, label
+from storage.published import NameConflict, Published
 
 __all__ = ["NAME", "NoPyramid", "parents", "write_pyramid"]
 

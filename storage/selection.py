@@ -54,15 +54,19 @@ def selected(
     """
     array = table[stored]
     names = {
-        str(table[c].dims[0]): c for c in (axes.level, axes.member) if c and table[c].ndim == 1
+        str(table[c].dims[0]): c
+        for c in (axes.level, axes.member)
+        if c and table[c].ndim == 1 and len(np.unique(table[c])) == table[c].size
     }
     chosen: dict[Any, int] = {}
     for dim, wanted in declared.select.items():
         if dim in table.variables and table[dim].ndim == 0 and not same_label(table[dim], wanted):
             return None, {}
-        known = table[dim].dims[0] if dim in table.variables and table[dim].ndim == 1 else dim
+        labelled = dim in table.variables and table[dim].ndim == 1
+        known = table[dim].dims[0] if labelled else dim
         if known in array.dims and known not in grid.dims:
-            chosen[known] = choose(array, str(known), wanted, {str(known): dim, **names}, where)
+            asked = {str(known): dim} if labelled else {}
+            chosen[known] = choose(array, str(known), wanted, {**names, **asked}, where)
     attrs: dict[str, Any] = {}
     if axes.level is not None and not static:
         coordinate = table[axes.level]

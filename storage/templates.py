@@ -19,18 +19,10 @@ import dask.array as da
 import xarray as xr
 from zarr.codecs import BloscCodec, Crc32cCodec
 
-from storage.files import (
-    beside_of,
-    make_directory,
-    make_durable,
-    make_tree_durable,
-    put_tree,
-    read_json,
-    read_sealed,
-    write_sealed,
-)
+from storage.files import beside_of, make_directory, make_durable, make_tree_durable, put_tree
 from storage.layout import StoreLayout, records_of
 from storage.places import BucketPath, Place, matching
+from storage.sealed import read_json, read_sealed, write_sealed
 from storage.units import describe_waiting
 
 _TEMPLATE = "template.json"

@@ -21,17 +21,10 @@ import numpy as np
 import xarray as xr
 import zarr
 
-from storage.files import (
-    DISK_THREADS,
-    copy_into_place,
-    read_json,
-    read_sealed,
-    sha256_of,
-    write_sealed,
-    write_together,
-)
+from storage.files import DISK_THREADS, copy_into_place, sha256_of, write_together
 from storage.layout import records_of
 from storage.places import BucketPath, Place, sizes_below
+from storage.sealed import read_json, read_sealed, write_sealed
 from storage.shards import ShardLayout
 from storage.zarr_stores import zarr_store
 

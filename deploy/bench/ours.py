@@ -4,10 +4,10 @@ from flows.config import RunConfig
 from flows.keys import key_of
 from pipeline.coefficients import degrees, orders, to_complex
 from pipeline.harmonics import plan
+from pipeline.normals import Normals
 from pipeline.precision import float32_error, precision_for
 from pipeline.sphere import RingGrid
 from pipeline.torch_harmonics import TorchHarmonics
-from pipeline.transform import Normals
 from storage.layout import StoreLayout
 
 __all__ = [

@@ -23,6 +23,7 @@ import xarray as xr
 
 from storage import artifacts, audit, checkpoints
 from storage.layout import KINDS, StoreLayout, records_of
+from storage.published import marker_of
 from tests.faults.kills import golden_root, undisturbed
 from tests.faults.operations import _end_training, build
 
@@ -147,7 +148,7 @@ def _said_by_check(layout: StoreLayout, subject: Subject) -> list[str]:
     artifact = layout.path.resolve() / Path(*Path(subject.place).parts[:2])
     if artifact.suffix == ".records":
         artifact = layout.name(subject.kind).resolve()
-    if not artifacts.marker_of(artifact).exists():
+    if not marker_of(artifact).exists():
         return audit.check(layout)
     return audit.problems_of(artifact)
 

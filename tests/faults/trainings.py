@@ -69,5 +69,5 @@ def trainings_killed(directory: Path, phases: Iterable[str] = tuple(PHASES)) -> 
 def _copy(world: World, base: Run, name: str) -> Run:
     run = world.run(name)
     shutil.copytree(base.root, run.root, symlinks=True)
-    run.settings = {"flows.train:SECONDS_BETWEEN_STATES": 0.0}
+    run.settings = {"flows.train:SECONDS_BETWEEN_STATES": 0.0, "flows.train:MATCHED": 8}
     return run

@@ -80,7 +80,7 @@ def test_training_ends_by_its_minutes_but_for_the_matching() -> None:
 def test_a_gaussian_model_trains_and_judges_nothing() -> None:
     gaussian = replace(LOAD, steps=0, evaluations=0, validated=100, tested=100)
     assert work(gaussian)["train"] == Work()
-    assert work(gaussian)["verify"].judging == 0
+    assert work(gaussian)["verify"].network == 0
 
 
 def test_the_evaluations_that_are_counted_are_those_that_are_made() -> None:

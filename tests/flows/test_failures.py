@@ -1,6 +1,8 @@
 """What went wrong decides the exit code, wherever it was met."""
 
 import errno
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,6 +29,19 @@ from storage.layout import StoreLayout
 )
 def test_errors_have_codes(error: Exception, code: int) -> None:
     assert exit_code_of(error) == code
+
+
+def test_every_exit_code_is_explained() -> None:
+    root = Path(__file__).parents[2]
+    used = {
+        int(number)
+        for package in ("flows", "storage", "pipeline")
+        for file in (root / package).glob("*.py")
+        for number in re.findall(r"exit_code = (\d+)\n", file.read_text())
+    }
+    page = (root / "docs/reliability.md").read_text()
+    explained = {int(number) for number in re.findall(r"^\| (\d+) \|", page, re.MULTILINE)}
+    assert len(used) > 10 and used <= explained
 
 
 def test_a_full_disk_is_known_however_deep() -> None:

@@ -31,13 +31,14 @@ from flows.model import trained as load_score
 from flows.normals import baseline_of
 from flows.units import UnitFailed
 from pipeline.climatology import UnusableData
-from pipeline.grids import grid_named
+from pipeline.grids import grid_named, grid_of
 from pipeline.harmonics import plan
 from pipeline.noise import NoiseAddress
+from pipeline.normals import Normals
 from pipeline.score import GaussianScore
 from pipeline.spectra import power_spectrum
 from pipeline.sphere import RingGrid
-from pipeline.transform import Normals, grid_of, stack_variables
+from pipeline.transform import stack_variables
 from storage import artifacts, audit, checkpoints
 from storage.layout import StoreLayout
 
@@ -155,10 +156,13 @@ def test_the_batch_does_not_change_the_bytes(trained, golden, here, tmp_path, ba
     assert drawn(trained, tmp_path / "run", here, generate_batch=batch)[0] == golden
 
 
-def test_two_worker_processes_give_the_bytes_of_one(trained, golden, tmp_path):
+def test_two_worker_processes_give_the_bytes_of_one(trained, golden, here, tmp_path):
     """T-19."""
+    config, layout = make_config(trained), StoreLayout(str(trained))
     with local_client(Cluster(workers=2), tmp_path / "scratch") as client:
         assert drawn(trained, tmp_path / "run", client, generate_batch=2)[0] == golden
+        certified = certificate(config, layout, client, silent)
+    assert certified == certificate(config, layout, here, silent)
 
 
 def test_a_killed_run_is_resumed_with_the_missing_realizations_only(
@@ -447,14 +451,28 @@ def test_a_killed_training_ends_with_the_same_weights(trained, tmp_path, monkeyp
     assert train.run(config, layout, None, silent).digest == first.digest
 
 
-def test_the_certificate_splits_add_up(trained):
+def test_the_certificate_splits_add_up(trained, here):
     config, layout = make_config(trained), StoreLayout(str(trained))
-    certified = certificate(config, layout)
+    certified = certificate(config, layout, here, silent)
     own = certified["over"]["m-block"]["nats"]
     assert sum(certified["per_degree"]) == pytest.approx(own, abs=1e-6)
     assert sum(certified["per_variable"].values()) == pytest.approx(own, abs=1e-6)
     assert sum(certified["per_time"]) == pytest.approx(own, abs=1e-6)
     assert certified["over"]["m-block"]["low"] <= own <= certified["over"]["m-block"]["high"]
+
+
+def test_the_certificate_of_parts_is_that_of_the_whole(trained, here, monkeypatch):
+    config, layout = make_config(trained), StoreLayout(str(trained))
+    parts = certificate(config, layout, here, silent)
+    monkeypatch.setattr("flows.certificate.TOGETHER", 1000)
+    whole = certificate(config, layout, here, silent)
+    assert parts["bounds"] == pytest.approx(whole["bounds"], rel=1e-6)
+    for name, ours in parts["over"].items():
+        assert ours == pytest.approx(whole["over"][name], rel=1e-5, abs=1e-4), name
+        theirs = whole["likelihood"]["over"][name]
+        assert parts["likelihood"]["over"][name] == pytest.approx(theirs, rel=1e-6), name
+    for key in ("per_degree", "per_time", "per_degree_error"):
+        assert parts[key] == pytest.approx(whole[key], rel=1e-5, abs=1e-4), key
 
 
 def test_a_gaussian_model_is_a_finished_generator(trained, here, tmp_path):
@@ -463,7 +481,7 @@ def test_a_gaussian_model_is_a_finished_generator(trained, here, tmp_path):
     config, layout = make_config(root, train_model="gaussian:m-block"), StoreLayout(str(root))
     train.run(config, layout, None, silent)
     generate.run(config, layout, here, silent)
-    assert certificate(config, layout)["over"]["m-block"]["nats"] == 0.0
+    assert certificate(config, layout, here, silent)["over"]["m-block"]["nats"] == 0.0
     assert np.isfinite(artifacts.open_published(layout, "ensemble")["ta"].values).all()
 
 

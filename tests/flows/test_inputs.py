@@ -74,8 +74,8 @@ def test_references_and_zipped_stores_are_ingested(
 def test_nested_cells_keep_their_grid(
     table: dict[str, Any], client: Any, quiet: Progress, tmp_path: Path
 ) -> None:
+    from pipeline.grids import grid_of
     from pipeline.sphere import RingGrid
-    from pipeline.transform import grid_of
     from tests.storage.test_grids import cells, cf
 
     paths = [write(tmp_path, cf(cells("nested"), "nested"))]

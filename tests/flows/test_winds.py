@@ -14,10 +14,11 @@ from flows.winds import wind_pairs
 from pipeline.channels import analysis, synthesis
 from pipeline.climatology import UnusableData
 from pipeline.coefficients import degrees
+from pipeline.normals import Normals
 from pipeline.placement import placed_normals
 from pipeline.spectra import power_spectrum
 from pipeline.sphere import RingGrid
-from pipeline.transform import Normals, to_fields, to_whitened
+from pipeline.transform import to_fields, to_whitened
 from storage import artifacts
 from storage.layout import StoreLayout
 

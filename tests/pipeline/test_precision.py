@@ -8,10 +8,10 @@ import pytest
 from pipeline.climatology import design
 from pipeline.coefficients import degrees
 from pipeline.harmonics import plan
+from pipeline.normals import Normals
 from pipeline.pointwise import SIMPLE
 from pipeline.precision import LARGEST_ERROR, float32_error, precision_for
 from pipeline.sphere import RingGrid
-from pipeline.transform import Normals
 
 GRID, LMAX, MEAN, SCALE = RingGrid.latlon(61, 120), 59, 280.0, 4.0
 

@@ -6,15 +6,16 @@ import pytest
 import xarray as xr
 
 from pipeline.climatology import season_phase
-from pipeline.grids import grid_coordinates, grid_named
+from pipeline.grids import grid_coordinates, grid_named, grid_of
 from pipeline.harmonics import plan
+from pipeline.normals import Normals
 from pipeline.placement import moved, placed_normals
 from pipeline.pointwise_labels import pointwise_variables
 from pipeline.ranks import Extent, Histogram
 from pipeline.regrid import bilinear, interpolation, synthesis
 from pipeline.remainder import band_noise
 from pipeline.sphere import RingGrid
-from pipeline.transform import Normals, grid_of, to_fields
+from pipeline.transform import to_fields
 
 SOURCE, LMAX = RingGrid.gaussian(16), 9
 SOURCES = [

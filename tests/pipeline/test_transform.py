@@ -11,8 +11,9 @@ from pipeline.climatology import UnusableData, design, season_phase
 from pipeline.coefficients import degrees
 from pipeline.harmonics import plan
 from pipeline.measure import WhittleMatern
+from pipeline.normals import FIELDS_AT_ONCE
 from pipeline.sphere import RingGrid
-from pipeline.transform import FIELDS_AT_ONCE, color, to_fields, to_whitened, whiten
+from pipeline.transform import color, to_fields, to_whitened, whiten
 
 GRIDS = {
     "gaussian": RingGrid.gaussian(12),

@@ -10,8 +10,9 @@ import pytest
 
 from storage import artifacts, audit, buckets
 from storage.artifacts import NameConflict
-from storage.files import CorruptFile, leads_to, point, write_file, write_file_once
+from storage.files import CorruptFile, write_file, write_file_once
 from storage.layout import StoreLayout
+from storage.names import leads_to, point
 from storage.places import BucketPath, matching, place_of, sizes_below
 from storage.shards import CorruptShard
 from tests.faults.operations import OPERATIONS, build, fields, key_of

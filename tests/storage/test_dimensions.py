@@ -194,6 +194,29 @@ def test_members_have_labels_or_numbers(tmp_path):
     np.testing.assert_array_equal(fields.ta, parts[1].ta)
 
 
+@row("dimension", "several labels of each member (`gcm_model`, `gcm_variant`)", "read as one axis")
+def test_members_may_have_several_labels(tmp_path):
+    parts = [regular().ta + 10 * number for number in range(3)]
+    whole = xr.concat(parts, "member", coords="minimal", compat="override").to_dataset(name="ta")
+    attrs = {"standard_name": "realization", "axis": "E"}
+    whole = whole.assign_coords(
+        gcm_model=("member", ["CNRM", "CNRM", "MIROC"], attrs),
+        gcm_variant=("member", ["r1", "r2", "r1"], attrs),
+    )
+    path = write(tmp_path, whole)
+    assert 'samples = "member"' in refused("3 members", path)
+    fields, _ = open_source(path, ["ta"], samples="member")
+    np.testing.assert_array_equal(fields.member, np.tile([0, 1, 2], 6))
+    for wanted in ({"member": 2}, {"gcm_model": "MIROC"}):
+        one, _ = open_source(path, ["ta"], select=wanted)
+        np.testing.assert_array_equal(one.ta, parts[2])
+    refused(
+        "gcm_variant = 'r1' is said of 2 along member, numbers 0, 2",
+        path,
+        select={"gcm_variant": "r1"},
+    )
+
+
 @row(
     "dimension",
     'members, `[source] samples = "number"`',

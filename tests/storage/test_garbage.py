@@ -6,6 +6,7 @@ from storage import artifacts, audit
 from storage.files import write_file
 from storage.garbage import garbage, remove
 from storage.layout import StoreLayout, records_of
+from storage.published import files_of
 from tests.faults.operations import KIND, _save, build, fields, key_of
 
 ANOTHER = artifacts.content_key(stage="other", schema=0, config={}, inputs={}, code="")
@@ -55,7 +56,7 @@ def test_what_the_name_led_to_before_goes_with_its_records(anywhere):
     old = layout.artifact(KIND, key_of(1))
     (piece,) = garbage(layout, ())
     assert set(piece.paths) == {old, records_of(old)}
-    files = [file.name for file in artifacts.files_of(old)]
+    files = [file.name for file in files_of(old)]
     assert len(files) > 5 and piece.size > 0
     assert old.exists()  # nothing goes by asking
     remove(piece)

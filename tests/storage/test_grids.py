@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from pipeline.grids import grid_of
 from pipeline.sphere import RingGrid
-from pipeline.transform import grid_of
 from storage.sources import open_source
 from tests.storage.imitations import days, opened, refused, regular, row, values, write
 

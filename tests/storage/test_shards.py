@@ -7,8 +7,8 @@ import pytest
 import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec
 
-from storage.files import read_json
 from storage.lazy import StoredArray
+from storage.sealed import read_json
 from storage.shards import CorruptShard, ShardLayout
 from storage.units import WaitingArray
 

@@ -150,7 +150,7 @@ def _tell() -> None:
 
 
 class _TimedHash:
-    """What storage.files knows of hashlib, timed."""
+    """What the modules that hash know of hashlib, timed."""
 
     def __init__(self, *content):
         self.real = _hashlib.sha256()
@@ -162,8 +162,11 @@ class _TimedHash:
     sha256 = classmethod(lambda cls, *content: cls(*content))
 
 
+HASHING = ("storage.files", "storage.sealed")
+
+
 def _with_timers(module) -> None:
-    if module.__name__ == "storage.files":
+    if module.__name__ in HASHING:
         module.hashlib = _TimedHash
     if module.__name__ == "storage.shards":
         module._checksum = _timed("crc32c", module._checksum)
@@ -215,7 +218,7 @@ if "timers" in ORDERS:
     import atexit
     import hashlib as _hashlib
 
-    WANTED |= {"storage.files", "storage.shards"}
+    WANTED |= {*HASHING, "storage.shards"}
     os.fsync = _timed("fsync", os.fsync)
     atexit.register(_tell)
 
