@@ -12,7 +12,10 @@ from storage import audit
 from tests.faults.runs import Run, World
 
 Found = dict[str, Any]
-NETWORK = {"train": {"model": "network", "steps": 26, "width": 8, "blocks": 1, "batch": 8}}
+NETWORK = {
+    "train": {"model": "network", "steps": 26, "width": 8, "blocks": 1, "batch": 8},
+    "split": {"validation": ["2001-09-01", "2001-09-30"]},  # few fields: it validates often
+}
 PHASES = {  # place, when, which call, text in the arguments
     "before a state is saved": ("storage.checkpoints:save", "before", 3, ""),
     "after its numbers": ("storage.files:write_new", "after", 4, "tensors"),
