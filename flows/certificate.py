@@ -28,6 +28,7 @@ import numpy as np
 import torch
 import xarray as xr
 
+from flows.blocks import opened
 from flows.conditions import condition_of
 from flows.config import RunConfig, within
 from flows.model import (
@@ -125,7 +126,7 @@ def certified(
     """What a part of the test period says of the model. Runs on a worker."""
     torch.set_num_threads(1)
     model, constants = loaded(config, checkpoint, normals)
-    held_out = artifacts.open_artifact(whitened).sel(time=within(config.split.test))
+    held_out = opened(whitened).sel(time=within(config.split.test))
     device, times = device_of(config), certified_sampler(config).times
     x_0, condition = (
         each.to(device) for each in tensors_of(held_out.isel(time=slice(part.start, part.stop)))

@@ -77,12 +77,12 @@ def upper_quantile(values: FloatArray, area: FloatArray, weights: FloatArray) ->
         share = weights[waiting][:, date] * area[cell]
         middle, top = np.cumsum(share, axis=1) - share / 2, values[date, cell]
         reached = (middle[:, -1] >= target[waiting]) | (kept == values.size)
-        found[waiting[reached]] = _where(middle[reached], target[waiting[reached]], top)
+        found[waiting[reached]] = _interpolated(middle[reached], target[waiting[reached]], top)
         waiting = waiting[~reached]
     return found
 
 
-def _where(steps: FloatArray, target: FloatArray, values: FloatArray) -> FloatArray:
+def _interpolated(steps: FloatArray, target: FloatArray, values: FloatArray) -> FloatArray:
     """Of each row of ascending steps (row, value): what the target lies at, between two values."""
     row = np.arange(len(steps))
     after = np.clip((steps < target[:, None]).sum(axis=1), 1, steps.shape[1] - 1)
