@@ -2,7 +2,7 @@
 
 A stage is counted in a few kinds of work (values that pass through it, products of its transforms
 and of its network, units), each of which has a price in seconds. The prices were measured on one
-machine (`make unit-costs`, flows/data/unit_costs.json); docs/performance.md compares the model with
+machine (`make unit-costs`, flows/unit_costs.json); docs/performance.md compares the model with
 whole runs and carries it to sizes that were not run.
 """
 
@@ -10,8 +10,8 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
 from math import ceil
+from pathlib import Path
 from typing import Any
 
 __all__ = ["Estimate", "Machines", "Prices", "Work", "Workload", "estimates", "prices", "work"]
@@ -193,7 +193,7 @@ class Estimate:
 @cache
 def prices() -> Prices | None:
     """Those that `make unit-costs` measured for this installation; None if it never ran."""
-    file = files("flows") / "data" / "unit_costs.json"
+    file = Path(__file__).with_name("unit_costs.json")
     if not file.is_file():
         return None
     return Prices.from_dict(json.loads(file.read_text(encoding="utf-8")))

@@ -30,7 +30,7 @@ from flows.conditions import asked_times, beyond_training
 from flows.config import RunConfig
 from flows.costs import TIMES_PER_CHUNK
 from flows.draws import Draw, draw_units
-from flows.keys import ensemble_key
+from flows.keys import code_of, ensemble_key
 from flows.series import publish_series
 from flows.stage import Progress, Receipt, published_input
 from flows.units import map_units
@@ -38,7 +38,7 @@ from pipeline.grids import grid_coordinates, grid_named, grid_of
 from pipeline.normals import variables_of
 from pipeline.sphere import RingGrid
 from storage import artifacts
-from storage.keys import canonical_json, code_digest
+from storage.keys import canonical_json
 from storage.labels import label_ensemble
 from storage.layout import StoreLayout
 
@@ -129,7 +129,7 @@ def _provenance(config: RunConfig, layout: StoreLayout, family: str) -> dict[str
         "history": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} spherescore {code}: drawn with "
         f"{sampler.integrator}, {sampler.evaluations} evaluations",
         "spherescore_version": code,
-        "code_digest": code_digest(["flows.generate", "flows.draws"]),
+        "code_digest": code_of(__name__),
         "config": table,
         "config_digest": sha256(canonical_json(table).encode()).hexdigest(),
         "source_digest": fields.attrs.get("source_digest", ""),

@@ -23,6 +23,7 @@ from storage.source_files import source_digest
 __all__ = [
     "REPORTED",
     "SCHEMAS",
+    "code_of",
     "digest_of_source",
     "ensemble_key",
     "frozen_normals",
@@ -45,6 +46,24 @@ SCHEMAS: Mapping[str, int] = {
     "verify": 2,
 }
 
+# No part of what is computed: where and when that is done, how it is kept, what is shown of it.
+MACHINERY = (
+    *("flows.boundary", "flows.child", "flows.orphans", "flows.services"),
+    *("flows.lines", "flows.tables", "flows.machine", "flows.cluster"),
+    *("flows.remote", "flows.slurm", "flows.kubernetes", "flows.units"),
+    *("flows.workers", "flows.dask_settings", "flows.plan", "flows.costs"),
+    *("flows.flow", "flows.probe", "flows.shown", "flows.shown_pages"),
+    *("flows.slots", "flows.prefect_settings", "flows.deploy", "flows.up"),
+    *("flows.cli", "flows.commands", "flows.export", "flows.runs"),
+    *("flows.failures", "flows.run", "flows.progress", "flows.config"),
+    *("flows.strict", "flows.forms", "flows.form_texts", "flows.starter"),
+    *("flows.stage", "flows.keys", "storage.places", "storage.buckets"),
+    *("storage.files", "storage.zarr_stores", "storage.tables", "storage.artifacts"),
+    *("storage.published", "storage.history", "storage.audit", "storage.garbage"),
+    *("storage.names", "storage.usage", "storage.sealed", "storage.lazy"),
+    *("storage.layout", "storage.keys", "storage.inspection"),
+)
+
 REPORTED = ("fields", "normals", "whitened", "checkpoints", "ensemble")  # what a report is about
 SAMPLER = tuple(f"generate.{name}" for name in ("integrator", "evaluations", "grid_exponent"))
 
@@ -58,6 +77,11 @@ def key_of(stage: str, config: RunConfig, layout: StoreLayout) -> str:
     return _KEYS[stage](config, layout)
 
 
+def code_of(module: str) -> str:
+    """Digest of what a module computes, with all that it takes from the house."""
+    return code_digest([module], beyond=MACHINERY)
+
+
 def ingest_key(config: RunConfig, digest: str) -> str:
     """Content key of fields made from source files of this digest."""
     read = ["variables", "units", "missing", "valid_range", "fill", "static", "covariates"]
@@ -67,7 +91,7 @@ def ingest_key(config: RunConfig, digest: str) -> str:
         schema=SCHEMAS["ingest"],
         config=config.subset(*(f"source.{name}" for name in read), "source.allow_gaps"),
         inputs={"source": digest},
-        code=code_digest(["flows.ingest"]),
+        code=code_of("flows.ingest"),
     )
 
 
@@ -103,9 +127,7 @@ def ensemble_key(
             "series": config.generate.series and realizations is not None,
         },
         inputs=_digests(layout, "checkpoints", "normals"),
-        code=code_digest(
-            ["flows.conditions", "flows.draws", "flows.generate", "flows.model", "flows.normals"]
-        ),
+        code=code_of("flows.generate"),
     )
 
 
@@ -163,17 +185,7 @@ def _preprocess_key(config: RunConfig, inputs: Mapping[str, str]) -> str:
             "spectral.tail",
         ),
         inputs=inputs,
-        code=code_digest(
-            [
-                "flows.blocks",
-                "flows.conditions",
-                "flows.gaussianise",
-                "flows.normals",
-                "flows.preprocess",
-                "flows.reference",
-                "flows.winds",
-            ]
-        ),
+        code=code_of("flows.preprocess"),
     )
 
 
@@ -199,7 +211,7 @@ def lineage(config: RunConfig, layout: StoreLayout) -> str:
         schema=SCHEMAS["train"],
         config=shape,
         inputs=_digests(layout, "normals"),
-        code=code_digest(["flows.model"]),
+        code=code_of("flows.model"),
     )
 
 
@@ -253,7 +265,7 @@ def _train_key(config: RunConfig, layout: StoreLayout, start: Mapping[str, str])
             "whitened": _read_in_training(config, layout),
             **start,
         },
-        code=code_digest(["flows.conditions", "flows.model", "flows.normals", "flows.train"]),
+        code=code_of("flows.train"),
     )
 
 
@@ -268,16 +280,7 @@ def _verify(config: RunConfig, layout: StoreLayout) -> str:
         schema=SCHEMAS["verify"],
         config=config.subset("run.seed", "split", "verify", *SAMPLER, "generate.microbatch"),
         inputs=_digests(layout, *REPORTED),
-        code=code_digest(
-            [
-                *("flows.conditions", "flows.draws", "flows.lineup", "flows.model"),
-                *("flows.certificate", "flows.normals", "flows.train", "flows.verify"),
-                *("flows.report", "flows.pages", "flows.figures", "flows.maps"),
-                *("flows.sheet", "flows.card"),
-                *("flows.score_tables", "flows.certificate_section", "flows.compatibility"),
-                "flows.reference",
-            ]
-        ),
+        code=code_of("flows.verify"),
     )
 
 

@@ -1,13 +1,13 @@
 """Global maps in the Equal Earth projection, drawn by matplotlib alone.
 
-A field is resampled to the pixels of the map bilinearly. Coastlines: data/coastline-110m.md.
+A field is resampled to the pixels of the map bilinearly. Coastlines: coastline-110m.md.
 """
 
 from __future__ import annotations
 
 import functools
 import json
-from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ from pipeline.regrid import at_points, interpolation
 FloatArray = npt.NDArray[np.floating]
 
 NO_DATA = "#dfe3e8"
-COASTLINE = "data/coastline-110m.json"
+COASTLINE = "coastline-110m.json"
 POLYNOMIAL = np.array([1.340264, -0.081106, 0.000893, 0.003796])  # Equal Earth, A1 ... A4
 POWERS = np.array([1, 3, 7, 9])
 M = np.sqrt(3) / 2
@@ -87,7 +87,7 @@ class Raster:
 @functools.cache
 def coastlines() -> list[FloatArray]:
     """Projected polylines, each (point, 2)."""
-    text = resources.files("flows").joinpath(COASTLINE).read_text(encoding="utf-8")
+    text = Path(__file__).with_name(COASTLINE).read_text(encoding="utf-8")
     lines = (np.asarray(line).reshape(-1, 2) for line in json.loads(text))
     return [np.stack(project(line[:, 0], line[:, 1]), axis=1) for line in lines]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from html import escape
-from importlib import resources
+from pathlib import Path
 from statistics import median
 
 from flows.certificate_section import certificate_section
@@ -57,7 +57,7 @@ def render(card: Card, pictures: Mapping[str, str]) -> str:
         if bodies[key]
     )
     links = "".join(f'<a href="#{key}">{t}</a>' for key, t in titles.items() if bodies[key])
-    css = resources.files("flows").joinpath("data/report.css").read_text(encoding="utf-8")
+    css = Path(__file__).with_name("report.css").read_text(encoding="utf-8")
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'

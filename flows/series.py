@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 import xarray as xr
 import zarr
 
+from flows.keys import code_of
 from flows.stage import Progress
 from flows.units import map_units
 from storage import artifacts
-from storage.keys import code_digest, content_key
+from storage.keys import content_key
 from storage.layout import StoreLayout
 from storage.places import Place
 from storage.units import waiting_arrays
@@ -92,5 +93,5 @@ def _key(ensemble: str) -> str:
         schema=SCHEMA,
         config={},
         inputs={"ensemble": ensemble},
-        code=code_digest(["flows.series"]),
+        code=code_of(__name__),
     )

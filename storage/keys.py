@@ -9,9 +9,10 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
+import re
 import threading
 from collections.abc import Iterable, Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from datetime import date
 from functools import cache
 from importlib.machinery import ModuleSpec, PathFinder
@@ -21,7 +22,8 @@ from typing import Any
 
 import numpy as np
 
-_HOUSE = ("pipeline", "storage")
+_HOUSE = ("pipeline", "storage", "flows")
+_FILE_NAME = re.compile(r"(?:[\w-]+/)*[\w-]+\.[\w.]+")
 _PARSING = threading.Lock()
 
 
@@ -59,26 +61,89 @@ def content_key(
     return hashlib.sha256(canonical_json(subject).encode()).hexdigest()
 
 
-def code_digest(module_names: Iterable[str]) -> str:
-    """Digest of the named modules and of all they import, transitively, from pipeline and storage.
+def code_digest(module_names: Iterable[str], beyond: Iterable[str] = ()) -> str:
+    """Digest of the programs of the named modules and of all that they import of the house.
 
-    Comments, docstrings and layout do not count: what is hashed is the program, not its text.
+    What is hashed is the program: neither comments, docstrings and layout count, nor what a module
+    is called and where it lies. A file beside a module that it names in a text of its own (a style
+    sheet, a coastline) counts as it does.
+
+    Args:
+        module_names: Where to begin.
+        beyond: Modules, or packages with all that is in them, that are not followed: what they do
+            is no part of what is computed.
     """
     programs: dict[str, str] = {}
-    pending = sorted(module_names)
+    pending, outside = list(module_names), tuple(beyond)
     while pending:
         name = pending.pop()
-        if name not in programs:
-            imports, programs[name] = _read(name, _source(name).read_text(encoding="utf-8"))
-            pending.extend(imports)
-    return hashlib.sha256(canonical_json(programs).encode()).hexdigest()
+        if name not in programs and not _is_within(name, outside):
+            imports, program, files = _read(name, _source(name).read_text(encoding="utf-8"))
+            origins = {
+                one: "" if _is_within(one.module, outside) else _program(one.module)
+                for one in imports
+            }
+            brought = sorted(f"{origins[one]} {one.name} {one.bound}" for one in imports)
+            digests = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
+            programs[name] = canonical_json([program, brought, digests])
+            pending.extend(one.module for one in imports)
+    return hashlib.sha256(canonical_json(sorted(programs.values())).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class _Import:
+    """A name that a module has from the house: of a module (name "") or of something in it."""
+
+    module: str
+    name: str
+    bound: str
+
+
+def _is_within(name: str, packages: tuple[str, ...]) -> bool:
+    return any(f"{name}.".startswith(f"{one}.") for one in packages)
+
+
+def _program(module: str) -> str:
+    """Digest of the program of one module, without what it imports."""
+    return _read(module, _source(module).read_text(encoding="utf-8"))[1]
 
 
 @cache
-def _read(name: str, text: str) -> tuple[tuple[str, ...], str]:
-    """What a module imports from the house, and its program; each stage asks for much the same."""
-    tree = _parsed(text)
-    return tuple(_imports(tree, name)), ast.unparse(_without_docstrings(tree))
+def _read(name: str, text: str) -> tuple[tuple[_Import, ...], str, tuple[Path, ...]]:
+    """What a module imports from the house, the digest of its program, the files that it names."""
+    tree = _without_docstrings(_parsed(text))
+    imports = tuple(_imports(tree, name))
+    files = tuple(_files_named(tree, _source(name).parent))
+    program = ast.unparse(_WithoutImports().visit(tree))
+    return imports, hashlib.sha256(program.encode()).hexdigest(), files
+
+
+def _files_named(tree: ast.Module, directory: Path) -> Iterable[Path]:
+    texts = {
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+    for text in sorted(texts):
+        if _FILE_NAME.fullmatch(text) and (directory / text).is_file():
+            yield directory / text
+
+
+class _WithoutImports(ast.NodeTransformer):
+    """Leaves out imports of the house: they are told by what they bring."""
+
+    def generic_visit(self, node: ast.AST) -> ast.AST:
+        super().generic_visit(node)
+        if getattr(node, "body", None) == []:
+            node.body = [ast.Pass()]  # type: ignore[attr-defined]
+        return node
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.AST | None:
+        ours = node.level or (node.module or "").split(".")[0] in _HOUSE
+        return None if ours else node
+
+    def visit_Import(self, node: ast.Import) -> ast.AST | None:
+        return None if node.names[0].name.split(".")[0] in _HOUSE else node
 
 
 def _parsed(text: str) -> ast.Module:
@@ -118,21 +183,26 @@ def _source(module: str) -> Path:
     return Path(spec.origin)
 
 
-def _imports(tree: ast.Module, importer: str) -> Iterable[str]:
+def _imports(tree: ast.Module, importer: str) -> Iterable[_Import]:
     package = importer if _source(importer).name == "__init__.py" else importer.rpartition(".")[0]
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            candidates = [alias.name for alias in node.names]
+            brought = [_Import(one.name, "", one.asname or "") for one in node.names]
         elif isinstance(node, ast.ImportFrom):
             parents = package.split(".")[: len(package.split(".")) - node.level + 1]
             base = ".".join(parents if node.level else [])
             origin = ".".join(part for part in (base, node.module or "") if part)
-            candidates = [origin, *(f"{origin}.{alias.name}" for alias in node.names)]
+            brought = [
+                _Import(inner, "", one.asname or one.name)
+                if origin.split(".")[0] in _HOUSE and _is_module(inner := f"{origin}.{one.name}")
+                else _Import(origin, one.name, one.asname or one.name)
+                for one in node.names
+            ]
         else:
             continue
-        for candidate in candidates:
-            if candidate.split(".")[0] in _HOUSE and _is_module(candidate):
-                yield candidate
+        yield from (
+            one for one in brought if one.module.split(".")[0] in _HOUSE and _is_module(one.module)
+        )
 
 
 def _is_module(name: str) -> bool:

@@ -5,7 +5,7 @@
 Products are timed alone: transforms, evaluations and training steps of the network, empty tasks.
 What is left of the time of each stage is fitted, with prices that are not negative, to four small
 whole runs and a long one; then runs of other sizes are compared with what the model says of them.
-Prices go to flows/data/unit_costs.json, the comparison into docs/performance.md.
+Prices go to flows/unit_costs.json, the comparison into docs/performance.md.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from flows.stage import STAGES
 from flows.units import map_units
 from storage.layout import StoreLayout
 
-PRICES = ROOT / "flows" / "data" / "unit_costs.json"
+PRICES = ROOT / "flows" / "unit_costs.json"
 WORKERS, TASKS = 2, 500
 FITTED = ("value", "unit", "alone", "run")
 FREE = dict.fromkeys(FITTED, 0.0)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -558,6 +561,73 @@ def test_the_code_digest_includes_what_the_house_imports(tmp_path, monkeypatch):
     (tmp_path / "subject_of_digest.py").write_text("from storage import layout, units\n")
     deep = artifacts.code_digest(["subject_of_digest"])
     assert shallow != deep
+
+
+def house_of(files: Mapping[str, str], place: Path) -> Path:
+    for name, text in files.items():
+        path = place / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return place
+
+
+def digest_in(place: Path, *modules: str, beyond: str = "") -> str:
+    """The code digest as a process of its own sees it, whose house is the one in this place."""
+    keys = Path(artifacts.__file__).with_name("keys.py")
+    program = (
+        "import importlib.util, sys\n"
+        f"spec = importlib.util.spec_from_file_location('asked', {str(keys)!r})\n"
+        "asked = importlib.util.module_from_spec(spec)\n"
+        "sys.modules['asked'] = asked\n"
+        "spec.loader.exec_module(asked)\n"
+        f"print(asked.code_digest({list(modules)!r}, {[beyond] if beyond else []!r}))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=place, capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
+
+
+HELPER = "def half(x):\n    return x / 2\n"
+STAGE = "from {0} import half\nCSS = 'page.css'\ndef f(x):\n    return half(x)\n"
+BEFORE = {
+    "flows/stage.py": STAGE.format("storage.helper"),
+    "flows/page.css": "a",
+    "storage/helper.py": HELPER,
+}
+
+
+def test_a_pure_move_keeps_the_code_digest(tmp_path):
+    after = {
+        "flows/wing/act.py": STAGE.format("storage.rooms.halves"),
+        "flows/wing/page.css": "a",
+        "flows/wing/__init__.py": "",
+        "storage/rooms/__init__.py": "",
+        "storage/rooms/halves.py": HELPER,
+    }
+    before = digest_in(house_of(BEFORE, tmp_path / "a"), "flows.stage")
+    assert digest_in(house_of(after, tmp_path / "b"), "flows.wing.act") == before
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"storage/helper.py": "def half(x):\n    return x / 3\n"},
+        {"flows/page.css": "b"},
+        {"flows/stage.py": STAGE.format("storage.other"), "storage/other.py": HELPER + "ONE = 1\n"},
+    ],
+    ids=["what is imported", "a file that is named", "the same name from elsewhere"],
+)
+def test_what_a_program_takes_from_the_house_is_in_its_digest(change, tmp_path):
+    before = digest_in(house_of(BEFORE, tmp_path / "a"), "flows.stage")
+    assert digest_in(house_of(BEFORE | change, tmp_path / "b"), "flows.stage") != before
+
+
+def test_what_lies_beyond_is_no_part_of_the_digest(tmp_path):
+    change = {"storage/helper.py": "def half(x):\n    return x / 3\n"}
+    houses = [house_of(files, tmp_path / n) for n, files in (("a", BEFORE), ("b", BEFORE | change))]
+    first, second = (digest_in(one, "flows.stage", beyond="storage.helper") for one in houses)
+    assert first == second
 
 
 def test_a_file_that_is_there_is_not_replaced(tmp_path):
