@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 from tqdm import tqdm
 
-from flows.stage import Progress
+from flows.stages.base import Progress
 
 LOGGER = logging.getLogger("spherescore")
 SECONDS_BETWEEN_LINES = 10.0

@@ -1,8 +1,8 @@
 """The stages in order: what the store has is skipped, the rest is run, each gives a receipt.
 
 `spherescore run` decides from the store alone whether there is work; only then a flow run of
-Prefect (flows.flow) is started around the same `run_stage`, and a cluster by a stage with units to
-do.
+Prefect (flows.deployments.flows) is started around the same `run_stage`, and a cluster by a stage
+with units to do.
 """
 
 import logging
@@ -12,19 +12,19 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any
 
-from flows.boundary import require_guarded_prefect
-from flows.child import call
-from flows.cluster import client_on_demand
-from flows.config import RunConfig
-from flows.failures import is_full_disk
-from flows.keys import key_of
-from flows.plan import no_space_left, preflight
+from flows.cluster.local import client_on_demand
+from flows.config.schema import RunConfig
+from flows.errors import is_full_disk
+from flows.plan.plan import no_space_left, preflight
+from flows.processes.child import call
+from flows.processes.network_boundary import require_guarded_prefect
+from flows.processes.transform_cache import share_tables
 from flows.progress import stage_progress
-from flows.stage import STAGES, Progress, Receipt, Stage, skipped
-from flows.tables import share_tables
-from storage.artifacts import IncompleteArtifact
-from storage.layout import StoreLayout
-from storage.usage import in_use
+from flows.stages.base import STAGES, Progress, Receipt, Stage, skipped
+from flows.stages.content_keys import key_of
+from storage.artifacts.layout import StoreLayout
+from storage.artifacts.lock import in_use
+from storage.artifacts.publishing import IncompleteArtifact
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -64,8 +64,8 @@ def run(config: RunConfig, *, until: str = STAGES[-1].name) -> list[Receipt]:
 
 def _run_shown(config: RunConfig, layout: StoreLayout, until: str) -> list[Receipt]:
     """Run as a flow of Prefect; where Prefect fails and no stage did, without it."""
-    from flows.flow import FAILED, pipeline
-    from flows.shown import SILENT
+    from flows.deployments.flows import FAILED, pipeline
+    from flows.deployments.ui_artifacts import SILENT
 
     FAILED.clear()
     SILENT.clear()
@@ -185,7 +185,7 @@ def _receipt(
     if not stage.in_child:
         return stage.module().run(config, layout, client, told)
     if client is not None and config.train.model == "network":
-        from flows.ranks import train_on_workers
+        from flows.stages.train.ranks import train_on_workers
 
         return train_on_workers(config, client, told)
     table, silence = {"config": config.to_dict()}, 60 * config.cluster.unit_minutes

@@ -43,7 +43,7 @@ def run(directory: Path, name: str, cluster: dict[str, Any]) -> dict[str, str]:
     """The digests of one run."""
     config = directory / f"{name}.toml"
     config.write_text(as_toml(table(directory / name, cluster)))
-    command = [sys.executable, "-m", "flows.cli", "run", str(config), "--json"]
+    command = [sys.executable, "-m", "flows.cli.main", "run", str(config), "--json"]
     place = {**os.environ, "PYTHONPATH": str(HOUSE)}
     done = subprocess.run(command, env=place, stdout=subprocess.PIPE, text=True)
     if done.returncode != 0:

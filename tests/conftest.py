@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from flows.config import Cluster, RunConfig
+from flows.config.schema import Cluster, RunConfig
 from tests import s3
 
 TIMES = 90
@@ -86,7 +86,7 @@ def write_config(tmp_path: Path) -> Callable[[dict[str, Any]], str]:
 @pytest.fixture(scope="session")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """A client of one real cluster with two workers."""
-    from flows.cluster import local_client
+    from flows.cluster.local import local_client
 
     with local_client(Cluster(workers=2), tmp_path_factory.mktemp("scratch")) as client:
         yield client

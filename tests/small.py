@@ -7,9 +7,9 @@ import numpy as np
 import xarray as xr
 
 from flows import run as runs
-from flows.config import RunConfig
-from flows.stage import published_input
-from storage.layout import StoreLayout
+from flows.config.schema import RunConfig
+from flows.stages.base import published_input
+from storage.artifacts.layout import StoreLayout
 
 STAGES = ("ingest", "preprocess", "train", "generate")
 MADE = ("fields", "normals", "whitened", "checkpoints", "ensemble")

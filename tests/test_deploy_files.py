@@ -11,7 +11,7 @@ import pytest
 from prefect.utilities.templating import apply_values
 from ruamel.yaml import YAML
 
-from flows.deploy import Wanted, job_template
+from flows.deployments.register import Wanted, job_template
 
 HERE = Path(__file__).parents[1]
 FILE = HERE / "deploy" / "prefect.yaml"

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from pipeline.grids import grid_coordinates, grid_named
-from storage import artifacts
-from storage.export import planned_files, write_netcdf
-from storage.labels import label_ensemble
-from storage.layout import StoreLayout
-from storage.pyramid import write_pyramid
+from pipeline.sphere.named_grids import grid_coordinates, grid_named
+from storage.artifacts import publishing as artifacts
+from storage.artifacts.layout import StoreLayout
+from storage.conventions.labels import label_ensemble
+from storage.export.netcdf import planned_files, write_netcdf
+from storage.export.pyramid import write_pyramid
 
 PAGE = Path(__file__).parent.parent / "docs" / "recipes.md"
 RECIPES = re.findall(r"^## ([^\n]*)\n(.*?)(?=^## |\Z)", PAGE.read_text(), re.S | re.M)

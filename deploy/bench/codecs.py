@@ -3,7 +3,7 @@
     python -m deploy.bench.codecs
 
 Writing is encoding, checksum and sha256; reading is checksum and decoding; the disk is left out.
-docs/decisions/0010-codecs.md has the table, storage/templates what follows from it.
+docs/decisions/0010-codecs.md has the table, storage/artifacts/templates what follows from it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 from deploy.bench import inputs
 from deploy.bench.ours import RingGrid
 from deploy.bench.timing import in_turns, timed
-from storage.shards import ShardLayout
+from storage.artifacts.shards import ShardLayout
 
 COUNT, CHUNK = 32, 4
 SHUFFLES = {"no shuffle": 0, "shuffle": 1, "bitshuffle": 2}

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from deploy.bench.edm import edm_heun
-from flows.config import Generate
-from flows.model import Trained
-from pipeline.coefficients import degrees, lmax_of
-from pipeline.process import OrnsteinUhlenbeck
-from pipeline.sample import INTEGRATORS, Sampler
+from flows.config.schema import Generate
+from flows.stages.trained_model import Trained
+from pipeline.diffusion.process import OrnsteinUhlenbeck
+from pipeline.diffusion.sampler import INTEGRATORS, Sampler
+from pipeline.sphere.coefficients import degrees, lmax_of
 
 EXPONENT = Generate(realizations=1, times=("2000-01-01",)).grid_exponent
 OURS = {"z-heun": (2.0, (6, 8, 12)), "z-ab2": (EXPONENT, (4, 6, 8, 12))}

@@ -7,7 +7,7 @@ import itertools
 import torch
 from torch import Tensor
 
-from pipeline.score import Posterior, ScoreNet
+from pipeline.diffusion.score import Posterior, ScoreNet
 
 
 @torch.no_grad()

@@ -14,9 +14,9 @@ from deploy.bench import inputs
 from deploy.bench.ours import RingGrid
 from deploy.bench.rows import Row
 from deploy.bench.timing import Call, in_turns, timed
-from flows.generate import TIMES_PER_CHUNK
-from storage import artifacts
-from storage.layout import StoreLayout
+from flows.stages.generate.generate import TIMES_PER_CHUNK
+from storage.artifacts import publishing as artifacts
+from storage.artifacts.layout import StoreLayout
 
 TIMES, VARIABLES = 16, 2
 GRID = RingGrid.latlon(181, 360)

@@ -13,8 +13,8 @@ import xarray as xr
 from deploy.bench import stores
 from deploy.bench.rows import Row
 from deploy.bench.timing import in_turns
-from flows.cluster import local_client
-from flows.config import Cluster
+from flows.cluster.local import local_client
+from flows.config.schema import Cluster
 
 WORKERS, FILES = 2, 4
 RIVAL = "open_mfdataset.to_zarr"

@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from flows import ingest
-from flows.cluster import local_client
-from flows.config import Cluster, RunConfig, read_config
-from storage import inspection
-from storage.layout import StoreLayout
+from flows.cluster.local import local_client
+from flows.config.schema import Cluster, RunConfig, read_config
+from flows.stages.ingest import ingest
+from storage.artifacts.layout import StoreLayout
+from storage.guards import inspection
 
 ROOT = Path(__file__).parents[2]
 GRID = (32, 64)
@@ -61,7 +61,7 @@ def seconds(config: RunConfig, directory: Path, *, first: bool) -> float:
         ingest.look_first = lambda source, whole=False: nothing
     try:
         with local_client(Cluster(workers=2), directory / "scratch") as client:
-            client.run(importlib.import_module, "flows.ingest")
+            client.run(importlib.import_module, "flows.stages.ingest.ingest")
             began = time.monotonic()
             ingest.run(config, layout, client, lambda done, total, text: None)
             return time.monotonic() - began

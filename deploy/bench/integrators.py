@@ -18,16 +18,16 @@ from dataclasses import replace
 import torch
 
 from deploy.bench.convergence import convergence
-from flows.conditions import conditioned_as_observed
-from flows.config import read_config
-from flows.draws import white_remainder, whitened_draws
-from flows.lineup import held_out_times, line_up
-from flows.model import trained
-from flows.stage import published_input
-from pipeline.transform import to_fields
-from pipeline.verify import score_card
-from storage import artifacts
-from storage.layout import StoreLayout
+from flows.config.schema import read_config
+from flows.stages.base import published_input
+from flows.stages.conditions import conditioned_as_observed
+from flows.stages.generate.draws import white_remainder, whitened_draws
+from flows.stages.trained_model import trained
+from flows.stages.verify.candidates import held_out_times, line_up
+from pipeline.fields.whitening import to_fields
+from pipeline.scores.score_card import score_card
+from storage.artifacts import publishing as artifacts
+from storage.artifacts.layout import StoreLayout
 
 INTEGRATORS = ("gme", "gei-heun", "z-heun", "z-ab2")
 EVALUATIONS = (4, 6, 8, 12, 24)

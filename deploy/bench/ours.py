@@ -1,14 +1,14 @@
 """What is measured of ours under names that may move, imported in one place."""
 
-from flows.config import RunConfig
-from flows.keys import key_of
-from pipeline.coefficients import degrees, orders, to_complex
-from pipeline.harmonics import plan
-from pipeline.normals import Normals
-from pipeline.precision import float32_error, precision_for
-from pipeline.sphere import RingGrid
-from pipeline.torch_harmonics import TorchHarmonics
-from storage.layout import StoreLayout
+from flows.config.schema import RunConfig
+from flows.stages.content_keys import key_of
+from pipeline.fields.precision import float32_error, precision_for
+from pipeline.fields.standardisation import Normals
+from pipeline.sphere.coefficients import degrees, orders, to_complex
+from pipeline.sphere.grid import RingGrid
+from pipeline.sphere.harmonics import plan
+from pipeline.sphere.torch_harmonics import TorchHarmonics
+from storage.artifacts.layout import StoreLayout
 
 __all__ = [
     "Normals",

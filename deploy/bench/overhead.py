@@ -84,7 +84,7 @@ def _toml(value: Any) -> str:
 def _command(*arguments: str) -> dict[str, Any]:
     """The JSON object that the command ends with, if asked for; its error is ours."""
     done = subprocess.run(
-        [sys.executable, "-m", "flows.cli", *arguments],
+        [sys.executable, "-m", "flows.cli.main", *arguments],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,

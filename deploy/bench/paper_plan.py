@@ -1,4 +1,5 @@
-"""`make paper-plan`: what runs far beyond this machine would take, from the prices of flows.costs.
+"""`make paper-plan`: what runs far beyond this machine would take, from the prices of
+flows.plan.costs.
 
 Writes the region `plan` of docs/performance.md. What was not measured is assumed, named and kept in
 one place here: the speed of a GPU, what machines cost, how many samples a training sees.
@@ -14,9 +15,9 @@ from pathlib import Path
 
 from deploy.bench.rivals import ROOT
 from deploy.bench.rows import between
-from flows.costs import Machines, Prices, Workload, estimates, prices, seconds, work
-from flows.plan import duration, spoken
-from pipeline.gaussian import LARGEST_BYTES
+from flows.plan.costs import Machines, Prices, Workload, estimates, prices, seconds, work
+from flows.plan.plan import duration, spoken
+from pipeline.gaussian.fit import LARGEST_BYTES
 
 PAGE = ROOT / "docs" / "performance.md"
 GPU_SPEED = 100e12  # products a second in the network, a tenth of what an H100 is sold with

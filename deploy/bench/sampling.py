@@ -15,11 +15,11 @@ from deploy.bench.edm import edm_heun
 from deploy.bench.rows import Row
 from deploy.bench.timing import in_turns, timed
 from deploy.bench.training import CHANNELS, LMAX, prepared, whitened_file
-from flows.config import Generate
-from pipeline.calibration import Calibration
-from pipeline.matching import match
-from pipeline.process import OrnsteinUhlenbeck
-from pipeline.sample import INTEGRATORS, Sampler
+from flows.config.schema import Generate
+from pipeline.diffusion.matching import match
+from pipeline.diffusion.process import OrnsteinUhlenbeck
+from pipeline.diffusion.sampler import INTEGRATORS, Sampler
+from pipeline.network.calibration import Calibration
 
 DEFAULT = Generate(realizations=1, times=("2000-01-01",))
 STEPS = (10, 16)

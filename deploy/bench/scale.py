@@ -22,8 +22,8 @@ import psutil
 from dask import config
 from distributed import Client, Worker
 
-from flows.dask_settings import DASK_CONFIG
-from flows.units import map_units
+from flows.cluster.dask_settings import DASK_CONFIG
+from flows.cluster.map_units import map_units
 
 HOSTS = 4  # processes that simulate workers
 SETTINGS = DASK_CONFIG | {

@@ -23,12 +23,12 @@ from deploy.bench import inputs, stores
 from deploy.bench.ours import RingGrid
 from deploy.bench.rows import Row
 from deploy.bench.timing import in_turns, timed
-from flows.blocks import opened
-from flows.cluster import local_client
-from flows.config import Cluster, RunConfig
-from flows.units import map_units
-from storage import artifacts
-from storage.layout import StoreLayout
+from flows.cluster.local import local_client
+from flows.cluster.map_units import map_units
+from flows.config.schema import Cluster, RunConfig
+from flows.stages.preprocess.block_sums import opened
+from storage.artifacts import publishing as artifacts
+from storage.artifacts.layout import StoreLayout
 
 if TYPE_CHECKING:
     from distributed import Client

@@ -21,11 +21,11 @@ from deploy.bench.ours import (
     preprocess_key,
 )
 from deploy.bench.timing import Call, timed
-from flows.config import RunConfig
-from flows.ingest import unit_sizes
-from flows.stage import STAGES
-from storage import artifacts
-from storage.layout import StoreLayout
+from flows.config.schema import RunConfig
+from flows.stages.base import STAGES
+from flows.stages.ingest.ingest import unit_sizes
+from storage.artifacts import publishing as artifacts
+from storage.artifacts.layout import StoreLayout
 
 if TYPE_CHECKING:
     from distributed import Client

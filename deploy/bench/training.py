@@ -21,10 +21,10 @@ from deploy.bench.ours import RingGrid
 from deploy.bench.rivals import NotInstalled, Rival, RivalFailed
 from deploy.bench.rows import Row
 from deploy.bench.timing import in_turns, timed
-from pipeline.gaussian import Moments, fit
-from pipeline.model import native_precision, score_network
-from pipeline.process import OrnsteinUhlenbeck
-from pipeline.train import Training, TrainingConfig
+from pipeline.diffusion.process import OrnsteinUhlenbeck
+from pipeline.gaussian.fit import Moments, fit
+from pipeline.network.score_network import native_precision, score_network
+from pipeline.network.train import Training, TrainingConfig
 
 LMAX, CHANNELS, STATIC, BATCH = 31, 5, 12, 32
 FIELDS = 256

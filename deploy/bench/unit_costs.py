@@ -1,11 +1,11 @@
-"""`make unit-costs`: the prices of flows.costs on this machine, and how true its times are.
+"""`make unit-costs`: the prices of flows.plan.costs on this machine, and how true its times are.
 
     python -m deploy.bench.unit_costs [--quick]
 
 Products are timed alone: transforms, evaluations and training steps of the network, empty tasks.
 What is left of the time of each stage is fitted, with prices that are not negative, to four small
 whole runs and a long one; then runs of other sizes are compared with what the model says of them.
-Prices go to flows/unit_costs.json, the comparison into docs/performance.md.
+Prices go to flows/plan/unit_costs.json, the comparison into docs/performance.md.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ from deploy.bench.rivals import BUILD, ROOT
 from deploy.bench.run import where
 from deploy.bench.timing import in_turns, timed
 from deploy.bench.training import BATCH, CHANNELS, prepared, whitened_file
-from flows.cluster import local_client
-from flows.config import Cluster, RunConfig
-from flows.costs import Machines, Prices, Workload, estimates, seconds, work
-from flows.plan import workload
+from flows.cluster.local import local_client
+from flows.cluster.map_units import map_units
+from flows.config.schema import Cluster, RunConfig
+from flows.plan.costs import Machines, Prices, Workload, estimates, seconds, work
+from flows.plan.plan import workload
 from flows.run import run_stage
-from flows.stage import STAGES
-from flows.units import map_units
-from storage.layout import StoreLayout
+from flows.stages.base import STAGES
+from storage.artifacts.layout import StoreLayout
 
-PRICES = ROOT / "flows" / "unit_costs.json"
+PRICES = ROOT / "flows" / "plan" / "unit_costs.json"
 WORKERS, TASKS = 2, 500
 FITTED = ("value", "unit", "alone", "run")
 FREE = dict.fromkeys(FITTED, 0.0)

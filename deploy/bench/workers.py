@@ -9,9 +9,9 @@ from deploy.bench import stores
 from deploy.bench.ours import RingGrid
 from deploy.bench.rows import Row
 from deploy.bench.timing import in_turns
-from flows.cluster import local_client
-from flows.config import Cluster, RunConfig
-from flows.stage import STAGES
+from flows.cluster.local import local_client
+from flows.config.schema import Cluster, RunConfig
+from flows.stages.base import STAGES
 
 GRID, LMAX, DAYS = RingGrid.latlon(181, 360), 31, 4383
 ROWS = tuple(

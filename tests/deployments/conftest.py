@@ -17,7 +17,7 @@ import xarray as xr
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import FlowRun
 
-from flows.up import Machine, Ports, machine
+from flows.deployments.up import Machine, Ports, machine
 
 HERE = Path(__file__).parents[2]
 PATIENCE = 120.0  # of a busy machine
@@ -40,7 +40,7 @@ class Site:
     def command(self, *words: str, check: bool = True) -> "subprocess.CompletedProcess[str]":
         """`spherescore WORDS` against this server."""
         done = subprocess.run(
-            [sys.executable, "-m", "flows.cli", *words],
+            [sys.executable, "-m", "flows.cli.main", *words],
             env=self.environment,
             cwd=HERE,
             capture_output=True,

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from flows.up import Ports, machine
-from storage import artifacts
-from storage.layout import StoreLayout
+from flows.deployments.up import Ports, machine
+from storage.artifacts import publishing as artifacts
+from storage.artifacts.layout import StoreLayout
 from tests import s3
 
 from .conftest import client_of, eventually, lines_of, site_of

@@ -10,10 +10,10 @@ import pytest
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import FlowRun
 
-from flows.prefect_settings import HEARTBEAT_SECONDS, SILENCE
-from flows.up import READY_SECONDS, answers
-from storage import artifacts
-from storage.layout import StoreLayout
+from flows.deployments.prefect_settings import HEARTBEAT_SECONDS, SILENCE
+from flows.deployments.up import READY_SECONDS, answers
+from storage.artifacts import publishing as artifacts
+from storage.artifacts.layout import StoreLayout
 
 from .conftest import HERE, Site, eventually, processes_of
 
@@ -123,7 +123,7 @@ def test_a_slot_that_is_held_while_the_server_restarts_is_given_back(
 ) -> None:
     site.command("deploy", str(site.write_config("slots")))
     hold = (
-        "import sys, time\nfrom flows.slots import slot\n"
+        "import sys, time\nfrom flows.deployments.gpu_limit import slot\n"
         "with slot('gpu'):\n    print('held', flush=True)\n    sys.stdin.readline()\n"
     )
     with subprocess.Popen(

@@ -4,8 +4,8 @@ import pytest
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import FlowRun
 
-from storage import artifacts
-from storage.layout import StoreLayout
+from storage.artifacts import publishing as artifacts
+from storage.artifacts.layout import StoreLayout
 
 from .conftest import Site, eventually, lines_of, runs_of
 

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from flows.prefect_settings import kept_secret, server_environment
-from flows.services import Service, wait_until
-from flows.up import LOOPBACK, READY_SECONDS, Machine, answers, free_port
+from flows.deployments.prefect_settings import kept_secret, server_environment
+from flows.deployments.up import LOOPBACK, READY_SECONDS, Machine, answers, free_port
+from flows.processes.supervisor import Service, wait_until
 
 from .conftest import Site
 
@@ -65,7 +65,8 @@ def test_metrics_are_there(served: Machine) -> None:
 
 
 def test_a_limit_that_nobody_made_is_refused(site: Site) -> None:
-    code = "from flows.slots import slot\nwith slot('nobody-made-it'): print('let through')"
+    code = "from flows.deployments.gpu_limit import slot\n"
+    code += "with slot('nobody-made-it'): print('let through')"
     done = subprocess.run(
         [sys.executable, "-c", code], env=site.environment, capture_output=True, text=True
     )
@@ -79,7 +80,7 @@ def test_a_window_shorter_than_the_heartbeats_allow_is_found(site: Site) -> None
     assert "made" in site.command("deploy", config).stdout
     slower = {**site.environment, "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "60"}
     done = subprocess.run(
-        [sys.executable, "-m", "flows.cli", "deploy", config, "--check", "--json"],
+        [sys.executable, "-m", "flows.cli.main", "deploy", config, "--check", "--json"],
         env=slower,
         capture_output=True,
         text=True,

@@ -28,7 +28,7 @@ def measure(config: Path) -> dict[str, float]:
             "SPHERESCORE_FAULTS": json.dumps(orders),
         }
         began = time.monotonic()
-        command = [sys.executable, "-m", "flows.cli", "run", str(config)]
+        command = [sys.executable, "-m", "flows.cli.main", "run", str(config)]
         subprocess.run(command, env=environment, check=True)
         found = {"wall": time.monotonic() - began}
         for file in Path(timers).glob("*.json"):

@@ -24,7 +24,7 @@ from typing import Any
 
 from xarray.backends.plugins import list_engines
 
-from storage.layout import StoreLayout
+from storage.artifacts.layout import StoreLayout
 from tests.faults.operations import MISTAKES, OPERATIONS, Operation, digests
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -21,9 +21,11 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from storage import artifacts, audit, checkpoints
-from storage.layout import KINDS, StoreLayout, records_of
-from storage.published import marker_of
+from storage.artifacts import audit
+from storage.artifacts import publishing as artifacts
+from storage.artifacts.layout import KINDS, StoreLayout, records_of
+from storage.artifacts.published import marker_of
+from storage.training import checkpoints
 from tests.faults.kills import golden_root, undisturbed
 from tests.faults.operations import _end_training, build
 

@@ -29,7 +29,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
-from storage import inspector
+from storage.guards import inspector
 from tests.faults import meanings
 from tests.faults.inputs import CASES, TWINS, Case
 from tests.faults.meanings import BASE
@@ -149,10 +149,10 @@ def _make(one: Case, directory: Path) -> int:
 def _command(directory: Path, unprivileged: bool) -> int:
     """`spherescore ingest` as it is, and what it took."""
     os.chdir(directory)
-    import flows.orphans
+    import flows.processes.watchdog
     import flows.run
-    import storage.inspection
-    from flows.cli import main
+    import storage.guards.inspection
+    from flows.cli.main import main
 
     # Nothing outlives this command, and the user without rights may not start an interpreter.
     flows.orphans.watched = nullcontext
@@ -189,7 +189,7 @@ def _command(directory: Path, unprivileged: bool) -> int:
 
 @contextmanager
 def _in_this_process(cluster: Any, scratch: Path) -> Iterator[Any]:
-    from flows.cluster import _OnDemand
+    from flows.cluster.local import _OnDemand
 
     def start() -> Any:
         from distributed import Client
@@ -285,8 +285,8 @@ def main(directory: Path, names: Sequence[str]) -> None:
     import xarray.backends.zarr
     import zarr
 
-    import flows.ingest
     import flows.run
+    import flows.stages.ingest.ingest
 
     assert (
         distributed

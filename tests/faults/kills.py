@@ -21,7 +21,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from storage import audit
+from storage.artifacts import audit
 from tests.faults.runs import Run, World, wait_until
 
 Found = dict[str, Any]  # tried, bad (sentences), said
@@ -118,18 +118,18 @@ def _ended(run: Run, code: int, golden: Mapping[str, str]) -> list[str]:
 PLACES = {  # of a unit: where, when, which call, by stage
     "before it reads": (
         {
-            "fields": "flows.ingest:write_fields",
-            "whitened": "flows.blocks:write_whitened",
-            "ensemble": "flows.draws:draw_units",
+            "fields": "flows.stages.ingest.ingest:write_fields",
+            "whitened": "flows.stages.preprocess.block_sums:write_whitened",
+            "ensemble": "flows.stages.generate.draws:draw_units",
         },
         "before",
         1,
     ),
-    "after it has read": ("storage.units:write_unit", "before", 1),
-    "between its files": ("storage.files:_write_hashed", "after", 1),
-    "before its files are moved": ("storage.files:move_all_into_place", "before", 1),
-    "before its record": ("storage.units:_write_record", "before", 1),
-    "after its record": ("storage.units:_write_record", "after", 1),
+    "after it has read": ("storage.artifacts.units:write_unit", "before", 1),
+    "between its files": ("storage.places.files:_write_hashed", "after", 1),
+    "before its files are moved": ("storage.places.files:move_all_into_place", "before", 1),
+    "before its record": ("storage.artifacts.units:_write_record", "before", 1),
+    "after its record": ("storage.artifacts.units:_write_record", "after", 1),
 }
 WRITTEN = ("fields", "whitened", "ensemble")
 
@@ -222,8 +222,8 @@ def zombies(directory: Path, places: tuple[str, ...] = tuple(PLACES)[1:5]) -> Fo
     # Twenty seconds of silence are enough here; and those that are not of this machine in
     # earnest must not be ended with the run.
     run.settings = {
-        "flows.dask_settings:DASK_CONFIG": {"distributed.scheduler.worker-ttl": "20s"},
-        "flows.orphans:MARK": "NOBODY_IS_WATCHED",
+        "flows.cluster.dask_settings:DASK_CONFIG": {"distributed.scheduler.worker-ttl": "20s"},
+        "flows.processes.watchdog:MARK": "NOBODY_IS_WATCHED",
     }
     kinds = ("fields", "whitened", "ensemble", "verification")
     run.faults = [

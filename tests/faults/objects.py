@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from storage import buckets
-from storage.layout import StoreLayout
+from storage.artifacts.layout import StoreLayout
+from storage.places import buckets
 from tests import s3
 from tests.faults.operations import OPERATIONS, Operation, digests
 from tests.faults.proxy import HARMS, Wire, wire

@@ -18,9 +18,11 @@ import numpy as np
 import xarray as xr
 import zarr
 
-from storage import artifacts, audit, checkpoints
-from storage.layout import StoreLayout
-from storage.zarr_stores import zarr_store
+from storage.artifacts import audit
+from storage.artifacts import publishing as artifacts
+from storage.artifacts.layout import StoreLayout
+from storage.places.zarr_stores import zarr_store
+from storage.training import checkpoints
 
 KIND = "ensemble"
 SHARDS = {"realization": 1, "time": 4}

@@ -125,7 +125,7 @@ def too_little_memory(directory: Path) -> Found:
     # Every worker that gets the unit meets it: one mark for each death.
     run.faults = [
         {
-            "place": "storage.units:write_unit",
+            "place": "storage.artifacts.units:write_unit",
             "within": "fields-",
             "action": "eat memory",
             "marker": str(run.aside / f"fault-{number}"),
@@ -144,7 +144,9 @@ def too_little_memory(directory: Path) -> Found:
 def hung_unit(directory: Path) -> Found:
     """A unit that never returns: the run ends with 43 at its deadline, and takes its workers."""
     run = World(directory).run("hung", cluster={"unit_minutes": 0.25})
-    run.faults = [{"place": "storage.units:write_unit", "within": "fields-", "action": "hang"}]
+    run.faults = [
+        {"place": "storage.artifacts.units:write_unit", "within": "fields-", "action": "hang"}
+    ]
     began = time.monotonic()
     code = run.finish("ingest")
     seconds, last = time.monotonic() - began, run.output().splitlines()[-1]

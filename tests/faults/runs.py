@@ -21,8 +21,9 @@ import numpy as np
 import psutil
 import xarray as xr
 
-from storage import artifacts, audit
-from storage.layout import KINDS, StoreLayout, records_of
+from storage.artifacts import audit
+from storage.artifacts import publishing as artifacts
+from storage.artifacts.layout import KINDS, StoreLayout, records_of
 
 ROOT = Path(__file__).resolve().parents[2]
 SITE = Path(__file__).with_name("site")
@@ -138,7 +139,7 @@ class Run:
         environment.pop("PREFECT_HOME", None)
         with (self.aside / "output").open("ab") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "flows.cli", command, str(self.config)],
+                [sys.executable, "-m", "flows.cli.main", command, str(self.config)],
                 env=environment,
                 stdout=output,
                 stderr=output,

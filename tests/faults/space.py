@@ -17,16 +17,16 @@ NO_SPACE = 30
 
 # Where a stage is when the disk is filled: place, when, text in the arguments.
 MOMENTS = {
-    "ingest, template": ("storage.templates:make_tree_durable", "before", "fields-"),
-    "ingest, unit": ("storage.units:write_unit", "before", "fields-"),
-    "preprocess, normals": ("storage.templates:write_sealed", "before", "normals-"),
-    "preprocess, unit": ("storage.units:write_unit", "before", "whitened-"),
-    "train, state": ("storage.checkpoints:save", "before", "checkpoints-"),
-    "train, publication": ("storage.checkpoints:publish_directory", "before", ""),
-    "generate, unit": ("storage.units:write_unit", "before", "ensemble-"),
-    "generate, publication": ("storage.artifacts:write_json", "before", "ensemble-"),
-    "verify, unit": ("storage.units:write_unit", "before", "verification-"),
-    "verify, report": ("storage.artifacts:write_directory_once", "before", "report-"),
+    "ingest, template": ("storage.artifacts.templates:make_tree_durable", "before", "fields-"),
+    "ingest, unit": ("storage.artifacts.units:write_unit", "before", "fields-"),
+    "preprocess, normals": ("storage.artifacts.templates:write_sealed", "before", "normals-"),
+    "preprocess, unit": ("storage.artifacts.units:write_unit", "before", "whitened-"),
+    "train, state": ("storage.training.checkpoints:save", "before", "checkpoints-"),
+    "train, publication": ("storage.training.checkpoints:publish_directory", "before", ""),
+    "generate, unit": ("storage.artifacts.units:write_unit", "before", "ensemble-"),
+    "generate, publication": ("storage.artifacts.publishing:write_json", "before", "ensemble-"),
+    "verify, unit": ("storage.artifacts.units:write_unit", "before", "verification-"),
+    "verify, report": ("storage.artifacts.publishing:write_directory_once", "before", "report-"),
 }
 
 

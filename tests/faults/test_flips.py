@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from storage import artifacts
-from storage.layout import StoreLayout
+from storage.artifacts import publishing as artifacts
+from storage.artifacts.layout import StoreLayout
 from tests.faults import flips
 from tests.faults.operations import _end_training, build, key_of
 
@@ -40,15 +40,15 @@ def test_every_missing_file_is_found(root):
 @pytest.mark.parametrize(
     ("place", "sort"),
     [
-        ("storage.shards._checksum", "shards of ensemble"),
-        ("storage.audit.problems_of", "records of ensemble"),
+        ("storage.artifacts.shards._checksum", "shards of ensemble"),
+        ("storage.artifacts.audit.problems_of", "records of ensemble"),
     ],
 )
 def test_the_lane_finds_a_mistake(root, monkeypatch, place, sort):
     chosen = [one for one in flips.choose(root, 400, seed=2) if one[0].sort == sort]
     careless = {
-        "storage.shards._checksum": _agrees,
-        "storage.audit.problems_of": lambda path: [],
+        "storage.artifacts.shards._checksum": _agrees,
+        "storage.artifacts.audit.problems_of": lambda path: [],
     }
     monkeypatch.setattr(place, careless[place])
     assert flips.try_all(root, chosen, foreign=False)["bad"]

@@ -7,7 +7,7 @@ from unittest.mock import patch
 
 import pytest
 
-from storage import buckets
+from storage.places import buckets
 from tests.faults import objects
 from tests.faults.proxy import Wire
 

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from storage import audit
+from storage.artifacts import audit
 from tests.faults.runs import Run, World
 
 Found = dict[str, Any]
@@ -17,18 +17,18 @@ NETWORK = {
     "split": {"validation": ["2001-09-01", "2001-09-30"]},  # few fields: it validates often
 }
 PHASES = {  # place, when, which call, text in the arguments
-    "before a state is saved": ("storage.checkpoints:save", "before", 3, ""),
-    "after its numbers": ("storage.files:write_new", "after", 4, "tensors"),
-    "after its description": ("storage.files:write_new", "after", 5, "meta.json"),
-    "before it is on disk": ("storage.files:make_tree_durable", "before", 6, "step-"),
-    "after it has its name": ("storage.files:write_directory", "after", 7, "step-"),
-    "after older ones went": ("storage.checkpoints:save", "after", 8, ""),
-    "before the last state": ("storage.checkpoints:save", "before", 1, "step"),
-    "before the end is published": ("storage.checkpoints:publish", "before", 1, ""),
-    "while older states are removed": ("storage.checkpoints:remove", "after", 1, ""),
-    "before the manifest": ("storage.artifacts:write_json", "before", 1, "manifest"),
-    "before its publication": ("storage.artifacts:write_file_once", "before", 1, ""),
-    "before its name": ("storage.artifacts:point", "before", 1, "checkpoints"),
+    "before a state is saved": ("storage.training.checkpoints:save", "before", 3, ""),
+    "after its numbers": ("storage.places.files:write_new", "after", 4, "tensors"),
+    "after its description": ("storage.places.files:write_new", "after", 5, "meta.json"),
+    "before it is on disk": ("storage.places.files:make_tree_durable", "before", 6, "step-"),
+    "after it has its name": ("storage.places.files:write_directory", "after", 7, "step-"),
+    "after older ones went": ("storage.training.checkpoints:save", "after", 8, ""),
+    "before the last state": ("storage.training.checkpoints:save", "before", 1, "step"),
+    "before the end is published": ("storage.training.checkpoints:publish", "before", 1, ""),
+    "while older states are removed": ("storage.training.checkpoints:remove", "after", 1, ""),
+    "before the manifest": ("storage.artifacts.publishing:write_json", "before", 1, "manifest"),
+    "before its publication": ("storage.artifacts.publishing:write_file_once", "before", 1, ""),
+    "before its name": ("storage.artifacts.publishing:point", "before", 1, "checkpoints"),
 }
 
 
@@ -72,5 +72,8 @@ def trainings_killed(directory: Path, phases: Iterable[str] = tuple(PHASES)) -> 
 def _copy(world: World, base: Run, name: str) -> Run:
     run = world.run(name)
     shutil.copytree(base.root, run.root, symlinks=True)
-    run.settings = {"flows.train:SECONDS_BETWEEN_STATES": 0.0, "flows.train:MATCHED": 8}
+    run.settings = {
+        "flows.stages.train.train:SECONDS_BETWEEN_STATES": 0.0,
+        "flows.stages.train.train:MATCHED": 8,
+    }
     return run

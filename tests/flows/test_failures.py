@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from flows import run as runs
-from flows.config import RunConfig
-from flows.failures import exit_code_of, is_full_disk
-from flows.plan import NotEnoughSpace, preflight
-from flows.units import UnitFailed
-from storage import units
-from storage.layout import StoreLayout
+from flows.cluster.map_units import UnitFailed
+from flows.config.schema import RunConfig
+from flows.errors import exit_code_of, is_full_disk
+from flows.plan.plan import NotEnoughSpace, preflight
+from storage.artifacts import units
+from storage.artifacts.layout import StoreLayout
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_a_stage_that_meets_a_full_disk_says_what_there_is_and_what_it_needs(
 def test_too_few_inodes_are_refused_beforehand(
     config: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flows.plan.free_inodes", lambda path: 3)
+    monkeypatch.setattr("flows.plan.plan.free_inodes", lambda path: 3)
     with pytest.raises(NotEnoughSpace, match=r"room for 3 more files.*ingest make up to \d+"):
         preflight(config, StoreLayout(config.run.root), ["ingest"])
 

@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 CYCLE = """
-from flows.failures import is_full_disk
+from flows.errors import is_full_disk
 cause = ValueError("values")
 try:
     try:

@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 
 from flows import run as runs
-from flows.config import RunConfig
-from flows.plan import NotEnoughMemory, NotEnoughSpace, estimate, preflight, spoken
+from flows.config.schema import RunConfig
+from flows.plan.plan import NotEnoughMemory, NotEnoughSpace, estimate, preflight, spoken
 from flows.progress import at_intervals
-from flows.stage import STAGES, Receipt
-from storage.artifacts import IncompleteArtifact
-from storage.layout import StoreLayout
+from flows.stages.base import STAGES, Receipt
+from storage.artifacts.layout import StoreLayout
+from storage.artifacts.publishing import IncompleteArtifact
 
 
 @pytest.fixture(scope="session")
@@ -61,7 +61,7 @@ def test_a_server_that_is_gone_between_two_stages_ends_no_run(
     config: RunConfig, prefect_harness: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What Prefect cannot say is no failure of the stage that waits for it."""
-    from flows import flow
+    from flows.deployments import flows as flow
 
     def ask(stage: str, config: RunConfig) -> AbstractContextManager[None]:
         raise ConnectionError("All connection attempts failed")
@@ -123,7 +123,7 @@ def test_a_run_that_cannot_end_well_is_not_started(
     table["cluster"]["memory"] = "1MiB"
     with pytest.raises(NotEnoughMemory, match=r"they have 1\.0 MiB.*Nothing was started"):
         preflight(RunConfig.from_dict(table), layout, names)
-    monkeypatch.setattr("flows.plan.free_space", lambda path: 1000)
+    monkeypatch.setattr("flows.plan.plan.free_space", lambda path: 1000)
     with pytest.raises(NotEnoughSpace, match="has 1000 B free"):
         preflight(config, layout, names)
 
@@ -170,7 +170,7 @@ def test_a_signal_ends_a_run_with_all_its_processes(
 ) -> None:
     import psutil
 
-    command = [sys.executable, "-m", "flows.cli", "ingest", write_config(table)]
+    command = [sys.executable, "-m", "flows.cli.main", "ingest", write_config(table)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         assert "ingest: starts" in process.stderr.readline()

@@ -23,10 +23,10 @@ import zarr
 from distributed import Client
 
 from deploy.bench.stores import own_peak_memory, peak_memory
-from flows import ingest
-from flows.cluster import local_client
-from flows.config import Cluster, RunConfig
-from storage.layout import StoreLayout
+from flows.cluster.local import local_client
+from flows.config.schema import Cluster, RunConfig
+from flows.stages.ingest import ingest
+from storage.artifacts.layout import StoreLayout
 
 LAT, LON = 181, 360
 MEMORY, RATE = 2048, 0.7  # MB of a worker at most, share of the rate of a plain copy at least

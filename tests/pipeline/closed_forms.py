@@ -8,8 +8,8 @@ import torch
 from scipy.special import gammaln
 from torch import Tensor
 
-from pipeline.gaussian import Baseline
-from pipeline.process import OrnsteinUhlenbeck
+from pipeline.diffusion.process import OrnsteinUhlenbeck
+from pipeline.gaussian.fit import Baseline
 
 
 class Diagonal(Baseline):

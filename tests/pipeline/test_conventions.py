@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 from scipy.special import sph_harm_y
 
-from pipeline.coefficients import degrees, from_complex, orders, to_complex
-from pipeline.harmonics import plan
-from pipeline.measure import WhittleMatern
-from pipeline.spectra import power_spectrum
-from pipeline.sphere import RingGrid
+from pipeline.gaussian.reference import WhittleMatern
+from pipeline.gaussian.spectra import power_spectrum
+from pipeline.sphere.coefficients import degrees, from_complex, orders, to_complex
+from pipeline.sphere.grid import RingGrid
+from pipeline.sphere.harmonics import plan
 
 LMAX = 9
 SIZE = (LMAX + 1) ** 2

@@ -9,7 +9,7 @@ import torch
 from numpy.polynomial.hermite_e import hermeder, hermegauss, hermeval
 from scipy.integrate import quad
 
-from pipeline.process import OrnsteinUhlenbeck
+from pipeline.diffusion.process import OrnsteinUhlenbeck
 from tests.pipeline.closed_forms import TwoPoint
 
 NODE, WEIGHT = hermegauss(60)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from storage.sources import SourceError, open_source
+from storage.sources.sources import SourceError, open_source
 
 DAY = np.timedelta64(1, "D")
 TITLES = {

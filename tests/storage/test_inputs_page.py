@@ -11,9 +11,9 @@ PAGE = Path(__file__).parents[2] / "docs" / "inputs.md"
 
 
 def read_all_rows() -> None:
-    for file in sorted(Path(__file__).parent.glob("test_*.py")):
+    for file in sorted(Path(__file__).parent.rglob("test_*.py")):
         if "@row(" in file.read_text():
-            importlib.import_module(f"tests.storage.{file.stem}")
+            importlib.import_module(f"tests.storage.{file.parent.name}.{file.stem}")
 
 
 def test_the_page_of_inputs_is_current() -> None:

@@ -162,13 +162,13 @@ class _TimedHash:
     sha256 = classmethod(lambda cls, *content: cls(*content))
 
 
-HASHING = ("storage.files", "storage.sealed")
+HASHING = ("storage.places.files", "storage.artifacts.sealed")
 
 
 def _with_timers(module) -> None:
     if module.__name__ in HASHING:
         module.hashlib = _TimedHash
-    if module.__name__ == "storage.shards":
+    if module.__name__ == "storage.artifacts.shards":
         module._checksum = _timed("crc32c", module._checksum)
 
 
@@ -180,7 +180,7 @@ def _change(module) -> None:
         if where == module.__name__:
             old = getattr(module, name)
             setattr(module, name, {**old, **value} if isinstance(value, dict) else value)
-    if module.__name__ == "storage.units" and "journal" in ORDERS:
+    if module.__name__ == "storage.artifacts.units" and "journal" in ORDERS:
         module.write_unit = _noted(module.write_unit)
     places = {fault["place"] for fault in ORDERS.get("faults", ())}
     for place in sorted(places):
@@ -191,7 +191,7 @@ def _change(module) -> None:
 
 
 WANTED = {
-    "storage.units",
+    "storage.artifacts.units",
     *(place.partition(":")[0] for place in ORDERS.get("settings", ())),
     *(fault["place"].partition(":")[0] for fault in ORDERS.get("faults", ())),
 }
@@ -218,7 +218,7 @@ if "timers" in ORDERS:
     import atexit
     import hashlib as _hashlib
 
-    WANTED |= {*HASHING, "storage.shards"}
+    WANTED |= {*HASHING, "storage.artifacts.shards"}
     os.fsync = _timed("fsync", os.fsync)
     atexit.register(_tell)
 

@@ -1,0 +1,148 @@
+"""The `spherescore` command: what people type, exit codes and one-line errors.
+
+Results go to stdout, everything else to stderr. The exit code of an error is the `exit_code` of
+its exception: 2 bad config, 10 input invalid, 11 input changed, 20 corrupt, 21 incomplete, 22 name
+conflict, 24 config changed on resume, 30 no space, 31 storage unavailable, 32 publish outcome
+unknown, 40 workers lost, 41 out of memory, 42 workers run other code, 43 stalled, 44 a service of
+`up` failed, 45 no Prefect server, 46 not deployed as wanted, 50 training diverged, 51 sample not
+finite, 60 refused for security; 1 for what nobody foresaw, 130 and 143 after SIGINT and SIGTERM.
+"""
+
+import argparse
+import json
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from flows.cli import commands as do
+from flows.cli.commands import STAGE_COMMANDS
+from flows.errors import Interrupted, exit_code_of
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = parser().parse_args(argv)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
+    try:
+        result = arguments.command(arguments)
+    except KeyboardInterrupt as stop:
+        return _refuse(arguments, "interrupted; finished units are safe, run again to go on", stop)
+    except Exception as error:
+        return _refuse(arguments, _one_line(error), error)
+    if arguments.json:
+        print(json.dumps(result, allow_nan=False), flush=True)
+    return int(result.get("exit_code", 0))
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(
+        prog="spherescore", description="From raw global fields to a verified generated ensemble."
+    )
+    parsers = top.add_subparsers(required=True, metavar="command")
+
+    def add(
+        name: str,
+        command: Any,
+        text: str,
+        where: str = "the run's TOML file",
+        kind: type = Path,
+        several: str = "",
+    ) -> argparse.ArgumentParser:
+        one = parsers.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        one.add_argument(several or "config", nargs="+" if several else None, type=kind, help=where)
+        one.add_argument("--json", action="store_true", help="last line: one JSON object")
+        one.add_argument("--debug", action="store_true", help="tracebacks and debug messages")
+        one.set_defaults(command=command, stage=name)
+        return one
+
+    beginning = add(
+        "init",
+        do.init,
+        "look at files and write a first configuration for them",
+        "files, patterns in quotes, or addresses of stores",
+        str,
+        several="paths",
+    )
+    beginning.add_argument("--to", type=Path, help="TOML file to write; else it is printed")
+    beginning.add_argument("--root", default="runs/first", help="where the run shall live")
+    add("run", do.run, "all stages, those that are up to date skipped")
+    add("plan", do.plan, "estimate bytes, files, memory and units of each stage; writes nothing")
+    for name, text in STAGE_COMMANDS.items():
+        add(name, do.stage, text)
+    add("status", do.status, "what is published, and whether it is up to date with the config")
+    add("check", do.check, "read every published byte again and compare its digest")
+    add("runs", do.runs, "history: every training and ensemble, what differed and what came of it")
+    cleaning = add("clean", do.clean, "remove what no name refers to; without --yes only say what")
+    cleaning.add_argument("--yes", action="store_true", help="remove it")
+    out = add(
+        "export",
+        do.export,
+        "write the ensemble as NetCDF files or as a HEALPix pyramid",
+        "the run's TOML file, or its root",
+        str,  # a root may be an address
+    )
+    out.add_argument("--to", type=Path, required=True, help="directory to write to")
+    out.add_argument("--format", choices=("netcdf", "pyramid"), default="netcdf")
+    out.add_argument("--cmip", metavar="INSTITUTION/MODEL/EXPERIMENT", help="CMIP's names")
+    _add_deploy(add("deploy", do.deploy, "register the run's deployments with a Prefect server"))
+    serving = add(
+        "up",
+        do.up,
+        "Prefect server and worker, a Dask cluster and deployments on this machine, until stopped",
+        "directory for what they keep",
+    )
+    serving.add_argument(
+        "--deploy", type=Path, action="append", default=[], metavar="CONFIG", help="may be repeated"
+    )
+    _add_when(serving)
+    serving.add_argument("--port", type=int, default=4200, help="of server and UI; 0: a free one")
+    serving.add_argument("--scheduler-port", type=int, default=8786, help="of Dask")
+    serving.add_argument("--dashboard-port", type=int, default=8787, help="of Dask")
+    serving.add_argument("--workers", type=int, default=2, help="of Dask, one thread each")
+    return top
+
+
+def _add_deploy(one: argparse.ArgumentParser) -> None:
+    one.add_argument("--check", action="store_true", help="only look; makes a probe run")
+    one.add_argument("--pool", default="spherescore", help="work pool")
+    one.add_argument("--kind", choices=("process", "docker", "kubernetes"), default="process")
+    _add_when(one)
+
+
+def _add_when(one: argparse.ArgumentParser) -> None:
+    one.add_argument("--file", type=Path, default=Path("deploy/prefect.yaml"), help="deployments")
+    one.add_argument("--gpus", type=int, default=1, help="stages on a GPU at once")
+    one.add_argument("--nightly", default="0 2 * * *", metavar="CRON", help="new files taken in")
+    one.add_argument("--weekly", default="0 4 * * 0", metavar="CRON", help="training")
+    one.add_argument("--timezone", default="UTC", help="of both")
+
+
+def _refuse(arguments: argparse.Namespace, message: str, error: BaseException) -> int:
+    if arguments.debug:
+        traceback.print_exception(error)
+    code = exit_code_of(error)
+    if code == 1 and not arguments.debug and isinstance(error, Exception):
+        message += " (unexpected; --debug shows the traceback)"
+    print(f"spherescore: {message}", file=sys.stderr, flush=True)
+    if arguments.json:
+        print(json.dumps({"error": message, "exit_code": code}), flush=True)
+    return code
+
+
+def _one_line(error: Exception) -> str:
+    text = "".join(
+        c if c.isprintable() else f"\\x{ord(c):02x}" for c in " ".join(str(error).split())
+    )
+    named = hasattr(error, "exit_code") or isinstance(error, OSError)
+    return text if text and named else f"{type(error).__name__}: {text}"
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise Interrupted(number)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

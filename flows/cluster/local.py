@@ -1,0 +1,136 @@
+"""The Dask cluster of a run: processes of one thread, with deadlines; by default a few local ones,
+on loopback. Those of other kinds are in flows/cluster/remote.
+
+`distributed` is imported where it is used: commands that only look need none of it.
+"""
+
+import logging
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, cast
+
+from flows.cluster.dask_settings import DASK_CONFIG, UNIT_SECONDS, WORKER_ENVIRONMENT
+from flows.cluster.map_units import WorkersLost
+from flows.config.schema import Cluster
+from flows.processes.machine import memory_share
+from flows.processes.network_boundary import LOOPBACK
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+
+@contextmanager
+def local_client(cluster: Cluster, scratch: Path) -> Iterator["Client"]:
+    """A client of fresh local workers; all of them are gone when the block is left.
+
+    Args:
+        cluster: How many workers, and the memory limit of each.
+        scratch: Directory for what workers spill; made if need be.
+    Raises:
+        WorkersLost: If the workers did not start within a minute.
+    """
+    import dask
+    from distributed import Client, LocalCluster
+
+    scratch.mkdir(parents=True, exist_ok=True)
+    share = memory_share(cluster.workers)
+    with ExitStack() as stack:
+        # Dask puts the workers' environment into ours and leaves it there: torch, imported for
+        # the training, would take one thread of it.
+        stack.callback(_restore, {name: os.environ.get(name) for name in WORKER_ENVIRONMENT})
+        settings = DASK_CONFIG | {
+            UNIT_SECONDS: 60 * cluster.unit_minutes,
+            # A worker that is starting again when this is over is given up, and none takes its
+            # place: by default one that died twice, 15 seconds apart.
+            "distributed.deploy.lost-worker-timeout": "30 days",
+        }
+        stack.enter_context(dask.config.set(settings))
+        spill = stack.enter_context(
+            TemporaryDirectory(dir=scratch, prefix="dask-", ignore_cleanup_errors=True)
+        )
+        try:
+            with _signals_wait():
+                local = LocalCluster(
+                    n_workers=cluster.workers,
+                    threads_per_worker=1,
+                    processes=True,
+                    host=LOOPBACK,
+                    dashboard_address=f"{LOOPBACK}:0",
+                    worker_dashboard_address=f"{LOOPBACK}:0",
+                    memory_limit=share if cluster.memory == "auto" else cluster.memory,
+                    local_directory=spill,
+                    silence_logs=logging.CRITICAL,
+                )
+                stack.callback(local.close, timeout=10)
+            client = stack.enter_context(Client(local, set_as_default=False, timeout=30))
+            client.wait_for_workers(cluster.workers, timeout=60)
+        except (TimeoutError, OSError) as error:
+            raise WorkersLost(
+                f"{cluster.workers} local Dask workers did not start within 60 s ({error}); "
+                "nothing was written; run again, or lower cluster.workers"
+            ) from error
+        yield client
+
+
+@contextmanager
+def client_on_demand(cluster: Cluster, scratch: Path) -> Iterator["Client"]:
+    """A client of the configured cluster, which is started or met when it is first used, or never.
+
+    Raises:
+        ConfigError: If nothing says where it is.
+        Refused: If the cluster could be used only without encryption over a network.
+    """
+    start = local_client
+    if cluster.kind != "local":
+        from flows.cluster.remote import placed, refuse_unsafe, remote_client
+
+        cluster = placed(cluster)
+        refuse_unsafe(cluster)
+        start = remote_client
+    with ExitStack() as stack:
+        yield cast("Client", _OnDemand(lambda: stack.enter_context(start(cluster, scratch))))
+
+
+class _OnDemand:
+    """Has the attributes of what `start` returns, which is called for the first of them."""
+
+    def __init__(self, start: Callable[[], Any]) -> None:
+        self._start, self._started = start, None
+
+    def __getattr__(self, name: str) -> Any:
+        if self._started is None:
+            self._started = self._start()
+        return getattr(self._started, name)
+
+
+@contextmanager
+def _signals_wait() -> Iterator[None]:
+    """Hold SIGINT and SIGTERM back: a cluster that is half started cannot be closed."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    caught: list[int] = []
+    handlers = {
+        number: signal.signal(number, lambda number, frame: caught.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        if caught:
+            signal.raise_signal(caught[0])
+
+
+def _restore(environment: Mapping[str, str | None]) -> None:
+    for name, value in environment.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value

@@ -1,0 +1,183 @@
+"""Units of work on a Dask cluster: functions of one unit that read, compute, write and return a
+small record.
+
+Lost workers are retried in one layer only, by the scheduler (`allowed-failures`); an exception
+raised by the function itself is never retried, because units are deterministic.
+"""
+
+import itertools
+import logging
+import queue
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import CancelledError
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
+
+from flows.cluster.dask_settings import UNIT_SECONDS, dask_setting
+from flows.cluster.worker_setup import do_unit_aloud, installation
+from flows.errors import Relayed, exit_code_of
+from flows.stages.base import Progress
+
+if TYPE_CHECKING:
+    from distributed import Client, Future
+
+U = TypeVar("U")
+R = TypeVar("R")
+
+LOGGER = logging.getLogger("spherescore")
+STALL_SECONDS = 1800.0  # of clusters that others set up: longer than any one unit
+LOOK_SECONDS = 2.0  # between looks at how many workers there are
+
+
+class WorkersLost(RuntimeError):
+    """Workers died, more often than is retried, or never came."""
+
+    exit_code = 40
+
+
+class Stalled(RuntimeError):
+    """No unit ended within the deadline."""
+
+    exit_code = 43
+
+
+class UnitFailed(Relayed):
+    """A unit raised; the message names it, the exit code is that of its cause."""
+
+
+def map_units(
+    client: "Client",
+    function: Callable[[U], R],
+    units: Sequence[U],
+    progress: Progress,
+    *,
+    label: str = "unit",
+    done: int = 0,
+    resource: str | None = None,
+) -> list[R]:
+    """Apply `function` to every unit on the cluster; the results come in the order of `units`.
+    What a unit logs on its worker is logged here when it is done.
+
+    At most two units per worker are in flight, so that a failure stops the rest and the scheduler
+    stays small. Results should be small: they come back to this process.
+
+    Args:
+        function: Importable by workers (a module's function, or a partial of one).
+        progress: Told after every unit, with `done` (finished by an earlier run) counted in.
+        label: What a unit is called in messages.
+        resource: Of Dask, e.g. "GPU": only workers that have it do units, if any worker has it.
+    Raises:
+        UnitFailed: If the function raised for a unit.
+        WorkersLost: If the workers of a unit died again and again, or none is left.
+        Stalled: If no unit ended within the deadline, `cluster.unit_minutes`.
+    """
+    total = done + len(units)
+    progress(done, total, label)
+    if not units:
+        return []
+    crew = _Crew(client, resource)
+    call = partial(do_unit_aloud, installation(), function)
+    waiting = iter(enumerate(units))
+    ended: queue.SimpleQueue[Future] = queue.SimpleQueue()
+    running: dict[Future, int] = {}
+    results: dict[int, R] = {}
+    latest = time.monotonic()
+    try:
+        while len(results) < len(units):
+            try:
+                room = crew.look(len(results), len(units)) - len(running)
+                for index, unit in itertools.islice(waiting, max(0, room)):
+                    future = client.submit(
+                        call, unit, pure=False, retries=0, resources=crew.resources
+                    )
+                    running[future] = index
+                    future.add_done_callback(ended.put)
+                batch = _those_that(ended)
+                _refuse_failures([(f, f"{label} {units[running[f]]}") for f in batch])
+                values = client.gather(batch) if batch else []
+            except (OSError, RuntimeError, CancelledError, TimeoutError) as error:
+                if hasattr(error, "exit_code"):
+                    raise
+                raise WorkersLost(
+                    f"the scheduler does not answer any more ({error or type(error).__name__}); "
+                    f"{len(results)} of {len(units)} are done and safe; run again to go on"
+                ) from error
+            if not batch and time.monotonic() - latest > crew.deadline:
+                raise Stalled(
+                    f"no {label} ended within {crew.deadline:.0f} s, {len(results)} of "
+                    f"{len(units)} are done and safe; run again to go on from there, and raise "
+                    "cluster.unit_minutes if units take that long"
+                )
+            for future, (value, lines) in zip(batch, values, strict=True):
+                latest = time.monotonic()
+                results[running.pop(future)] = value
+                for level, line in lines:
+                    LOGGER.log(level, "%s", line)
+                progress(done + len(results), total, label)
+    finally:
+        if running:
+            client.cancel(list(running))
+    return [results[index] for index in range(len(units))]
+
+
+class _Crew:
+    """The workers of a client, looked at now and then, because they come and go."""
+
+    def __init__(self, client: "Client", resource: str | None) -> None:
+        from dask.utils import parse_timedelta
+
+        self.client, self.workers = client, len(client.nthreads())
+        # Settings are those of the cluster, which may have started just now.
+        patience = dask_setting("distributed.scheduler.no-workers-timeout")
+        self.patience = parse_timedelta(patience) if patience else float("inf")
+        self.deadline = dask_setting(UNIT_SECONDS, STALL_SECONDS)
+        self.resources: dict[str, int] | None = None
+        self.looked = self.seen = time.monotonic()
+        if resource is not None:
+            workers = client.scheduler_info(n_workers=-1)["workers"].values()
+            if any(worker["resources"].get(resource) for worker in workers):
+                self.resources = {resource: 1}
+
+    def look(self, done: int, units: int) -> int:
+        """How many units may be in flight."""
+        now = time.monotonic()
+        if now - self.looked > LOOK_SECONDS:
+            self.workers, self.looked = len(self.client.nthreads()), now
+            if self.workers:
+                self.seen = now
+            elif now - self.seen > self.patience:
+                raise WorkersLost(
+                    f"there has been no worker for {self.patience:.0f} s; {done} of {units} units "
+                    "are done and safe; see why workers do not come, then run again"
+                )
+        return 2 * max(1, self.workers)
+
+
+def _those_that(ended: "queue.SimpleQueue[Future]") -> "list[Future]":
+    """All that have ended, after waiting a little for one."""
+    batch = []
+    with suppress(queue.Empty):
+        batch.append(ended.get(timeout=LOOK_SECONDS))
+        while True:
+            batch.append(ended.get_nowait())
+    return batch
+
+
+def _refuse_failures(ended: "Sequence[tuple[Future, str]]") -> None:
+    from distributed import KilledWorker
+    from distributed.scheduler import NoValidWorkerError
+
+    for future, name in ended:
+        if future.status == "finished":
+            continue
+        error = future.exception() if future.status == "error" else None
+        if error is None or isinstance(error, KilledWorker | NoValidWorkerError):
+            deaths = dask_setting("distributed.scheduler.allowed-failures") + 1
+            raise WorkersLost(
+                f"{name}: its workers died {deaths} times or none is left; finished units are "
+                "safe. If memory was short, raise cluster.memory or lower cluster.workers; then "
+                "run again"
+            ) from error
+        raise UnitFailed(f"{name}: {error}", exit_code_of(error)) from error

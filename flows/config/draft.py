@@ -1,0 +1,294 @@
+"""A first configuration for files that nobody has described: `spherescore init`.
+
+It names what was found and what was chosen; whoever runs it changes what does not fit. What cannot
+be known from metadata and the first time of each field is found by `ingest`, which says the remedy.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from flows.config.schema import ConfigError, RunConfig
+from pipeline.sphere.named_grids import grid_of
+from storage.conventions.axes import SourceError, toml_key
+from storage.conventions.quantities import based
+from storage.sources.candidates import Content, contents, names_with_dims
+from storage.sources.source_files import resolve
+from storage.sources.sources import SourceReport, open_source
+
+MOST_VARIABLES = 8
+LEVELS = ("850", "500", "250")  # taken of many, where they are there
+LARGEST_LMAX = 63  # what a machine without a GPU learns in an hour
+FEWEST_TO_LEARN = 300  # training times; with fewer a Gaussian law is drawn
+YEARS_TO_SPLIT = 6  # from so many on a split goes by whole years
+SHARES = (0.7, 0.15)  # of the times: training, validation
+
+
+def starter(paths: Sequence[str], root: str) -> str:
+    """The text of a configuration that reads these files.
+
+    Raises:
+        SourceError: If they hold no field, or cannot be read; the message says what is there.
+    """
+    found = contents(paths)
+    usable = [one for one in found if not one.refused]
+    kinds = Counter(one.kind for one in usable if one.series)
+    if not kinds:
+        raise SourceError(
+            f"{paths[0]}: no field along time on a global grid; {_reasons(found, paths)}"
+        )
+    (shape, samples), _ = kinds.most_common(1)[0]
+    fields = [one for one in usable if one.series and one.kind == (shape, samples)]
+    chosen = _chosen(fields)
+    maps = [one.name for one in usable if not one.series and one.shape == shape]
+    holders = {file for one in found if one.name in (*chosen, *maps) for file in one.files}
+    files = resolve(paths)
+    if strangers := [file for file in files if file not in holders]:
+        paths = [file for file in files if file in holders]
+    dataset, report, refused = _opened(paths, chosen, maps, samples)
+    variables = [name for name in chosen if name in dataset]
+    lines = [
+        *_head(dataset, report),
+        "",
+        "[run]",
+        f"root = {json.dumps(root)}",
+        "seed = 0",
+        "",
+        "[source]",
+        f"paths = {_listed(_as_patterns(paths))}",
+        *(f"# not {file}: it has none of these variables" for file in strangers),
+        f"variables = {_listed(variables)}",
+        *_left_out(found, variables, maps, refused, shape, samples),
+        *_members(dataset, samples),
+        *_declarations(dataset, variables, maps, report),
+        "",
+        *_split(dataset),
+        "",
+        "[verify]",
+        "dates = 48",
+        "realizations = 16",
+        "",
+        "[cluster]",
+        'kind = "local"',
+        "workers = 2",
+    ]
+    text = "".join(f"{_on_one_line(line)}\n" for line in lines)
+    _require_accepted(text)
+    return text
+
+
+def _chosen(fields: Sequence[Content]) -> list[str]:
+    """Names to begin with: few levels of each variable, and not too many altogether."""
+    names: list[str] = []
+    for base in dict.fromkeys(one.name.partition("@")[0] for one in fields):
+        own = [one.name for one in fields if one.name.partition("@")[0] == base]
+        usual = [name for name in own if name.partition("@")[2] in LEVELS]
+        names += own if len(own) < 4 else usual or [own[0], own[len(own) // 2], own[-1]]
+    return names[:MOST_VARIABLES]
+
+
+def _opened(
+    paths: Sequence[str], names: Sequence[str], maps: Sequence[str], samples: str
+) -> tuple[xr.Dataset, SourceReport, dict[str, str]]:
+    """What opens together; else without the variables that do not open alone, and why."""
+    try:
+        return *_open(paths, names, maps, samples), {}
+    except SourceError as whole:
+        refused = {name: why for name in names if (why := _fault(paths, [name], (), samples))}
+        kept = [name for name in names if name not in refused]
+        if not kept:
+            raise whole from None
+        one = kept[:1]
+        refused |= {name: why for name in maps if (why := _fault(paths, one, [name], samples))}
+        if not refused:
+            raise whole from None
+        maps = [name for name in maps if name not in refused]
+        return *_open(paths, kept, maps, samples), refused
+
+
+def _fault(paths: Sequence[str], names: Sequence[str], maps: Sequence[str], samples: str) -> str:
+    """Why these do not open together; nothing if they do."""
+    try:
+        _open(paths, names, maps, samples)
+    except SourceError as error:
+        return str(error)
+    return ""
+
+
+def _open(
+    paths: Sequence[str], names: Sequence[str], maps: Sequence[str], samples: str
+) -> tuple[xr.Dataset, SourceReport]:
+    return open_source(
+        paths, names, static=maps, samples=samples, allow_gaps=True, check_values=False
+    )
+
+
+def _head(dataset: xr.Dataset, report: SourceReport) -> Iterator[str]:
+    times = dataset.indexes["time"]
+    steps = sorted(np.diff(times.to_numpy()))
+    apart = f", usually {_spoken(pd.Timedelta(steps[len(steps) // 2]))} apart" if steps else ""
+    yield "# Written by `spherescore init`: look it through, then `spherescore plan` and `run`."
+    yield f"# Files: {len(report.files)}. Grid: {grid_of(dataset).describe()}."
+    yield f"# Times: {len(times)}, from {times[0]} to {times[-1]}{apart}."
+    for note in report.notes:
+        yield f"# Note: {note}"
+
+
+def _left_out(
+    found: Sequence[Content],
+    variables: Sequence[str],
+    maps: Sequence[str],
+    refused: dict[str, str],
+    shape: tuple[int, ...],
+    samples: str,
+) -> Iterator[str]:
+    others = [one for one in found if one.name not in (*variables, *maps)]
+    usable = [
+        one.name
+        for one in others
+        if not one.refused and one.series and one.kind == (shape, samples)
+    ]
+    if usable := [name for name in usable if name not in refused]:
+        yield f"# there are also: {', '.join(usable)}"
+    for one in others:
+        if one.refused or one.name in refused:
+            yield f"# not {one.name}: {one.refused or refused[one.name]}"
+        elif one.shape != shape:
+            yield f"# not {one.name}: on another grid, {' x '.join(map(str, one.shape))}"
+        elif one.series and one.samples != samples:
+            yield f"# not {one.name}: it has {one.samples or 'no'} members"
+
+
+def _members(dataset: xr.Dataset, samples: str) -> Iterator[str]:
+    if samples:
+        count = len(np.unique(dataset["member"].to_numpy()))
+        yield f"samples = {json.dumps(samples)}  # {count} members, each a sample of its time"
+
+
+def _declarations(
+    dataset: xr.Dataset, variables: Sequence[str], maps: Sequence[str], report: SourceReport
+) -> Iterator[str]:
+    first = {name: dataset[name].isel(time=0).to_numpy() for name in variables}
+    if maps := [name for name in maps if name in dataset]:
+        yield f"static = {_listed(maps)}  # maps that the model is given"
+    rains = [name for name in variables if _is_rain(dataset[name], first[name])]
+    if rains:
+        table = ", ".join(f'{toml_key(name)} = "cbrt"' for name in rains)
+        yield f"transform = {{ {table} }}  # skewed and positive"
+    else:
+        yield '# transform = { pr = "cbrt" }  # for what is skewed or bounded: docs/values.md'
+    holes = {name: float(np.isnan(values).mean()) for name, values in first.items()}
+    if missing := {name: share for name, share in holes.items() if share}:
+        table = ", ".join(f'{toml_key(name)} = "harmonic"' for name in missing)
+        yield f"fill = {{ {table} }}  # {max(missing.values()):.0%} of the cells are missing"
+    if report.gaps:
+        more = f" and {len(report.gaps) - 1} more" if len(report.gaps) > 1 else ""
+        yield f"allow_gaps = true  # {report.gaps[0]}{more}"
+
+
+def _split(dataset: xr.Dataset) -> Iterator[str]:
+    times = dataset.indexes["time"]
+    times = times[~times.duplicated()]  # members share theirs
+    if len(times) < 8:
+        raise SourceError(
+            f"{len(times)} times are too few to learn, choose and score on; give more files"
+        )
+    years = np.unique(times.year)
+    if len(years) >= YEARS_TO_SPLIT:
+        edges = [0, *(round(sum(SHARES[:k]) * len(years)) for k in (1, 2))]
+        starts = [int(np.flatnonzero(times.year == years[k])[0]) for k in edges]
+    else:
+        starts = [0, *(round(sum(SHARES[:k]) * len(times)) for k in (1, 2))]
+    starts = [_first_of_day(times, start) for start in starts]
+    stops = [*starts[1:], len(times)]
+    periods = [(_day(times[a]), _day(times[b - 1])) for a, b in zip(starts, stops, strict=True)]
+    yield "[split]"
+    uses = ("learned from", "chooses shrinkage and weights, calibrates", "scores only")
+    for name, period, use in zip(("train", "validation", "test"), periods, uses, strict=True):
+        yield f"{name} = {_listed(period)}  # {use}"
+    most = grid_of(dataset).max_lmax
+    yield ""
+    yield "[spectral]"
+    yield f"lmax = {min(most, LARGEST_LMAX)}  # inclusive; the grid determines {most}"
+    yield ""
+    yield "[train]"
+    if stops[0] < FEWEST_TO_LEARN:
+        yield f'model = "gaussian:m-block"  # {stops[0]} times are too few for a network'
+    else:
+        yield "minutes = 30  # or steps; whichever ends first"
+    asked = sorted({_day(times[starts[2]]), _day(times[(starts[2] + len(times)) // 2])})
+    yield ""
+    yield "[generate]"
+    yield "realizations = 32"
+    yield f"times = {_listed(asked)}"
+
+
+def _first_of_day(times: pd.Index, place: int) -> int:
+    """The first time from a place on that begins a day: periods are days."""
+    while 0 < place < len(times) - 1 and _day(times[place]) == _day(times[place - 1]):
+        place += 1
+    return place
+
+
+def _is_rain(field: xr.DataArray, values: np.ndarray) -> bool:
+    """Whether it is an amount of precipitation, by its name in CF or its unit, never negative."""
+    named = any(
+        word in str(field.attrs.get(key, "")).lower()
+        for key in ("standard_name", "long_name")
+        for word in ("precipitation", "rain", "snowfall")
+    )
+    flux = based(1.0, str(field.attrs.get("units", "")))[1] == "kg m-2 s-1"
+    low = float(np.nanmin(values)) if np.isfinite(values).any() else -1.0
+    return named and (flux or "amount" in str(field.attrs.get("standard_name"))) and low >= 0
+
+
+def _as_patterns(paths: Sequence[str]) -> list[str]:
+    """A pattern in the place of many files that a shell made of it."""
+    parents, suffixes = {Path(p).parent for p in paths}, {Path(p).suffix for p in paths}
+    if len(paths) > 4 and len(parents) == len(suffixes) == 1 and "://" not in paths[0]:
+        (parent,), (suffix,) = parents, suffixes
+        if set(parent.glob(f"*{suffix}")) == set(map(Path, paths)):
+            return [f"{parent}/*{suffix}"]
+    return list(paths)
+
+
+def _require_accepted(text: str) -> None:
+    import tomllib
+
+    try:
+        RunConfig.from_dict(tomllib.loads(text))
+    except (ConfigError, ValueError) as error:
+        raise SourceError(f"no configuration can be made of these files: {error}") from error
+
+
+def _on_one_line(text: str) -> str:
+    """Nothing that files say of themselves may become a line of the configuration."""
+    return "".join(c if c.isprintable() else " " for c in text)
+
+
+def _reasons(found: Sequence[Content], paths: Sequence[str]) -> str:
+    if found:
+        first = next((one for one in found if one.refused), found[0])
+        others = [one.name for one in found if one is not first]
+        more = f"; nor can {', '.join(others[:6])} be taken" if others else ""
+        return f"{first.name}: {first.refused or 'a map without time'}{more}"
+    held = names_with_dims(paths)
+    return f"it has {', '.join(held[:6]) or 'no variables'}{' and more' if len(held) > 6 else ''}"
+
+
+def _spoken(step: pd.Timedelta) -> str:
+    hours = step / pd.Timedelta(hours=1)
+    return f"{hours / 24:g} days" if hours >= 48 else f"{hours:g} hours"
+
+
+def _day(time: object) -> str:
+    return str(time)[:10]
+
+
+def _listed(names: Sequence[str]) -> str:
+    return json.dumps(list(names), ensure_ascii=False)

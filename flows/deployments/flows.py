@@ -1,0 +1,146 @@
+"""The run as Prefect flows: one task per stage, receipts across the borders, no arrays.
+
+Prefect is the onlooker here. It neither retries nor caches data stages, because the store knows
+better what is done; losing its database costs no work.
+"""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
+from prefect.runtime import flow_run
+
+from flows.cli.commands import STAGE_COMMANDS
+from flows.config.forms import ConfigParameter, StageName, config_from
+from flows.config.schema import RunConfig
+from flows.deployments.gpu_limit import gpu_slot
+from flows.deployments.ui_artifacts import show_receipt, show_run, shown_progress
+from flows.run import refuse_unready, run_stage, stages_until
+from flows.stages.base import STAGES
+from storage.artifacts.lock import in_use
+
+LOGGER = logging.getLogger("spherescore")
+if LOGGER.level == logging.NOTSET:  # Prefect hands our lines on, but leaves the level at WARNING
+    LOGGER.setLevel(logging.INFO)
+FAILED: list[Exception] = []  # what stages raised, which Prefect may hide behind its own errors
+
+
+def _about() -> str:
+    """The name of a flow run: which configuration, how far."""
+    given = flow_run.parameters
+    config = given.get("config")
+    if isinstance(config, str):
+        name = Path(config).stem
+    else:
+        table = config if isinstance(config, Mapping) else config.to_table()
+        name = Path(table["run"]["root"]).name
+    until = given.get("until")
+    last = until or flow_run.flow_name or ""
+    return f"{name}: {STAGES[0].name} to {last}" if until else f"{name}: {last}"
+
+
+@flow(
+    name="spherescore",
+    flow_run_name=_about,
+    retries=0,
+    persist_result=False,
+    description="From raw fields to a verified ensemble; what the store has is skipped.",
+)
+def pipeline(config: ConfigParameter, until: StageName = "verify") -> list[dict[str, Any]]:
+    """All stages up to `until`, as plain receipts.
+
+    Args:
+        config: The run's TOML file on the worker's machine, or its sections.
+        until: The last stage.
+    """
+    read = config_from(config)
+    receipts = [_staged(stage.name)(stage.name, read.to_dict()) for stage in stages_until(until)]
+    show_run(read, receipts)
+    return receipts
+
+
+@flow(flow_run_name=_about, retries=0, persist_result=False, description=STAGE_COMMANDS["ingest"])
+def ingest(config: ConfigParameter) -> dict[str, Any]:
+    """The first stage alone.
+
+    Args:
+        config: The run's TOML file on the worker's machine, or its sections.
+    """
+    return _alone("ingest", config_from(config))
+
+
+@flow(
+    flow_run_name=_about, retries=0, persist_result=False, description=STAGE_COMMANDS["preprocess"]
+)
+def preprocess(config: ConfigParameter) -> dict[str, Any]:
+    """The second stage alone.
+
+    Args:
+        config: The run's TOML file on the worker's machine, or its sections.
+    """
+    return _alone("preprocess", config_from(config))
+
+
+@flow(flow_run_name=_about, retries=0, persist_result=False, description=STAGE_COMMANDS["train"])
+def train(config: ConfigParameter) -> dict[str, Any]:
+    """The third stage alone.
+
+    Args:
+        config: The run's TOML file on the worker's machine, or its sections.
+    """
+    return _alone("train", config_from(config))
+
+
+@flow(flow_run_name=_about, retries=0, persist_result=False, description=STAGE_COMMANDS["generate"])
+def generate(
+    config: ConfigParameter, realizations: int | None = None, times: list[str] | None = None
+) -> dict[str, Any]:
+    """The fourth stage alone, as configured or with what is asked for here.
+
+    Args:
+        config: The run's TOML file on the worker's machine, or its sections.
+        realizations: Fields drawn for each date, if not as configured.
+        times: Dates in order, such as 2002-07-15, if not as configured.
+    """
+    read = config_from(config)
+    asked = read.to_dict()["generate"]
+    asked |= {} if realizations is None else {"realizations": realizations}
+    asked |= {} if times is None else {"times": times}
+    return _alone("generate", RunConfig.from_dict(read.to_dict() | {"generate": asked}))
+
+
+@flow(flow_run_name=_about, retries=0, persist_result=False, description=STAGE_COMMANDS["verify"])
+def verify(config: ConfigParameter) -> dict[str, Any]:
+    """The last stage alone.
+
+    Args:
+        config: The run's TOML file on the worker's machine, or its sections.
+    """
+    return _alone("verify", config_from(config))
+
+
+@task(retries=0, persist_result=False, cache_policy=NO_CACHE)
+def run_one(name: str, config: dict[str, Any]) -> dict[str, Any]:
+    read = RunConfig.from_dict(config)
+    stage, layout = stages_until(name)[-1], read.layout
+    with gpu_slot(name, read):
+        try:
+            with in_use(layout):
+                receipt = run_stage(stage, read, layout, shown_progress(name))
+        except Exception as error:
+            FAILED.append(error)
+            raise
+    show_receipt(read, receipt)
+    return receipt.to_dict()
+
+
+def _alone(name: str, config: RunConfig) -> dict[str, Any]:
+    refuse_unready(config, config.layout, name)
+    return _staged(name)(name, config.to_dict())
+
+
+def _staged(name: str) -> Any:
+    return run_one.with_options(name=name, task_run_name=f"{name}: {STAGE_COMMANDS[name]}")

@@ -1,0 +1,316 @@
+"""What a run takes: a model of its time, memory, bytes and files, from counts of work.
+
+A stage is counted in a few kinds of work (values that pass through it, products of its transforms
+and of its network, units), each of which has a price in seconds. The prices were measured on one
+machine (`make unit-costs`, flows/plan/unit_costs.json); docs/performance.md compares the model with
+whole runs and carries it to sizes that were not run.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+__all__ = ["Estimate", "Machines", "Prices", "Work", "Workload", "estimates", "prices", "work"]
+
+INTERPRETER_BYTES = 600 << 20  # a process with torch, xarray and zarr loaded
+CANDIDATES = 6  # whose fields verification scores: model, two Gaussian laws, observed, analogues
+CERTIFIED, PROBED = 2000, 1280  # evaluations of the network for J_G; for likelihood and bounds
+VALIDATIONS, DRAWN, NODES = 12, 4, 12  # of J_G on validation fields; the nodes that calibrate them
+MATCHED = 128 * (2 * 16 - 1)  # evaluations that match the flow to its spectra
+FOLDS = 4  # laws of which each leaves a part of the training fields out
+RESCORED = 7  # transforms of each field that verification scores, there and back
+NEAREST = 512  # draws whose nearest training field is looked for
+TIMES_PER_CHUNK = 8  # of the ensemble
+MOVED = 4500  # products in the time that a value of a block's feature maps takes (widths 16 to 64)
+SERIES_SHARE = 0.25  # of the memory of the machine that trains, that training fields may take
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workload:
+    """The sizes of a run on which its costs depend.
+
+    Attributes:
+        times, fitted: of the series; of training and validation together.
+        validated, tested: of validation and test alone.
+        nlat, points: rings of the grid; cells of one field.
+        steps: of training; None if `minutes` end it.
+        ensemble, verification: realizations, and the times of each.
+        together: realizations that one task draws.
+        shard: times in one unit of ingest.
+        drawn_points: cells of one field of the ensemble, if it is drawn on another grid.
+        series: whether the ensemble is copied for readers of series.
+        block_diagonal: whether Gaussian laws keep the covariances of each order in full.
+    """
+
+    times: int
+    fitted: int
+    channels: int
+    nlat: int
+    points: int
+    lmax: int
+    ensemble: tuple[int, int]
+    verification: tuple[int, int]
+    validated: int = 0
+    tested: int = 0
+    steps: int | None = None
+    minutes: float | None = None
+    batch: int = 32
+    width: int = 64
+    blocks: int = 4
+    evaluations: int = 12
+    together: int = 8
+    microbatch: int = 4
+    shard: int = 64
+    drawn_points: int | None = None
+    series: bool = False
+    block_diagonal: bool = True
+
+    @property
+    def coefficients(self) -> int:
+        return (self.lmax + 1) ** 2
+
+    @property
+    def drawn(self) -> int:
+        return self.ensemble[0] * self.ensemble[1]
+
+    @property
+    def scored(self) -> int:
+        return self.verification[0] * self.verification[1]
+
+    @property
+    def field_bytes(self) -> int:
+        """One field of all channels, float32."""
+        return 4 * self.channels * self.points
+
+    @property
+    def legendre_flops(self) -> int:
+        """Products of the transforms of all channels of one field, hemispheres folded."""
+        return self.channels * self.nlat * self.coefficients
+
+    @property
+    def covariances(self) -> int:
+        """Numbers in the covariances of all orders (or of all degrees)."""
+        band = self.lmax
+        if not self.block_diagonal:
+            return self.channels**2 * (band + 1)
+        return self.channels**2 * (band + 1) * (band + 2) * (2 * band + 3) // 3
+
+    @property
+    def network_products(self) -> int:
+        """One evaluation of one field: convolutions on the network's own grid of 2 (lmax + 1)^2
+        cells, four transforms, the basis of the Gaussian law there and back; and the feature maps
+        that are moved meanwhile, as the products that take as long."""
+        width, cells = self.width, 2 * self.coefficients
+        moved = MOVED * self.blocks * cells * width
+        convolutions = 18 * cells * width * (4 * self.channels + 20 + 2 * self.blocks * width)
+        transforms = 4 * self.channels * (self.lmax + 1) * self.coefficients
+        return convolutions + moved + transforms + 6 * self.covariances
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machines:
+    """What a run has.
+
+    Attributes:
+        workers: Dask workers of one thread.
+        gpus: what trains and samples; without any, the CPU that was measured does.
+        gpu_speed: products that one of them does in a second, in the network.
+        memory: of the machine that trains [bytes]; None: as much as it takes.
+    """
+
+    workers: int = 2
+    gpus: int = 0
+    gpu_speed: float = 0.0
+    memory: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """Counts of one stage.
+
+    Attributes:
+        values, legendre, network, units: shared by workers.
+        training, judging: products of the network in one process on all cores of its machine, of
+            a training that its minutes may end, and of what is done in any case.
+        alone: values, and numbers of laws that are fitted, in one process.
+        products: other products in one process.
+    """
+
+    values: float = 0.0
+    legendre: float = 0.0
+    network: float = 0.0
+    units: int = 0
+    training: float = 0.0
+    judging: float = 0.0
+    alone: float = 0.0
+    products: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prices:
+    """Seconds.
+
+    Attributes:
+        legendre, network, training: of one product: outside of the network on one thread, in the
+            network on one thread, in the network on all threads.
+        stages: {stage: {"value", "unit", "alone", "run"}} of each kind of work; `run` is spent
+            once.
+        task: of the scheduler, for each unit.
+        where: the machine, and when.
+    """
+
+    legendre: float
+    network: float
+    training: float
+    task: float
+    stages: Mapping[str, Mapping[str, float]]
+    where: str
+
+    @classmethod
+    def from_dict(cls, table: Mapping[str, Any]) -> "Prices":
+        return cls(**table)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """Of one stage; bytes and memory are upper estimates, `memory` is of one process [bytes].
+
+    `seconds` is None where no prices were measured.
+    """
+
+    stage: str
+    seconds: float | None
+    bytes: int
+    files: int
+    units: int
+    memory: int
+
+
+@cache
+def prices() -> Prices | None:
+    """Those that `make unit-costs` measured for this installation; None if it never ran."""
+    file = Path(__file__).with_name("unit_costs.json")
+    if not file.is_file():
+        return None
+    return Prices.from_dict(json.loads(file.read_text(encoding="utf-8")))
+
+
+def work(load: Workload) -> dict[str, Work]:
+    """The counts of every stage."""
+    fitted, channels = load.fitted, load.channels
+    samples, coefficients = (load.steps or 0) * load.batch, load.coefficients
+    trains = load.steps != 0 or load.minutes is not None
+    validations = DRAWN * min(VALIDATIONS, load.steps or VALIDATIONS)
+    per_field = channels * load.points
+    factored = channels**3 * (load.lmax + 1) ** (4 if load.block_diagonal else 1)
+
+    def drawing(realizations: int, times: int, certified: int = 0, **more: float) -> Work:
+        count = realizations * times
+        return Work(
+            values=count * per_field,
+            legendre=count * load.legendre_flops,
+            network=(count * load.evaluations + certified) * load.network_products,
+            units=ceil(realizations / load.together) * ceil(times / TIMES_PER_CHUNK),
+            **more,
+        )
+
+    return {
+        "ingest": Work(values=load.times * per_field, units=ceil(load.times / load.shard)),
+        "preprocess": Work(
+            values=(load.times + 3 * fitted) * per_field,
+            legendre=(load.times + 2 * fitted) * load.legendre_flops
+            + 2 * fitted * load.covariances,
+            units=2 * ceil(load.times / load.shard),
+            alone=factored,
+        ),
+        "train": Work(
+            training=trains * (3 * samples + validations * load.validated) * load.network_products,
+            judging=trains * (NODES * load.validated + MATCHED) * load.network_products,
+            alone=trains * FOLDS * factored,
+            products=trains * 2 * (fitted - load.validated) * load.covariances,
+        ),
+        "generate": drawing(*load.ensemble),
+        "verify": drawing(
+            *load.verification,
+            certified=trains * (max(CERTIFIED, load.tested) + PROBED),
+            alone=CANDIDATES * load.scored * per_field,
+            products=RESCORED * load.scored * load.legendre_flops
+            + 2 * min(NEAREST, load.scored) * (fitted - load.validated) * channels * coefficients,
+        ),
+    }
+
+
+def seconds(stage: str, done: Work, load: Workload, machines: Machines, price: Prices) -> float:
+    """Time of a stage. Units that the scheduler cannot hand out fast enough wait for it."""
+    own = price.stages[stage]
+    network, training = price.network / machines.workers, price.training
+    if machines.gpus:
+        network = training = 1.0 / (machines.gpus * machines.gpu_speed)
+    shared = done.values * own["value"] + done.legendre * price.legendre + done.units * own["unit"]
+    by_workers = shared / machines.workers + done.network * network
+    waited = max(by_workers, done.units * price.task)
+    trained = done.training * training
+    if stage == "train" and load.minutes is not None:
+        limit = 60.0 * load.minutes
+        trained = min(limit, trained) if load.steps else limit
+    alone = done.judging * training + done.alone * own["alone"] + done.products * price.legendre
+    return own["run"] + waited + trained + alone
+
+
+def estimates(load: Workload, machines: Machines, price: Prices | None) -> list[Estimate]:
+    """Time, bytes, files, units and memory of every stage."""
+    channels, field, shard = load.channels, load.field_bytes, load.shard
+    shards = ceil(load.times / shard)
+    whitened = 4 * channels * load.coefficients
+    model = (32 << 20) * ceil(load.width / 32) ** 2  # weights, their mean, optimizer
+    laws = 8 * load.covariances
+    sampling = INTERPRETER_BYTES + 64 * load.microbatch * field + 2 * laws
+    placed = field if load.drawn_points is None else 4 * channels * load.drawn_points
+    maps = 0 if load.drawn_points is None else 40  # the normals on both grids
+    drawing = (10 * min(TIMES_PER_CHUNK, load.ensemble[1]) + maps) * placed
+    series = load.fitted * whitened
+    if machines.memory is not None:
+        series = min(series, int(SERIES_SHARE * machines.memory))
+    made = {
+        (realizations, times): channels * realizations * ceil(times / TIMES_PER_CHUNK) + 20
+        for realizations, times in (load.ensemble, load.verification)
+    }
+    sizes = {
+        "ingest": (
+            load.times * field,
+            channels * shards + 20,
+            INTERPRETER_BYTES + 3 * shard * field,
+        ),
+        "preprocess": (
+            load.times * whitened + 8 * 8 * channels * load.points + 2 * laws,
+            shards + 60,
+            INTERPRETER_BYTES + 4 * shard * field + 4 * laws,
+        ),
+        "train": (3 * model, 12, INTERPRETER_BYTES + series + 8 * model + 2 * laws),
+        "generate": (
+            load.drawn * placed * (1 + load.series),
+            made[load.ensemble],
+            sampling + drawing,
+        ),
+        "verify": (
+            load.scored * field,
+            made[load.verification],
+            sampling + 2 * load.scored * field,
+        ),
+    }
+    counts = work(load)
+    return [
+        Estimate(
+            stage=stage,
+            seconds=None if price is None else seconds(stage, counts[stage], load, machines, price),
+            bytes=size,
+            files=number,
+            units=max(1, counts[stage].units),
+            memory=memory,
+        )
+        for stage, (size, number, memory) in sizes.items()
+    ]

@@ -1,0 +1,179 @@
+"""What a run will need, from metadata alone, before any work: bytes, files, memory, units."""
+
+import os
+import shutil
+from collections.abc import Sequence
+from math import prod
+from pathlib import Path
+
+from dask.utils import parse_bytes
+
+from flows.config.schema import RunConfig, within
+from flows.plan.costs import Estimate, Machines, Workload, estimates, prices
+from flows.processes.machine import machine_memory, memory_share
+from flows.stages.ingest.ingest import how_to_open, look_first, unit_sizes
+from pipeline.sphere.named_grids import grid_named, grid_of
+from storage.artifacts.layout import StoreLayout
+from storage.places.places import BucketPath, Place
+from storage.sources.sources import open_source
+
+
+class NotEnoughSpace(RuntimeError):
+    """The disk of the run is too small for what is still to be written."""
+
+    exit_code = 30
+
+
+class NotEnoughMemory(RuntimeError):
+    """A worker cannot hold one unit of work."""
+
+    exit_code = 41
+
+
+def estimate(config: RunConfig) -> list[Estimate]:
+    """What each stage takes, from the metadata of the source.
+
+    Raises:
+        SourceError: If the source cannot be opened or its metadata are not acceptable.
+    """
+    machines = Machines(workers=config.cluster.workers, memory=machine_memory())
+    return estimates(workload(config), machines, prices())
+
+
+def workload(config: RunConfig) -> Workload:
+    """The sizes of a run, from the metadata of its source."""
+    source, generate = config.source, config.generate
+    with look_first(source) as looking:
+        looking.wait()
+    fields, _ = open_source(
+        source.paths,
+        source.variables,
+        check_values=False,
+        **how_to_open(source),
+    )
+    split = config.split
+    fitted, validated, tested = (
+        fields.sel(time=within(period)).sizes["time"]
+        for period in (split.train, split.validation, split.test)
+    )
+    network = config.train.model == "network"
+    first = fields[source.variables[0]]
+    return Workload(
+        times=fields.sizes["time"],
+        fitted=fitted + validated,
+        validated=validated,
+        tested=tested,
+        channels=len(source.variables),
+        nlat=len(grid_of(fields).latitudes),
+        points=prod(n for dim, n in first.sizes.items() if dim != "time"),
+        lmax=config.spectral.lmax,
+        ensemble=(generate.realizations, len(generate.times)),
+        verification=(config.verify.realizations, config.verify.dates),
+        steps=config.train.steps if network else 0,
+        minutes=config.train.minutes if network else None,
+        batch=config.train.batch,
+        width=config.train.width,
+        blocks=config.train.blocks,
+        evaluations=generate.evaluations if network else 0,
+        together=generate.batch,
+        microbatch=generate.microbatch,
+        shard=unit_sizes(fields, source)["shard"],
+        drawn_points=None if generate.grid == "source" else grid_named(generate.grid).size,
+        series=generate.series,
+    )
+
+
+def preflight(config: RunConfig, layout: StoreLayout, waiting: Sequence[str]) -> None:
+    """Refuse before work starts what cannot end well.
+
+    Args:
+        waiting: The stages that are still to be run.
+    Raises:
+        NotEnoughSpace, NotEnoughMemory: With what is needed and what there is.
+    """
+    needed = [one for one in estimate(config) if one.stage in waiting]
+    space, free = sum(one.bytes for one in needed), free_space(layout.path)
+    if free is not None and space > free:
+        raise NotEnoughSpace(
+            f"{config.run.root} has {spoken(free)} free, {', '.join(waiting)} write up to "
+            f"{spoken(space)}; free some, or choose another run.root. Nothing was started"
+        )
+    files, free_files = sum(one.files for one in needed), free_inodes(layout.path)
+    if free_files is not None and files > free_files:
+        raise NotEnoughSpace(
+            f"{config.run.root} has room for {free_files} more files (inodes), "
+            f"{', '.join(waiting)} make up to {files}; remove some, or choose another run.root. "
+            "Nothing was started"
+        )
+    most = max(needed, key=lambda one: one.memory)
+    share = memory_per_worker(config)
+    known = config.cluster.kind == "local" or config.cluster.memory != "auto"
+    if known and most.memory > share:
+        raise NotEnoughMemory(
+            f"{most.stage} needs {spoken(most.memory)} in each of {config.cluster.workers} workers "
+            f"and they have {spoken(share)}; lower cluster.workers or raise cluster.memory. "
+            "Nothing was started"
+        )
+
+
+def memory_per_worker(config: RunConfig) -> int:
+    """The limit of each worker [bytes], as flows.cluster.local sets it."""
+    if config.cluster.memory == "auto":
+        return memory_share(config.cluster.workers)
+    return int(parse_bytes(config.cluster.memory))
+
+
+def free_space(path: Place) -> int | None:
+    """Bytes free on the disk where `path` is, or will be made; a bucket does not tell."""
+    if isinstance(path, BucketPath):
+        return None
+    return shutil.disk_usage(_existing(path)).free
+
+
+def _existing(path: Path) -> Path:
+    there = path.absolute()
+    while not there.exists():
+        there = there.parent
+    return there
+
+
+def free_inodes(path: Place) -> int | None:
+    """Files that can still be made where `path` is or will be; None where there is no limit."""
+    if isinstance(path, BucketPath):
+        return None
+    known = os.statvfs(_existing(path))
+    return known.f_favail if known.f_files else None
+
+
+def no_space_left(config: RunConfig, layout: StoreLayout, stage: str) -> NotEnoughSpace:
+    """What to say of a stage that met a full disk: what there is, and what it writes."""
+    (needed,) = (one for one in estimate(config) if one.stage == stage)
+    disk = layout.on_this_machine if isinstance(layout.path, BucketPath) else layout.path
+    free, files = free_space(disk), free_inodes(disk)
+    assert free is not None
+    return NotEnoughSpace(
+        f"{stage} met a full disk: {disk} has {spoken(free)} free"
+        f"{'' if files is None else f' and room for {files} files'}, {stage} writes up to "
+        f"{spoken(needed.bytes)} in {needed.files} files. Finished units are safe; make room and "
+        "run again to go on"
+    )
+
+
+def spoken(size: float) -> str:
+    """Bytes in the largest unit that leaves a number of at least one."""
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if size < 1024 or unit == "TiB":
+            break
+        size /= 1024
+    return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds in the largest unit that leaves a number of at least one; a dash for None."""
+    if seconds is None:
+        return "-"
+    for unit, size in (("s", 60.0), ("min", 60.0), ("h", 24.0)):
+        if seconds < size:
+            return f"{seconds:.0f} {unit}" if unit == "s" else f"{seconds:.1f} {unit}"
+        seconds /= size
+    return f"{seconds:.1f} d"

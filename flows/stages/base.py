@@ -1,0 +1,127 @@
+"""What a stage of a run is: five modules with one shape, and the receipts they return.
+
+A stage module offers
+
+    STAGE: str                      its name, also the name of the module
+    run(config, layout, client, progress) -> Receipt
+
+A stage whose artifacts are published under its content key (flows/stages/content_keys) is skipped;
+`run` is called otherwise, and itself redoes only the units that are missing.
+"""
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from flows.config.schema import RunConfig
+from storage.artifacts.layout import StoreLayout
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+    from storage.artifacts.publishing import Published
+
+Progress = Callable[[int, int, str], None]  # done, total, what is being done (or its figures)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Receipt:
+    """What a stage returns across the task boundary: references and figures, never arrays.
+
+    `figures` are the few numbers worth a line in the log, plain values by name; a stage that
+    publishes them in its artifact's attribute `figures` gets them back when it is skipped.
+    """
+
+    stage: str
+    kind: str
+    path: str
+    key: str
+    digest: str
+    seconds: float
+    skipped: bool = False
+    figures: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class StageModule(Protocol):
+    STAGE: str
+
+    def run(
+        self, config: RunConfig, layout: StoreLayout, client: "Client | None", progress: Progress
+    ) -> Receipt: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One arrow of the data's way. The last of `kinds` is the one its receipt names."""
+
+    name: str
+    kinds: tuple[str, ...]
+    on_cluster: bool = True
+    in_child: bool = (
+        False  # its module offers in_child(arguments, progress), for flows.processes.child
+    )
+
+    def module(self) -> StageModule:
+        """Import the stage's module, only now: torch and its kin are slow to import."""
+        return cast(StageModule, importlib.import_module(f"flows.stages.{self.name}.{self.name}"))
+
+
+STAGES = (
+    Stage(name="ingest", kinds=("fields",)),
+    Stage(name="preprocess", kinds=("normals", "whitened")),
+    Stage(name="train", kinds=("checkpoints",), on_cluster=False, in_child=True),
+    Stage(name="generate", kinds=("ensemble",)),
+    Stage(name="verify", kinds=("report",)),
+)
+
+
+def published_input(layout: StoreLayout, kind: str) -> "Published":
+    """The current artifact of a kind that a stage needs; says what to run if there is none."""
+    from storage.artifacts import publishing as artifacts
+
+    found = artifacts.published(layout, kind)
+    if found is None:
+        command = next(stage.name for stage in STAGES if kind in stage.kinds)
+        raise artifacts.IncompleteArtifact(
+            f"{layout.name(kind)} is not published; run `spherescore {command}` first"
+        )
+    return found
+
+
+def skipped(
+    stage: Stage, key: str, layout: StoreLayout, *, point_names: bool = True
+) -> Receipt | None:
+    """The receipt of work already done, or None when the stage has something to do.
+
+    Decided from the store alone. An artifact that is published under `key` while its name points
+    to another one (the configuration was changed and changed back) gets the name back, unless
+    `point_names` is False: then such a stage counts as not done.
+    """
+    from storage.artifacts import publishing as artifacts
+
+    found = []
+    for kind in stage.kinds:
+        published = artifacts.find(layout, kind, key)
+        if published is None:
+            return None
+        if not point_names and artifacts.published(layout, kind) != published:
+            return None
+        found.append(published)
+    if point_names:
+        for published in found:
+            artifacts.point_name(layout, published)
+    last = found[-1]
+    return Receipt(
+        stage=stage.name,
+        kind=stage.kinds[-1],
+        path=str(last.path),
+        key=key,
+        digest=last.digest,
+        seconds=0.0,
+        skipped=True,
+        figures=dict(last.attrs.get("figures", {})),
+    )

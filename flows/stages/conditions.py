@@ -1,0 +1,143 @@
+"""What the fields of a time are conditioned on: its season, and the covariates of `[source]`.
+
+A condition is a row of numbers: the phase of the year [rad], then each covariate less its mean over
+the training period, in units of its standard deviation there; NaN where none is given.
+"""
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+
+from flows.config.schema import Period, RunConfig, within
+from flows.stages.base import published_input
+from pipeline.fields.climatology import UnusableData, season_phase
+from pipeline.fields.trend import NO_TREND, PREFIX, TIME, Trend
+from storage.artifacts import publishing as artifacts
+from storage.artifacts.layout import StoreLayout
+from storage.conventions.labels import once
+
+FloatArray = npt.NDArray[np.float64]
+Labelled = TypeVar("Labelled", xr.DataArray, xr.Dataset)
+
+
+def covariate_variables(fields: xr.Dataset, names: tuple[str, ...], train: Period) -> xr.Dataset:
+    """Mean and scale of each covariate, as variables of `normals`; none without covariates."""
+    if not names:
+        return xr.Dataset()
+    known = np.stack([fields[name].sel(time=within(train)).to_numpy() for name in names])
+    mean, scale = known.mean(axis=1), known.std(axis=1)
+    for name, spread, middle in zip(names, scale, mean, strict=True):
+        if not spread > 1e-9 * max(1.0, abs(middle)):
+            raise UnusableData(
+                f"source.covariates: {name} is {middle:g} at all training times, {train[0]} to "
+                f"{train[1]}; nothing can be learned about it. Leave it out or train longer"
+            )
+    return xr.Dataset(
+        {"covariate_mean": ("covariate", mean), "covariate_scale": ("covariate", scale)},
+        coords={"covariate": np.asarray(names)},
+    )
+
+
+def trend_of(fields: xr.Dataset, config: RunConfig) -> Trend:
+    """What the climatology follows besides the season, as `source.trend` says."""
+    if not config.source.trend:
+        return NO_TREND
+    names = [name for name in config.source.trend if name != TIME]
+    return Trend.fit(
+        config.source.trend, fields[["time", *names]].sel(time=within(config.split.train)).load()
+    )
+
+
+def standard_covariates(given: Mapping[str, Any], times: int, normals: xr.Dataset) -> FloatArray:
+    """Covariates (time, covariate) in standard units; NaN for one that is not given.
+
+    Args:
+        given: physical values by name, each along time or one for all times.
+    """
+    rows = [
+        (np.asarray(given[name]) - normals["covariate_mean"].values[i])
+        / normals["covariate_scale"].values[i]
+        if name in given
+        else np.nan
+        for i, name in enumerate(_names(normals))
+    ]
+    columns = [np.broadcast_to(np.asarray(row, dtype=np.float64), (times,)) for row in rows]
+    return np.stack(columns, axis=1) if columns else np.empty((times, 0))
+
+
+def conditioned(times: xr.DataArray, given: Mapping[str, Any], normals: xr.Dataset) -> xr.Dataset:
+    """The condition (time, feature) of what is drawn at these times.
+
+    Its coordinates tell the trend of the climatology, if it has one.
+
+    Raises:
+        UnusableData: If a covariate of the trend is not given.
+    """
+    covariates = standard_covariates(given, times.size, normals)
+    rows = np.concatenate([season_phase(times)[:, None], covariates], axis=1)
+    conditions = xr.Dataset({"condition": (("time", "feature"), rows)}, coords={"time": times})
+    trend = Trend.of(normals)
+    return conditions.assign_coords(trend.coordinates(trend.of_values(times, given)))
+
+
+def with_predictors(x: Labelled, conditions: xr.Dataset) -> Labelled:
+    """x, or fields, with the coordinates that tell the trend at their times, if there is one."""
+    names = [name for name in map(str, conditions.coords) if name.startswith(PREFIX)]
+    return x.assign_coords({name: ("time", conditions[name].values) for name in names})
+
+
+def asked_times(config: RunConfig, layout: StoreLayout) -> xr.Dataset:
+    """The dates of the configuration as conditioned times of the source's calendar.
+
+    The time of day is the source's.
+    """
+    published_input(layout, "fields")
+    source = artifacts.open_published(layout, "fields")["time"]
+    first = source.values[0]
+    if isinstance(first, np.datetime64):
+        time_of_day = first - first.astype("datetime64[D]")
+        days = np.array(config.generate.times, dtype="datetime64[D]")
+        values = days.astype(source.dtype) + time_of_day
+    else:
+        values = np.array(
+            [
+                first.replace(year=year, month=month, day=day)
+                for year, month, day in (
+                    map(int, date.split("-")) for date in config.generate.times
+                )
+            ]
+        )
+    times = xr.DataArray(values, dims="time", coords={"time": values}, name="time")
+    published_input(layout, "normals")
+    normals = artifacts.open_published(layout, "normals")
+    return conditioned(times, config.generate.covariates, normals)
+
+
+def conditioned_as_observed(
+    times: xr.DataArray, fields: xr.Dataset, normals: xr.Dataset
+) -> xr.Dataset:
+    """The condition of draws at times of the source, with the covariates that it has there."""
+    names = {*_names(normals), *Trend.of(normals).names} - {TIME}
+    truly = {name: once(fields[name]).sel(time=times).values for name in sorted(names)}
+    return conditioned(times, truly, normals)
+
+
+def beyond_training(normals: xr.Dataset, times: xr.Dataset) -> str:
+    """What the trend is asked for outside its training range, in words; empty if nothing."""
+    trend = Trend.of(normals)
+    return "; ".join(trend.beyond(trend.standard(times))) if trend.names else ""
+
+
+def condition_of(whitened: xr.Dataset) -> FloatArray:
+    """The condition (time, feature) of whitened fields."""
+    parts = [whitened["phase"].values[:, None]]
+    if "covariates" in whitened.coords:
+        parts.append(whitened["covariates"].transpose("time", "covariate").values)
+    return np.concatenate(parts, axis=1).astype(np.float64)
+
+
+def _names(normals: xr.Dataset) -> list[str]:
+    return [str(name) for name in normals["covariate"].values] if "covariate" in normals else []

@@ -1,0 +1,301 @@
+"""Content keys: what each stage would make now, and all that this depends on.
+
+A key is made of the configuration that the stage reads, the digests of its inputs in the store, and
+the code that computes it; so it can be asked only once the stages before it are published. Keys
+stand apart from the stages because they are asked far more often than work is done: `status`, and a
+run with nothing to do, import no torch for them.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from hashlib import sha256
+
+import xarray as xr
+
+from flows.config.schema import RunConfig, Source, within
+from flows.stages.base import published_input
+from flows.stages.conditions import asked_times, condition_of
+from storage.artifacts.history import digest_of_times, latest_of_family
+from storage.artifacts.layout import StoreLayout
+from storage.artifacts.publishing import (
+    Published,
+    code_digest,
+    content_key,
+    open_artifact,
+    published,
+)
+from storage.sources.source_files import source_digest
+
+__all__ = [
+    "REPORTED",
+    "SCHEMAS",
+    "code_of",
+    "digest_of_source",
+    "ensemble_key",
+    "frozen_normals",
+    "ingest_key",
+    "key_of",
+    "lineage",
+    "normals_family",
+    "source_files",
+    "training_family",
+    "training_parent",
+    "whitened_family",
+]
+
+# By stage, raised when the meaning of its artifact changes.
+SCHEMAS: Mapping[str, int] = {
+    "ingest": 2,
+    "preprocess": 5,
+    "train": 1,
+    "generate": 3,
+    "verify": 2,
+}
+
+# No part of what is computed: where and when that is done, how it is kept, what is shown of it.
+MACHINERY = (
+    *("flows.cli", "flows.cluster", "flows.config", "flows.deployments", "flows.errors"),
+    *("flows.plan", "flows.processes", "flows.progress", "flows.run"),
+    *("flows.stages.base", "flows.stages.content_keys"),
+    *("storage.guards.inspection", "storage.places"),
+    *(
+        f"storage.artifacts.{name}"
+        for name in (
+            *("audit", "garbage", "history", "keys", "layout", "lock", "pointers", "published"),
+            *("publishing", "reading", "sealed"),
+        )
+    ),
+)
+
+REPORTED = ("fields", "normals", "whitened", "checkpoints", "ensemble")  # what a report is about
+SAMPLER = tuple(f"generate.{name}" for name in ("integrator", "evaluations", "grid_exponent"))
+
+
+def key_of(stage: str, config: RunConfig, layout: StoreLayout) -> str:
+    """The content key of what the stage of this name would make now.
+
+    Raises:
+        IncompleteArtifact: If an input of the stage is not published.
+    """
+    return _KEYS[stage](config, layout)
+
+
+def code_of(module: str) -> str:
+    """Digest of what a module computes, with all that it takes from the house."""
+    return code_digest([module], beyond=MACHINERY)
+
+
+def ingest_key(config: RunConfig, digest: str) -> str:
+    """Content key of fields made from source files of this digest."""
+    read = ["variables", "units", "missing", "valid_range", "fill", "static", "covariates"]
+    read += ["dims", "select", "samples", "period", "healpix", "group"]
+    return content_key(
+        stage="ingest",
+        schema=SCHEMAS["ingest"],
+        config=config.subset(*(f"source.{name}" for name in read), "source.allow_gaps"),
+        inputs={"source": digest},
+        code=code_of("flows.stages.ingest.ingest"),
+    )
+
+
+def digest_of_source(source: Source) -> str:
+    """sha256 of the contents of all files of the source, covariates included."""
+    return source_digest(source_files(source))
+
+
+def source_files(source: Source) -> tuple[str, ...]:
+    """Paths and patterns of all files that the fields are made of."""
+    return (*source.paths, *source.covariates.values())
+
+
+def ensemble_key(
+    config: RunConfig,
+    layout: StoreLayout,
+    kind: str,
+    times: xr.Dataset,
+    realizations: int | None,
+) -> str:
+    """Content key of an ensemble at conditioned times; without realizations that of its family."""
+    return content_key(
+        stage=f"generate {kind}",
+        schema=SCHEMAS["generate"],
+        config=config.subset("run.seed", *SAMPLER, "generate.microbatch")
+        | {
+            "times": [str(time) for time in times["time"].values],
+            "conditions": json.dumps(times["condition"].values.tolist()),
+            "realizations": realizations,
+            "grid": config.generate.grid if kind == "ensemble" else "source",
+            # Units know neither of these, so a family does not depend on them.
+            "attributes": dict(config.generate.attributes) if realizations is not None else {},
+            "series": config.generate.series and realizations is not None,
+        },
+        inputs=_digests(layout, "checkpoints", "normals"),
+        code=code_of("flows.stages.generate.generate"),
+    )
+
+
+def _ingest(config: RunConfig, layout: StoreLayout) -> str:
+    return ingest_key(config, digest_of_source(config.source))
+
+
+def frozen_normals(config: RunConfig, layout: StoreLayout) -> Published | None:
+    """Older normals that are kept for the fields there are now; None if they are to be fitted.
+
+    Normals of before are kept if `spectral.statistics` says so and only the fields differ.
+    """
+    if config.spectral.statistics != "frozen":
+        return None
+    known = latest_of_family(layout, "normals", normals_family(config))
+    fields = published_input(layout, "fields")
+    return None if known is None or known.attrs["fitted_on"] == fields.digest else known
+
+
+def normals_family(config: RunConfig) -> str:
+    """What normals follow from but the fields."""
+    return _preprocess_key(config, {})
+
+
+def whitened_family(config: RunConfig, normals: Published) -> str:
+    """What a unit of whitened fields follows from but the fields at its times."""
+    return _preprocess_key(config, {"normals": normals.digest})
+
+
+def _preprocess(config: RunConfig, layout: StoreLayout) -> str:
+    inputs = _digests(layout, "fields")
+    if frozen := frozen_normals(config, layout):
+        inputs["normals"] = frozen.digest
+    return _preprocess_key(config, inputs)
+
+
+def _preprocess_key(config: RunConfig, inputs: Mapping[str, str]) -> str:
+    return content_key(
+        stage="preprocess",
+        schema=SCHEMAS["preprocess"],
+        config=config.subset(
+            "source.variables",
+            "source.transform",
+            "source.bounds",
+            "source.winds",
+            "source.trend",
+            "source.fill",
+            "source.static",
+            "source.covariates",
+            "split.train",
+            "split.validation",
+            "spectral.lmax",
+            "spectral.reference",
+            "spectral.joint",
+            "spectral.tail",
+        ),
+        inputs=inputs,
+        code=code_of("flows.stages.preprocess.preprocess"),
+    )
+
+
+def training_parent(config: RunConfig, layout: StoreLayout) -> Published | None:
+    """The training that one with `train.start = "last"` goes on from, if there is one.
+
+    It was made with the same normals, so that its weights mean the same, and for a network of the
+    same shape.
+    """
+    if config.train.start != "last":
+        return None
+    last = published(layout, "checkpoints")
+    if last is None or last.attrs.get("lineage") != lineage(config, layout):
+        return None
+    return last
+
+
+def lineage(config: RunConfig, layout: StoreLayout) -> str:
+    """What must agree for the weights of one training to be the start of another."""
+    shape = config.subset("train.model", "train.width", "train.blocks", "spectral.baseline")
+    return content_key(
+        stage="lineage",
+        schema=SCHEMAS["train"],
+        config=shape,
+        inputs=_digests(layout, "normals"),
+        code=code_of("flows.stages.trained_model"),
+    )
+
+
+def training_family(config: RunConfig, layout: StoreLayout) -> str:
+    """What a training follows from but the one that it goes on from."""
+    return _train_key(config, layout, {})
+
+
+def _train(config: RunConfig, layout: StoreLayout) -> str:
+    if config.train.start == "scratch":
+        return _train_key(config, layout, {})
+    family = training_family(config, layout)
+    done = latest_of_family(layout, "checkpoints", family)
+    if done is not None:  # whatever it started from
+        return done.key
+    parent = training_parent(config, layout)
+    return _train_key(config, layout, {"start": parent.digest} if parent else {})
+
+
+def _read_in_training(config: RunConfig, layout: StoreLayout) -> str:
+    """Digest of the whitened fields that a training reads; days beyond its periods are not."""
+    whitened = published_input(layout, "whitened")
+    dataset = open_artifact(whitened)
+    parts = []
+    for period in (config.split.train, config.split.validation):
+        days = within(period)
+        place = dataset.indexes["time"].slice_indexer(days.start, days.stop)
+        rows = condition_of(dataset.isel(time=place))
+        parts += [digest_of_times(whitened, place), sha256(rows.tobytes()).hexdigest()]
+    return sha256("".join(parts).encode()).hexdigest()
+
+
+def _train_key(config: RunConfig, layout: StoreLayout, start: Mapping[str, str]) -> str:
+    read = ("model", "minutes", "steps", "batch", "learning_rate", "width", "blocks", "dropout")
+    known = config.to_dict()["train"]
+    # J_G on validation times is about the configured sampler if that is GME
+    # (flows/stages/trained_model).
+    certified = SAMPLER if config.generate.integrator == "gme" else ()
+    return content_key(
+        stage="train",
+        schema=SCHEMAS["train"],
+        config=config.subset(
+            "run.seed",
+            "split.train",
+            "split.validation",
+            "spectral.baseline",
+            *(f"train.{name}" for name in read if name in known),
+            *certified,
+        ),
+        inputs={
+            **_digests(layout, "normals"),
+            "whitened": _read_in_training(config, layout),
+            **start,
+        },
+        code=code_of("flows.stages.train.train"),
+    )
+
+
+def _generate(config: RunConfig, layout: StoreLayout) -> str:
+    times = asked_times(config, layout)
+    return ensemble_key(config, layout, "ensemble", times, config.generate.realizations)
+
+
+def _verify(config: RunConfig, layout: StoreLayout) -> str:
+    return content_key(
+        stage="verify",
+        schema=SCHEMAS["verify"],
+        config=config.subset("run.seed", "split", "verify", *SAMPLER, "generate.microbatch"),
+        inputs=_digests(layout, *REPORTED),
+        code=code_of("flows.stages.verify.verify"),
+    )
+
+
+def _digests(layout: StoreLayout, *kinds: str) -> dict[str, str]:
+    return {kind: published_input(layout, kind).digest for kind in kinds}
+
+
+_KEYS: Mapping[str, Callable[[RunConfig, StoreLayout], str]] = {
+    "ingest": _ingest,
+    "preprocess": _preprocess,
+    "train": _train,
+    "generate": _generate,
+    "verify": _verify,
+}

@@ -1,0 +1,172 @@
+"""Stage 4: realizations of the learned law on the dates asked for.
+
+Reads `checkpoints` and `normals`; publishes `ensemble` (and, for verify, `verification`):
+
+    ensemble.zarr
+      <variable>(realization, time, lat, lon | cell)   float32, names and units of the source
+      realization, time, time_bnds, lat, lon           CF-1.13; provenance in the attributes
+      cell, crs                                        on HEALPix, where lat and lon go with cell
+
+A chunk is one realization at a few times on the whole sphere, and a unit is one such chunk. The
+bytes depend neither on batches nor on workers nor on order (flows/stages/generate/draws), and an
+ensemble that grows takes over the realizations it has. The grid is the source's or `generate.grid`;
+the ensemble for verify is always on the source's. With `generate.series` a copy for series is made,
+too (flows/stages/generate/series).
+"""
+
+import itertools
+import time as clock
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from functools import partial
+from hashlib import sha256
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+
+from flows.cluster.map_units import map_units
+from flows.config.schema import RunConfig
+from flows.plan.costs import TIMES_PER_CHUNK
+from flows.stages.base import Progress, Receipt, published_input
+from flows.stages.conditions import asked_times, beyond_training
+from flows.stages.content_keys import code_of, ensemble_key
+from flows.stages.generate.draws import Draw, draw_units
+from flows.stages.generate.series import publish_series
+from pipeline.fields.standardisation import variables_of
+from pipeline.sphere.grid import RingGrid
+from pipeline.sphere.named_grids import grid_coordinates, grid_named, grid_of
+from storage.artifacts import publishing as artifacts
+from storage.artifacts.keys import canonical_json
+from storage.artifacts.layout import StoreLayout
+from storage.conventions.labels import label_ensemble
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+STAGE = "generate"
+KIND = "ensemble"
+
+
+def run(config: RunConfig, layout: StoreLayout, client: "Client", progress: Progress) -> Receipt:
+    """Draw and publish the ensemble that the configuration asks for."""
+    began = clock.monotonic()
+    times = asked_times(config, layout)
+    realizations = config.generate.realizations
+    published = generate_ensemble(config, layout, client, progress, KIND, times, realizations)
+    return Receipt(
+        stage=STAGE,
+        kind=KIND,
+        path=str(published.path),
+        key=published.key,
+        digest=published.digest,
+        seconds=clock.monotonic() - began,
+        figures=published.attrs["figures"],
+    )
+
+
+def generate_ensemble(
+    config: RunConfig,
+    layout: StoreLayout,
+    client: "Client",
+    progress: Progress,
+    kind: str,
+    times: xr.Dataset,
+    realizations: int,
+) -> artifacts.Published:
+    """Draw `realizations` fields at each of the conditioned `times` and publish them."""
+    began = clock.monotonic()
+    checkpoint = published_input(layout, "checkpoints")
+    normals = published_input(layout, "normals")
+    content = ensemble_key(config, layout, kind, times, realizations)
+    family = ensemble_key(config, layout, kind, times, None)
+    path = layout.artifact(kind, content)
+    name = config.generate.grid if kind == KIND else "source"
+    grid = grid_of(artifacts.open_artifact(normals)) if name == "source" else grid_named(name)
+    template = _template(
+        layout, artifacts.open_artifact(normals), grid, times["time"], realizations
+    )
+    shards = {"realization": 1, "time": min(TIMES_PER_CHUNK, times.sizes["time"])}
+    artifacts.create(path, template, chunks=shards, shards=shards, family=family)
+    units = artifacts.plan_units({str(d): n for d, n in template.sizes.items()}, shards)
+    there, missing = artifacts.adopt_units(path, units, artifacts.donors(layout, kind, family))
+    draw = partial(draw_units, config, path, name, checkpoint, normals, times)
+    draws = _draws(missing, config.generate.batch)
+    written = [
+        *itertools.chain(*map_units(client, draw, draws, progress, label=kind, resource="GPU"))
+    ]
+    figures: dict[str, Any] = {
+        "realizations": realizations,
+        "times": times.sizes["time"],
+        "grid": grid.describe(),
+        "units drawn": len(missing),
+    }
+    if beyond := beyond_training(artifacts.open_artifact(normals), times):
+        figures["beyond training"] = beyond
+    provenance = {
+        **config.generate.attributes,
+        **_provenance(config, layout, family),
+        "grid": grid.describe(),
+        "grid_origin": "source" if name == "source" else "chosen",
+        "figures": figures,
+        "seconds": clock.monotonic() - began,
+        "normals_digest": normals.digest,
+        "checkpoints_digest": checkpoint.digest,
+    }
+    if kind == KIND and config.generate.series:
+        keys = content, family
+        publish_series(layout, client, progress, path, keys, template, provenance)
+    return artifacts.publish(layout, kind, content, units, provenance, [*there, *written])
+
+
+def _provenance(config: RunConfig, layout: StoreLayout, family: str) -> dict[str, Any]:
+    """Where an ensemble comes from, and what it takes to draw it again."""
+    fields, sampler = published_input(layout, "fields"), config.generate
+    code, table = version("spherescore"), config.to_dict()
+    return {
+        "id": sampler.attributes.get("id", f"spherescore-{family[:16]}"),
+        "history": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} spherescore {code}: drawn with "
+        f"{sampler.integrator}, {sampler.evaluations} evaluations",
+        "spherescore_version": code,
+        "code_digest": code_of(__name__),
+        "config": table,
+        "config_digest": sha256(canonical_json(table).encode()).hexdigest(),
+        "source_digest": fields.attrs.get("source_digest", ""),
+        "fields_digest": fields.digest,
+        "run_seed": config.run.seed,
+        "noise": "Philox, its key the sha256 of seed/realization/time/variable/step",
+        "sampler": f"{sampler.integrator}, {sampler.evaluations} evaluations, times "
+        f"of exponent {sampler.grid_exponent:g}",
+        "microbatch": sampler.microbatch,
+    }
+
+
+def _template(
+    layout: StoreLayout,
+    normals: xr.Dataset,
+    grid: RingGrid,
+    times: xr.DataArray,
+    realizations: int,
+) -> xr.Dataset:
+    source = artifacts.open_published(layout, "fields")
+    places = grid_coordinates(grid)
+    if grid == grid_of(normals):
+        places |= {name: source[name] for name in places if name in source.coords}
+    shape = (realizations, len(times), *grid.shape)
+    empty = np.broadcast_to(np.float32(0), shape)
+    dims = ("realization", "time", *grid.dims)
+    dataset = xr.Dataset(
+        {str(name): (dims, empty) for name in variables_of(normals)},
+        coords={"time": times} | places,
+    )
+    return label_ensemble(dataset, source, realizations=np.arange(realizations))
+
+
+def _draws(units: Sequence[artifacts.Unit], batch: int) -> list[Draw]:
+    """Missing units grouped by times and by aligned runs of `batch` realizations."""
+    groups: dict[tuple[int, int], list[artifacts.Unit]] = {}
+    for unit in units:
+        place = (unit.region["realization"].start // batch, unit.region["time"].start)
+        groups.setdefault(place, []).append(unit)
+    return [Draw(tuple(group)) for _, group in sorted(groups.items())]

@@ -1,0 +1,181 @@
+"""What preprocess does with blocks of times on the workers: sums that come back, units that stay.
+
+A worker holds one block at a time, whatever the length of the series, and keeps open what it reads:
+published artifacts never change.
+"""
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, reduce
+from operator import add
+
+import numpy as np
+import xarray as xr
+
+from pipeline.fields.climatology import SeasonalMoments, season_phase
+from pipeline.fields.normal_scores import Extent, Histogram, Ranks
+from pipeline.fields.pointwise import Identity, Pointwise
+from pipeline.fields.precision import float32_error
+from pipeline.fields.standardisation import Normals
+from pipeline.fields.trend import NO_TREND, Trend, climatology_rows
+from pipeline.fields.whitening import stack_variables, whitened_block
+from pipeline.gaussian.fit import Moments
+from pipeline.sphere.grid import FloatArray
+from pipeline.sphere.stacked import analysis, synthesis
+from storage.artifacts import publishing as artifacts
+from storage.places.places import Place
+
+ROUNDED_TIMES = 16
+
+
+@dataclass(frozen=True)
+class Span:
+    """Consecutive times that one task sums over, block by block."""
+
+    start: int
+    stop: int
+
+    def __str__(self) -> str:
+        return f"times {self.start} to {self.stop - 1}"
+
+
+def seasonal_moments(
+    source: artifacts.Published,
+    transforms: Mapping[str, Pointwise],
+    trend: Trend,
+    block: int,
+    span: Span,
+) -> SeasonalMoments:
+    """Sums over the transformed values of a span, for its climatology.
+
+    Variables modelled by their ranks come twice: after all variables stand the indicators of their
+    values at the lower bound.
+    """
+    total = None
+    for values, rows in _loaded(source, transforms, trend, block, span):
+        names, parts = list(transforms), [values]
+        for channel, (name, each) in enumerate(transforms.items()):
+            if isinstance(each, Ranks):
+                scores = values[:, channel]
+                indicator = np.where(np.isnan(scores), np.nan, each.at_bound(scores))
+                parts.append(indicator[:, None])
+                names.append(name)
+        part = SeasonalMoments.of(np.concatenate(parts, axis=1), rows, tuple(names))
+        total = part if total is None else total + part
+    assert total is not None
+    return total
+
+
+def extents(
+    source: artifacts.Published, names: Sequence[str], block: int, span: Span
+) -> list[Extent]:
+    """Smallest and largest values of some variables in every cell over a span."""
+    raw: dict[str, Pointwise] = dict.fromkeys(names, Identity())
+    parts = [
+        [Extent.of(values[:, place]) for place in range(len(names))]
+        for values, _ in _loaded(source, raw, NO_TREND, block, span)
+    ]
+    return [reduce(add, column) for column in zip(*parts, strict=True)]
+
+
+def histograms(
+    source: artifacts.Published,
+    ranged: Mapping[str, tuple[float, Extent]],
+    block: int,
+    span: Span,
+) -> list[Histogram]:
+    """Counts of the values of some variables within their extents over a span."""
+    raw: dict[str, Pointwise] = dict.fromkeys(ranged, Identity())
+    parts = [
+        [
+            Histogram.of(values[:, place], low, extent)
+            for place, (low, extent) in enumerate(ranged.values())
+        ]
+        for values, _ in _loaded(source, raw, NO_TREND, block, span)
+    ]
+    return [reduce(add, column) for column in zip(*parts, strict=True)]
+
+
+def squares_in_holes(
+    source: artifacts.Published, anomalies: Normals, block: int, span: Span
+) -> FloatArray:
+    """Sums of squares of what fills the masked cells, (channel, *grid); 0 in the others."""
+    total = np.zeros_like(anomalies.scale)
+    for values, rows in _loaded(source, anomalies.pointwise, anomalies.trend, block, span):
+        squares = np.square(anomalies.anomalies(values, rows)).sum(axis=0)
+        total += np.where(anomalies.mask, squares, 0.0)
+    return total
+
+
+def coefficient_moments(
+    source: artifacts.Published, anomalies: Normals, block: int, span: Span
+) -> tuple[Moments, FloatArray, FloatArray]:
+    """Sums over the scaled anomalies of a span.
+
+    Returns:
+        Moments of the coefficients, tail included; area means of squares; squares of what the
+        coefficients leave out of each cell.
+    """
+    weight = anomalies.grid.area / (4.0 * np.pi)
+    total, energy, left = None, np.zeros(len(anomalies.channels)), np.zeros_like(anomalies.scale)
+    for values, rows in _loaded(source, anomalies.pointwise, anomalies.trend, block, span):
+        scaled = anomalies.anomalies(values, rows)
+        energy += np.square(scaled).sum(axis=0).reshape(len(energy), -1) @ weight.ravel()
+        grid, pairs = anomalies.grid, anomalies.pairs
+        coefficients = analysis(grid, anomalies.tail, pairs, scaled)
+        left += np.square(scaled - synthesis(grid, pairs, coefficients)).sum(axis=0)
+        part = Moments.of(coefficients)
+        total = part if total is None else total + part
+    assert total is not None
+    return total, energy, left
+
+
+def rounding(source: artifacts.Published, normals: Normals, span: Span) -> float:
+    """What single precision would cost (pipeline/fields/precision), on some times of a span."""
+    count = min(ROUNDED_TIMES, span.stop - span.start)
+    times = np.linspace(span.start, span.stop - 1, count).astype(int)
+    fields = opened(source).isel(time=times)
+    values = [fields[name].transpose("time", ...).to_numpy() for name in normals.variables]
+    return float32_error(normals, values, normals.rows(fields))
+
+
+def write_whitened(
+    path: Place,
+    source: artifacts.Published,
+    normals: artifacts.Published,
+    unit: artifacts.Unit,
+) -> artifacts.Record:
+    """Write one unit of `whitened`: the coefficients of its times."""
+    x = whitened_block(opened(source).isel(time=unit.region["time"]), _normals(normals))
+    block = xr.Dataset({"x": (("time", "channel", "coefficient"), x)})
+    return artifacts.write_unit(path, unit, block)
+
+
+def _loaded(
+    source: artifacts.Published,
+    transforms: Mapping[str, Pointwise],
+    trend: Trend,
+    block: int,
+    span: Span,
+) -> Iterator[tuple[FloatArray, FloatArray]]:
+    """Transformed values and rows of the climatology of a span, one block in memory at a time."""
+    fields = opened(source)
+    edges = sorted(
+        {span.start, span.stop, *range(-(-span.start // block) * block, span.stop, block)}
+    )
+    for start, stop in itertools.pairwise(edges):
+        part = fields.isel(time=slice(start, stop))
+        rows = climatology_rows(season_phase(part["time"]), trend.standard(part))
+        yield stack_variables(part, transforms), rows
+
+
+@lru_cache(maxsize=1)
+def opened(source: artifacts.Published) -> xr.Dataset:
+    """A published artifact, opened once in a process."""
+    return artifacts.open_artifact(source)
+
+
+@lru_cache(maxsize=1)
+def _normals(normals: artifacts.Published) -> Normals:
+    return Normals.of(artifacts.open_artifact(normals))

@@ -1,0 +1,94 @@
+"""The pointwise map of every variable: configured, or fitted to the ranks of the training split."""
+
+from collections.abc import Mapping
+from functools import partial, reduce
+from operator import add
+from typing import TYPE_CHECKING
+
+import numpy as np
+import xarray as xr
+
+from flows.cluster.map_units import map_units
+from flows.config.schema import ConfigError, RunConfig
+from flows.stages.base import Progress
+from flows.stages.preprocess.block_sums import Span, extents, histograms
+from pipeline.fields.climatology import SeasonalMoments
+from pipeline.fields.dry_atom import with_atom
+from pipeline.fields.normal_scores import Ranks
+from pipeline.fields.pointwise import BOUNDS_OF_UNITS, SIMPLE, Logit, Pointwise
+from storage.artifacts import publishing as artifacts
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+
+def pointwise_maps(
+    config: RunConfig,
+    source: artifacts.Published,
+    fields: xr.Dataset,
+    block: int,
+    train: list[Span],
+    client: "Client",
+    progress: Progress,
+) -> dict[str, Pointwise]:
+    """The map of each variable; those of ranks have no atom yet (`with_atoms`)."""
+    names = config.source.variables
+    wanted = {name: config.source.transform.get(name, "identity") for name in names}
+    ranked = [name for name, transform in wanted.items() if transform == "rank"]
+    made: dict[str, Pointwise] = {
+        name: _logit(config, fields, name) if transform == "logit" else SIMPLE[transform]
+        for name, transform in wanted.items()
+        if transform != "rank"
+    }
+    if ranked:
+        seen = partial(extents, source, ranked, block)
+        ranges = map_units(client, seen, train, progress, label="ranges")
+        limits, ranged = {}, {}
+        for name, parts in zip(ranked, zip(*ranges, strict=True), strict=True):
+            extent = reduce(add, parts)
+            smallest, largest = float(extent.least.min()), float(extent.largest.max())
+            bounds = _bounds(config, fields, name)
+            within = name in config.source.bounds or (bounds is not None and largest <= bounds[1])
+            limits[name] = bounds[1] if bounds is not None and within else np.inf
+            declared = config.source.bounds.get(name)
+            ranged[name] = (declared[0] if declared else smallest, extent)
+        counted = partial(histograms, source, ranged, block)
+        counts = map_units(client, counted, train, progress, label="ranks")
+        for name, histogram in zip(ranked, zip(*counts, strict=True), strict=True):
+            made[name] = reduce(add, histogram).fit(limits[name])
+    return {name: made[name] for name in names}
+
+
+def with_atoms(
+    maps: Mapping[str, Pointwise], moments: SeasonalMoments
+) -> tuple[dict[str, Pointwise], SeasonalMoments]:
+    """The maps with their atoms placed, and the moments of all variables under them.
+
+    Args:
+        moments: of `blocks.seasonal_moments`, indicators after the variables.
+    """
+    made, channels, indicator = dict(maps), [], len(maps)
+    for place, (name, each) in enumerate(maps.items()):
+        part = moments.of_channels([place])
+        if isinstance(each, Ranks):
+            made[name], part = with_atom(each, part, moments.of_channels([indicator]))
+            indicator += 1
+        channels.append(part)
+    return made, SeasonalMoments.beside(channels)
+
+
+def _logit(config: RunConfig, fields: xr.Dataset, name: str) -> Logit:
+    bounds = _bounds(config, fields, name)
+    if bounds is None:
+        raise ConfigError(
+            f"source.transform.{name}: a logit needs bounds, and those of unit "
+            f"{fields[name].attrs.get('units', '(none)')!r} are not known; declare "
+            f"source.bounds.{name} = [lowest, highest]"
+        )
+    return Logit(low=bounds[0], high=bounds[1])
+
+
+def _bounds(config: RunConfig, fields: xr.Dataset, name: str) -> tuple[float, float] | None:
+    """Declared bounds, or those of fractions and percentages."""
+    units = str(fields[name].attrs.get("units", ""))
+    return config.source.bounds.get(name) or BOUNDS_OF_UNITS.get(units)

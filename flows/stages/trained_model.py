@@ -1,0 +1,134 @@
+"""From the artifacts of a run to its score, untrained and trained, and to its sampler."""
+
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+import xarray as xr
+
+from flows.config.schema import RunConfig
+from flows.stages.conditions import condition_of
+from flows.stages.preprocess.normals import baseline_of
+from pipeline.diffusion.matching import MatchedScore
+from pipeline.diffusion.process import OrnsteinUhlenbeck
+from pipeline.diffusion.sampler import INTEGRATORS, Sampler
+from pipeline.diffusion.score import GaussianScore, Score, ScoreNet
+from pipeline.network.calibration import Calibration
+from pipeline.network.score_network import score_network
+from pipeline.network.train import load
+from storage.artifacts import publishing as artifacts
+from storage.training import checkpoints
+
+
+def untrained(config: RunConfig, normals: xr.Dataset, precision: torch.dtype) -> ScoreNet:
+    """The score network before its first step, on the CPU."""
+    return score_network(
+        baseline=baseline_of(normals, config.spectral.baseline),
+        factor=normals["reference_factor"].values,
+        static=normals["static"].values,
+        width=config.train.width,
+        blocks=config.train.blocks,
+        dropout=config.train.dropout,
+        covariates=len(config.source.covariates),
+        precision=precision,
+        seed=config.run.seed,
+    )
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a published checkpoint holds, on the configured device.
+
+    Attributes:
+        score: the calibrated score, which is certified.
+        flow: the same with the rates that its probability flow lacks.
+    """
+
+    score: Score
+    flow: Score
+
+    def drawn_by(self, sampler: Sampler) -> Score:
+        """The one that this sampler integrates."""
+        return self.score if sampler.integrator.stochastic else self.flow
+
+
+def trained(config: RunConfig, checkpoint: artifacts.Published, normals: xr.Dataset) -> Trained:
+    """The model of a published checkpoint."""
+    device = device_of(config)
+    if config.train.model != "network":
+        gaussian = GaussianScore(baseline_of(normals, baseline_name(config)).to(device))
+        return Trained(gaussian, gaussian)
+    state = checkpoints.load_latest(checkpoint.path)
+    if state is None:
+        raise artifacts.CorruptArtifact(
+            f"{checkpoint.path} holds no state that verifies; move it away and train again"
+        )
+    model = untrained(config, normals, getattr(torch, state.meta["precision"]))
+    best, tables, matching = (
+        {
+            name.removeprefix(part): torch.from_numpy(np.array(array))
+            for name, array in state.tensors.items()
+            if name.startswith(part)
+        }
+        for part in ("best/", "calibration/", "matching/")
+    )
+    load(model, best)
+    model.calibration = Calibration(model.baseline, 1e-3, 1.0)  # the tables tell the times
+    model.calibration.load_state_dict(tables)
+    score = model.eval().requires_grad_(False).to(device)
+    return Trained(score, MatchedScore(score, **matching))
+
+
+# One per worker process; a new run brings new digests.
+_MODELS: dict[tuple[str, str], tuple[Trained, xr.Dataset]] = {}
+
+
+def loaded(
+    config: RunConfig, checkpoint: artifacts.Published, normals: artifacts.Published
+) -> tuple[Trained, xr.Dataset]:
+    """The model of a published checkpoint and its normals, kept for the next unit."""
+    place = (checkpoint.digest, normals.digest)
+    if place not in _MODELS:
+        _MODELS.clear()
+        constants = artifacts.open_artifact(normals).load()
+        _MODELS[place] = trained(config, checkpoint, constants), constants
+    return _MODELS[place]
+
+
+def baseline_name(config: RunConfig) -> str:
+    """Of the Gaussian law that the model begins with, or is."""
+    if config.train.model == "network":
+        return config.spectral.baseline
+    return config.train.model.removeprefix("gaussian:")
+
+
+def tensors_of(whitened: xr.Dataset) -> tuple[torch.Tensor, torch.Tensor]:
+    """What a score takes: fields (time, channel, coefficient) in memory, and their condition."""
+    x = np.ascontiguousarray(whitened["x"].values, dtype=np.float32)
+    return torch.from_numpy(x), torch.from_numpy(condition_of(whitened))
+
+
+def sampler_of(config: RunConfig) -> Sampler:
+    """The sampler that the configuration asks for."""
+    return Sampler(
+        integrator=INTEGRATORS[config.generate.integrator],
+        evaluations=config.generate.evaluations,
+        grid=partial(OrnsteinUhlenbeck().power_grid, exponent=config.generate.grid_exponent),
+    )
+
+
+def certified_sampler(config: RunConfig) -> Sampler:
+    """The GME sampler that J_G is about: the configured one, or the default for other integrators.
+
+    J_G bounds the law of one-step Gaussian samplers alone.
+    """
+    return sampler_of(config) if config.generate.integrator == "gme" else Sampler(evaluations=64)
+
+
+def device_of(config: RunConfig) -> torch.device:
+    """The configured device; "auto" takes a GPU where there is one."""
+    wanted = config.train.device
+    if wanted == "auto":
+        wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(wanted)

@@ -1,0 +1,133 @@
+"""Who is scored against what: the held-out truth, the candidates, the climatological reference.
+
+`model` and the Gaussian baselines come in as generated fields. `noise-floor` are the training
+fields of the same calendar days, `band-limit` those fields cut to lmax: a perfect draw of what the
+score model learns, without the remainder. The last two are absent if the training period lacks the
+season of the held-out dates or holds it only once.
+"""
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import xarray as xr
+
+from flows.config.schema import RunConfig, within
+from flows.stages.conditions import conditioned_as_observed, with_predictors
+from pipeline.fields.climatology import season_phase
+from pipeline.fields.standardisation import variables_of
+from pipeline.fields.whitening import color, to_fields, to_whitened
+from pipeline.scores.analogues import analogues, with_wind_speed
+from pipeline.scores.bootstrap import date_weights
+from pipeline.scores.score_card import FLOOR, Arena, Sample
+from pipeline.sphere.named_grids import grid_of
+from storage.artifacts import publishing as artifacts
+from storage.artifacts.layout import StoreLayout
+from storage.conventions.labels import once
+
+BLOCK_DAYS = 15.0  # dates this close hang together
+REPLICATES = 100
+WINDOW = (-15.0, -10.0, -5.0, 0.0, 5.0, 10.0, 15.0)  # days, of the climatological reference
+
+
+def held_out_times(fields: xr.Dataset, config: RunConfig) -> xr.DataArray:
+    """`verify.dates` times of the test period, as evenly spread as its times allow."""
+    times = once(fields["time"]).sel(time=within(config.split.test))
+    number = min(config.verify.dates, times.size)
+    if number < 2:
+        raise artifacts.IncompleteArtifact(
+            f"split.test {config.split.test[0]} to {config.split.test[1]} holds {times.size} "
+            "times; verification needs at least 2"
+        )
+    chosen = np.linspace(0, times.size - 1, number).round().astype(int)
+    return times.isel(time=chosen).reset_coords(drop=True)
+
+
+def line_up(
+    config: RunConfig,
+    layout: StoreLayout,
+    normals: xr.Dataset,
+    dates: xr.DataArray,
+    ensembles: Mapping[str, xr.Dataset],
+) -> tuple[Arena, dict[str, Sample], xr.Dataset | None]:
+    """What is scored against what: truth, candidates, and draws of the climatology.
+
+    Args:
+        ensembles: Generated fields (realization, time, *grid) at `dates`, by candidate.
+    """
+    names = list(variables_of(normals))
+    fields = once(artifacts.open_published(layout, "fields")[names])
+    whitened = once(artifacts.open_published(layout, "whitened"))
+
+    def scaled(x: xr.DataArray) -> xr.DataArray:
+        scaled = color(x, normals).transpose(..., "time", "channel", "coefficient")
+        return scaled.assign_coords(variable=("channel", names))
+
+    conditions = conditioned_as_observed(dates, artifacts.open_published(layout, "fields"), normals)
+    truth = Sample(
+        fields=with_wind_speed(fields.sel(time=dates["time"]).load()),
+        coefficients=scaled(whitened["x"].sel(time=dates["time"]).load()),
+    )
+    still = xr.zeros_like(whitened["x"].sel(time=dates["time"]))
+    expected = with_wind_speed(to_fields(still, normals))
+    candidates = {
+        name: Sample(
+            fields=with_wind_speed(ensemble[names]),
+            coefficients=scaled(_whiten(ensemble, conditions, normals)),
+        )
+        for name, ensemble in ensembles.items()
+    }
+    phase = season_phase(dates)
+    years = within(config.split.train)
+    past, past_x = fields.sel(time=years), whitened[["x"]].sel(time=years)
+    seasons = season_phase(past["time"])
+    floor, floor_x = (analogues(each, seasons, phase) for each in (past, past_x))
+    climatology = None
+    if floor is not None and floor_x is not None and floor.sizes["realization"] > 1:
+        at = {"time": dates.values}
+        x = floor_x["x"].assign_coords(at)
+        candidates[FLOOR] = Sample(
+            fields=with_wind_speed(floor.assign_coords(at)), coefficients=scaled(x)
+        )
+        at_dates = with_predictors(x.assign_coords(phase=("time", phase)), conditions)
+        cut = to_fields(at_dates, normals)
+        candidates["band-limit"] = Sample(
+            fields=with_wind_speed(cut), coefficients=scaled(_whiten(cut, conditions, normals))
+        )
+        window = analogues(past, seasons, phase, offsets=WINDOW)
+        assert window is not None
+        climatology = with_wind_speed(window.assign_coords(at))
+    grid = grid_of(fields)
+    area = xr.DataArray(grid.area, dims=grid.dims).assign_coords(
+        {name: fields[name] for name in ("lat", "lon", "cell", "crs") if name in fields.coords}
+    )
+    block = block_of(dates)
+    weights = date_weights(
+        dates.size,
+        block=block,
+        replicates=REPLICATES,
+        generator=np.random.default_rng(config.run.seed),
+    )
+    arena = Arena(truth=truth, expected=expected, area=area, weights=weights, block=block)
+    return arena, candidates, climatology
+
+
+def block_of(dates: xr.DataArray) -> int:
+    """Dates per block: about BLOCK_DAYS, but four blocks at least."""
+    return max(1, min(math.ceil(BLOCK_DAYS / spacing(dates)), dates.size // 4))
+
+
+def spacing(dates: xr.DataArray) -> float:
+    """Mean days between neighbouring dates."""
+    span = dates.values[-1] - dates.values[0]
+    days = span / np.timedelta64(1, "D") if isinstance(span, np.timedelta64) else span.days
+    return float(days) / (dates.size - 1)
+
+
+def _whiten(ensemble: xr.Dataset, conditions: xr.Dataset, normals: xr.Dataset) -> xr.DataArray:
+    ensemble = with_predictors(ensemble, conditions)
+    members = [
+        to_whitened(ensemble.isel(realization=number, drop=True), normals)["x"]
+        for number in range(ensemble.sizes["realization"])
+    ]
+    return xr.concat(members, "realization")

@@ -1,0 +1,122 @@
+"""The pictures of one report, drawn from the store and the line-up of verify."""
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from flows.report import figures
+from flows.report.compatibility import compatibility_curves
+from flows.report.maps import Raster
+from flows.report.sheet import contact_sheet
+from flows.stages.conditions import conditioned, with_predictors
+from pipeline.fields.climatology import season_phase
+from pipeline.fields.other_grid import placed_normals
+from pipeline.fields.standardisation import variables_of
+from pipeline.fields.whitening import to_fields
+from pipeline.scores.analogues import analogues, with_wind_speed
+from pipeline.scores.score_card import Arena
+from pipeline.sphere.named_grids import grid_of
+from storage.artifacts import publishing as artifacts
+from storage.artifacts.layout import StoreLayout
+from storage.conventions.labels import once
+
+SIDE_BY_SIDE = 3
+
+
+def pictures(
+    card: Mapping[str, Any],
+    layout: StoreLayout,
+    arena: Arena,
+    model: xr.Dataset,
+    normals: xr.Dataset,
+) -> dict[str, str]:
+    """Elements by name, as flows.report.page.render takes them."""
+    raster = Raster(arena.area)
+    real, generated, expected = gallery(layout, normals)
+    theirs = Raster(generated)
+    titles = {name: about["long_name"] for name, about in card["variables"].items()}
+    made: dict[str, str] = {}
+    if len(titles) > figures.MANY:
+        sheet = contact_sheet(real, generated, titles, (raster, theirs))
+        made["overview"] = figures.image(sheet, "Every variable: real and generated")
+    for name, title in titles.items():
+        attrs = real[name].attrs
+        pair = real[name], generated[name]
+        absolute = figures.side_by_side(*pair, (raster, theirs))
+        made[f"fields/{name}"] = figures.image(absolute, f"{title}: real and generated")
+        if not card["variables"][name]["derived"]:
+            usual = zip(pair, expected, strict=True)
+            ours, drawn = ((each - mean[name]).assign_attrs(attrs) for each, mean in usual)
+            figure = figures.side_by_side(ours, drawn, (raster, theirs), anomaly=True)
+            made[f"anomalies/{name}"] = figures.image(figure, f"{title}: departures")
+        held_out = arena.maps(arena.truth.fields, name, "the truth")
+        model_maps = arena.maps(model, name, "the model")
+        statistics = figures.statistic_maps(arena.truth.fields[name], held_out, model_maps, raster)
+        made[f"maps/{name}"] = figures.image(statistics, f"{title}: statistics")
+    titles |= wind_titles(normals, titles)
+    made["spectra"] = figures.svg(figures.spectrum_ratios(card["spectra"], titles), "Spectra")
+    made["ranks"] = figures.svg(figures.rank_histograms(card["ranks"], titles), "Rank histograms")
+    splits = figures.certificate_splits(card["certificate"], titles)
+    made["certificate"] = figures.svg(splits, "Certificate")
+    made["compatibility"] = figures.svg(compatibility_curves(normals, titles), "Compatibility")
+    return made
+
+
+WITHOUT_DIRECTION = re.compile(r"\b(eastward|northward|zonal|meridional) ", re.IGNORECASE)
+
+
+def wind_titles(normals: xr.Dataset, titles: Mapping[str, str]) -> dict[str, str]:
+    """What the two parts of each wind are called, by channel."""
+    channels, variables = map(str, normals["channel"].values), variables_of(normals)
+    return {
+        channel: f"{channel.rpartition(':')[2]} part of {WITHOUT_DIRECTION.sub('', titles[name])}"
+        for channel, name in zip(channels, variables, strict=True)
+        if channel != name
+    }
+
+
+def gallery(
+    layout: StoreLayout, normals: xr.Dataset, number: int = SIDE_BY_SIDE
+) -> tuple[xr.Dataset, xr.Dataset, tuple[xr.Dataset, xr.Dataset]]:
+    """Real fields of the season of the ensemble's first date, generated ones, and what is usual.
+
+    Returns:
+        Dims (time, *grid), (realization, *grid), and twice (*grid): on the grid of the real fields
+        and on that of the generated ones. Wind speed is added to each.
+    """
+    names = list(variables_of(normals))
+    ensemble = artifacts.open_published(layout, "ensemble")[names].isel(time=[0])
+    fields = once(artifacts.open_published(layout, "fields")[names])
+    phase = season_phase(ensemble["time"])
+    record = fields.assign(day=("time", np.arange(fields.sizes["time"])))[["day"]]
+    # Same calendar day in other years; of a short record also days around it.
+    found = analogues(record, season_phase(fields["time"]), phase, offsets=(0.0, 10.0, -10.0))
+    days = [] if found is None else list(dict.fromkeys(found["day"].values.ravel().tolist()))
+    real = fields.isel(time=sorted(days[:number])).load()
+    still = xr.DataArray(
+        np.zeros((1, len(names), normals.sizes["coefficient"]), np.float32),
+        dims=("time", "channel", "coefficient"),
+        coords={"phase": ("time", phase)},
+    )
+    given = json.loads(ensemble.attrs["config"])["generate"]["covariates"]
+    conditions = conditioned(ensemble["time"], given, normals)
+    still = with_predictors(still, conditions)
+    generated = ensemble.isel(time=0, drop=True, realization=slice(number)).load()
+    there = grid_of(generated)
+    placed = normals if there == grid_of(normals) else placed_normals(normals, there)
+    usual = [with_wind_speed(to_fields(still, each).isel(time=0)) for each in (normals, placed)]
+    return with_wind_speed(real), with_wind_speed(generated), (usual[0], usual[1])
+
+
+def readme_picture(layout: StoreLayout, variable: str, path: str, *, anomaly: bool = False) -> None:
+    """Draw the picture of the README from a finished run."""
+    normals = artifacts.open_published(layout, "normals").load()
+    real, generated, expected = gallery(layout, normals)
+    usual = zip((real, generated), expected, strict=True)
+    pair = [each[variable] - (mean[variable] if anomaly else 0.0) for each, mean in usual]
+    pair = [each.assign_attrs(real[variable].attrs) for each in pair]
+    figures.readme_picture(pair[0], pair[1], path, anomaly=anomaly)

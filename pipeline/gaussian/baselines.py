@@ -1,0 +1,221 @@
+"""Gaussian laws of whitened fields, each diagonal in its own basis.
+
+A baseline is an orthogonal change of coordinates y = U^T x together with the variance s of every
+coordinate of y. In y the exact score, the exact reverse transition and the log-density are scalar
+formulas, so score.py, sample.py and certificate.py never see a covariance matrix.
+
+    isotropic   U = I                                  s_l of each channel
+    channels    U mixes the channels of each degree    S_l   (channel x channel)
+    m-block     U mixes degrees and channels of each   S_m   (Hermitian), the law of fields whose
+                order m                                statistics do not depend on longitude
+    eof         U mixes all coefficients up to some    D + W W^T: leading patterns on top of a
+                degree; beyond, as `channels`          `channels` law
+
+All keep the layout of x, (..., channel, coefficient): y has the same shape. A coordinate stands at
+a place where much of its direction lies; in the m-block basis (channel, l, +m) and (channel, l, -m)
+hold sqrt2 Re and sqrt2 Im of one complex coordinate. Fits: gaussian.py. Notation:
+docs/mathematics.md, 6.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor, nn
+
+from pipeline.gaussian.moments import FloatArray, positions
+from pipeline.sphere.coefficients import degrees, lmax_of
+
+SMALLEST_VARIANCE = 1e-6
+
+
+class Baseline(nn.Module, ABC):
+    """A Gaussian law N(0, U diag(s) U^T) of whitened fields (..., channel, coefficient)."""
+
+    name: str
+    parts: tuple[str, ...]  # the arrays it is made of
+    variance: Tensor
+
+    @abstractmethod
+    def rotate(self, x: Tensor) -> Tensor:
+        """Whitened coordinates to the baseline's own: y = U^T x, same shape."""
+
+    @abstractmethod
+    def unrotate(self, y: Tensor) -> Tensor:
+        """The inverse of `rotate`: x = U y."""
+
+    @abstractmethod
+    def to_arrays(self) -> dict[str, FloatArray]:
+        """What is stored in `normals`; `baseline_from_arrays` rebuilds the same law."""
+
+    def log_density(self, x: Tensor) -> Tensor:
+        """log of the density [nats] of whitened fields, shape (...)."""
+        y, s = self.rotate(x.double()), self.variance
+        return -0.5 * (y.square() / s + torch.log(2 * torch.pi * s)).sum(dim=(-2, -1))
+
+    def color(self, white: Tensor) -> Tensor:
+        """A draw x of this law from white noise of the same shape."""
+        return self.unrotate(self.variance.sqrt().to(white.dtype) * self.rotate(white))
+
+
+class _Stored(Baseline):
+    """A law whose arrays are its buffers."""
+
+    def __init__(self, **arrays: FloatArray) -> None:
+        super().__init__()
+        for name, array in arrays.items():
+            self.register_buffer(name, torch.as_tensor(array, dtype=torch.float64))
+
+    def to_arrays(self) -> dict[str, FloatArray]:
+        return {name: getattr(self, name).cpu().numpy() for name in self.parts}
+
+
+class Isotropic(_Stored):
+    """Every channel and degree by itself; `variance` is constant within a degree."""
+
+    name = "isotropic"
+    parts = ("variance",)
+
+    def rotate(self, x: Tensor) -> Tensor:
+        return x
+
+    def unrotate(self, y: Tensor) -> Tensor:
+        return y
+
+
+class Channels(_Stored):
+    """Independent degrees and orders; the channels of a degree covary.
+
+    Args:
+        vectors: eigenvectors of S_l in columns, (lmax + 1, channel, channel).
+        variance: s, (channel, coefficient), constant within a degree.
+    """
+
+    name = "channels"
+    parts: tuple[str, ...] = ("vectors", "variance")
+    vectors: Tensor
+    degree: Tensor
+
+    def __init__(self, vectors: FloatArray, variance: FloatArray) -> None:
+        super().__init__(vectors=vectors, variance=variance)
+        degree = torch.as_tensor(degrees(vectors.shape[0] - 1))
+        self.register_buffer("degree", degree, persistent=False)
+
+    def rotate(self, x: Tensor) -> Tensor:
+        return torch.einsum("kcd,...ck->...dk", self.vectors.to(x.dtype)[self.degree], x)
+
+    def unrotate(self, y: Tensor) -> Tensor:
+        return torch.einsum("kcd,...dk->...ck", self.vectors.to(y.dtype)[self.degree], y)
+
+
+class MBlock(_Stored):
+    """Independent orders m; degrees and channels of an order covary.
+
+    Args:
+        vectors: for each m the unitary matrix whose columns are the eigenvectors of S_m,
+            flattened one after the other, real and imaginary part last: (sum n_m^2, 2).
+        variance: s, (channel, coefficient), equal at +m and -m.
+    """
+
+    name = "m-block"
+    parts = ("vectors", "variance")
+    vectors: Tensor
+    order_of: Tensor
+    place_of: Tensor
+
+    def __init__(self, vectors: FloatArray, variance: FloatArray) -> None:
+        super().__init__(vectors=vectors, variance=variance)
+        channels, size = variance.shape
+        self.lmax = lmax_of(size)
+        places = [positions(channels, self.lmax, m) for m in range(self.lmax + 1)]
+        order_of = np.concatenate([np.concatenate(p) if m else p[0] for m, p in enumerate(places)])
+        self.register_buffer("order_of", torch.as_tensor(order_of), persistent=False)
+        self.register_buffer("place_of", torch.as_tensor(np.argsort(order_of)), persistent=False)
+        self._rotations: dict[tuple[torch.dtype, torch.device], list[Tensor]] = {}
+
+    def _real_blocks(self, like: Tensor) -> list[Tensor]:
+        """The orthogonal matrices that act on (x_m, x_-m), one for each m."""
+        key = (like.dtype, like.device)
+        if key not in self._rotations:
+            channels, start, blocks = self.variance.shape[0], 0, []
+            for m in range(self.lmax + 1):
+                n = channels * (self.lmax + 1 - m)
+                a, b = self.vectors[start : start + n * n].reshape(n, n, 2).unbind(-1)
+                start += n * n
+                block = a if m == 0 else torch.cat([torch.cat([a, b]), torch.cat([-b, a])], dim=1)
+                blocks.append(block.to(*key[1:], key[0]))
+            self._rotations[key] = blocks
+        return self._rotations[key]
+
+    def _turn(self, x: Tensor, transpose: bool) -> Tensor:
+        ordered = x.flatten(-2).index_select(-1, self.order_of)
+        blocks = self._real_blocks(x)
+        parts = torch.split(ordered, [block.shape[0] for block in blocks], dim=-1)
+        moved = [
+            part @ (block.T if transpose else block)
+            for part, block in zip(parts, blocks, strict=True)
+        ]
+        return torch.cat(moved, dim=-1).index_select(-1, self.place_of).reshape(x.shape)
+
+    def rotate(self, x: Tensor) -> Tensor:
+        return self._turn(x, transpose=False)
+
+    def unrotate(self, y: Tensor) -> Tensor:
+        return self._turn(y, transpose=True)
+
+
+class Eof(Channels):
+    """All coefficients up to a degree covary; beyond it the channels of each degree.
+
+    Args:
+        patterns: eigenvectors of the covariance of the low coefficients in columns, (n, n) with
+            n = channels * (degree + 1)^2, rows by channel, then coefficient.
+        vectors: as of `Channels`; those of the low degrees are not used.
+        variance: s, (channel, coefficient).
+    """
+
+    name = "eof"
+    parts = ("patterns", "vectors", "variance")
+    patterns: Tensor
+
+    def __init__(self, patterns: FloatArray, vectors: FloatArray, variance: FloatArray) -> None:
+        super().__init__(vectors, variance)
+        self.register_buffer("patterns", torch.as_tensor(patterns, dtype=torch.float64))
+
+    def _turn(self, x: Tensor, matrix: Tensor) -> Tensor:
+        low = x[..., : matrix.shape[0] // x.shape[-2]]
+        return (low.flatten(-2) @ matrix.to(x.dtype)).reshape(low.shape)
+
+    def rotate(self, x: Tensor) -> Tensor:
+        low = self._turn(x, self.patterns)
+        return torch.cat([low, super().rotate(x)[..., low.shape[-1] :]], dim=-1)
+
+    def unrotate(self, y: Tensor) -> Tensor:
+        low = self._turn(y, self.patterns.T)
+        return torch.cat([low, super().unrotate(y)[..., low.shape[-1] :]], dim=-1)
+
+
+BASELINES: Mapping[str, type[Baseline]] = {
+    law.name: law for law in (Isotropic, Channels, MBlock, Eof)
+}
+
+
+def baseline_from_arrays(name: str, arrays: Mapping[str, FloatArray]) -> Baseline:
+    """The baseline that `to_arrays` described."""
+    if name not in BASELINES:
+        raise ValueError(f"baseline must be one of {', '.join(BASELINES)}; got {name!r}")
+    return BASELINES[name](**arrays)
+
+
+def overlapping(basis: NDArray[np.inexact]) -> NDArray[np.intp]:
+    """The order of the columns of a unitary matrix in which each has most of itself in its row.
+
+    A fit places its directions so, and "by degree" keeps its sense in the coordinates of a law.
+    """
+    order: NDArray[np.intp] = linear_sum_assignment(-(np.abs(basis) ** 2))[1]
+    return order

@@ -1,0 +1,131 @@
+"""The Gaussian tail: degrees beyond lmax given those up to lmax.
+
+Fields that are smooth where they are measured are scaled cell by cell before the analysis, and the
+scale spreads what they are to degrees where they have nothing: small scales of scaled anomalies
+follow from the large ones, and drawn by themselves they would not cancel. So the tail is drawn
+from its law given the learned degrees, within each order m, that of the m-block Gaussian:
+
+    z_tail = K z_low + R e,    K = S_tl S_ll^-1,    R R^H = S_tt - K S_lt
+
+with S_m of all degrees, shrunk as the m-block baseline is. Notation: docs/mathematics.md, 6.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.gaussian.baselines import SMALLEST_VARIANCE
+from pipeline.gaussian.fit import shrunk_covariance
+from pipeline.gaussian.moments import ComplexArray, FloatArray, Moments, positions
+
+
+@dataclass(frozen=True, kw_only=True)
+class GaussianTail:
+    """Draws whitened coefficients of degrees lmax + 1 to `last` given those up to lmax.
+
+    Attributes:
+        regression: K of each order m = 0 ... last, (tail rows, low rows), by channel, then degree.
+        root: R of each order, (tail rows, tail rows).
+    """
+
+    channels: int
+    lmax: int
+    last: int
+    regression: tuple[ComplexArray, ...]
+    root: tuple[ComplexArray, ...]
+
+    @classmethod
+    def fit(cls, train: Moments, shrinkage: FloatArray, lmax: int) -> GaussianTail:
+        """Fitted to whitened moments up to the last degree.
+
+        Args:
+            shrinkage: towards the channel covariance of each degree, by order.
+        """
+        channels, last = train.channels, train.lmax
+        target = train.channel_covariance()
+        regressions: list[ComplexArray] = []
+        roots: list[ComplexArray] = []
+        for m in range(last + 1):
+            covariance = shrunk_covariance(train, target, m, shrinkage[m])
+            beyond = np.tile(np.arange(m, last + 1) > lmax, channels)
+            low, cross = covariance[np.ix_(~beyond, ~beyond)], covariance[np.ix_(beyond, ~beyond)]
+            nothing = np.diagonal(low).real == 0.0  # winds have no degree 0
+            low[nothing, nothing] = SMALLEST_VARIANCE
+            solved = np.linalg.solve(low, cross.conj().T)
+            regression = np.asarray(solved.conj().T, dtype=np.complex128)
+            left = covariance[np.ix_(beyond, beyond)] - regression @ cross.conj().T
+            regressions.append(regression)
+            roots.append(_root(left))
+        return cls(
+            channels=channels,
+            lmax=lmax,
+            last=last,
+            regression=tuple(regressions),
+            root=tuple(roots),
+        )
+
+    def draw(self, x: NDArray[np.floating], white: NDArray[np.floating]) -> FloatArray:
+        """The tail of whitened fields, (..., channel, coefficients beyond lmax).
+
+        Args:
+            x: degrees up to lmax, (..., channel, (lmax + 1)^2).
+            white: standard normal numbers of the result's shape.
+        """
+        known, size = (self.lmax + 1) ** 2, (self.last + 1) ** 2
+        whole = (
+            np.concatenate([x, white], axis=-1).astype(np.float64).reshape(-1, self.channels * size)
+        )
+        result = whole.copy()
+        for m in range(self.last + 1):
+            plus, minus = positions(self.channels, self.last, m)
+            beyond = plus % size >= known
+            z = whole[:, plus] if m == 0 else (whole[:, plus] + 1j * whole[:, minus]) / np.sqrt(2)
+            tail = z[:, ~beyond] @ self.regression[m].T + z[:, beyond] @ self.root[m].T
+            if m == 0:
+                result[:, plus[beyond]] = tail.real
+            else:
+                result[:, plus[beyond]] = np.sqrt(2) * tail.real
+                result[:, minus[beyond]] = np.sqrt(2) * tail.imag
+        return result.reshape(*x.shape[:-1], size)[..., known:]
+
+    def to_arrays(self) -> dict[str, FloatArray]:
+        """What is stored in `normals`: matrices one after the other, real and imaginary part."""
+        return {"regression": _flat(self.regression), "root": _flat(self.root)}
+
+    @classmethod
+    def from_arrays(
+        cls, channels: int, lmax: int, last: int, regression: FloatArray, root: FloatArray
+    ) -> GaussianTail:
+        """Undo `to_arrays`."""
+        regressions, roots, a, b = [], [], 0, 0
+        for m in range(last + 1):
+            low, tail = channels * max(0, lmax + 1 - m), channels * (last - max(lmax, m - 1))
+            regressions.append(_complex(regression[a : a + tail * low]).reshape(tail, low))
+            roots.append(_complex(root[b : b + tail * tail]).reshape(tail, tail))
+            a, b = a + tail * low, b + tail * tail
+        return cls(
+            channels=channels,
+            lmax=lmax,
+            last=last,
+            regression=tuple(regressions),
+            root=tuple(roots),
+        )
+
+
+def _root(covariance: ComplexArray) -> ComplexArray:
+    """A square root of a covariance that may have lost a little to rounding."""
+    values, vectors = np.linalg.eigh(covariance)
+    root: ComplexArray = vectors * np.sqrt(np.maximum(values, 0.0))
+    return root
+
+
+def _flat(matrices: tuple[ComplexArray, ...]) -> FloatArray:
+    parts = np.concatenate([matrix.ravel() for matrix in matrices])
+    return np.stack([parts.real, parts.imag], axis=-1)
+
+
+def _complex(pairs: FloatArray) -> ComplexArray:
+    return pairs[:, 0] + 1j * pairs[:, 1]

@@ -1,0 +1,192 @@
+"""Gaussian baselines: laws of the whitened data (laws.py), fitted to their moments (moments.py).
+
+    isotropic   variances of each channel and degree
+    channels    channel covariances of each degree
+    m-block     covariances of each order, shrunk towards the channel covariances
+    eof         leading patterns on top of the channel covariances (eof.py)
+
+All are fitted to training fields; how much the last two are shrunk is chosen on validation fields.
+Notation: docs/mathematics.md, 6.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from functools import reduce
+from operator import add
+from typing import Any, Protocol
+
+import numpy as np
+
+from pipeline.gaussian.baselines import (
+    BASELINES,
+    SMALLEST_VARIANCE,
+    Baseline,
+    Channels,
+    Isotropic,
+    MBlock,
+    baseline_from_arrays,
+    overlapping,
+)
+from pipeline.gaussian.eof import choose_eof, fit_eof
+from pipeline.gaussian.moments import LOW_DIMENSIONS, ComplexArray, FloatArray, Moments, positions
+from pipeline.sphere.coefficients import degrees
+
+__all__ = [
+    "BASELINES",
+    "Baseline",
+    "Choice",
+    "Moments",
+    "baseline_from_arrays",
+    "choose",
+    "choose_shrinkage",
+    "fit",
+    "fit_channels",
+    "fit_isotropic",
+    "fit_m_block",
+    "left_out",
+    "refuse_sizes",
+    "shrunk_covariance",
+]
+
+Choice = Mapping[str, FloatArray]  # what validation fields decided about a baseline
+
+SHRINKAGES = (0.0, 0.003, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2, 0.3, 0.5, 0.8, 1.0)
+LARGEST_BYTES = 8 << 30
+AT_ONCE = 128  # fields in memory while moments are summed
+
+
+class Series(Protocol):
+    """Fields in memory or on disk; a slice becomes an array when it is asked to."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, fields: slice, /) -> Any: ...
+
+
+def choose(name: str, train: Moments, validation: Moments) -> Choice:
+    """What a fit of this baseline takes besides training fields; empty for most."""
+    if name == "m-block":
+        return {"shrinkage": choose_shrinkage(train, validation)}
+    return {"choice": choose_eof(train, validation)} if name == "eof" else {}
+
+
+def fit(name: str, train: Moments, choice: Choice) -> Baseline:
+    """The baseline of this name, fitted to the moments of training fields."""
+    if name == "m-block":
+        return fit_m_block(train, choice["shrinkage"])
+    if name == "eof":
+        return fit_eof(train, choice["choice"])
+    return fit_channels(train) if name == "channels" else fit_isotropic(train)
+
+
+def fit_isotropic(train: Moments) -> Isotropic:
+    """The law with the power spectra of the training fields."""
+    power = np.diagonal(train.channel_covariance(), axis1=1, axis2=2)
+    floored = np.maximum(power, SMALLEST_VARIANCE)
+    return Isotropic(variance=floored[degrees(train.lmax)].T)
+
+
+def fit_channels(train: Moments) -> Channels:
+    """The law with the power and cross spectra of the training fields."""
+    values, vectors = np.linalg.eigh(train.channel_covariance())
+    floored = np.maximum(values, SMALLEST_VARIANCE)
+    return Channels(vectors, floored[degrees(train.lmax)].T)
+
+
+def choose_shrinkage(train: Moments, validation: Moments) -> FloatArray:
+    """For each order m the shrinkage under which the validation fields are most likely."""
+    target, chosen = train.channel_covariance(), np.empty(train.lmax + 1)
+    for m in range(train.lmax + 1):
+        misfits = []
+        for shrinkage in SHRINKAGES:
+            values, basis = _shrunk(train, target, m, shrinkage)
+            observed = (basis.conj() * (validation.covariance(m) @ basis)).sum(axis=0).real
+            misfits.append(float((observed / values + np.log(values)).sum()))
+        chosen[m] = SHRINKAGES[int(np.argmin(misfits))]
+    return chosen
+
+
+def fit_m_block(train: Moments, shrinkage: FloatArray) -> MBlock:
+    """The m-block law, each S_m shrunk towards the channels law by `shrinkage`, (lmax + 1,)."""
+    target, channels, lmax = train.channel_covariance(), train.channels, train.lmax
+    variance, vectors = np.empty((channels, (lmax + 1) ** 2)), []
+    for m in range(lmax + 1):
+        values, basis = _shrunk(train, target, m, shrinkage[m])
+        order = overlapping(basis)
+        values, basis = values[order], basis[:, order]
+        plus, minus = positions(channels, lmax, m)
+        variance.flat[plus] = variance.flat[minus] = values
+        vectors.append(np.stack([basis.real, basis.imag], axis=-1).reshape(-1, 2))
+    return MBlock(np.concatenate(vectors), variance)
+
+
+def shrunk_covariance(
+    moments: Moments, target: FloatArray, m: int, shrinkage: float
+) -> ComplexArray:
+    """(1 - shrinkage) S_m + shrinkage S_l, rows by channel, then degree.
+
+    Args:
+        target: S_l, the channel covariance of each degree, (lmax + 1, channel, channel).
+    """
+    channels, n = moments.channels, moments.lmax + 1 - m
+    spread = np.zeros((channels, n, channels, n))
+    spread[:, range(n), :, range(n)] = target[m:]
+    mixed = (1 - shrinkage) * moments.covariance(m)
+    return mixed + shrinkage * spread.reshape(mixed.shape)
+
+
+def left_out(x: Series, folds: int) -> list[tuple[slice, Moments]]:
+    """Stretches of a series of fields, each with the moments of all the other fields.
+
+    A law fitted to the fields that a network learns from knows them too well: in its coordinates
+    they vary less than new ones do, and the network would learn that.
+
+    Args:
+        x: whitened fields in order of time, (field, channel, coefficient), a few read at once.
+    """
+    edges = np.linspace(0, len(x), folds + 1).astype(int)
+    stretches = [slice(a, b) for a, b in itertools.pairwise(edges)]
+    moments = [
+        reduce(
+            add,
+            (
+                Moments.of(np.asarray(x[start : min(start + AT_ONCE, stretch.stop)]))
+                for start in range(stretch.start, stretch.stop, AT_ONCE)
+            ),
+        )
+        for stretch in stretches
+    ]
+    return [
+        (stretch, reduce(add, moments[:k] + moments[k + 1 :]))
+        for k, stretch in enumerate(stretches)
+    ]
+
+
+def refuse_sizes(channels: int, lmax: int) -> None:
+    """ValueError if the m-block covariances would take more than `LARGEST_BYTES`.
+
+    Those of the eof baseline are bounded by `LOW_DIMENSIONS` whatever lmax is.
+    """
+
+    def size(band: int) -> int:
+        """16 C^2 sum (l + 1)^2 bytes, about 16 C^2 lmax^3 / 3, of complex numbers."""
+        return 16 * channels**2 * (band + 1) * (band + 2) * (2 * band + 3) // 6
+
+    if size(lmax) > LARGEST_BYTES:
+        fitting = max((band for band in range(lmax) if size(band) <= LARGEST_BYTES), default=0)
+        raise ValueError(
+            f"the m-block covariances of {channels} channels at lmax {lmax} take "
+            f"{size(lmax) / 2**30:.1f} GiB (those of eof {8 * LOW_DIMENSIONS**2 / 2**30:.2f} GiB), "
+            f"the limit is {LARGEST_BYTES / 2**30:.0f} GiB: lower it to {fitting} or "
+            "take fewer source.variables"
+        )
+
+
+def _shrunk(
+    moments: Moments, target: FloatArray, m: int, shrinkage: float
+) -> tuple[FloatArray, ComplexArray]:
+    """Variances and eigenvectors of `shrunk_covariance`."""
+    values, basis = np.linalg.eigh(shrunk_covariance(moments, target, m, shrinkage))
+    return np.maximum(values, SMALLEST_VARIANCE), basis

@@ -1,0 +1,139 @@
+"""Second moments of whitened fields: the sums from which every Gaussian baseline is fitted.
+
+Two blocks of the covariance are kept, never the whole of it: the moments within each order m, and
+those of all coefficients of the lowest degrees together, up to `LOW_DIMENSIONS` numbers. Sums of
+separate batches add up. Hands on to gaussian.py and eof.py; notation: docs/mathematics.md, 6.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.sphere.coefficients import degrees, lmax_of, orders
+
+FloatArray = NDArray[np.float64]
+ComplexArray = NDArray[np.complex128]
+
+LOW_DIMENSIONS = 1500
+
+
+@dataclass(frozen=True, kw_only=True)
+class Moments:
+    """Sums over a number of fields; add them to combine batches.
+
+    Attributes:
+        blocks: for each order m the sum of z z^H, shape (n, n), n = channels * (lmax + 1 - m), rows
+            by channel, then degree; z = x_l0 for m = 0 and (x_lm + i x_l-m) / sqrt2 otherwise.
+        low: the sum of x x^T of the coefficients up to `low_degree`, rows by channel, then
+            coefficient.
+    """
+
+    samples: int
+    channels: int
+    lmax: int
+    blocks: tuple[ComplexArray, ...]
+    low: FloatArray
+
+    @classmethod
+    def of(cls, x: NDArray[np.floating]) -> Moments:
+        """Moments of whitened fields of shape (samples, channel, coefficient), mean zero."""
+        samples, channels, size = x.shape
+        lmax = lmax_of(size)
+        flat, blocks = x.reshape(samples, -1).astype(np.float64), []
+        for m in range(lmax + 1):
+            plus, minus = positions(channels, lmax, m)
+            z = flat[:, plus] if m == 0 else (flat[:, plus] + 1j * flat[:, minus]) / np.sqrt(2)
+            blocks.append(np.asarray(z.T @ z.conj(), dtype=np.complex128))
+        kept = (low_degree(channels, lmax) + 1) ** 2
+        low = x[..., :kept].reshape(samples, -1).astype(np.float64)
+        return cls(
+            samples=samples, channels=channels, lmax=lmax, blocks=tuple(blocks), low=low.T @ low
+        )
+
+    def __add__(self, other: Moments) -> Moments:
+        if (self.channels, self.lmax) != (other.channels, other.lmax):
+            raise ValueError(
+                "moments of different fields cannot be added: channels, lmax "
+                f"{self.channels, self.lmax} and {other.channels, other.lmax}"
+            )
+        return replace(
+            self,
+            samples=self.samples + other.samples,
+            blocks=tuple(a + b for a, b in zip(self.blocks, other.blocks, strict=True)),
+            low=self.low + other.low,
+        )
+
+    def mixed(self, matrices: NDArray[np.floating]) -> Moments:
+        """Moments of the fields M_l x, whose channels each degree mixes by its own matrix.
+
+        Args:
+            matrices: M_l, (lmax + 1, channel, channel).
+        """
+
+        kept = degrees(low_degree(self.channels, self.lmax))
+        return replace(
+            self,
+            blocks=tuple(_mixed(block, matrices[m:]) for m, block in enumerate(self.blocks)),
+            low=_mixed(self.low, matrices[kept]),
+        )
+
+    def up_to(self, lmax: int) -> Moments:
+        """Moments of the degrees up to `lmax` alone."""
+        if lmax > self.lmax:
+            raise ValueError(f"moments are kept up to degree {self.lmax}; got {lmax}")
+        blocks = []
+        for m, block in enumerate(self.blocks[: lmax + 1]):
+            kept = np.tile(np.arange(m, self.lmax + 1) <= lmax, self.channels)
+            blocks.append(block[np.ix_(kept, kept)])
+        degree = low_degree(self.channels, lmax)
+        low = self.low_covariance(degree) * self.samples
+        return replace(self, lmax=lmax, blocks=tuple(blocks), low=low)
+
+    def covariance(self, m: int) -> ComplexArray:
+        return self.blocks[m] / self.samples
+
+    def low_covariance(self, degree: int) -> FloatArray:
+        """Covariance of all coefficients up to `degree`: (n, n), n = channels * (degree + 1)**2."""
+        kept, size = lmax_of(len(self.low) // self.channels), (degree + 1) ** 2
+        if degree > kept:
+            raise ValueError(f"whole covariances are kept up to degree {kept}; got {degree}")
+        low = self.low.reshape(self.channels, (kept + 1) ** 2, self.channels, (kept + 1) ** 2)
+        n = self.channels * size
+        return low[:, :size, :, :size].reshape(n, n) / self.samples
+
+    def channel_covariance(self) -> FloatArray:
+        """S_l, the mean over the 2l + 1 orders of the channel covariance: (lmax + 1, C, C)."""
+        result = np.zeros((self.lmax + 1, self.channels, self.channels))
+        for m in range(self.lmax + 1):
+            n = self.lmax + 1 - m
+            block = self.covariance(m).real.reshape(self.channels, n, self.channels, n)
+            multiplicity = 1 if m == 0 else 2
+            result[m:] += multiplicity * np.einsum("cldl->lcd", block)
+        return result / (2 * np.arange(self.lmax + 1) + 1)[:, None, None]
+
+
+def positions(channels: int, lmax: int, m: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Flat indices of (channel, l, +m) and (channel, l, -m), by channel, then degree."""
+    order = orders(lmax)
+    offset = np.arange(channels)[:, None] * len(order)
+    plus, minus = ((offset + np.flatnonzero(order == part)).ravel() for part in (m, -m))
+    return plus, minus
+
+
+def low_degree(channels: int, lmax: int) -> int:
+    """The highest degree up to which whole covariances are kept."""
+    return max(0, min(lmax, math.isqrt(LOW_DIMENSIONS // channels) - 1))
+
+
+def _mixed(block: NDArray[Any], matrices: NDArray[np.floating]) -> NDArray[Any]:
+    """M S M^T of a covariance with rows by channel, then place, each with its own M."""
+    places, channels, _ = matrices.shape
+    rows = block.reshape(channels, places, channels, places)
+    left = np.einsum("iac,cidj->iadj", matrices, rows)
+    mixed: NDArray[Any] = np.einsum("jbd,iadj->aibj", matrices, left).reshape(block.shape)
+    return mixed

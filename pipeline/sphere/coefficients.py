@@ -1,0 +1,69 @@
+"""The layout of spherical harmonic coefficients, and the way to healpy's.
+
+Coefficients are those of the real orthonormal basis R_lm with the Condon-Shortley phase: index
+l^2 + l + m on the last axis, m > 0 is sqrt2 Re a_lm and m < 0 is sqrt2 Im a_l|m| of the complex
+a_lm (docs/mathematics.md, 1). Truncation to a lower lmax is a prefix; lmax is inclusive.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.sphere.grid import FloatArray, IntArray
+
+__all__ = ["ComplexArray", "degrees", "from_complex", "lmax_of", "orders", "to_complex"]
+
+ComplexArray = npt.NDArray[np.complexfloating]
+
+
+def degrees(lmax: int) -> IntArray:
+    """Degree l of each of the (lmax + 1)**2 coefficients."""
+    return np.repeat(np.arange(lmax + 1), 2 * np.arange(lmax + 1) + 1)
+
+
+def orders(lmax: int) -> IntArray:
+    """Order m, from -l to l, of each coefficient."""
+    degree = degrees(lmax)
+    return np.arange(degree.size) - degree * (degree + 1)
+
+
+def lmax_of(coefficients: int) -> int:
+    """The lmax of a coefficient axis of this length; ValueError if there is none."""
+    lmax = math.isqrt(coefficients) - 1
+    if lmax < 0 or (lmax + 1) ** 2 != coefficients:
+        raise ValueError(f"a coefficient axis has length (lmax + 1)**2; got {coefficients}")
+    return lmax
+
+
+def to_complex(coefficients: FloatArray) -> ComplexArray:
+    """Complex a_lm, m >= 0, in healpy's order on the last axis."""
+    lmax = lmax_of(coefficients.shape[-1])
+    degree, order = _complex_order(lmax)
+    centre = degree * (degree + 1)
+    half = np.where(order > 0, np.sqrt(0.5), 1.0).astype(coefficients.dtype)
+    alm: ComplexArray = half * (coefficients[..., centre + order] + 0j)
+    alm.imag = np.where(order > 0, half * coefficients[..., centre - order], 0.0)
+    return alm
+
+
+def from_complex(alm: ComplexArray) -> FloatArray:
+    """Real coefficients of complex a_lm in healpy's order; undoes `to_complex`."""
+    lmax = round((8 * alm.shape[-1] + 1) ** 0.5 - 3) // 2
+    degree, order = _complex_order(lmax)
+    if degree.size != alm.shape[-1]:
+        raise ValueError(f"a complex axis has length (lmax + 1)(lmax + 2)/2; got {alm.shape[-1]}")
+    centre = degree * (degree + 1)
+    out = np.empty((*alm.shape[:-1], (lmax + 1) ** 2), alm.real.dtype)
+    scale = np.where(order > 0, np.sqrt(2.0), 1.0).astype(out.dtype)
+    out[..., centre - order] = scale * alm.imag
+    out[..., centre + order] = scale * alm.real
+    return out
+
+
+def _complex_order(lmax: int) -> tuple[IntArray, IntArray]:
+    order = np.repeat(np.arange(lmax + 1), lmax + 1 - np.arange(lmax + 1))
+    degree = np.concatenate([np.arange(m, lmax + 1) for m in range(lmax + 1)])
+    return degree, order

@@ -1,0 +1,231 @@
+"""The horizontal grid of a variable: latitudes and longitudes, or HEALPix in ring or nested order.
+
+Nothing is flipped or shifted: latitudes may descend, longitudes may start at -180, cells keep
+their order. What is found or changed is said in notes, in words for the user.
+
+A HEALPix grid is one dimension `cell` with coordinates cell (its index), lat, lon, and a scalar
+`crs` that has the attributes of CF-1.13: grid_mapping_name, indexing_scheme, refinement_level.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from storage.conventions.axes import Axes, SourceError
+from storage.conventions.healpix import Grid, healpix_grid
+
+__all__ = ["Grid", "aligned", "check_latitudes", "check_longitudes", "grid_of_variable"]
+
+Array = np.ndarray[Any, Any]
+
+REMEDY = "regrid to latitude-longitude first (e.g. cdo remapcon)"
+_GRIB_GRIDS = {
+    "sh": "they are spherical harmonics; transform them to a grid first, e.g. cdo sp2gp",
+    "reduced_gg": "the grid is a reduced Gaussian one; make it a full one first, e.g. "
+    "cdo setgridtype,regular",
+}
+
+
+def grid_of_variable(
+    table: xr.Dataset,
+    name: str,
+    axes: Axes,
+    declared: Mapping[str, str],
+    healpix: str | None,
+    where: str,
+    notes: list[str],
+) -> Grid:
+    """The grid of variable `name`.
+
+    Args:
+        declared: Coordinate or dimension by role.
+        healpix: Order of the cells, "ring" or "nested", where the file does not say it.
+    Raises:
+        SourceError: If it is not a global grid of rings.
+    """
+    cells = healpix_grid(table, name, axes, declared, healpix, where, notes)
+    if cells is not None:
+        return cells
+    lat, lon = _one_dimensional(table, name, axes, where, notes)
+    values = {"lat": np.asarray(lat.values, float), "lon": np.asarray(lon.values, float)}
+    take: dict[str, slice | Array] = {}
+    if values["lon"].size > 1 and (np.diff(values["lon"]) < 0).sum() > values["lon"].size / 2:
+        values["lon"] = values["lon"][::-1]
+        take["lon"] = slice(None, None, -1)
+        notes.append("longitudes ran westward, turned")
+    kept, found = check_longitudes(values["lon"], where)
+    notes += [*check_latitudes(values["lat"], where), *found]
+    if kept < values["lon"].size:
+        turned = "lon" in take
+        take["lon"] = slice(None, -kept - 1, -1) if turned else slice(0, kept)
+        values["lon"] = values["lon"][:kept]
+    dims = {str(lat.dims[0]): "lat", str(lon.dims[0]): "lon"}
+    coords = {role: xr.Variable((role,), value) for role, value in values.items()}
+    return Grid(coords, dims, take)
+
+
+def aligned(grid: Grid, first: Grid, where: str, whose: str) -> dict[str, Array]:
+    """What to take along each dimension, so that a grid becomes the first one.
+
+    Raises:
+        SourceError: If they are not the same points.
+    """
+    take: dict[str, Array] = {}
+    if grid.names != first.names:
+        raise SourceError(f"{where}: its grid is {grid.names}, that of {whose} {first.names}")
+    for name in grid.names:
+        ours, theirs = grid.coords[name].values, first.coords[name].values
+        if name == "cell":
+            if ours.shape != theirs.shape or grid.coords["crs"].attrs != first.coords["crs"].attrs:
+                raise SourceError(f"{where}: its HEALPix grid differs from that of {whose}")
+            continue
+        turn = 360.0 if name == "lon" else 1e9
+        if ours.shape != theirs.shape:
+            raise SourceError(
+                f"{where}: it has {ours.size} {name}, {whose} has {theirs.size}; bring them to "
+                "one grid, e.g. cdo remapcon"
+            )
+        if np.allclose(ours, theirs, atol=1e-4):
+            continue
+        apart = np.abs(ours[None, :] - theirs[:, None])
+        apart = np.minimum(apart % turn, turn - apart % turn)
+        nearest = apart.argmin(axis=1)
+        if apart.min(axis=1).max() > 1e-3 or len(set(nearest)) < len(nearest):
+            raise SourceError(f"{where}: {name} differs from that of {whose}; regrid one of them")
+        take[name] = nearest
+    return take
+
+
+def check_latitudes(lat: Array, where: str) -> list[str]:
+    """Notes on the latitudes.
+
+    Raises:
+        SourceError: If they are not strictly monotonic, not degrees, or do not reach the poles.
+    """
+    steps = np.diff(lat)
+    if len(lat) < 2 or not np.isfinite(lat).all() or not ((steps > 0).all() or (steps < 0).all()):
+        raise SourceError(
+            f"{where}: latitudes are not strictly ascending or descending; repair or regrid the "
+            "file (e.g. cdo remapcon)"
+        )
+    if np.abs(lat).max() > 90.01:
+        raise SourceError(
+            f"{where}: a latitude of {lat[np.abs(lat).argmax()]} is not in degrees; is it another "
+            'coordinate? name the right one: [source] dims = { lat = "..." }'
+        )
+    gap = max(90 - lat.max(), 90 + lat.min())
+    if gap > 1.6 * np.abs(steps).max():
+        raise SourceError(
+            f"{where}: latitudes reach from {lat.min():g} to {lat.max():g}, the grid is regional; "
+            "only global grids can be analysed on the sphere"
+        )
+    return ["latitudes descend, kept"] if steps[0] < 0 else []
+
+
+def check_longitudes(lon: Array, where: str) -> tuple[int, list[str]]:
+    """How many longitudes to keep (repeated meridians at the end are dropped), and notes.
+
+    Raises:
+        SourceError: If they are not equally spaced around the whole globe.
+    """
+    steps = np.mod(np.diff(lon), 360)
+    if (
+        len(lon) < 2
+        or not np.isfinite(lon).all()
+        or steps[0] == 0
+        or np.abs(steps - np.median(steps)).max() > 0.01 * np.median(steps)
+    ):
+        raise SourceError(f"{where}: longitudes are not equally spaced eastward; {REMEDY}")
+    kept, notes = len(lon), []
+    step = float(steps.mean())
+    around = round(360 / step)
+    if kept > around and abs(around * step - 360) <= 0.1 * step:
+        repeated = ", ".join(f"{value:g}" for value in lon[around:])
+        notes.append(f"longitude {repeated} repeats {lon[0]:g}, dropped")
+        kept = around
+    if np.abs(steps[: kept - 1] - 360 / kept).max() > 0.01 * 360 / kept:
+        raise SourceError(
+            f"{where}: {kept} longitudes {step:g} apart reach from {lon[0]:g} to {lon[-1]:g}, the "
+            "grid is regional; only global grids can be analysed on the sphere"
+        )
+    if lon[0] < -0.5 * step:
+        notes.append(f"longitudes start at {lon[0]:g}, kept")
+    return kept, notes
+
+
+def _one_dimensional(
+    table: xr.Dataset, name: str, axes: Axes, where: str, notes: list[str]
+) -> tuple[xr.Variable, xr.Variable]:
+    found = {"lat": axes.lat, "lon": axes.lon}
+    for role, coordinate in found.items():
+        if coordinate is None:
+            _refuse_other_grids(table, name, axes, where)
+            raise SourceError(
+                f"{where}: no {role} coordinate of {name} found; set its standard_name or units, "
+                f'or name it: [source] dims = {{ {role} = "..." }}. {name} has dims '
+                f"{', '.join(map(str, table[name].dims))}; variables there: "
+                f"{', '.join(map(str, table.variables))}"
+            )
+    assert axes.lat and axes.lon
+    lat, lon = table.variables[axes.lat], table.variables[axes.lon]
+    if lat.ndim == 2 and lon.ndim == 2:
+        return _rectilinear(lat, lon, name, where, notes)
+    for role, variable in (("lat", lat), ("lon", lon)):
+        if variable.ndim != 1:
+            raise SourceError(
+                f"{where}: {found[role]} has {variable.ndim} dimensions, the grid is a single "
+                f"point, a cross-section or curvilinear; {REMEDY}"
+            )
+    if lat.dims == lon.dims:
+        _refuse_other_grids(table, name, axes, where)
+        raise SourceError(
+            f"{where}: {axes.lat} and {axes.lon} both run along {lat.dims[0]}, the grid is "
+            f"unstructured or a list of points; {REMEDY}"
+        )
+    return lat, lon
+
+
+def _refuse_other_grids(table: xr.Dataset, name: str, axes: Axes, where: str) -> None:
+    """Raise SourceError if the lack of latitudes or longitudes is explained by the grid."""
+    if kind := _GRIB_GRIDS.get(str(table[name].attrs.get("GRIB_gridType"))):
+        raise SourceError(f"{where}: {name} has one value after the other: {kind}")
+    for other in table[name].dims:
+        said = str(table[other].attrs.get("standard_name", "")) if other in table.coords else ""
+        if said.startswith(("grid_", "projection_")):
+            raise SourceError(
+                f"{where}: {other} is a {said}, the grid is rotated or projected; {REMEDY}"
+            )
+    others = [axis for axis in (axes.time, axes.level, axes.member) if axis]
+    taken = {dim for axis in others for dim in table[axis].dims}
+    free = [f"{d} of {n}" for d, n in table[name].sizes.items() if d not in taken and n > 1]
+    if len(free) == 1 and not (axes.lat or axes.lon):
+        raise SourceError(
+            f"{where}: {name} has one horizontal dimension ({free[0]}) and nothing says where its "
+            f"cells lie; the grid is unstructured, or the file is a section; {REMEDY}"
+        )
+
+
+def _rectilinear(
+    lat: xr.Variable, lon: xr.Variable, name: str, where: str, notes: list[str]
+) -> tuple[xr.Variable, xr.Variable]:
+    """Two-dimensional coordinates that only repeat one-dimensional ones."""
+    lon = lon.transpose(*lat.dims) if set(lon.dims) == set(lat.dims) else lon
+    for y, x in ((0, 1), (1, 0)):
+        rows = np.moveaxis(np.asarray(lat.values, float), y, 0)
+        columns = np.moveaxis(np.asarray(lon.values, float), x, 0)
+        if (
+            lat.dims == lon.dims
+            and np.ptp(rows, axis=1).max() < 1e-4 > np.ptp(columns, axis=1).max()
+        ):
+            notes.append(f"{name}: two-dimensional coordinates repeat one-dimensional ones")
+            return (
+                xr.Variable((lat.dims[y],), rows[:, 0], lat.attrs),
+                xr.Variable((lat.dims[x],), columns[:, 0], lon.attrs),
+            )
+    raise SourceError(
+        f"{where}: the coordinates of {name} have 2 dimensions, the grid is curvilinear; {REMEDY}"
+    )

@@ -1,0 +1,144 @@
+"""One level of a variable, by a name like `t@850`, and one index of any other dimension.
+
+A bare number is in hPa on a pressure axis, otherwise in the unit of the file; a unit may follow
+it: `t@85000Pa`, `u@10m`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import numpy as np
+import xarray as xr
+
+from storage.conventions.axes import SourceError, is_pressure
+
+__all__ = ["choose", "level_index", "level_of", "said", "same_label", "split_name"]
+
+_LEVEL = re.compile(r"(-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)\s*([A-Za-z][A-Za-z0-9_]*)?")
+_FACTORS = {
+    "pa": 0.01,
+    **dict.fromkeys(("hpa", "mb", "mbar", "millibar", "millibars"), 1.0),
+    **{"kpa": 10.0, "dbar": 100.0, "bar": 1000.0},
+}
+_METRES = {
+    **dict.fromkeys(("m", "metre", "meter", "metres", "meters", "gpm"), 1.0),
+    **dict.fromkeys(("km", "kilometre", "kilometers"), 1000.0),
+    **dict.fromkeys(("cm", "centimeters"), 0.01),
+}
+
+
+def split_name(name: str) -> tuple[str, str | None]:
+    """`t@850` is the variable t and the level "850"; a name without @ has no level.
+
+    Raises:
+        SourceError: If what follows @ is no number.
+    """
+    variable, at, level = name.partition("@")
+    if at and not _LEVEL.fullmatch(level):
+        raise SourceError(f'{name}: after @ comes a level, e.g. "{variable}@850" or "@85000Pa"')
+    return variable, level if at else None
+
+
+def level_index(coordinate: xr.DataArray, level: str, name: str, where: str) -> int | None:
+    """Where the level is on its axis (0 on a scalar one); None if it is not among the levels.
+
+    Raises:
+        SourceError: If its unit does not fit the axis.
+    """
+    number, unit = _parsed(level)
+    values = np.atleast_1d(np.asarray(coordinate.values, dtype=np.float64))
+    if is_pressure(coordinate) or unit:
+        values, number = _comparable(coordinate, values, number, unit, name, where)
+    hits = np.flatnonzero(np.isclose(values, number, rtol=1e-4, atol=1e-6))
+    return int(hits[0]) if len(hits) else None
+
+
+def said(coordinate: xr.DataArray) -> str:
+    """The levels as one writes them after @, with their unit."""
+    values = np.atleast_1d(np.asarray(coordinate.values, dtype=np.float64))
+    unit = str(coordinate.attrs.get("units", "")).strip()
+    if is_pressure(coordinate):
+        values, unit = values * _FACTORS[unit.lower()], "hPa"
+    shown = [f"{value:g}" for value in values]
+    if len(shown) > 24:
+        shown = [*shown[:12], "...", *shown[-4:]]
+    return f"{', '.join(shown)} {unit}".strip()
+
+
+def level_of(coordinate: xr.DataArray, index: int) -> dict[str, str | float]:
+    """Attributes of a variable that is one level."""
+    value = float(np.atleast_1d(np.asarray(coordinate.values, dtype=np.float64))[index])
+    attrs: dict[str, str | float] = {"level": value}
+    unit = str(coordinate.attrs.get("units", "")).strip()
+    if unit:
+        attrs["level_units"] = unit
+    return attrs
+
+
+def choose(
+    array: xr.DataArray, dim: str, wanted: float | str, names: Mapping[str, str], where: str
+) -> int:
+    """The index along `dim` where its coordinate is `wanted`; without one, `wanted` itself.
+
+    Raises:
+        SourceError: If it is not there, or more than once; the message has what is.
+    """
+    labels = array.coords.get(names.get(dim, dim))
+    if labels is None or labels.ndim != 1:
+        index, size = int(float(wanted)), array.sizes[dim]
+        if not 0 <= index < size:
+            raise SourceError(f"{where}: source.select.{dim} = {wanted}, but {dim} has size {size}")
+        return index
+    found = np.flatnonzero([same_label(label, wanted) for label in labels.values])
+    if not len(found):
+        raise SourceError(
+            f"{where}: source.select.{dim} = {wanted!r} is not there; {dim} has "
+            f"{', '.join(map(_text, labels.values[:24]))}"
+        )
+    if len(found) > 1:
+        raise SourceError(
+            f"{where}: source.select.{labels.name} = {wanted!r} is said of {len(found)} along "
+            f"{dim}, numbers {', '.join(map(str, found[:24]))}; choose by another coordinate"
+        )
+    return int(found[0])
+
+
+def same_label(label: object, wanted: float | str) -> bool:
+    """Whether a coordinate's value is the one that the configuration names."""
+    label = label.values[()] if isinstance(label, xr.DataArray) else label
+    try:
+        return bool(np.isclose(float(label), float(wanted)))  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return _text(label) == str(wanted).strip()
+
+
+def _text(label: object) -> str:
+    return (label.decode() if isinstance(label, bytes) else str(label)).strip()
+
+
+def _parsed(level: str) -> tuple[float, str]:
+    match = _LEVEL.fullmatch(level)
+    assert match
+    return float(match[1]), (match[2] or "").lower()
+
+
+def _comparable(
+    coordinate: xr.DataArray,
+    values: np.ndarray[tuple[int], np.dtype[np.float64]],
+    number: float,
+    unit: str,
+    name: str,
+    where: str,
+) -> tuple[np.ndarray[tuple[int], np.dtype[np.float64]], float]:
+    own = str(coordinate.attrs.get("units", "")).strip().lower()
+    for factors, usual in ((_FACTORS, "hpa"), (_METRES, "m")):
+        if own in factors and (unit or usual) in factors:
+            return values * factors[own], number * factors[unit or usual]
+    if unit == own:
+        return values, number
+    raise SourceError(
+        f"{where}: {name}: its levels are in {own or 'no unit'}, not in {unit or 'hPa'}; "
+        f"there are {said(coordinate)}"
+    )

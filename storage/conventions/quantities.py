@@ -1,0 +1,126 @@
+"""What a field is, in CF's words: spellings of units and standard names, and conversions.
+
+Files spell units in ways that UDUNITS takes for something else (`C` is coulomb, `mb` millibarn) or
+does not know (`DEG C`, `M/S`, `gpm`); an ensemble has CF's spelling. The value is never changed.
+"""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import xarray as xr
+
+from storage.conventions.axes import SourceError
+
+__all__ = ["based", "cf_standard_name", "cf_unit", "conversion", "in_unit"]
+
+# By the spelling in small letters, single spaces.
+_SPELLINGS = {
+    **dict.fromkeys(
+        ("c", "deg c", "degree c", "degrees c", "deg. c", "degc", "celsius", "degree celsius"),
+        "degC",
+    ),
+    **dict.fromkeys(("degrees celsius", "deg celsius", "°c", "centigrade"), "degC"),
+    **dict.fromkeys(("deg k", "degree k", "degrees k", "degrees kelvin", "kelvins"), "K"),
+    **dict.fromkeys(("mb", "hpa", "mbar", "millibar", "millibars"), "hPa"),
+    **dict.fromkeys(("pa", "pascal", "pascals"), "Pa"),
+    **dict.fromkeys(("gpm", "geopotential meter", "geopotential metre", "gpmeters"), "m"),
+    "gpdm": "dam",
+    **dict.fromkeys(
+        ("m/s", "ms-1", "m/sec", "meter/sec", "meters/second", "metres/second"), "m s-1"
+    ),
+    "g/kg": "g kg-1",
+    "kg/kg": "kg kg-1",
+    **dict.fromkeys(("(0 - 1)", "(0-1)", "0-1", "fraction", "proportion", "unitless"), "1"),
+    **dict.fromkeys(("dimensionless", "numeric", "[]", "(-)", "-"), "1"),
+    **dict.fromkeys(("psu", "practical salinity units"), "1e-3"),
+    **dict.fromkeys(("m of water equivalent", "m of water", "m water equivalent"), "m"),
+    **dict.fromkeys(
+        ("mm/d", "mm d-1", "mm per day", "millimeter/day", "millimeters/day"), "mm day-1"
+    ),
+}
+_VALID_AS_IT_IS = {"m/s", "g/kg", "kg/kg", "mbar", "millibar", "millibars", "Pascals", "pascals"}
+_VALID_AS_IT_IS |= {"celsius", "Celsius", "pascal", "mm d-1", "millimeters/day"}
+_STANDARD_NAME = re.compile(r"[a-z][a-z0-9_]*")
+
+# unit -> (base unit, factor, offset)
+_UNITS = {
+    **dict.fromkeys(("K", "kelvin", "Kelvin", "degK"), ("K", 1.0, 0.0)),
+    **dict.fromkeys(
+        ("degC", "celsius", "Celsius", "degrees_celsius", "degree_Celsius", "deg_C", "degrees_C"),
+        ("K", 1.0, 273.15),
+    ),
+    **dict.fromkeys(("Pa", "pascal", "pascals", "Pascals"), ("Pa", 1.0, 0.0)),
+    **dict.fromkeys(("hPa", "mbar", "millibar", "millibars"), ("Pa", 100.0, 0.0)),
+    "kPa": ("Pa", 1000.0, 0.0),
+    **dict.fromkeys(("m", "meters", "metres"), ("m", 1.0, 0.0)),
+    "dam": ("m", 10.0, 0.0),
+    "km": ("m", 1000.0, 0.0),
+    "cm": ("m", 0.01, 0.0),
+    "mm": ("m", 0.001, 0.0),
+    **dict.fromkeys(("m s-1", "m/s", "m s**-1", "m s^-1", "m.s-1"), ("m s-1", 1.0, 0.0)),
+    **dict.fromkeys(
+        ("kg m-2 s-1", "kg m**-2 s**-1", "kg/m2/s", "kg/m^2/s", "kg/(m^2*s)", "kg/m/m/s", "mm s-1"),
+        ("kg m-2 s-1", 1.0, 0.0),
+    ),
+    **dict.fromkeys(("mm/day", "mm day-1", "mm d-1"), ("kg m-2 s-1", 1 / 86400, 0.0)),
+    **dict.fromkeys(("mm/hr", "mm h-1", "mm/h"), ("kg m-2 s-1", 1 / 3600, 0.0)),
+    **dict.fromkeys(("1", "kg kg-1", "kg/kg", "kg kg**-1"), ("1", 1.0, 0.0)),
+    **dict.fromkeys(("g kg-1", "g/kg"), ("1", 0.001, 0.0)),
+    **dict.fromkeys(("%", "percent"), ("1", 0.01, 0.0)),
+    **dict.fromkeys(("m2 s-2", "m**2 s**-2", "m2/s2", "m^2/s^2"), ("m2 s-2", 1.0, 0.0)),
+    **dict.fromkeys(("W m-2", "W/m2", "W/m^2", "W m**-2"), ("W m-2", 1.0, 0.0)),
+}
+
+
+def cf_unit(text: str) -> str:
+    """A unit as UDUNITS reads it; what is not known to be spelled otherwise, as it is."""
+    if text in _VALID_AS_IT_IS or text in _UNITS:
+        return text
+    return _SPELLINGS.get(" ".join(text.lower().split()), text)
+
+
+def cf_standard_name(text: str) -> str:
+    """A standard name, or nothing where files write `unknown` or a sentence in its place."""
+    name = text.partition(" ")[0] if text.partition(" ")[2] in _MODIFIERS else text
+    known = _STANDARD_NAME.fullmatch(name) is not None and name not in ("unknown", "none")
+    return text if known else ""
+
+
+_MODIFIERS = ("detection_minimum", "number_of_observations", "standard_error", "status_flag")
+
+
+def based(value: float, unit: str) -> tuple[float, str]:
+    """A value in the base unit of its kind, and that unit."""
+    base, factor, offset = _UNITS.get(unit, (unit, 1.0, 0.0))
+    return value * factor + offset, base
+
+
+def conversion(old: str, new: str) -> tuple[float, float] | None:
+    """Factor and offset from one unit to another; None if they do not convert."""
+    base, factor, offset = _UNITS.get(old, (old, 1.0, 0.0))
+    target, target_factor, target_offset = _UNITS.get(new, (new, 1.0, 0.0))
+    if base != target:
+        return None
+    return factor / target_factor, (offset - target_offset) / target_factor
+
+
+def in_unit(array: xr.DataArray, unit: str, where: str) -> xr.DataArray:
+    """The values in another unit.
+
+    Raises:
+        SourceError: If the two units do not convert.
+    """
+    old = array.attrs["units"]
+    found = conversion(old, unit)
+    if found is None:
+        raise SourceError(
+            f"{where}: {array.name} is in {old!r}, other files have {unit!r}, and no conversion "
+            f"is known; a value there is {float(array[(0,) * array.ndim])}. Convert the file first"
+        )
+    scale, shift = found
+    if (scale, shift) == (1.0, 0.0):
+        return array.assign_attrs({**array.attrs, "units": unit})
+    converted: xr.DataArray = (array.astype(np.float64) * scale + shift).astype(array.dtype)
+    return converted.assign_attrs({**array.attrs, "units": unit})

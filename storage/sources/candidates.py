@@ -1,0 +1,133 @@
+"""What fields a set of files has, asked before anybody has named one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from storage.conventions.axes import UnsafeSource, find_axes, is_pressure
+from storage.conventions.levels import said
+from storage.guards.inspection import inspect
+from storage.sources.formats import UNREADABLE, open_tables
+from storage.sources.pieces import Declared, Piece, take
+from storage.sources.source_files import resolve
+
+__all__ = ["Content", "contents", "names_with_dims"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Content:
+    """A variable of a source, or one level of it, that could be a field.
+
+    Attributes:
+        name: As `source.variables` names it.
+        shape: Sizes of its grid; empty if it was refused.
+        series: Whether it has times; else it is a map.
+        refused: Why it cannot be taken as it is; "" if it can.
+        samples: What tells its members apart; "" if it has none.
+        files: Those that have it.
+    """
+
+    name: str
+    shape: tuple[int, ...] = ()
+    series: bool = True
+    refused: str = ""
+    samples: str = ""
+    files: tuple[str, ...] = ()
+
+    @property
+    def kind(self) -> tuple[tuple[int, ...], str]:
+        """What variables that are taken together have in common."""
+        return self.shape, self.samples
+
+
+def contents(paths: Sequence[str], group: str = "") -> list[Content]:
+    """Variables of the files with at least two dimensions, each once; metadata alone are read.
+
+    Raises:
+        UnsafeSource, SourceError: If a file is none that can be read.
+    """
+    with inspect(paths, (), group=group) as looking:
+        looking.wait()
+    found: dict[str, Content] = {}
+    for file in resolve(paths):
+        for one in _candidates(file, group):
+            known = found.get(one.name, one)
+            better = one if known.refused and not one.refused else known
+            files = dict.fromkeys((*known.files, file))
+            found[one.name] = replace(better, files=tuple(files))
+    return list(found.values())
+
+
+def names_with_dims(paths: Sequence[str], group: str = "") -> list[str]:
+    """All variables of the first file as `name(dim, dim)`."""
+    return [
+        f"{name}({', '.join(map(str, variable.dims))})"
+        for table in open_tables(resolve(paths)[0], group)
+        for name, variable in table.data_vars.items()
+    ]
+
+
+def _candidates(file: str, group: str) -> Iterator[Content]:
+    for table in open_tables(file, group):
+        for name, variable in table.data_vars.items():
+            plain = variable.dtype.kind in "fiu" and variable.ndim > 1
+            plain = plain or "GRIB_gridType" in variable.attrs  # one-dimensional where reduced
+            if plain and not _is_bounds(table, str(name)):
+                yield from _contents(table, str(name), Path(file).name)
+
+
+def _contents(table: xr.Dataset, name: str, where: str) -> Iterator[Content]:
+    try:
+        axes = find_axes(table, name, {}, where)
+        if axes.time is None and (found := _map(table, name, where)):
+            yield found
+            return
+        names, samples = [name], ""
+        if axes.level is not None and table[axes.level].size > 1:
+            names = [f"{name}@{level}" for level in _levels(table[axes.level])]
+        if axes.member is not None and table[axes.member].size > 1:
+            samples = str(table[axes.member].dims[0])
+            table = table.isel({samples: 0})
+        for one in names:
+            for piece in take(table, one, Declared(), where, []):
+                yield Content(name=one, shape=_shape(piece), samples=samples)
+    except UnsafeSource:
+        raise
+    except UNREADABLE as error:
+        yield Content(name=name, refused=" ".join(str(error).split()))
+
+
+def _map(table: xr.Dataset, name: str, where: str) -> Content | None:
+    """A variable without time as a map; None if it has more dimensions than a map."""
+    try:
+        (piece,) = take(table, name, Declared(), where, [], static=True)
+    except UnsafeSource:
+        raise
+    except UNREADABLE:
+        return None
+    return Content(name=name, shape=_shape(piece), series=False)
+
+
+def _shape(piece: Piece) -> tuple[int, ...]:
+    return tuple(piece.data.shape[-len(piece.grid.names) :])
+
+
+def _levels(coordinate: xr.DataArray) -> list[str]:
+    """Each level as it is written after @."""
+    values = np.asarray(coordinate.values, dtype=np.float64).ravel()
+    if is_pressure(coordinate):
+        return [said(coordinate[i : i + 1]).split()[0] for i in range(values.size)]
+    return [f"{value:.10g}" for value in values]
+
+
+def _is_bounds(table: xr.Dataset, name: str) -> bool:
+    return name.lower().endswith(("bounds", "bnds")) or any(
+        name == str(variable.attrs.get(key))
+        for variable in table.variables.values()
+        for key in ("bounds", "climatology")
+    )

@@ -1,0 +1,126 @@
+"""Named numbers that go along with the fields in time: an index, a forcing, a warming level.
+
+A covariate comes from a file of its own, as often as it is known there, and is interpolated
+linearly to the times of the fields. Times are compared as decimal years, so that a monthly index
+of the standard calendar serves a model's calendar of 360 days.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from numpy.typing import NDArray
+
+from storage.conventions.axes import SourceError
+from storage.sources.formats import open_tables
+
+__all__ = ["add_covariates", "decimal_year", "read_covariate"]
+
+
+def add_covariates(fields: xr.Dataset, files: Mapping[str, str]) -> xr.Dataset:
+    """The fields with one more variable (time) for each covariate."""
+    return fields.assign(
+        {name: read_covariate(path, name, fields["time"]) for name, path in files.items()}
+    )
+
+
+def read_covariate(path: str, name: str, times: xr.DataArray) -> xr.DataArray:
+    """A covariate at the times of the fields.
+
+    Args:
+        path: A NetCDF file or Zarr store with the variable `name` along time, or a CSV file with
+            the columns `time` (ISO dates) and `name`.
+        times: Dates of any calendar.
+    Returns:
+        Float64 values along time, with the attributes of the source.
+    Raises:
+        SourceError: If the series cannot be read, has missing values, or ends more than one of its
+            steps away from a time of the fields.
+    """
+    series = _read(path, name)
+    try:
+        known, values = decimal_year(series["time"]), series.values.astype(np.float64)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise SourceError(
+            f"{path}: {name} holds what is no number, or times that are no dates ({error})"
+        ) from error
+    if not np.isfinite(known).all():
+        raise SourceError(f"{path}: a time of {name} is missing; complete the series")
+    if not np.isfinite(values).all():
+        first = series["time"].values[int(np.argmin(np.isfinite(values)))]
+        raise SourceError(f"{path}: {name} has no value at {first}; complete the series")
+    order = np.argsort(known, kind="stable")
+    known, values, wanted = known[order], values[order], decimal_year(times)
+    twice = np.flatnonzero((np.diff(known) == 0) & (np.diff(values) != 0))
+    if len(twice):
+        raise SourceError(
+            f"{path}: {name} is {values[twice[0]]:g} and {values[twice[0] + 1]:g} at the same time "
+            f"({known[twice[0]]:.4f}); remove one of them"
+        )
+    step = float(np.median(np.diff(known))) if len(known) > 1 else 0.0
+    for beyond, edge in (
+        (known[0] - wanted.min(), known[0]),
+        (wanted.max() - known[-1], known[-1]),
+    ):
+        if beyond > step + 1e-9:
+            raise SourceError(
+                f"{path}: {name} is known from {known[0]:.3f} to {known[-1]:.3f} (years); the "
+                f"fields need {wanted.min():.3f} to {wanted.max():.3f}, more than one step of "
+                f"{step:.3f} beyond {edge:.3f}; lengthen the series or shorten the source"
+            )
+    return xr.DataArray(
+        np.interp(wanted, known, values), dims="time", coords={"time": times}, attrs=series.attrs
+    ).reset_coords(drop=True)
+
+
+def decimal_year(times: xr.DataArray) -> NDArray[np.float64]:
+    """Dates of any calendar as years with their elapsed fraction."""
+    date = times.dt
+    if date.calendar == "360_day":
+        days = np.full(times.shape, 360)
+    else:
+        days = np.where(date.is_leap_year.values, 366, 365)
+    seconds = date.hour.values * 3600 + date.minute.values * 60 + date.second.values
+    elapsed = date.dayofyear.values - 1 + seconds / 86400
+    result: NDArray[np.float64] = date.year.values + elapsed / days
+    return result
+
+
+def _read(path: str, name: str) -> xr.DataArray:
+    try:
+        series = _read_csv(path, name) if Path(path).suffix == ".csv" else _read_array(path, name)
+    except (OSError, ValueError) as error:
+        raise SourceError(f"{path}: the covariate {name} cannot be read: {error}") from error
+    if series.dims != ("time",) or series.size == 0:
+        raise SourceError(
+            f"{path}: {name} has dimensions {series.dims} of {series.shape}; a covariate is a "
+            "series along time"
+        )
+    return series
+
+
+def _read_csv(path: str, name: str) -> xr.DataArray:
+    table = pd.read_csv(path)
+    if missing := [column for column in ("time", name) if column not in table]:
+        raise SourceError(
+            f"{path}: no column {', '.join(missing)}; it has {', '.join(map(str, table))}"
+        )
+    return xr.DataArray(
+        table[name].to_numpy(),
+        dims="time",
+        coords={"time": pd.to_datetime(table["time"]).to_numpy()},
+    )
+
+
+def _read_array(path: str, name: str) -> xr.DataArray:
+    for table in open_tables(path):
+        if name in table.variables:
+            one = table[[name]]
+            decoded = xr.decode_cf(one.drop_vars([n for n in one.coords if one[n].ndim != 1]))
+            loaded: xr.DataArray = decoded[name].squeeze(drop=True).load()
+            return loaded
+    raise SourceError(f"{path}: no variable {name}; it has {', '.join(map(str, table.data_vars))}")

@@ -1,0 +1,227 @@
+"""One variable of one file, as (time, lat, lon) or (time, cell) in lazy blocks of few times.
+
+Every dimension of the file is accounted for: time and grid are kept, of the others
+storage.sources.selection takes one place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import reduce
+from math import prod
+from typing import Any
+from uuid import uuid4
+
+import dask.array as da
+import numpy as np
+import xarray as xr
+
+from storage.conventions.axes import SourceError, find_axes, toml_key
+from storage.conventions.cmip import standard_name_of
+from storage.conventions.grids import Grid, grid_of_variable
+from storage.conventions.levels import split_name
+from storage.conventions.quantities import cf_standard_name, cf_unit
+from storage.conventions.times import are_digits, bounds_of, centred, decode_times
+from storage.sources.selection import EXPVER, Declared, selected
+
+__all__ = ["Declared", "Piece", "take"]
+
+Array = np.ndarray[Any, Any]
+
+BLOCK_BYTES = 8 << 20  # read at once: whole stored chunks, and times up to this
+
+_KEPT_ATTRS = ("standard_name", "long_name", "units", "cell_methods", "comment")
+_NO_UNIT = ("", "unknown", "undefined", "~", "none")
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A variable at the times of one file; `times` is None for a map."""
+
+    where: str
+    times: Array | None
+    bounds: Array | None
+    data: da.Array
+    attrs: Mapping[str, Any]
+    grid: Grid
+    member: str | None = None  # its label, where members are samples
+    file: int = 0  # its number among the files of the source
+
+    @property
+    def dims(self) -> tuple[str, ...]:
+        return self.grid.names if self.times is None else ("time", *self.grid.names)
+
+
+def take(
+    table: xr.Dataset,
+    name: str,
+    declared: Declared,
+    where: str,
+    notes: list[str],
+    *,
+    static: bool = False,
+) -> list[Piece]:
+    """What a file has of a variable: nothing, a piece, or one for each member and forecast step.
+
+    Raises:
+        SourceError: If it is there but cannot be taken as it is.
+    """
+    if not static and declared.samples:
+        return _members(table, name, declared, where, notes)
+    base, level = split_name(name)
+    stored = name if name in table.variables else base
+    level = None if stored == name else level
+    if stored not in table.variables:
+        return []
+    if not static:
+        table = _with_times(table, stored, declared, where)
+    axes = find_axes(table, stored, declared.dims, where)
+    variable = table.variables[stored]
+    if variable.dtype.kind not in "fiu":
+        raise SourceError(f"{where}: {name} has type {variable.dtype}; fields are numbers")
+    grid = grid_of_variable(table, stored, axes, declared.dims, declared.healpix, where, notes)
+    chosen, attrs = selected(table, stored, axes, grid, name, level, declared, where, notes, static)
+    if chosen is None:
+        return []
+    attrs = {**_attrs(variable, name, declared, where, notes), **attrs}
+    if EXPVER in variable.dims and EXPVER not in chosen:
+        notes.append(
+            f"{name}: the versions along {EXPVER} put together, the first that has a value"
+        )
+    whole = variable.isel({d: i for d, i in chosen.items() if d in variable.dims})
+    if static:
+        return [_piece(whole, None, None, None, grid, attrs, name, where, notes)]
+    assert axes.time
+    times = table.variables[axes.time].isel(
+        {d: i for d, i in chosen.items() if d in table.variables[axes.time].dims}
+    )
+    dates = decode_times(table.assign_coords({axes.time: times}), axes.time, where)
+    if are_digits(times):
+        notes.append(f"{axes.time} has no units, its digits are dates")
+    if times.ndim == 2:
+        # Forecasts: valid times along reference time and step. A piece for each of the shorter.
+        short = min(times.dims, key=lambda d: times.sizes[d])
+        (long,) = (d for d in times.dims if d != short)
+        notes.append(f"{name}: times along {long} and {short} put in one row")
+        columns = np.moveaxis(dates, times.dims.index(short), 0)
+        return [
+            _piece(whole.isel({short: i}), long, column, None, grid, attrs, name, where, notes)
+            for i, column in enumerate(columns)
+        ]
+    dim = times.dims[0] if times.ndim else None
+    bounds = bounds_of(table, axes.time, dates) if times.ndim == 1 else None
+    if "time: point" not in str(attrs.get("cell_methods")) and times.ndim == 1:
+        stamped, dates = dates, centred(dates, bounds)
+        if stamped is not dates:
+            notes.append(f"times stood at the end of their bounds ({axes.time}), put in the middle")
+    return [_piece(whole, dim, np.atleast_1d(dates), bounds, grid, attrs, name, where, notes)]
+
+
+def _with_times(table: xr.Dataset, stored: str, declared: Declared, where: str) -> xr.Dataset:
+    """The table with the unit of time that is declared; a dimension without numbers is counted."""
+    unit, named = declared.units.get("time"), declared.dims.get("time")
+    if unit is None:
+        return table
+    time = find_axes(table, stored, {}, where).time if named is None else named
+    if time not in table.variables and time not in table[stored].dims:
+        return table
+    known = table.variables.get(time, xr.Variable((time,), np.arange(table.sizes.get(time, 1))))
+    kept = {k: v for k, v in known.attrs.items() if k in ("calendar", "bounds", "standard_name")}
+    return table.assign_coords({time: (known.dims, known.values, {**kept, "units": unit})})
+
+
+def _members(
+    table: xr.Dataset, name: str, declared: Declared, where: str, notes: list[str]
+) -> list[Piece]:
+    """The pieces of every member, which a dimension, a scalar or a global attribute tells."""
+    samples, plain = declared.samples, replace(declared, samples="")
+    stored = name if name in table.variables else split_name(name)[0]
+    if stored not in table.variables:
+        return []
+    known = table.coords.get(samples)
+    dim = known.dims[0] if known is not None and known.ndim == 1 else samples
+    if dim not in table[stored].dims:
+        if known is None and samples not in table.attrs:
+            raise SourceError(
+                f"{where}: source.samples is {samples!r}, but {name} has no such dimension, and "
+                "the file no such scalar or attribute to tell its member by"
+            )
+        label = str(table.attrs[samples] if known is None else known.values[()])
+        return [replace(p, member=label) for p in take(table, name, plain, where, notes)]
+    labels = table[samples].values if samples in table.coords else range(table.sizes[dim])
+    return [
+        replace(piece, member=str(label))
+        for index, label in enumerate(labels)
+        for piece in take(table.isel({dim: index}), name, plain, where, notes)
+    ]
+
+
+def _attrs(
+    variable: xr.Variable, name: str, declared: Declared, where: str, notes: list[str]
+) -> dict[str, Any]:
+    attrs = {key: variable.attrs[key] for key in _KEPT_ATTRS if key in variable.attrs}
+    said = str(attrs.pop("standard_name", "")).strip()
+    if standard_name := standard_name_of(said) or cf_standard_name(said):
+        attrs["standard_name"] = standard_name
+    elif said not in ("", "unknown"):
+        notes.append(f"{name}: {said!r} is no standard name, dropped")
+        attrs.setdefault("long_name", said)
+    unit = declared.units.get(name)
+    if unit is not None and unit != attrs.get("units"):
+        notes.append(f"{name}: unit {attrs.get('units')!r} is declared to be {unit!r}")
+        attrs["units"] = unit
+    if str(attrs.get("units", "")).strip().lower() in _NO_UNIT:
+        raise SourceError(
+            f"{where}: {name} has no units; declare them: "
+            f'[source] units = {{ {toml_key(name)} = "..." }}'
+        )
+    spelled = cf_unit(str(attrs["units"]).strip())
+    if spelled != attrs["units"]:
+        notes.append(f"{name}: unit {attrs['units']!r} written as {spelled!r}")
+        attrs["units"] = spelled
+    return attrs
+
+
+def _piece(
+    variable: xr.Variable,
+    time: Any,
+    dates: Array | None,
+    bounds: Array | None,
+    grid: Grid,
+    attrs: Mapping[str, Any],
+    name: str,
+    where: str,
+    notes: list[str],
+) -> Piece:
+    roles = {**grid.dims, **({time: "time"} if time is not None else {})}
+    assert set(variable.dims) <= {*roles, EXPVER}
+    wanted = tuple(d for d in ("time", *grid.names) if d in roles.values())
+    chunks = _blocks(variable, time)
+    # Named here, for Dask would pickle the file's reader to make a name of it: half the time.
+    blocks: Any = variable.chunk(chunks, name=f"piece-{uuid4().hex}")
+    if EXPVER in blocks.dims:
+        first, *rest = (blocks.isel({EXPVER: i}) for i in range(blocks.sizes[EXPVER]))
+        blocks = reduce(lambda have, other: have.where(have.notnull(), other), rest, first)
+    lazy = xr.Variable(tuple(roles[d] for d in blocks.dims), blocks.data)
+    if lazy.dims != wanted:
+        notes.append(f"{name}: dims {variable.dims} put in the order {wanted}")
+        lazy = lazy.transpose(*wanted)
+    data = lazy.isel({dim: part for dim, part in grid.take.items() if dim in lazy.dims}).data
+    data = data[None] if dates is not None and time is None else data
+    data = data.astype(np.float32)
+    return Piece(where, dates, bounds, data, attrs, grid)
+
+
+def _blocks(variable: xr.Variable, time: Any) -> dict[Any, int]:
+    """Block sizes: whole stored chunks of the whole sphere, of a few times."""
+    stored = variable.encoding.get("preferred_chunks") or {}
+    sizes = variable.sizes
+    chunk = {d: min(int(stored.get(d, 1 if d == time else n)), n) or 1 for d, n in sizes.items()}
+    for dim in sorted(chunk, key=lambda d: d == time):
+        fit = BLOCK_BYTES // (variable.dtype.itemsize * prod(chunk.values())) * chunk[dim]
+        if dim != time:
+            chunk[dim] = sizes[dim] if fit >= sizes[dim] else chunk[dim]
+        else:
+            chunk[dim] = min(max(fit, chunk[dim]), sizes[dim])
+    return chunk

@@ -1,0 +1,269 @@
+"""Raw data sets, opened lazily under our names: dims (time, lat, lon) or (time, cell), float32,
+known units.
+
+The order of the grid is the source's; what is put right on the way (order of times, repeated
+times or meridians, units of single files) is in the report, and what cannot be put right is
+refused with the file, the value and the remedy. docs/inputs.md lists what happens to what.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from storage.conventions.axes import SourceError, UnsafeSource
+from storage.conventions.labels import label
+from storage.conventions.levels import said, split_name
+from storage.conventions.times import find_gaps
+from storage.guards.inspection import inspect
+from storage.sources.formats import UNREADABLE, open_tables
+from storage.sources.joins import join_in_time, merge, numbered, on_one_grid
+from storage.sources.pieces import Declared, Piece, take
+from storage.sources.source_files import resolve
+from storage.sources.survey import survey_of
+from storage.sources.values import Missing, Settled, judge, missing_values, settle
+
+__all__ = [
+    "Missing",
+    "SourceError",
+    "SourceReport",
+    "UnsafeSource",
+    "look",
+    "missing_values",
+    "open_source",
+    "unreadable",
+]
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*(@-?[0-9][A-Za-z0-9_.+-]*)?")
+
+
+@dataclass(frozen=True)
+class SourceReport:
+    """What was found and what was put right; `missing` is empty if values were not checked."""
+
+    files: tuple[str, ...]
+    notes: tuple[str, ...]
+    gaps: tuple[str, ...]
+    missing: Mapping[str, Missing] = field(default_factory=dict)
+    fills: Mapping[str, float] = field(default_factory=dict)  # declared; missing at every place
+    origins: Mapping[str, Any] = field(default_factory=dict)  # number of the file of each time
+    masks: Mapping[str, Any] = field(default_factory=dict)  # cells that are always missing
+
+
+def open_source(
+    paths: str | Sequence[str],
+    variables: Sequence[str],
+    *,
+    units: Mapping[str, str] | None = None,
+    missing: Mapping[str, float] | None = None,
+    valid_range: Mapping[str, tuple[float, float]] | None = None,
+    allow_gaps: bool = False,
+    static: Sequence[str] = (),
+    dims: Mapping[str, str] | None = None,
+    select: Mapping[str, float | str] | None = None,
+    samples: str = "",
+    period: tuple[str, str] | None = None,
+    healpix: str | None = None,
+    group: str = "",
+    check_values: bool = True,
+) -> tuple[xr.Dataset, SourceReport]:
+    """Open files as one data set.
+
+    Args:
+        paths: Files, patterns or addresses; each may have some of the variables at some times.
+        variables: Names of fields; `t@850` is t at the level of 850 hPa.
+        units: The true unit of a variable, where the file's attribute is wrong or missing.
+        missing: The value that stands for missing. Where it lies within the range of the other
+            values (land as exact 0), only cells that hold it at every time count as missing.
+        valid_range: Bounds to judge values by, instead of those known for the standard_name.
+        allow_gaps: Accept gaps in time, and list them in the report.
+        static: Maps without time.
+        dims: Coordinate or dimension by role (time, lat, lon, level, member, cell), where the
+            files do not say it.
+        select: One label of a dimension that is none of time, grid and level.
+        samples: A dimension, scalar coordinate or global attribute that tells members apart, all of
+            which are taken: a time for each, `member` numbers them in the order of their labels.
+        period: First and last day to take, ISO dates.
+        healpix: Order of HEALPix cells, "ring" or "nested", where the files do not say it.
+        group: The group in NetCDF or Zarr files.
+        check_values: Read all values once, to find undeclared fills and missing values. Without
+            it only metadata are read, and the variables in `missing`.
+    Returns:
+        Dask-backed float32 fields, NaN where missing, with time, lat, lon (and cell, crs) and,
+        where the source has them, time bounds as coordinate; and the report.
+    Raises:
+        SourceError: If the input is not usable; the message names file, value and remedy.
+    """
+    files = resolve(paths)
+    for name in (*variables, *static):
+        if not _NAME.fullmatch(name):
+            raise SourceError(f"variable name {name!r} has characters that names must not have")
+    declared = Declared(
+        dims=dict(dims or {}),
+        select=dict(select or {}),
+        samples=samples,
+        units=dict(units or {}),
+        healpix=healpix,
+    )
+    notes: list[str] = []
+    try:
+        pieces, attrs = _collect(files, variables, static, declared, group, notes)
+        first = pieces[variables[0]][0]
+        pieces = {name: on_one_grid(found, first, notes) for name, found in pieces.items()}
+        members = numbered({piece.member for name in variables for piece in pieces[name]}, notes)
+        series = {
+            name: join_in_time(pieces[name], name, members, period, notes) for name in variables
+        }
+        dataset = merge(series, {name: pieces[name][0] for name in static}, first.grid)
+        dataset = dataset.assign_attrs(attrs)
+    except UNREADABLE as error:
+        if hasattr(error, "exit_code"):
+            raise
+        raise unreadable(files, (*variables, *static), group, error) from error
+    gaps = find_gaps(np.unique(dataset["time"].values))
+    if gaps and not allow_gaps:
+        more = f" and {len(gaps) - 5} more" if len(gaps) > 5 else ""
+        raise SourceError(
+            f"{Path(files[0]).name}: {len(gaps)} gaps in time: {'; '.join(gaps[:5])}{more}; "
+            "add the missing files, or set allow_gaps = true in [source]"
+        )
+    try:
+        settled = look(
+            dataset, (*variables, *static), missing or {}, valid_range or {}, notes, check_values
+        )
+    except UNREADABLE as error:
+        if hasattr(error, "exit_code"):
+            raise
+        raise unreadable(files, (*variables, *static), group, error) from error
+    origins = {name: one.origin for name, one in series.items()}
+    report = SourceReport(
+        tuple(files),
+        tuple(dict.fromkeys(notes)),
+        tuple(gaps),
+        settled.missing,
+        settled.fills,
+        origins,
+        settled.masks,
+    )
+    return label(settled.fields), report
+
+
+def look(
+    dataset: xr.Dataset,
+    names: Sequence[str],
+    missing: Mapping[str, float],
+    valid_range: Mapping[str, tuple[float, float]],
+    notes: list[str],
+    everything: bool = True,
+) -> Settled:
+    """Read the values once, a few times together, or only those of variables in `missing`.
+
+    Raises:
+        SourceError: If values look like a fill value that nobody declared, or lie outside the
+            valid range.
+    """
+    for key, table in (("missing", missing), ("valid_range", valid_range)):
+        if strangers := set(table) - set(names):
+            raise SourceError(
+                f"source.{key} names {min(strangers)!r}, which is not among the variables"
+            )
+    looked = [name for name in names if everything or name in missing]
+    surveys = {name: survey_of(dataset[name], missing.get(name)) for name in looked}
+    settled = settle(dataset, surveys, missing, notes)
+    for name in looked if everything else ():
+        judge(dataset[name], surveys[name], valid_range.get(name))
+    return settled
+
+
+def _collect(
+    files: Sequence[str],
+    variables: Sequence[str],
+    static: Sequence[str],
+    declared: Declared,
+    group: str,
+    notes: list[str],
+) -> tuple[dict[str, list[Piece]], dict[str, Any]]:
+    """The pieces of every variable, from whatever file has them; attributes of the first file."""
+    pieces: dict[str, list[Piece]] = {name: [] for name in (*variables, *static)}
+    attrs: dict[str, Any] = {}
+    seen: dict[str, list[str]] = {}
+    known: set[str] = set()
+    for number, file in enumerate(files):
+        where, useful = Path(file).name, False
+        tables = open_tables(file, group)
+        for table in tables:
+            attrs = attrs or {str(k): v for k, v in table.attrs.items()}
+            for name in pieces:
+                _require_stored(table, split_name(name)[0], file)
+                found = take(table, name, declared, where, notes, static=name in static)
+                pieces[name] += [replace(piece, file=number) for piece in found]
+                base = split_name(name)[0]
+                useful |= base in table.variables
+                if not found and base in table.variables:
+                    seen.setdefault(name, []).append(f"{where}: {_levels(table, base)}")
+            listed = seen.setdefault("", [])
+            listed += [str(n) for n in table.data_vars if n not in listed]
+            known |= {str(n) for n in (*table.variables, *table.dims)}
+        if not useful and len(files) > 1:
+            there = ", ".join(str(name) for table in tables for name in table.data_vars)
+            raise SourceError(
+                f"{file}: none of the variables {', '.join(pieces)} is there; there are {there}. "
+                "Take the file out of source.paths"
+            )
+    if strangers := [dim for dim in declared.select if dim not in known]:
+        raise SourceError(
+            f"source.select names {strangers[0]!r}, which is no dimension or coordinate of the "
+            f"files; they have {', '.join(sorted(known))}"
+        )
+    for name, found in pieces.items():
+        if not found:
+            raise _absent(files, name, seen)
+    return pieces, attrs
+
+
+def _require_stored(table: xr.Dataset, name: str, file: str) -> None:
+    lacking = table.encoding.get("unstored", {}).get(name)
+    if lacking:
+        raise SourceError(
+            f"{file}: chunks of {name} are not in the store: {lacking}. Complete the store; if "
+            "they truly have that value everywhere, write them: "
+            "zarr.config.set({'array.write_empty_chunks': True})"
+        )
+
+
+def _levels(table: xr.Dataset, base: str) -> str:
+    from storage.conventions.axes import find_axes
+
+    level = find_axes(table, base, {}, "").level
+    return f"{base} has the levels {said(table[level])}" if level else f"{base} has no levels"
+
+
+def _absent(files: Sequence[str], name: str, seen: Mapping[str, Sequence[str]]) -> SourceError:
+    if name in seen:
+        return SourceError(f"no {name}; {'; '.join(dict.fromkeys(seen[name][:3]))}")
+    known = list(seen.get("", []))
+    close = difflib.get_close_matches(split_name(name)[0], known, n=1)
+    hint = f" (is it {close[0]!r}?)" if close else ""
+    return SourceError(
+        f"{files[0]}: no variable {name!r}; there are {', '.join(known) or 'none'}{hint}"
+    )
+
+
+def unreadable(
+    files: Sequence[str], names: Sequence[str], group: str, error: Exception
+) -> Exception:
+    """The error of the first file that does not read through, found by a child process."""
+    try:
+        inspect(files, names, group=group, whole=True).wait()
+    except SourceError as found:
+        return found
+    if type(error) is RuntimeError:
+        return error  # of the cluster
+    return SourceError(f"{files[0]} cannot be read through ({' '.join(str(error).split())})")

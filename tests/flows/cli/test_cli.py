@@ -1,0 +1,172 @@
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows import run as runs
+from flows.cli.commands import STAGE_COMMANDS
+from flows.cli.main import main
+from flows.config.schema import RunConfig
+from flows.stages.base import STAGES
+from storage.artifacts import publishing as artifacts
+from storage.artifacts.layout import StoreLayout, records_of
+from storage.artifacts.lock import RootInUse, in_use
+
+Write = Callable[[dict[str, Any]], str]
+
+
+HEAVY = {"torch", "prefect", "distributed", "matplotlib"}
+SCRIPT = """
+import sys
+from flows.cli.main import main
+try:
+    status = main(sys.argv[1:])
+except SystemExit as stop:
+    status = stop.code
+assert status == 0, status
+print("imported:", *sys.modules)
+"""
+
+
+def imported_by(*arguments: str) -> tuple[str, set[str]]:
+    """What a command says, and the modules that it imports in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, *arguments], capture_output=True, text=True
+    )
+    said, _, modules = done.stdout.rpartition("imported:")
+    assert modules, done.stderr
+    return said, set(modules.split())
+
+
+def test_help_imports_nothing_that_is_slow() -> None:
+    said, modules = imported_by("--help")
+    for command in ("init", "run", "plan", *STAGE_COMMANDS, "status", "check"):
+        assert command in said
+    assert not modules & {*HEAVY, "numpy", "xarray", "dask"}
+
+
+@pytest.mark.parametrize("command", ["plan", "status"])
+def test_looking_imports_nothing_that_works(
+    command: str, table: dict[str, Any], write_config: Write
+) -> None:
+    _, modules = imported_by(command, write_config(table))
+    assert not modules & HEAVY
+
+
+def test_an_installed_command_works_from_anywhere(
+    table: dict[str, Any], write_config: Write, tmp_path: Path
+) -> None:
+    """With nothing but the installation to find our packages by, in workers too."""
+    plain = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "flows.cli.main", "ingest", write_config(table)],
+        cwd=tmp_path,
+        env=plain,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert artifacts.published(StoreLayout(table["run"]["root"]), "fields") is not None
+
+
+def test_a_module_that_works_would_be_found() -> None:
+    """The instrument of the tests above."""
+    done = SCRIPT.replace(
+        "from flows.cli.main import main", "import distributed\nmain = lambda _: 0"
+    )
+    said = subprocess.run([sys.executable, "-c", done], capture_output=True, text=True).stdout
+    assert "distributed" in said.split()
+
+
+def test_every_stage_is_a_command() -> None:
+    assert list(STAGE_COMMANDS) == [stage.name for stage in STAGES]
+
+
+def test_an_error_is_one_line_with_its_exit_code(
+    table: dict[str, Any], write_config: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table["train"]["lerning_rate"] = 0.1
+    assert main(["run", write_config(table)]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert "train.lerning_rate" in err and "'learning_rate'" in err
+
+
+def test_an_error_is_an_object_too_if_asked_for(
+    table: dict[str, Any], write_config: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table["source"]["paths"] = ["absent.nc"]
+    assert main(["ingest", write_config(table), "--json"]) == 10
+    last = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert last["exit_code"] == 10
+    assert "absent.nc" in last["error"]
+
+
+def test_debug_shows_the_traceback(
+    table: dict[str, Any], write_config: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table["source"]["paths"] = ["absent.nc"]
+    assert main(["plan", write_config(table), "--debug"]) == 10
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_plan_writes_nothing(
+    table: dict[str, Any], write_config: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["plan", write_config(table), "--json"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert set(json.loads(lines[-1])["stages"]) == set(STAGE_COMMANDS)
+    assert not Path(table["run"]["root"]).exists()
+
+
+def test_ingest_then_status_then_check_then_a_flipped_bit(
+    table: dict[str, Any], write_config: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, root = write_config(table), Path(table["run"]["root"])
+    assert main(["ingest", path, "--json"]) == 0
+    made = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert made["artifacts"]["fields"]["path"] == str(root / "fields.zarr")
+    assert made["stages"]["ingest"]["digest"] == made["artifacts"]["fields"]["digest"]
+    assert not made["nothing_to_do"]
+
+    assert main(["status", path, "--json"]) == 0
+    states = json.loads(capsys.readouterr().out.splitlines()[-1])["stages"]
+    assert states["ingest"]["state"] == "up to date"
+    assert states["generate"]["state"] == "not published"
+
+    assert main(["check", path]) == 0
+    shard = next(file for file in (root / "fields.zarr/z/c").resolve().rglob("*") if file.is_file())
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 1
+    shard.write_bytes(content)
+    assert main(["check", path]) == 20
+    assert "fields" in capsys.readouterr().out
+
+
+def test_clean_says_what_would_go_and_takes_it_only_when_told(
+    table: dict[str, Any],
+    write_config: Callable[[dict[str, Any]], str],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    layout = StoreLayout(table["run"]["root"])
+    first = Path(runs.run_alone(RunConfig.from_dict(table), "ingest").path)
+    table["source"]["units"] = {"z": "cm"}
+    second = Path(runs.run_alone(RunConfig.from_dict(table), "ingest").path)
+    config = write_config(table)
+    assert main(["clean", config, "--json"]) == 0
+    said = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert said["paths"] == [str(records_of(first)), str(first)] and said["bytes"] > 0
+    assert first.exists()
+    with in_use(layout):
+        assert main(["clean", config, "--yes"]) == RootInUse.exit_code
+    assert "a run is at work" in capsys.readouterr().err
+    assert main(["clean", config, "--yes"]) == 0
+    assert not first.exists() and second.exists()
+    assert main(["clean", config]) == 0
+    assert "in 0 pieces" in capsys.readouterr().out

@@ -1,0 +1,154 @@
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows.config.schema import Cluster, ConfigError, Generate, RunConfig, read_config
+from flows.config.strict import read_value
+from flows.stages.trained_model import certified_sampler, sampler_of
+from pipeline.diffusion.sampler import INTEGRATORS, Sampler
+
+HOUSE = Path(__file__).parents[3]
+
+
+def changed(table: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
+    table = copy.deepcopy(table)
+    section, _, name = key.partition(".")
+    if name:
+        table.setdefault(section, {})[name] = value
+    else:
+        table[section] = value
+    return table
+
+
+def test_reading_undoes_writing(table: dict[str, Any]) -> None:
+    config = RunConfig.from_dict(table)
+    assert RunConfig.from_dict(config.to_dict()) == config
+
+
+def test_what_is_not_said_has_its_default(config: RunConfig) -> None:
+    assert config.cluster == Cluster(workers=1)
+    assert config.generate == Generate(
+        realizations=2,
+        times=("2001-03-01",),
+        integrator="z-ab2",
+        evaluations=6,
+        grid_exponent=2.2,
+    )
+
+
+def test_every_integrator_can_be_asked_for_in_whole_steps(table: dict[str, Any]) -> None:
+    for name, integrator in INTEGRATORS.items():
+        named = changed(table, "generate.integrator", name)
+        each = integrator.evaluations_per_step
+        one_step = RunConfig.from_dict(changed(named, "generate.evaluations", each))
+        assert sampler_of(one_step).integrator is integrator
+        assert len(sampler_of(one_step).times) == 2
+        if each > 1:
+            with pytest.raises(ConfigError, match=f"a multiple of {each}.*{name} takes, got 33"):
+                RunConfig.from_dict(changed(named, "generate.evaluations", 33))
+
+
+def test_only_a_sampler_of_gme_is_the_one_that_is_certified(table: dict[str, Any]) -> None:
+    twelve = changed(changed(table, "generate.integrator", "gme"), "generate.evaluations", 12)
+    assert len(certified_sampler(RunConfig.from_dict(twelve)).times) == 13
+    flow = changed(twelve, "generate.integrator", "z-heun")
+    assert certified_sampler(RunConfig.from_dict(flow)) == Sampler(evaluations=64)
+
+
+@pytest.mark.parametrize("path", sorted((HOUSE / "deploy/configs").glob("*.toml")), ids=str)
+def test_the_configurations_that_are_shipped_are_accepted(path: Path) -> None:
+    assert read_config(path).run.root.startswith("runs/")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("train.lerning_rate", 1e-3, r"train\.lerning_rate .*did you mean 'learning_rate'\?"),
+        ("generat", {}, r"generat .*did you mean 'generate'\?"),
+        ("spectral.xyz", 1, r"spectral\.xyz .*known are lmax, tail, reference, baseline"),
+        ("train.steps", "ten", r"train\.steps: expected a whole number, got 'ten'"),
+        ("train.steps", True, r"train\.steps: expected a whole number, got True"),
+        ("train.steps", 0, r"train\.steps: expected a positive number, got 0"),
+        ("generate.evaluations", 0, r"generate\.evaluations: expected a positive number, got 0"),
+        ("generate.integrator", "opt", r"generate\.integrator: expected one of ei, .* got 'opt'"),
+        ("train.learning_rate", float("nan"), r"train\.learning_rate: .* finite number, got nan"),
+        ("train.model", "netwrok", r"train\.model: expected one of network, .*got 'netwrok'"),
+        ("spectral.reference", "fitted", r"spectral\.reference: expected one of fit"),
+        ("spectral.reference", {"kapa": 1}, r"spectral\.reference\.kapa .*'kappa'"),
+        (
+            "spectral.reference",
+            {"kappa": 1, "beta": -1, "amplitude": 1},
+            r"spectral\.reference\.beta: expected a positive number, got -1\.0",
+        ),
+        ("source.variables", "z", r"source\.variables: expected a list, got 'z'"),
+        ("source.variables", ["z", 3], r"source\.variables\[1\]: expected a string, got 3"),
+        ("source.variables", ["z", "z"], r"source\.variables: expected each name once"),
+        ("source.units", {"zz": "m"}, r"source\.units\.zz is not in .*did you mean 'z'\?"),
+        ("source.transform", {"z": "cube"}, r"source\.transform\.z: .*cbrt.* got 'cube'"),
+        ("source.fill", "cubic", r"source\.fill: expected one of refuse, harmonic, got 'cubic'"),
+        ("source.fill", {"y": 0.0}, r"source\.fill\.y is not in source\.variables"),
+        ("source.bounds", {"z": [0, 1]}, r"source\.bounds\.z: expected .*logit.*rank.*'identity'"),
+        ("source.valid_range", {"z": [1, 0]}, r"source\.valid_range\.z: expected lowest < high"),
+        ("split.test", ["2001-03-01"], r"split\.test: expected 2 entries, got 1"),
+        ("split.test", ["2001-03-01", "March"], r"split\.test: .*got 'March'"),
+        ("split.test", ["2001-04-01", "2001-03-01"], r"split\.test: expected first day <= last"),
+        ("split.test", ["2001-02-28", "2001-03-31"], r"split\.test starts .* must not overlap"),
+        ("generate.times", ["2001-03-02", "2001-03-01"], r"generate\.times: expected dates in"),
+        ("cluster.memory", "lots", r"cluster\.memory: expected a size"),
+        ("cluster", 2, r"cluster: expected a table, got 2"),
+    ],
+)
+def test_what_is_wrong_is_refused_with_its_key(
+    table: dict[str, Any], key: str, value: Any, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message) as refusal:
+        RunConfig.from_dict(changed(table, key, value))
+    assert refusal.value.exit_code == 2
+
+
+def test_a_missing_key_is_named(table: dict[str, Any]) -> None:
+    del table["spectral"]["lmax"]
+    with pytest.raises(ConfigError, match=r"spectral\.lmax is missing"):
+        RunConfig.from_dict(table)
+
+
+def test_a_training_without_end_is_refused(table: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=r"train\.minutes or train\.steps"):
+        RunConfig.from_dict(changed(table, "train", {}))
+
+
+def test_a_subset_has_the_keys_that_were_asked_for(config: RunConfig) -> None:
+    subset = config.subset("spectral.lmax", "verify")
+    assert subset == {"spectral.lmax": 5, "verify.dates": 48, "verify.realizations": 16}
+
+
+@pytest.mark.parametrize("name", ["sauce", "spectral.lmin"])
+def test_a_subset_of_what_is_not_there_is_an_error(config: RunConfig, name: str) -> None:
+    with pytest.raises(KeyError, match=name):
+        config.subset(name)
+
+
+def test_dates_may_be_written_as_toml_dates(tmp_path: Path) -> None:
+    import tomllib
+
+    dates = tomllib.loads("period = [2001-01-01, 2001-01-31]")["period"]
+    assert read_value(tuple[str, str], dates, "period") == ("2001-01-01", "2001-01-31")
+
+
+def test_a_file_that_is_no_toml_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "broken.toml"
+    path.write_text("[run\n")
+    with pytest.raises(ConfigError, match=r"broken\.toml is not valid TOML"):
+        read_config(path)
+    with pytest.raises(ConfigError, match=r"absent\.toml cannot be read"):
+        read_config(tmp_path / "absent.toml")
+
+
+def test_missing_values_have_a_policy_for_all_variables_or_for_each(table: dict[str, Any]) -> None:
+    fill = RunConfig.from_dict(changed(table, "source.fill", 0)).source.fill_of("z")
+    assert (fill, type(fill)) == (0.0, float)
+    declared = RunConfig.from_dict(changed(table, "source.fill", {"z": "harmonic"}))
+    assert declared.source.fill_of("z") == "harmonic"
+    assert RunConfig.from_dict(changed(table, "source.fill", {})).source.fill_of("z") == "refuse"

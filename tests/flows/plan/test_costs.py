@@ -1,0 +1,126 @@
+"""The model of costs: laws of its counts and times."""
+
+import inspect
+from dataclasses import replace
+from math import ceil
+from typing import Any
+
+import pytest
+
+from flows.plan import costs
+from flows.plan.costs import MATCHED, Machines, Prices, Work, Workload, estimates, seconds, work
+from flows.plan.plan import duration
+from flows.stages.base import STAGES
+from flows.stages.train import train
+from flows.stages.verify import certificate, verify
+from pipeline.network import calibration
+from pipeline.network.train import Training, TrainingConfig
+
+NAMES = [stage.name for stage in STAGES]
+LOAD = Workload(
+    times=1000,
+    fitted=800,
+    channels=3,
+    nlat=32,
+    points=2048,
+    lmax=31,
+    ensemble=(16, 2),
+    verification=(4, 8),
+    validated=200,
+    tested=200,
+    steps=100,
+)
+UNIT = Prices(
+    legendre=1e-9,
+    network=1e-11,
+    training=5e-12,
+    task=1e-3,
+    stages={name: {"value": 1e-8, "unit": 1e-2, "alone": 1e-10, "run": 3.0} for name in NAMES},
+    where="nowhere",
+)
+
+
+def time_of(stage: str, load: Workload, price: Prices = UNIT, **machines: Any) -> float:
+    return seconds(stage, work(load)[stage], load, Machines(**machines), price)
+
+
+@pytest.mark.parametrize("stage", NAMES)
+@pytest.mark.parametrize(
+    "change", [{"channels": 6}, {"lmax": 63, "nlat": 64, "points": 8192}, {"times": 4000}]
+)
+def test_more_work_never_takes_less(stage: str, change: dict[str, int]) -> None:
+    assert time_of(stage, replace(LOAD, **change)) >= time_of(stage, LOAD)
+
+
+def test_a_price_list_without_prices_gives_no_time() -> None:
+    free = {name: dict.fromkeys(("value", "unit", "alone", "run"), 0.0) for name in NAMES}
+    nothing = Prices(legendre=0, network=0, training=0, task=0, stages=free, where="")
+    assert all(time_of(stage, LOAD, nothing) == 0 for stage in NAMES)
+
+
+def test_workers_divide_what_is_shared_and_not_what_is_spent_once() -> None:
+    one, two = (time_of("ingest", LOAD, workers=number) for number in (1, 2))
+    assert one - 3.0 == pytest.approx(2 * (two - 3.0))
+
+
+def test_units_wait_for_a_slow_scheduler() -> None:
+    slow = replace(UNIT, task=100.0)
+    assert time_of("ingest", LOAD, slow, workers=1000) == 3.0 + 100.0 * ceil(1000 / LOAD.shard)
+
+
+def test_training_ends_by_its_minutes_but_for_the_matching() -> None:
+    timed, twice = (replace(LOAD, steps=None, minutes=minutes) for minutes in (10.0, 20.0))
+    done = work(timed)["train"]
+    assert done.judging >= MATCHED * LOAD.network_products
+    rest = done.judging * UNIT.training + done.alone * 1e-10 + done.products * UNIT.legendre
+    assert time_of("train", timed) == pytest.approx(603.0 + rest)
+    assert time_of("train", twice) == pytest.approx(1203.0 + rest)
+    early = replace(LOAD, minutes=1e6)
+    assert time_of("train", early) == pytest.approx(time_of("train", LOAD))
+
+
+def test_a_gaussian_model_trains_and_judges_nothing() -> None:
+    gaussian = replace(LOAD, steps=0, evaluations=0, validated=100, tested=100)
+    assert work(gaussian)["train"] == Work()
+    assert work(gaussian)["verify"].network == 0
+
+
+def test_the_evaluations_that_are_counted_are_those_that_are_made() -> None:
+    assert TrainingConfig(steps=1).validations == costs.VALIDATIONS
+    assert calibration.NODES == costs.NODES
+    assert train.MATCHED * (2 * train.MATCHING_STEPS - 1) == costs.MATCHED
+    assert (train.FOLDS, verify.NEAREST) == (costs.FOLDS, costs.NEAREST)
+    assert certificate.EVALUATIONS == costs.CERTIFIED
+    likelihood = 4 * certificate.FLOW_STEPS * certificate.FIELDS * 3  # one forward, two backward
+    assert likelihood + 64 * certificate.FIELDS == costs.PROBED
+    drawn = inspect.signature(Training.validate).parameters["draws"].default
+    assert drawn == costs.DRAWN
+
+
+def test_gpus_divide_the_network_alone() -> None:
+    machines = {"gpus": 4, "gpu_speed": 1e15}
+    drawn = LOAD.drawn * LOAD.evaluations * LOAD.network_products
+    assert time_of("generate", LOAD, **machines) == pytest.approx(
+        time_of("generate", replace(LOAD, evaluations=0)) + drawn / 4e15
+    )
+
+
+def test_covariances_are_counted_as_they_are_stored() -> None:
+    orders = sum((LOAD.channels * (32 - abs(m))) ** 2 for m in range(-31, 32))
+    assert LOAD.covariances == pytest.approx(orders, rel=0.05)
+    assert replace(LOAD, block_diagonal=False).covariances == 9 * 32
+
+
+def test_without_prices_a_plan_has_no_times() -> None:
+    without, priced = (estimates(LOAD, Machines(), price) for price in (None, UNIT))
+    assert [one.stage for one in without] == NAMES
+    assert all(one.seconds is None for one in without)
+    assert [replace(one, seconds=None) for one in priced] == without
+
+
+@pytest.mark.parametrize(
+    ("time", "words"),
+    [(None, "-"), (0.4, "0 s"), (90, "1.5 min"), (7200, "2.0 h"), (1e6, "11.6 d")],
+)
+def test_durations_are_spoken_in_the_largest_fitting_unit(time: float | None, words: str) -> None:
+    assert duration(time) == words

@@ -1,0 +1,166 @@
+"""What listens, and on which addresses."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows.processes.network_boundary import Refused, is_loopback, require_guarded_prefect
+from flows.run import PREFECT_ENVIRONMENT
+from tests.small import small_table
+
+LISTENS = "0A"
+
+
+@pytest.mark.parametrize(
+    ("address", "known"),
+    [
+        ("127.0.0.1", True),
+        ("127.8.8.8:4200", True),
+        ("http://localhost:4200/api", True),
+        ("tcp://[::1]:8786", True),
+        ("0.0.0.0", False),
+        ("[::]:80", False),
+        ("tls://10.0.0.1:8786", False),
+        ("http://localhost.example.org", False),
+        ("http://127.0.0.1@example.org/", False),
+        ("", False),
+    ],
+)
+def test_loopback_is_known_by_its_address(address: str, known: bool) -> None:
+    assert is_loopback(address) is known
+
+
+def test_a_prefect_server_beyond_loopback_needs_a_key() -> None:
+    require_guarded_prefect({})
+    require_guarded_prefect({"PREFECT_API_URL": "http://127.0.0.1:4200/api"})
+    far = {"PREFECT_API_URL": "http://me:secret@10.0.0.1:4200/api"}
+    with pytest.raises(Refused, match="PREFECT_API_AUTH_STRING is not set") as caught:
+        require_guarded_prefect(far)
+    assert "secret" not in str(caught.value) and caught.value.exit_code == 60
+    require_guarded_prefect(far | {"PREFECT_API_AUTH_STRING": "a:b"})
+    with pytest.raises(Refused, match=r"PREFECT_SERVER_API_HOST is 0\.0"):
+        require_guarded_prefect({"PREFECT_SERVER_API_HOST": "0.0.0.0"})
+
+
+def marked(mark: str) -> Iterator[int]:
+    """Processes that inherited a mark in their environment."""
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and mark.encode() in (entry / "environ").read_bytes():
+                yield int(entry.name)
+        except OSError:
+            continue
+
+
+def sockets_of(pid: int) -> set[str]:
+    try:
+        links = [os.readlink(fd) for fd in Path(f"/proc/{pid}/fd").iterdir()]
+    except OSError:
+        return set()
+    return {link[8:-1] for link in links if link.startswith("socket:[")}
+
+
+def listeners(mark: str) -> set[tuple[str, str]]:
+    """Address and port, in hexadecimal, of all that the marked processes listen on."""
+    mine = {inode for pid in marked(mark) for inode in sockets_of(pid)}
+    found = set()
+    for table in ("tcp", "tcp6"):
+        path = Path(f"/proc/net/{table}")
+        for line in path.read_text().splitlines()[1:] if path.exists() else []:
+            fields = line.split()
+            if fields[3] == LISTENS and fields[9] in mine:
+                address, _, port = fields[1].rpartition(":")
+                found.add((address, port))
+    return found
+
+
+def on_loopback(address: str) -> bool:
+    mapped = address.removeprefix("0000000000000000FFFF0000")
+    return mapped.endswith("7F") if len(mapped) == 8 else address == "0" * 24 + "01000000"
+
+
+def test_the_instrument_sees_what_listens_elsewhere(tmp_path: Path) -> None:
+    code = "import socket, time; s = socket.create_server(('0.0.0.0', 0)); time.sleep(60)"
+    mark = f"SPHERESCORE_MARK={tmp_path}"
+    environment = {**os.environ, "SPHERESCORE_MARK": str(tmp_path)}
+    with subprocess.Popen([sys.executable, "-c", code], env=environment) as running:
+        try:
+            deadline = time.monotonic() + 30
+            while not (seen := listeners(mark)) and time.monotonic() < deadline:
+                time.sleep(0.05)
+        finally:
+            running.kill()
+    assert [on_loopback(address) for address, _ in seen] == [False]
+    assert on_loopback("0100007F") and on_loopback("0" * 24 + "01000000")
+    assert not on_loopback("00000000") and not on_loopback("0" * 32)
+
+
+SETTINGS = """
+from pathlib import Path
+from flows.run import set_prefect_environment
+from storage.artifacts.layout import StoreLayout
+set_prefect_environment(StoreLayout({root!r}))
+import prefect.settings as s
+known = s.get_current_settings()
+print(
+    known.server.analytics_enabled,
+    known.results.default_serializer,
+    known.results.persist_by_default,
+    known.cloud.enable_orchestration_telemetry,
+    s.get_current_settings().server.api.host,
+)
+"""
+
+
+def test_prefect_measures_nobody_and_pickles_nothing(tmp_path: Path) -> None:
+    assert PREFECT_ENVIRONMENT["DO_NOT_TRACK"] == "1"
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
+    said = subprocess.run(
+        [sys.executable, "-c", SETTINGS.format(root=str(tmp_path))],
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=True,
+    )
+    assert said.stdout.split() == ["False", "json", "False", "False", "127.0.0.1"]
+
+
+def test_a_whole_run_listens_on_loopback_only_and_keeps_no_secret(
+    tmp_path: Path, write_config: Callable[[dict[str, Any]], str]
+) -> None:
+    """What any process of a run listens on, while it runs; what it leaves on disk and says."""
+    secrets = {
+        "AWS_SECRET_ACCESS_KEY": "secret-of-a-bucket",
+        "PREFECT_API_AUTH_STRING": "me:secret-of-a-server",
+    }
+    mark = f"SPHERESCORE_MARK={tmp_path}"
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
+    environment |= {"SPHERESCORE_MARK": str(tmp_path), **secrets}
+    seen: set[tuple[str, str]] = set()
+    with subprocess.Popen(
+        [sys.executable, "-m", "flows.cli.main", "run", write_config(small_table(tmp_path))],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    ) as running:
+        said = b""
+        assert running.stdout is not None
+        for line in running.stdout:
+            said += line
+            seen |= listeners(mark)
+    assert running.returncode == 0, said.decode()
+    assert len(seen) >= 2  # the schedulers' at least
+    assert {address for address, _ in seen if not on_loopback(address)} == set()
+    left = [path for path in (tmp_path / "run").rglob("*") if path.is_file()]
+    assert len(left) > 100
+    for secret in ("secret-of-a-bucket", "secret-of-a-server"):
+        assert secret.encode() not in said
+        assert [path for path in left if secret.encode() in path.read_bytes()] == []

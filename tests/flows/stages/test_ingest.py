@@ -1,0 +1,196 @@
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from flows.cluster.map_units import UnitFailed
+from flows.config.schema import RunConfig, read_config
+from flows.stages.base import Progress
+from flows.stages.content_keys import key_of
+from flows.stages.ingest import ingest
+from storage.artifacts import publishing as artifacts
+from storage.artifacts.layout import StoreLayout
+from storage.sources.sources import SourceError
+
+
+def layout_of(config: RunConfig) -> StoreLayout:
+    return StoreLayout(config.run.root)
+
+
+def rewrite(table: dict[str, Any], source: xr.Dataset) -> None:
+    path = Path(table["source"]["paths"][0])
+    path.unlink()
+    source.to_netcdf(path)
+
+
+def test_every_value_time_and_attribute_of_the_source_is_in_the_fields(
+    config: RunConfig, source: xr.Dataset, client: Any, quiet: Progress
+) -> None:
+    receipt = ingest.run(config, layout_of(config), client, quiet)
+    fields = xr.open_zarr(layout_of(config).name("fields"))
+    np.testing.assert_array_equal(fields["z"], source["z"])
+    for name in ("time", "lat", "lon"):
+        np.testing.assert_array_equal(fields[name], source[name])
+    assert fields["z"].attrs["units"] == "m"
+    assert fields["z"].attrs["standard_name"] == "geopotential_height"
+    assert fields.attrs["title"] == "indices"
+    assert fields.attrs["artifact_digest"] == receipt.digest
+    assert receipt.figures == {"times": 90, "variables": 1}
+
+
+def test_the_demonstration_opens_as_its_configuration_says() -> None:
+    root = Path(__file__).parents[3]
+    source = read_config(root / "deploy" / "configs" / "demo.toml").source
+    fields, _ = ingest.open_fields(replace(source, paths=(str(root / source.paths[0]),)))
+    assert list(fields.data_vars)[: len(source.variables)] == list(source.variables)
+    assert fields.sizes == {"time": 1096, "lat": 32, "lon": 64, "bnds": 2}
+
+
+def test_covariates_come_along_at_the_times_of_the_fields(
+    table: dict[str, Any], client: Any, quiet: Progress, tmp_path: Path
+) -> None:
+    path = tmp_path / "index.csv"
+    path.write_text("time,nino34\n2001-01-01,0.0\n2001-04-01,90.0\n")
+    table["source"]["covariates"] = {"nino34": str(path)}
+    config = RunConfig.from_dict(table)
+    before = key_of("ingest", config, layout_of(config))
+    ingest.run(config, layout_of(config), client, quiet)
+    fields = xr.open_zarr(layout_of(config).name("fields"))
+    np.testing.assert_allclose(fields["nino34"], np.arange(90.0), atol=1e-6)
+    path.write_text("time,nino34\n2001-01-01,0.0\n2001-04-01,91.0\n")
+    assert key_of("ingest", config, layout_of(config)) != before
+
+
+def test_the_digest_does_not_depend_on_what_was_there_before(
+    config: RunConfig, table: dict[str, Any], client: Any, quiet: Progress, tmp_path: Path
+) -> None:
+    undisturbed = ingest.run(config, layout_of(config), client, quiet)
+
+    table["run"]["root"] = str(tmp_path / "resumed")
+    again = RunConfig.from_dict(table)
+    layout = layout_of(again)
+    fields, _ = ingest.open_fields(again.source)
+    sizes = ingest.unit_sizes(fields, again.source)
+    path = layout.artifact("fields", key_of("ingest", again, layout))
+    artifacts.create(path, fields, chunks={"time": sizes["chunk"]}, shards={"time": sizes["shard"]})
+    units = artifacts.plan_units({"time": 90}, {"time": sizes["shard"]})
+    ingest.write_fields(path, again.source, "digest", {}, units[1])
+    told: list[int] = []
+    resumed = ingest.run(again, layout, client, lambda done, total, text: told.append(done))
+
+    assert told[0] == 1, "the unit that was there is not done again"
+    assert resumed.digest == undisturbed.digest
+    assert resumed.key == undisturbed.key
+
+
+def test_the_key_follows_contents_and_declarations_and_nothing_else(
+    config: RunConfig, table: dict[str, Any], source: xr.Dataset
+) -> None:
+    layout = layout_of(config)
+    key = key_of("ingest", config, layout)
+    table["train"]["steps"] = 7
+    assert key_of("ingest", RunConfig.from_dict(table), layout) == key
+    table["source"]["units"] = {"z": "km"}
+    assert key_of("ingest", RunConfig.from_dict(table), layout) != key
+    table["source"]["units"] = {}
+    rewrite(table, source + 1)
+    assert key_of("ingest", RunConfig.from_dict(table), layout) != key
+
+
+def test_cells_that_are_always_missing_need_a_policy(
+    table: dict[str, Any], source: xr.Dataset, client: Any, quiet: Progress
+) -> None:
+    source["z"][:, 2, 3:6] = np.nan
+    rewrite(table, source)
+    config = RunConfig.from_dict(table)
+    with pytest.raises(SourceError, match=r'source\.fill = \{ z = "harmonic" \}') as refusal:
+        ingest.run(config, layout_of(config), client, quiet)
+    assert refusal.value.exit_code == 10
+    assert not layout_of(config).name("fields").exists()
+
+    table["source"]["fill"] = "harmonic"
+    config = RunConfig.from_dict(table)
+    ingest.run(config, layout_of(config), client, quiet)
+    fields = xr.open_zarr(layout_of(config).name("fields"))
+    np.testing.assert_array_equal(fields["z"], source["z"])
+
+
+def test_cells_that_are_sometimes_missing_are_refused(
+    table: dict[str, Any], source: xr.Dataset, client: Any, quiet: Progress
+) -> None:
+    source["z"][7, 2, 3] = np.nan
+    rewrite(table, source)
+    table["source"]["fill"] = "harmonic"
+    config = RunConfig.from_dict(table)
+    with pytest.raises(SourceError, match=r"z: 1 values are missing .*fill = \{ z = 0.0 \}"):
+        ingest.run(config, layout_of(config), client, quiet)
+
+
+def test_a_missing_value_may_stand_for_a_number_where_the_mask_moves(
+    table: dict[str, Any], source: xr.Dataset, client: Any, quiet: Progress
+) -> None:
+    """As open water does in ice concentration; land stays empty."""
+    source["z"][7, 2, 3] = np.nan
+    source["z"][:, 5, :4] = np.nan
+    rewrite(table, source)
+    table["source"]["fill"] = {"z": -5}
+    config = RunConfig.from_dict(table)
+    ingest.run(config, layout_of(config), client, quiet)
+    fields = xr.open_zarr(layout_of(config).name("fields"))
+    expected = source["z"].copy()
+    expected[7, 2, 3] = -5.0
+    np.testing.assert_array_equal(fields["z"], expected)
+
+
+def test_land_declared_by_a_value_is_missing_in_the_fields(
+    table: dict[str, Any], source: xr.Dataset, client: Any, quiet: Progress
+) -> None:
+    source["z"] = (source["z"] - source["z"].mean()).assign_attrs(units="1")
+    source["z"][:, 4, :5] = 0.0
+    source["z"][3, 0, 0] = 0.0  # a value that happens to be zero
+    rewrite(table, source)
+    table["source"] |= {"missing": {"z": 0.0}, "fill": "harmonic"}
+    config = RunConfig.from_dict(table)
+    ingest.run(config, layout_of(config), client, quiet)
+    missing = xr.open_zarr(layout_of(config).name("fields"))["z"].isnull().values
+    assert missing[:, 4, :5].all()
+    assert missing.sum() == 90 * 5
+
+
+def test_a_unit_that_cannot_be_written_leaves_nothing_published(
+    config: RunConfig, client: Any, quiet: Progress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ingest, "write_fields", refuse)
+    with pytest.raises(UnitFailed, match=r"fields .*no space"):
+        ingest.run(config, layout_of(config), client, quiet)
+    assert artifacts.published(layout_of(config), "fields") is None
+
+
+def test_a_source_that_changes_while_it_is_read_is_not_published(
+    config: RunConfig, client: Any, quiet: Progress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digests = iter(["a" * 64, "b" * 64])
+    monkeypatch.setattr(ingest, "digest_of_source", lambda source: next(digests))
+    with pytest.raises(ingest.InputChanged) as changed:
+        ingest.run(config, layout_of(config), client, quiet)
+    assert changed.value.exit_code == 11
+    assert artifacts.published(layout_of(config), "fields") is None
+
+
+@pytest.mark.parametrize(("times", "cells"), [(3, 8), (90, 128), (1096, 2048), (16000, 65160)])
+def test_shards_are_whole_chunks_and_units_are_many_but_not_small(times: int, cells: int) -> None:
+    values = np.broadcast_to(np.float32(0), (times, cells))
+    fields = xr.Dataset({"z": (("time", "cell"), values)})
+    source = ingest.Source(paths=("x",), variables=("z",))
+    sizes = ingest.unit_sizes(fields, source)
+    assert 1 <= sizes["chunk"] <= min(64, times)
+    assert sizes["shard"] % sizes["chunk"] == 0
+    assert 4 * cells * sizes["shard"] <= 2 * ingest.SHARD_BYTES
+    assert times / sizes["shard"] <= 100
+
+
+def refuse(*arguments: Any, **named: Any) -> None:
+    raise OSError(28, "no space left on device")

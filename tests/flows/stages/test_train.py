@@ -1,0 +1,133 @@
+"""The training stage: where its fields come from does not matter."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from flows.config.schema import RunConfig
+from flows.stages.base import Progress
+from flows.stages.train import train
+from pipeline.network.train import Training, TrainingDiverged
+from storage.artifacts import publishing as artifacts
+from storage.artifacts.layout import StoreLayout, records_of
+from tests.small import run_stages, small_table
+
+
+@pytest.fixture
+def preprocessed(tmp_path: Path) -> tuple[RunConfig, StoreLayout]:
+    """A run of noise on the days of three years, up to its preprocessing."""
+    table = small_table(tmp_path)
+    run_stages(table, "ingest", "preprocess")
+    config = RunConfig.from_dict(table)
+    return config, StoreLayout(config.run.root)
+
+
+def test_a_series_that_does_not_fit_into_memory_is_read_batch_by_batch(
+    preprocessed: tuple[RunConfig, StoreLayout], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, layout = preprocessed
+    inside, conditions = train.training_series(layout, config.split.train)
+    monkeypatch.setattr(train, "SERIES_SHARE", 0.0)
+    outside, same = train.training_series(layout, config.split.train)
+    assert isinstance(inside, np.ndarray) and not isinstance(outside, np.ndarray)
+    np.testing.assert_array_equal(conditions, same)
+    drawn: list[Any] = []
+    for series in (inside, outside):
+        normals = artifacts.open_published(layout, "normals").load()
+        baseline = train.untrained(config, normals, train.torch.float32).baseline
+        stretches = train._stretches(config, series, conditions, baseline, normals)
+        drawn.append([batches.batch_at(step) for batches, _ in stretches for step in (0, 1, 7)])
+        drawn.append([[law.variance.numpy()] for _, law in stretches])
+    for one, other in ((drawn[0], drawn[2]), (drawn[1], drawn[3])):
+        for parts, again in zip(one, other, strict=True):
+            for part, equal in zip(parts, again, strict=True):
+                np.testing.assert_array_equal(part, equal)
+
+
+def test_the_weights_do_not_depend_on_where_the_fields_are(
+    preprocessed: tuple[RunConfig, StoreLayout],
+    monkeypatch: pytest.MonkeyPatch,
+    quiet: Progress,
+) -> None:
+    config, layout = preprocessed
+    first = train.run(config, layout, None, quiet)
+    monkeypatch.setattr(train, "SERIES_SHARE", 0.0)
+    for path in layout.artifacts.glob("checkpoints-*"):
+        path.rename(path.with_name(f"old-{path.name}"))
+    layout.name("checkpoints").unlink()
+    assert train.run(config, layout, None, quiet).digest == first.digest
+
+
+def silent(done: int, total: int, text: str) -> None:
+    pass
+
+
+class Stopped(Exception):
+    """Stands for a kill."""
+
+
+def trained_with(
+    config: RunConfig,
+    layout: StoreLayout,
+    monkeypatch: pytest.MonkeyPatch,
+    divergences: int,
+    stops: tuple[int, ...] = (),
+) -> artifacts.Published:
+    """A training of thirty steps whose 17th has no finite gradient for the first few times.
+
+    It is stopped before each of `stops` (in calls of `advance`) and taken up again.
+    """
+    real, calls = Training.advance, [0]
+
+    def advance(self: Training, *arguments: Any, **options: Any) -> None:
+        calls[0] += 1
+        if calls[0] in stops:
+            raise Stopped
+        if self.step == 17 and len(self.rollbacks) < divergences:
+            raise TrainingDiverged("the loss is nan at step 17")
+        real(self, *arguments, **options)
+
+    monkeypatch.setattr(Training, "advance", advance)
+    monkeypatch.setattr(train, "SECONDS_BETWEEN_STATES", 0.0)
+    for _ in stops:
+        with pytest.raises(Stopped):
+            train.run(config, layout, None, silent)
+    train.run(config, layout, None, silent)
+    found = artifacts.published(layout, "checkpoints")
+    assert found is not None
+    return found
+
+
+def test_a_divergence_goes_back_to_the_last_validation_stopped_or_not(
+    preprocessed: tuple[RunConfig, StoreLayout], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, layout = preprocessed
+    steps = replace(config.train, steps=30, width=8, blocks=1, batch=8)
+    config = replace(config, train=steps)
+    found = []
+    for stops in ((), (5, 16, 18, 19, 25), (19,)):
+        found.append(trained_with(config, layout, monkeypatch, 2, stops))
+        for path in (found[-1].path, records_of(found[-1].path)):
+            path.rename(path.with_name(f"{path.name}.{len(found)}"))
+        layout.name("checkpoints").unlink()
+        monkeypatch.undo()
+    undisturbed, *stopped = found
+    assert [(one["step"], one["to"]) for one in undisturbed.attrs["rollbacks"]] == [(17, 15)] * 2
+    for one in stopped:
+        assert one.digest == undisturbed.digest
+        assert one.attrs["rollbacks"] == undisturbed.attrs["rollbacks"]
+    other = trained_with(config, layout, monkeypatch, 0)
+    assert other.attrs["rollbacks"] == []
+    assert other.digest != undisturbed.digest
+
+
+def test_a_training_that_diverges_again_and_again_is_given_up(
+    preprocessed: tuple[RunConfig, StoreLayout], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, layout = preprocessed
+    config = replace(config, train=replace(config.train, steps=30, width=8, blocks=1, batch=8))
+    with pytest.raises(TrainingDiverged, match=r"17\. It went back 3 times, from step 17 to 15"):
+        trained_with(config, layout, monkeypatch, 9)

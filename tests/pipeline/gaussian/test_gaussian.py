@@ -1,0 +1,262 @@
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.diffusion.process import OrnsteinUhlenbeck
+from pipeline.diffusion.score import GaussianScore, gaussian_score
+from pipeline.gaussian import fit as gaussian
+from pipeline.gaussian.fit import (
+    BASELINES,
+    Baseline,
+    Moments,
+    baseline_from_arrays,
+    choose,
+    choose_shrinkage,
+    fit,
+    fit_channels,
+    fit_isotropic,
+    fit_m_block,
+    left_out,
+    refuse_sizes,
+)
+from pipeline.sphere.coefficients import degrees
+from pipeline.sphere.grid import RingGrid
+from pipeline.sphere.harmonics import Harmonics
+
+CHANNELS, LMAX, FIELDS = 2, 5, 400
+
+
+def white(fields: int, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal((fields, CHANNELS, (LMAX + 1) ** 2))
+
+
+@pytest.fixture(scope="module")
+def fields() -> np.ndarray:
+    """Fields with statistics that depend on latitude and tie the channels, not on longitude."""
+    grid = RingGrid.gaussian(12)
+    plan = Harmonics(grid, LMAX, np.float64)
+    maps = plan.synthesis(white(2 * FIELDS, 0)) * (1 + np.sin(np.deg2rad(grid.latitudes)))[:, None]
+    x = plan.analysis(maps)
+    x[:, 1] += 0.5 * x[:, 0]
+    return x
+
+
+@pytest.fixture(scope="module", params=list(BASELINES))
+def baseline(request, fields) -> Baseline:
+    train, validation = Moments.of(fields[:FIELDS]), Moments.of(fields[FIELDS:])
+    return fit(request.param, train, choose(request.param, train, validation))
+
+
+def dense(baseline: Baseline) -> np.ndarray:
+    """Its covariance as one matrix, rows by channel, then coefficient."""
+    size = CHANNELS * (LMAX + 1) ** 2
+    unit = torch.eye(size, dtype=torch.float64).reshape(size, CHANNELS, -1)
+    matrix = baseline.rotate(unit).reshape(size, size).numpy()
+    return matrix @ np.diag(baseline.variance.numpy().ravel()) @ matrix.T
+
+
+def test_rotations_are_orthogonal(baseline):
+    x = torch.from_numpy(white(3, 1))
+    y = baseline.rotate(x)
+    np.testing.assert_allclose(y.square().sum((1, 2)), x.square().sum((1, 2)), rtol=1e-12)
+    np.testing.assert_allclose(baseline.unrotate(y), x, atol=1e-12)
+
+
+def test_a_baseline_is_rebuilt_from_its_arrays(baseline):
+    x = torch.from_numpy(white(2, 1))
+    again = baseline_from_arrays(baseline.name, baseline.to_arrays())
+    np.testing.assert_array_equal(again.rotate(x), baseline.rotate(x))
+    np.testing.assert_array_equal(again.variance, baseline.variance)
+
+
+def test_the_log_density_is_that_of_the_dense_covariance(baseline):
+    """T-7: against linear algebra on the whole vector."""
+    covariance = dense(baseline)
+    x = white(4, 2).reshape(4, -1)
+    quadratic = np.einsum("ni,ij,nj->n", x, np.linalg.inv(covariance), x)
+    expected = -0.5 * (quadratic + np.linalg.slogdet(2 * np.pi * covariance)[1])
+    actual = baseline.log_density(torch.from_numpy(x.reshape(4, CHANNELS, -1)))
+    np.testing.assert_allclose(actual, expected, rtol=1e-10)
+
+
+@pytest.mark.parametrize("t", [0.01, 0.4, 2.0])
+def test_the_score_is_that_of_the_dense_covariance(baseline, t):
+    """T-7: b = x - V^-1 x with V = 1 + e^-2t (S - 1) as one matrix."""
+    x = white(3, 4)
+    time = torch.full((3,), t, dtype=torch.float64)
+    b = baseline.unrotate(gaussian_score(baseline, time, baseline.rotate(torch.from_numpy(x))))
+    v = np.eye(x[0].size) + np.exp(-2 * t) * (dense(baseline) - np.eye(x[0].size))
+    flat = x.reshape(3, -1)
+    expected = flat - np.linalg.solve(v, flat.T).T
+    np.testing.assert_allclose(b.reshape(3, -1), expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", ["channels", "m-block", "eof"])
+@pytest.mark.parametrize("steps", [1, 5])
+def test_a_zero_network_draws_with_the_cross_spectra_of_the_data(name, steps, fields):
+    """T-17: exactly, by the response to each coefficient of white noise at each step.
+
+    The steps are the Gaussian-matched ones, written out in the coordinates of the baseline.
+    """
+    train = Moments.of(fields)
+    law = fit(name, train, choose(name, train, train))
+    score, variance = GaussianScore(law), OrnsteinUhlenbeck.variance
+    size = CHANNELS * (LMAX + 1) ** 2
+    unit = law.rotate(torch.eye(size, dtype=torch.float64).reshape(size, CHANNELS, -1))
+    times = torch.as_tensor(OrnsteinUhlenbeck().power_grid(steps))
+    responses = [torch.sqrt(variance(times[0], law.variance)) * unit]
+    for t, t_next in itertools.pairwise(times):
+        h, v, v_next = t - t_next, variance(t, law.variance), variance(t_next, law.variance)
+        for k, y in enumerate(responses):
+            time = t.expand(len(y))
+            b = gaussian_score(law, time, y) + score.residual(time, y, torch.zeros(len(y), 1))
+            responses[k] = torch.exp(-h) * y + 2 * torch.sinh(h) * b
+        responses.append(torch.sqrt(v_next / v * -torch.expm1(-2 * h)) * unit)
+    draws = torch.cat([law.unrotate(y) for y in responses]).numpy()
+    covariance = np.einsum("nck,ndk->kcd", draws, draws)
+    degree = degrees(LMAX)
+    drawn = np.stack([covariance[degree == n].mean(axis=0) for n in range(LMAX + 1)])
+    expected = train.channel_covariance()
+    np.testing.assert_allclose(drawn, expected, atol=1e-9 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("name", ["channels", "m-block"])
+def test_a_law_turns_with_its_channels(name, fields):
+    """T-17: fields whose channels are rotated have the rotated law."""
+    turn = np.array([[0.6, 0.8], [-0.8, 0.6]])
+    turned = np.einsum("cd,ndk->nck", turn, fields)
+    choice = {"shrinkage": np.full(LMAX + 1, 0.05)}
+    law, other = (fit(name, Moments.of(x), choice) for x in (fields, turned))
+    t = torch.full((5,), 0.3, dtype=torch.float64)
+    b, b_turned = (
+        each.unrotate(gaussian_score(each, t, each.rotate(torch.from_numpy(x[:5])))).numpy()
+        for each, x in ((law, fields), (other, turned))
+    )
+    np.testing.assert_allclose(b_turned, np.einsum("cd,ndk->nck", turn, b), atol=1e-10)
+
+
+def test_every_rung_but_the_first_keeps_the_cross_spectra(fields):
+    train = Moments.of(fields)
+    place = degrees(LMAX)
+    expected = train.channel_covariance()
+    for name in ("channels", "m-block", "eof"):
+        covariance = dense(fit(name, train, choose(name, train, train)))
+        blocks = covariance.reshape(CHANNELS, len(place), CHANNELS, len(place))
+        kept = np.einsum("ckdk->kcd", blocks)
+        mean = np.stack([kept[place == n].mean(axis=0) for n in range(LMAX + 1)])
+        np.testing.assert_allclose(mean, expected, rtol=1e-9, atol=1e-10)
+    power = fit_isotropic(train).variance[:, place == 3].numpy()
+    np.testing.assert_allclose(power, np.diag(expected[3])[:, None] * np.ones(7), rtol=1e-12)
+
+
+def test_in_training_each_law_is_at_least_as_likely_as_the_one_it_refines(fields):
+    x, train = torch.from_numpy(fields), Moments.of(fields)
+    isotropic, channels, m_block, eof = (
+        float(fit(name, train, choose(name, train, train)).log_density(x).mean())
+        for name in BASELINES
+    )
+    assert isotropic < channels < min(m_block, eof)
+
+
+def test_m_block_covariances_beyond_the_limit_are_refused_with_their_size(monkeypatch):
+    refuse_sizes(5, 399)
+    with pytest.raises(ValueError, match=r"lmax 639 take 32\.6 GiB .* 8 GiB: lower .* to 399"):
+        refuse_sizes(5, 639)
+    law = fit_m_block(Moments.of(white(30, 0)), np.full(LMAX + 1, 0.5))
+    monkeypatch.setattr(gaussian, "LARGEST_BYTES", 8 * law.vectors.numel())
+    refuse_sizes(CHANNELS, LMAX)
+    monkeypatch.setattr(gaussian, "LARGEST_BYTES", 8 * law.vectors.numel() - 1)
+    with pytest.raises(ValueError, match=f"to {LMAX - 1} "):
+        refuse_sizes(CHANNELS, LMAX)
+
+
+def test_without_shrinkage_the_m_block_law_has_the_moments_of_its_fields(fields):
+    moments = Moments.of(fields)
+    shrinkage = choose_shrinkage(moments, moments)
+    assert (shrinkage == 0).all()
+    fitted = fit_m_block(moments, shrinkage)
+    y = fitted.rotate(torch.from_numpy(fields))
+    pairs = y.square().mean(0)
+    # +m and -m hold the two parts of one complex coordinate: their mean square is its variance.
+    np.testing.assert_allclose(pairs.sum(), fitted.variance.sum(), rtol=1e-10)
+
+
+def test_the_m_block_law_is_more_likely_on_held_out_fields(fields):
+    train, held_out = Moments.of(fields[:FIELDS]), torch.from_numpy(fields[FIELDS:])
+    m_block = fit_m_block(train, choose_shrinkage(train, Moments.of(fields[FIELDS:])))
+    gain = m_block.log_density(held_out) - fit_channels(train).log_density(held_out)
+    assert gain.mean() > 10 * gain.std() / len(gain) ** 0.5
+
+
+def test_isotropic_fields_are_shrunk_to_the_law_of_the_channels():
+    x = white(120, 5)
+    assert choose_shrinkage(Moments.of(x[:60]), Moments.of(x[60:])).mean() > 0.4
+
+
+def test_an_m_block_law_does_not_change_when_the_globe_turns(fields):
+    """Turning by an angle mixes +m and -m; the density stays."""
+    law = fit_m_block(Moments.of(fields[:FIELDS]), np.full(LMAX + 1, 0.02))
+    grid = RingGrid.gaussian(12)
+    plan = Harmonics(grid, LMAX, np.float64)
+    turned = plan.analysis(np.roll(plan.synthesis(fields[:5]), 7, axis=-1))
+    np.testing.assert_allclose(
+        law.log_density(torch.from_numpy(turned)),
+        law.log_density(torch.from_numpy(fields[:5])),
+        rtol=1e-9,
+    )
+
+
+def test_moments_of_parts_add_up(fields):
+    whole, parts = Moments.of(fields), Moments.of(fields[:150]) + Moments.of(fields[150:])
+    assert parts.samples == whole.samples
+    for a, b in zip(parts.blocks, whole.blocks, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-9)
+    np.testing.assert_allclose(parts.low, whole.low, atol=1e-9)
+
+
+def test_moments_of_mixed_channels_are_those_of_the_mixed_fields(fields):
+    matrices = np.random.default_rng(8).standard_normal((LMAX + 1, CHANNELS, CHANNELS))
+    mixed = Moments.of(np.einsum("kcd,ndk->nck", matrices[degrees(LMAX)], fields))
+    moments = Moments.of(fields).mixed(matrices)
+    for a, b in zip(moments.blocks, mixed.blocks, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-8)
+    np.testing.assert_allclose(moments.low, mixed.low, atol=1e-8)
+
+
+def test_channel_covariance_is_the_mean_over_orders(fields):
+    degree = degrees(LMAX)
+    expected = [
+        np.einsum("nck,ndk->cd", fields[..., degree == n], fields[..., degree == n])
+        / (len(fields) * (2 * n + 1))
+        for n in range(LMAX + 1)
+    ]
+    np.testing.assert_allclose(Moments.of(fields).channel_covariance(), expected, rtol=1e-10)
+
+
+def test_moments_of_different_fields_are_refused(fields):
+    with pytest.raises(ValueError, match="lmax"):
+        Moments.of(fields) + Moments.of(fields[..., :25])
+
+
+def test_fields_vary_in_coordinates_fitted_to_them_less_than_in_those_of_the_others():
+    """Why the network trains with cross-fitted baselines."""
+    x, shrinkage = white(20, 6), np.full(LMAX + 1, 0.1)
+    own = fit_m_block(Moments.of(x), shrinkage)
+    inside = (own.rotate(torch.from_numpy(x)).square() / own.variance).mean()
+    outside = []
+    for stretch, others in left_out(x, 4):
+        law = fit_m_block(others, shrinkage)
+        outside.append((law.rotate(torch.from_numpy(x[stretch])).square() / law.variance).mean())
+    assert inside < 1.0
+    assert min(outside) > 1.2
+
+
+def test_stretches_cover_every_field_once_with_the_moments_of_the_others():
+    x = white(10, 7)
+    stretches = left_out(x, 3)
+    assert [(s.start, s.stop) for s, _ in stretches] == [(0, 3), (3, 6), (6, 10)]
+    assert [others.samples for _, others in stretches] == [7, 7, 6]
+    expected = Moments.of(np.concatenate([x[:3], x[6:]]))
+    np.testing.assert_allclose(stretches[1][1].low, expected.low, atol=1e-10)
