@@ -109,7 +109,7 @@ def store(path: Path, made: xr.Dataset | None = None, **options: Any) -> Path:
 
 
 def grib(path: Path, edition: int = 2) -> Path:
-    from tests.storage.test_formats import message
+    from tests.storage.sources.test_formats import message
 
     with path.open("wb") as file:
         for day in range(20000101, 20000107):

@@ -27,7 +27,7 @@ def test_grib_is_ingested(
     table: dict[str, Any], client: Any, quiet: Progress, tmp_path: Path
 ) -> None:
     pytest.importorskip("cfgrib")
-    from tests.storage.test_formats import DATES, message
+    from tests.storage.sources.test_formats import DATES, message
 
     with (tmp_path / "a.grib").open("wb") as file:
         for date in DATES:
@@ -74,10 +74,9 @@ def test_references_and_zipped_stores_are_ingested(
 def test_nested_cells_keep_their_grid(
     table: dict[str, Any], client: Any, quiet: Progress, tmp_path: Path
 ) -> None:
-    from tests.storage.test_grids import cells, cf
-
     from pipeline.sphere.grid import RingGrid
     from pipeline.sphere.named_grids import grid_of
+    from tests.storage.conventions.test_grids import cells, cf
 
     paths = [write(tmp_path, cf(cells("nested"), "nested"))]
     fields = ingested(table, client, quiet, paths=paths, variables=["ta"])
