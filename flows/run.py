@@ -189,7 +189,7 @@ def _receipt(
 
         return train_on_workers(config, client, told)
     table, silence = {"config": config.to_dict()}, 60 * config.cluster.unit_minutes
-    return Receipt(**call(f"flows.{stage.name}:in_child", table, told, silence=silence))
+    return Receipt(**call(f"{stage.module_name}:in_child", table, told, silence=silence))
 
 
 def stages_until(name: str) -> Sequence[Stage]:

@@ -65,9 +65,13 @@ class Stage:
         False  # its module offers in_child(arguments, progress), for flows.processes.child
     )
 
+    @property
+    def module_name(self) -> str:
+        return f"flows.stages.{self.name}.{self.name}"
+
     def module(self) -> StageModule:
         """Import the stage's module, only now: torch and its kin are slow to import."""
-        return cast(StageModule, importlib.import_module(f"flows.stages.{self.name}.{self.name}"))
+        return cast(StageModule, importlib.import_module(self.module_name))
 
 
 STAGES = (
