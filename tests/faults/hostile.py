@@ -155,9 +155,9 @@ def _command(directory: Path, unprivileged: bool) -> int:
     from flows.cli.main import main
 
     # Nothing outlives this command, and the user without rights may not start an interpreter.
-    flows.orphans.watched = nullcontext
+    flows.processes.watchdog.watched = nullcontext
     flows.run.client_on_demand = _in_this_process  # type: ignore[assignment]
-    storage.inspection._start = _Fork  # type: ignore[assignment]
+    storage.guards.inspection._start = _Fork  # type: ignore[assignment]
     stderr = os.open(directory / "stderr", os.O_WRONLY | os.O_CREAT, 0o666)
     os.dup2(stderr, 2)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -294,7 +294,7 @@ def main(directory: Path, names: Sequence[str]) -> None:
         and netCDF4
         and zarr
         and xarray.backends.zarr
-        and flows.ingest
+        and flows.stages.ingest.ingest
         and flows.run
     )
     known = {**CASES, **TWINS}
