@@ -1,7 +1,8 @@
-"""The import laws of the three packages, read from the AST, and pickles banned on the way."""
+"""The import laws of the three packages and of their wings, read from the AST; no pickles."""
 
 import ast
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,13 @@ FORBIDDEN_IN = {  # package: what none of its files imports
     "pipeline": {"storage", "flows", "prefect", "distributed", "zarr", "netCDF4", "h5netcdf"},
     "storage": {"pipeline", "flows", "prefect", "distributed", "torch"},
     "flows": set[str](),
+}
+# A wing imports those before it, lazy imports counted.
+LADDERS = {
+    "pipeline": (
+        *("errors", "arrays", "sphere", "gaussian", "fields", "diffusion", "scores"),
+        *("certificate", "network"),
+    ),
 }
 UNSAFE_MODULES = {
     *("pickle", "dill", "joblib", "cloudpickle", "shelve", "marshal", "yaml", "tarfile"),
@@ -64,6 +72,55 @@ def broken_laws(package: str, source: str) -> list[str]:
             ):
                 laws.append("allows pickles")
     return laws
+
+
+def arrows(package: str, path: Path) -> Iterator[tuple[str, str]]:
+    """From a module to each of the same package that it imports, wherever in the file."""
+    own = ".".join(path.relative_to(HOUSE).with_suffix("").parts)
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            modules = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            inner = [f"{node.module}.{alias.name}" for alias in node.names]
+            modules = [name for name in inner if _is_module(name)] or [node.module]
+        else:
+            continue
+        yield from ((own, name) for name in modules if name.startswith(f"{package}."))
+
+
+def upward(package: str) -> list[str]:
+    """The arrows of a package that run against the order of its wings."""
+    wings = LADDERS[package]
+    found = []
+    for path in sorted((HOUSE / package).rglob("*.py")):
+        for importer, imported_ in arrows(package, path):
+            above, below = importer.split(".")[1], imported_.split(".")[1]
+            if wings.index(below) > wings.index(above):
+                found.append(f"{importer} imports {imported_}")
+    return found
+
+
+@pytest.mark.parametrize("package", sorted(LADDERS))
+def test_every_wing_stands_on_those_before_it(package: str) -> None:
+    there = {path.relative_to(HOUSE / package).parts[0] for _, path in files_of(package)}
+    assert {name.removesuffix(".py") for name in there} - {"__init__"} == set(LADDERS[package])
+    assert upward(package) == []
+
+
+@pytest.mark.parametrize("package", ["pipeline", "storage"])
+def test_no_modules_import_each_other_in_a_circle(package: str) -> None:
+    known: dict[str, set[str]] = {}
+    for _, path in files_of(package):
+        for importer, imported_ in arrows(package, path):
+            known.setdefault(importer, set()).add(imported_)
+    try:
+        list(TopologicalSorter(known).static_order())
+    except CycleError as error:
+        pytest.fail(" -> ".join(error.args[1]))
+
+
+def files_of(package: str) -> Iterator[tuple[str, Path]]:
+    return ((one, path) for one, path in files() if one == package)
 
 
 def files() -> Iterator[tuple[str, Path]]:
@@ -123,6 +180,11 @@ def test_a_file_that_keeps_the_laws_is_let_through(package: str, source: str) ->
 
 def test_there_are_files_to_look_at() -> None:
     assert {package for package, _ in files()} == set(PACKAGES)
+
+
+def _is_module(name: str) -> bool:
+    place = HOUSE.joinpath(*name.split("."))
+    return place.with_suffix(".py").is_file() or place.is_dir()
 
 
 def _dotted(node: ast.expr) -> str:

@@ -7,7 +7,8 @@ import itertools
 import torch
 from torch import Tensor
 
-from pipeline.diffusion.score import Posterior, ScoreNet
+from pipeline.diffusion.score import Posterior
+from pipeline.network.score_network import ScoreNet
 
 
 @torch.no_grad()

@@ -11,16 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.colors import Colormap, LinearSegmentedColormap, Normalize
 
+from pipeline.arrays import FloatArray
 from pipeline.sphere.interpolation import at_points, interpolation
 from pipeline.sphere.named_grids import grid_of
-
-FloatArray = npt.NDArray[np.floating]
 
 NO_DATA = "#dfe3e8"
 COASTLINE = "coastline-110m.json"

@@ -8,18 +8,18 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 import xarray as xr
 
 from flows.config.schema import Period, RunConfig, within
 from flows.stages.base import published_input
-from pipeline.fields.climatology import UnusableData, season_phase
+from pipeline.arrays import FloatArray
+from pipeline.errors import UnusableData
+from pipeline.fields.climatology import season_phase
 from pipeline.fields.trend import NO_TREND, PREFIX, TIME, Trend
 from storage.artifacts import publishing as artifacts
 from storage.artifacts.layout import StoreLayout
 from storage.conventions.labels import once
 
-FloatArray = npt.NDArray[np.float64]
 Labelled = TypeVar("Labelled", xr.DataArray, xr.Dataset)
 
 

@@ -13,9 +13,9 @@ from flows.stages.preprocess.normals import baseline_of
 from pipeline.diffusion.matching import MatchedScore
 from pipeline.diffusion.process import OrnsteinUhlenbeck
 from pipeline.diffusion.sampler import INTEGRATORS, Sampler
-from pipeline.diffusion.score import GaussianScore, Score, ScoreNet
+from pipeline.diffusion.score import GaussianScore, Score
 from pipeline.network.calibration import Calibration
-from pipeline.network.score_network import score_network
+from pipeline.network.score_network import ScoreNet, score_network
 from pipeline.network.train import load
 from storage.artifacts import publishing as artifacts
 from storage.training import checkpoints

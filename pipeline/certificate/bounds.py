@@ -26,14 +26,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from pipeline.arrays import FloatArray
 from pipeline.certificate.path_bound import step_weight
 from pipeline.diffusion.integrators import gme
 from pipeline.diffusion.process import OrnsteinUhlenbeck
 
-FloatArray = NDArray[np.float64]
 Information = Callable[[FloatArray], FloatArray]
 
 NODES = 12  # of Gauss-Legendre quadrature, in each step

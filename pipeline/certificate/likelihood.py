@@ -15,11 +15,10 @@ from __future__ import annotations
 
 import itertools
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from pipeline.arrays import FloatArray
 from pipeline.diffusion.process import OrnsteinUhlenbeck
 from pipeline.diffusion.score import Score
 from pipeline.gaussian.fit import Baseline
@@ -29,7 +28,7 @@ def log_likelihood_gain(
     score: Score,
     x_0: Tensor,
     condition: Tensor,
-    times: NDArray[np.float64],
+    times: FloatArray,
     generator: torch.Generator,
     probes: int = 2,
 ) -> Tensor:

@@ -23,16 +23,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from pipeline.arrays import FloatArray
 from pipeline.diffusion.integrators import Transition, gme
 from pipeline.diffusion.process import OrnsteinUhlenbeck
 from pipeline.diffusion.score import Posterior, Score
 from pipeline.scores.bootstrap import date_weights, mean_over_dates
 from pipeline.sphere.coefficients import degrees, lmax_of
-
-FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)

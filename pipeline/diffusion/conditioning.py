@@ -16,14 +16,12 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy.special import sph_harm_y
 from torch import Tensor
 
+from pipeline.arrays import FloatArray
 from pipeline.diffusion.score import Posterior, Score
 from pipeline.sphere.coefficients import degrees, orders
-
-FloatArray = NDArray[np.float64]
 
 
 class GuidedScore:

@@ -29,12 +29,11 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from pipeline.arrays import FloatArray
 from pipeline.diffusion.process import OrnsteinUhlenbeck
 
-FloatArray = NDArray[np.float64]
 Residual = Callable[[Tensor, Tensor], Tensor]  # rho of one diffusion time () and fields y
 Noise = Callable[[int], Tensor]  # white noise of a step, in the coordinates and the shape of y
 Transition = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]

@@ -19,11 +19,10 @@ from __future__ import annotations
 
 import itertools
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from pipeline.arrays import FloatArray
 from pipeline.diffusion.probability_flow import EULER, HEUN, RungeKutta
 from pipeline.diffusion.process import OrnsteinUhlenbeck
 from pipeline.diffusion.score import Score
@@ -63,7 +62,7 @@ class MatchedScore:
 def match(
     score: Score,
     condition: Tensor,
-    times: NDArray[np.float64],
+    times: FloatArray,
     generator: torch.Generator,
     batch: int = 64,
 ) -> MatchedScore:

@@ -14,11 +14,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
 from torch import Tensor
 
-FloatArray = NDArray[np.float64]
+from pipeline.arrays import FloatArray
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from pipeline.arrays import FloatArray
 from pipeline.diffusion.integrators import GeiHeun, Integrator, OneStep, ei, gei, gme, mei
 from pipeline.diffusion.probability_flow import (
     CLASSICAL,
@@ -25,8 +24,6 @@ from pipeline.diffusion.probability_flow import (
 )
 from pipeline.diffusion.process import OrnsteinUhlenbeck
 from pipeline.diffusion.score import Score
-
-FloatArray = NDArray[np.float64]
 
 # OPT is not among them: OneStep(opt(times, energy)) needs the energies of its score, measured.
 INTEGRATORS: Mapping[str, Integrator] = {

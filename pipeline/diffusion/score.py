@@ -15,20 +15,13 @@ F = 0 is the exact score of the baseline. Notation: docs/mathematics.md, 3 and 7
 
 from __future__ import annotations
 
-import math
 from typing import Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pipeline.diffusion.process import OrnsteinUhlenbeck
 from pipeline.gaussian.fit import Baseline
-from pipeline.network.calibration import Calibration
-from pipeline.network.network import SphericalNetwork
-from pipeline.sphere.coefficients import degrees
-from pipeline.sphere.torch_harmonics import TorchHarmonics
-
-ROUGHNESS = 2.2
 
 
 class Score(Protocol):
@@ -87,76 +80,3 @@ class GaussianScore:
 
     def residual(self, t: Tensor, y: Tensor, condition: Tensor) -> Tensor:
         return torch.zeros_like(y)
-
-
-class ScoreNet(nn.Module):
-    """The Gaussian part of a baseline plus a residual learned on the sphere.
-
-    The network sees three pictures on its own Gaussian grid: the posterior mean of the baseline
-    and the noised field, coloured as physical fields are, and the noised field once more with a
-    spectrum l^-`ROUGHNESS` that shows its small scales. Whitened coefficients synthesised as they
-    are would be white noise, on which a local operator finds nothing. The output is analysed
-    into F, so the correction lies in the Cameron-Martin space at every band limit. A finished
-    training gives it a `calibration`.
-
-    Args:
-        baseline: the exact linear part.
-        factor: Cholesky factor of the reference covariance of each coefficient,
-            (coefficient, channel, channel).
-        harmonics: transforms of the network's grid at the band limit of the data.
-        network: maps (batch, 3 channel, lat, lon) pictures, log noise-to-signal ratio
-            (batch,) and condition (batch, feature) to (batch, channel, lat, lon).
-        precision: of the network's arithmetic; transforms and Gaussian parts never go below
-            float32.
-    """
-
-    factor: Tensor
-    rough: Tensor
-
-    def __init__(
-        self,
-        baseline: Baseline,
-        factor: Tensor,
-        harmonics: TorchHarmonics,
-        network: SphericalNetwork,
-        precision: torch.dtype = torch.float32,
-    ) -> None:
-        super().__init__()
-        self.precision = precision
-        self.calibration: Calibration | None = None
-        self.baseline, self.harmonics, self.network = baseline, harmonics, network
-        self.register_buffer("factor", factor.float(), persistent=False)
-        rough = (1.0 + torch.as_tensor(degrees(harmonics.lmax))) ** (-ROUGHNESS / 2)
-        rough *= math.sqrt(4 * math.pi) / rough.norm()
-        self.register_buffer("rough", rough.float(), persistent=False)
-
-    def standardised(
-        self,
-        posterior: Posterior,
-        t: Tensor,
-        y: Tensor,
-        condition: Tensor,
-        baseline: Baseline | None = None,
-    ) -> Tensor:
-        """F: the learned mean of Y_0, less c_skip y, in units of c_out.
-
-        Training passes a baseline that was fitted without the fields behind y.
-        """
-        baseline = baseline or self.baseline
-        mean_and_noised = torch.stack([posterior.c_skip * y, posterior.c_in * y], dim=1).float()
-        shown = baseline.unrotate(mean_and_noised)
-        colored = torch.einsum("kcd,bpdk->bpck", self.factor, shown)
-        coefficients = torch.cat([colored, self.rough * shown[:, 1:]], dim=1)
-        pictures = self.harmonics.synthesis(coefficients)
-        log_noise = torch.log(torch.expm1(2 * t.double())).float() / 2
-        low = self.precision != torch.float32
-        with torch.autocast(y.device.type, self.precision, enabled=low):
-            output = self.network(pictures.flatten(1, 2), log_noise, condition.float())
-        return baseline.rotate(self.harmonics.analysis(output))
-
-    def residual(self, t: Tensor, y: Tensor, condition: Tensor) -> Tensor:
-        posterior = Posterior(t, self.baseline.variance)
-        standardised = self.standardised(posterior, t, y, condition)
-        if self.calibration is not None:
-            standardised = self.calibration(t, standardised, (posterior.c_in * y).float())
-        return (posterior.residual_scale * standardised).to(y.dtype)

@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from pipeline.sphere.grid import FloatArray
+from pipeline.arrays import FloatArray
+from pipeline.errors import UnusableData
 from pipeline.sphere.stacked import Pairs, in_pairs
 
 __all__ = [
@@ -31,12 +32,6 @@ HARMONICS = 2
 CONSTANT = 1e-10  # variance below this part of the mean square is rounding
 FAINTEST_FILL = 0.05  # of the scale of the data: holes are amplified by 20 at most
 SMALLEST_SCALE = 1e-3  # of the variable's root mean square scale
-
-
-class UnusableData(ValueError):
-    """The data do not determine what is asked of them, or change their nature on the way."""
-
-    exit_code = 10
 
 
 def season_phase(time: xr.DataArray) -> FloatArray:

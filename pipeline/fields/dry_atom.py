@@ -12,9 +12,9 @@ from dataclasses import replace
 import numpy as np
 from scipy.special import ndtr
 
+from pipeline.arrays import FloatArray
 from pipeline.fields.climatology import SeasonalMoments, design
 from pipeline.fields.normal_scores import Ranks
-from pipeline.sphere.grid import FloatArray
 
 __all__ = ["with_atom"]
 

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtr, ndtri
 
-from pipeline.sphere.grid import FloatArray
+from pipeline.arrays import FloatArray
 
 __all__ = ["Extent", "Histogram", "Ranks"]
 

@@ -17,9 +17,10 @@ import numpy as np
 import xarray as xr
 from scipy.special import ndtri
 
+from pipeline.arrays import FloatArray
 from pipeline.fields.standardisation import Normals
 from pipeline.sphere.fill import harmonic_fill
-from pipeline.sphere.grid import FloatArray, RingGrid
+from pipeline.sphere.grid import RingGrid
 from pipeline.sphere.interpolation import bilinear
 from pipeline.sphere.named_grids import grid_coordinates
 from pipeline.sphere.stacked import Pairs, analysis, synthesis

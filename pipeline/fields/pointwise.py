@@ -14,7 +14,7 @@ from typing import Protocol
 
 import numpy as np
 
-from pipeline.sphere.grid import FloatArray
+from pipeline.arrays import FloatArray
 
 __all__ = ["BOUNDS_OF_UNITS", "SIMPLE", "Amount", "Identity", "Logit", "OutOfBounds", "Pointwise"]
 

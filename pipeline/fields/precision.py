@@ -12,9 +12,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from pipeline.arrays import FloatArray
 from pipeline.fields.standardisation import Normals
 from pipeline.sphere.coefficients import degrees
-from pipeline.sphere.grid import FloatArray
 
 __all__ = ["LARGEST_ERROR", "float32_error", "precision_for"]
 

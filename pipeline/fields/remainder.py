@@ -14,7 +14,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from pipeline.sphere.grid import FloatArray, RingGrid
+from pipeline.arrays import FloatArray
+from pipeline.sphere.grid import RingGrid
 from pipeline.sphere.stacked import Pairs, analysis, synthesis
 
 PROBES = 128

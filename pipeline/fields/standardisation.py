@@ -13,14 +13,16 @@ import numpy.typing as npt
 import xarray as xr
 from scipy.linalg import get_blas_funcs
 
-from pipeline.fields.climatology import UnusableData, season_phase
+from pipeline.arrays import FloatArray
+from pipeline.errors import UnusableData
+from pipeline.fields.climatology import season_phase
 from pipeline.fields.pointwise import OutOfBounds, Pointwise
 from pipeline.fields.pointwise_labels import pointwise_of
 from pipeline.fields.remainder import band_noise, remainder_noise
 from pipeline.fields.trend import NO_TREND, Trend, climatology_rows
 from pipeline.gaussian.channel_covariance import mix_channels
 from pipeline.sphere.fill import harmonic_fill
-from pipeline.sphere.grid import FloatArray, RingGrid
+from pipeline.sphere.grid import RingGrid
 from pipeline.sphere.named_grids import grid_of
 from pipeline.sphere.stacked import Pairs, analysis, synthesis
 

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from pipeline.fields.climatology import UnusableData, design, season_phase
-from pipeline.sphere.grid import FloatArray
+from pipeline.arrays import FloatArray
+from pipeline.errors import UnusableData
+from pipeline.fields.climatology import design, season_phase
 
 __all__ = ["NO_TREND", "TIME", "Trend", "climatology_rows"]
 

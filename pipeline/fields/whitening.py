@@ -20,13 +20,13 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from pipeline.arrays import FloatArray
 from pipeline.fields.climatology import season_phase
 from pipeline.fields.pointwise import Pointwise
 from pipeline.fields.standardisation import Normals, factor_of, transformed
 from pipeline.fields.trend import NO_TREND, PREFIX, Trend, climatology_rows
 from pipeline.gaussian.channel_covariance import mix_channels
 from pipeline.sphere.coefficients import degrees, lmax_of, orders
-from pipeline.sphere.grid import FloatArray
 from pipeline.sphere.named_grids import grid_of
 
 __all__ = [

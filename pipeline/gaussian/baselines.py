@@ -28,7 +28,8 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
-from pipeline.gaussian.moments import FloatArray, positions
+from pipeline.arrays import FloatArray
+from pipeline.gaussian.moments import positions
 from pipeline.sphere.coefficients import degrees, lmax_of
 
 SMALLEST_VARIANCE = 1e-6

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pipeline.arrays import FloatArray
 from pipeline.gaussian.reference import Reference, octave_weights
 from pipeline.sphere.coefficients import lmax_of
-from pipeline.sphere.grid import FloatArray
 
 __all__ = ["JointReference", "correlations", "dependent", "mix_channels"]
 

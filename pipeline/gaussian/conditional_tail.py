@@ -17,9 +17,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.arrays import FloatArray
 from pipeline.gaussian.baselines import SMALLEST_VARIANCE
 from pipeline.gaussian.fit import shrunk_covariance
-from pipeline.gaussian.moments import ComplexArray, FloatArray, Moments, positions
+from pipeline.gaussian.moments import ComplexArray, Moments, positions
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,8 +14,9 @@ from __future__ import annotations
 import numpy as np
 from scipy.linalg import eigh
 
+from pipeline.arrays import FloatArray
 from pipeline.gaussian.baselines import SMALLEST_VARIANCE, Eof, overlapping
-from pipeline.gaussian.moments import FloatArray, Moments, low_degree
+from pipeline.gaussian.moments import Moments, low_degree
 from pipeline.sphere.coefficients import degrees
 
 DEGREES = (2, 4, 6, 8, 12, 16, 24, 32)

@@ -19,6 +19,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from pipeline.arrays import FloatArray
 from pipeline.gaussian.baselines import (
     BASELINES,
     SMALLEST_VARIANCE,
@@ -30,7 +31,7 @@ from pipeline.gaussian.baselines import (
     overlapping,
 )
 from pipeline.gaussian.eof import choose_eof, fit_eof
-from pipeline.gaussian.moments import LOW_DIMENSIONS, ComplexArray, FloatArray, Moments, positions
+from pipeline.gaussian.moments import LOW_DIMENSIONS, ComplexArray, Moments, positions
 from pipeline.sphere.coefficients import degrees
 
 __all__ = [

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.arrays import FloatArray
 from pipeline.sphere.coefficients import degrees, lmax_of, orders
 
-FloatArray = NDArray[np.float64]
 ComplexArray = NDArray[np.complex128]
 
 LOW_DIMENSIONS = 1500

@@ -14,8 +14,8 @@ from typing import Protocol
 
 import numpy as np
 
+from pipeline.arrays import FloatArray
 from pipeline.sphere.coefficients import degrees, lmax_of
-from pipeline.sphere.grid import FloatArray
 
 __all__ = ["Reference", "SemiParametric", "WhittleMatern", "octave_weights"]
 

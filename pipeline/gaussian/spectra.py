@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.fields.climatology import UnusableData
+from pipeline.arrays import FloatArray
+from pipeline.errors import UnusableData
 from pipeline.sphere.coefficients import lmax_of
-from pipeline.sphere.grid import FloatArray
 
 __all__ = [
     "Compatibility",

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import minimize
 
+from pipeline.arrays import FloatArray
 from pipeline.gaussian.reference import Reference, SemiParametric, WhittleMatern
-from pipeline.sphere.grid import FloatArray
 
 __all__ = ["WhittleMaternFit", "fit_whittle_matern", "reference_from_config"]
 

@@ -26,12 +26,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from pipeline.arrays import FloatArray
 from pipeline.certificate.path_bound import certify
 from pipeline.diffusion.process import OrnsteinUhlenbeck
-from pipeline.diffusion.score import Posterior, ScoreNet
+from pipeline.diffusion.score import Posterior
 from pipeline.gaussian.fit import Baseline
 from pipeline.network.calibration import Calibration
 from pipeline.network.data_parallel import Group
+from pipeline.network.score_network import ScoreNet
 
 
 class TrainingDiverged(RuntimeError):
@@ -80,7 +82,7 @@ class Training:
     model: ScoreNet
     config: TrainingConfig
     process: OrnsteinUhlenbeck
-    times: NDArray[np.float64]
+    times: FloatArray
     group: Group = field(default_factory=Group)
     step: int = 0
     seconds: float = 0.0

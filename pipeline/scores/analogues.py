@@ -9,10 +9,9 @@ from __future__ import annotations
 import re
 
 import numpy as np
-import numpy.typing as npt
 import xarray as xr
 
-FloatArray = npt.NDArray[np.floating]
+from pipeline.arrays import FloatArray
 
 YEAR = 365.2425  # days
 

@@ -14,7 +14,8 @@ from itertools import combinations
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.scores.bootstrap import FloatArray, fair_rms, fair_root, fair_square, mean_over_dates
+from pipeline.arrays import FloatArray
+from pipeline.scores.bootstrap import fair_rms, fair_root, fair_square, mean_over_dates
 
 IntArray = npt.NDArray[np.integer]
 

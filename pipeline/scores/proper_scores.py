@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.scores.bootstrap import FloatArray, mean_over_dates
+from pipeline.arrays import FloatArray
+from pipeline.scores.bootstrap import mean_over_dates
 
 
 def fair_crps(ensemble: FloatArray, truth: FloatArray) -> FloatArray:

@@ -24,7 +24,8 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from pipeline.scores.bootstrap import Estimate, FloatArray, Ratio, mean_over_dates
+from pipeline.arrays import FloatArray
+from pipeline.scores.bootstrap import Estimate, Ratio, mean_over_dates
 from pipeline.scores.maps import (
     IntArray,
     correlation_errors,

@@ -25,8 +25,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.arrays import FloatArray
 from pipeline.sphere.coefficients import ComplexArray
-from pipeline.sphere.grid import FloatArray, IntArray, RingGrid
+from pipeline.sphere.grid import IntArray, RingGrid
 from pipeline.sphere.legendre import Sectors, folding, legendre
 
 __all__ = ["Correction", "Coupling", "coupled_waves", "couplings"]

@@ -12,7 +12,8 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.sphere.grid import FloatArray, IntArray
+from pipeline.arrays import FloatArray
+from pipeline.sphere.grid import IntArray
 
 __all__ = ["ComplexArray", "degrees", "from_complex", "lmax_of", "orders", "to_complex"]
 

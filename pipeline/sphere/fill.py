@@ -16,7 +16,8 @@ import numpy.typing as npt
 from scipy.sparse import coo_array, csc_array, diags_array
 from scipy.sparse.linalg import splu
 
-from pipeline.sphere.grid import FloatArray, IntArray, RingGrid
+from pipeline.arrays import FloatArray
+from pipeline.sphere.grid import IntArray, RingGrid
 
 __all__ = ["HarmonicFill", "harmonic_fill"]
 

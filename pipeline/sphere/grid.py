@@ -15,9 +15,10 @@ import ducc0
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.arrays import FloatArray
+
 __all__ = ["FloatArray", "IntArray", "Kind", "Ordering", "RingGrid"]
 
-FloatArray = npt.NDArray[np.floating]
 IntArray = npt.NDArray[np.intp]
 Kind = Literal["latlon", "gaussian", "healpix"]
 Ordering = Literal["ring", "nested"]

@@ -10,8 +10,9 @@ import ducc0
 import numpy as np
 from scipy.sparse import csr_array
 
+from pipeline.arrays import FloatArray
 from pipeline.sphere.coefficients import lmax_of, to_complex
-from pipeline.sphere.grid import FloatArray, RingGrid
+from pipeline.sphere.grid import RingGrid
 from pipeline.sphere.harmonics import plan
 from pipeline.sphere.rings import ring_geometry
 

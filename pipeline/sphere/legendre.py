@@ -16,7 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.linalg import lapack
 
-from pipeline.sphere.grid import FloatArray, IntArray, RingGrid
+from pipeline.arrays import FloatArray
+from pipeline.sphere.grid import IntArray, RingGrid
 
 __all__ = [
     "TOGETHER",

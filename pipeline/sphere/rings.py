@@ -15,8 +15,9 @@ import ducc0
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.arrays import FloatArray
 from pipeline.sphere.coefficients import ComplexArray
-from pipeline.sphere.grid import FloatArray, RingGrid
+from pipeline.sphere.grid import RingGrid
 from pipeline.sphere.legendre import folding
 from pipeline.sphere.workspace import room
 

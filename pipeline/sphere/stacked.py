@@ -13,8 +13,9 @@ from collections.abc import Sequence
 import ducc0
 import numpy as np
 
+from pipeline.arrays import FloatArray
 from pipeline.sphere.coefficients import lmax_of, to_complex
-from pipeline.sphere.grid import FloatArray, RingGrid
+from pipeline.sphere.grid import RingGrid
 from pipeline.sphere.harmonics import plan
 from pipeline.sphere.interpolation import synthesis as scalar_synthesis
 from pipeline.sphere.rings import ring_geometry

@@ -30,8 +30,9 @@ import ducc0
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.arrays import FloatArray
 from pipeline.sphere.coefficients import from_complex, to_complex
-from pipeline.sphere.grid import FloatArray, RingGrid
+from pipeline.sphere.grid import RingGrid
 from pipeline.sphere.harmonics import blocks, require_shape
 from pipeline.sphere.legendre import inverse, legendre, require_rings
 from pipeline.sphere.rings import ring_geometry

@@ -13,6 +13,7 @@ from operator import add
 import numpy as np
 import xarray as xr
 
+from pipeline.arrays import FloatArray
 from pipeline.fields.climatology import SeasonalMoments, season_phase
 from pipeline.fields.normal_scores import Extent, Histogram, Ranks
 from pipeline.fields.pointwise import Identity, Pointwise
@@ -21,7 +22,6 @@ from pipeline.fields.standardisation import Normals
 from pipeline.fields.trend import NO_TREND, Trend, climatology_rows
 from pipeline.fields.whitening import stack_variables, whitened_block
 from pipeline.gaussian.fit import Moments
-from pipeline.sphere.grid import FloatArray
 from pipeline.sphere.stacked import analysis, synthesis
 from storage.artifacts import publishing as artifacts
 from storage.places.places import Place

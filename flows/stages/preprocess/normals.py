@@ -31,7 +31,9 @@ import numpy as np
 import xarray as xr
 
 from flows.config.schema import RunConfig
-from pipeline.fields.climatology import Climatology, UnusableData
+from pipeline.arrays import FloatArray
+from pipeline.errors import UnusableData
+from pipeline.fields.climatology import Climatology
 from pipeline.fields.pointwise import Pointwise
 from pipeline.fields.pointwise_labels import pointwise_variables
 from pipeline.fields.standardisation import Normals
@@ -39,7 +41,6 @@ from pipeline.gaussian.conditional_tail import GaussianTail
 from pipeline.gaussian.fit import BASELINES, Baseline, Moments, baseline_from_arrays, fit
 from pipeline.sphere.coefficients import degrees, orders
 from pipeline.sphere.fill import harmonic_fill
-from pipeline.sphere.grid import FloatArray
 from pipeline.sphere.harmonics import plan
 from pipeline.sphere.stacked import analysis
 from storage.conventions.labels import grid_coordinates

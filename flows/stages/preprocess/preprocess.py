@@ -48,7 +48,8 @@ from flows.stages.preprocess.marginals import pointwise_maps, with_atoms
 from flows.stages.preprocess.normals import baseline_variables, normals_dataset, tail_variables
 from flows.stages.preprocess.reference import Judged, chosen_words
 from flows.stages.preprocess.wind_pairs import wind_pairs
-from pipeline.fields.climatology import Climatology, UnusableData
+from pipeline.errors import UnusableData
+from pipeline.fields.climatology import Climatology
 from pipeline.fields.pointwise import Pointwise
 from pipeline.fields.precision import precision_for
 from pipeline.fields.standardisation import Normals

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 
 from flows.config.schema import RunConfig
+from pipeline.arrays import FloatArray
 from pipeline.gaussian.channel_covariance import JointReference, correlations
 from pipeline.gaussian.fit import Choice
 from pipeline.gaussian.reference import Reference, WhittleMatern
 from pipeline.gaussian.spectra import compatibility, divergences, joint_words
 from pipeline.gaussian.whittle_fit import WhittleMaternFit, reference_from_config
-from pipeline.sphere.grid import FloatArray
 
 FIRST_DEGREE = 1  # the global mean is no scale
 

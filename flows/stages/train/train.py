@@ -33,10 +33,10 @@ from flows.stages.conditions import condition_of
 from flows.stages.content_keys import key_of, lineage, training_family, training_parent
 from flows.stages.preprocess.normals import refit
 from flows.stages.trained_model import certified_sampler, device_of, tensors_of, untrained
+from pipeline.arrays import FloatArray
 from pipeline.diffusion.matching import match
 from pipeline.diffusion.process import OrnsteinUhlenbeck
 from pipeline.gaussian.fit import Baseline, Series, left_out
-from pipeline.gaussian.moments import FloatArray
 from pipeline.network.data_parallel import Group, joined
 from pipeline.network.score_network import native_precision
 from pipeline.network.train import Training, TrainingConfig, TrainingDiverged

@@ -42,15 +42,10 @@ from flows.stages.trained_model import (
     loaded,
     tensors_of,
 )
+from pipeline.arrays import FloatArray
 from pipeline.certificate.bounds import model_step_term, start_bound
 from pipeline.certificate.likelihood import log_likelihood_gain
-from pipeline.certificate.path_bound import (
-    Certificate,
-    FloatArray,
-    block_error,
-    block_interval,
-    certify,
-)
+from pipeline.certificate.path_bound import Certificate, block_error, block_interval, certify
 from pipeline.diffusion.process import OrnsteinUhlenbeck
 from pipeline.diffusion.sampler import residual_energy
 from pipeline.diffusion.score import Score

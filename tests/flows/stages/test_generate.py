@@ -34,7 +34,7 @@ from flows.stages.trained_model import trained as load_score
 from flows.stages.verify.certificate import certificate
 from pipeline.diffusion.noise import NoiseAddress
 from pipeline.diffusion.score import GaussianScore
-from pipeline.fields.climatology import UnusableData
+from pipeline.errors import UnusableData
 from pipeline.fields.standardisation import Normals
 from pipeline.fields.whitening import stack_variables
 from pipeline.gaussian.spectra import power_spectrum

@@ -15,7 +15,7 @@ from flows.stages.generate.draws import gaussian_ensemble
 from flows.stages.preprocess import block_sums as blocks
 from flows.stages.preprocess import preprocess
 from flows.stages.preprocess.normals import baseline_of, refit
-from pipeline.fields.climatology import UnusableData
+from pipeline.errors import UnusableData
 from pipeline.fields.precision import LARGEST_ERROR
 from pipeline.fields.whitening import color, to_fields, to_whitened
 from pipeline.gaussian.fit import BASELINES, Moments

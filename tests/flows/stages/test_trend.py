@@ -11,7 +11,7 @@ from flows.stages.generate import generate
 from flows.stages.preprocess import preprocess
 from flows.stages.train import train
 from flows.stages.verify import verify
-from pipeline.fields.climatology import UnusableData
+from pipeline.errors import UnusableData
 from pipeline.sphere.grid import RingGrid
 from storage.artifacts import publishing as artifacts
 from storage.artifacts.layout import StoreLayout

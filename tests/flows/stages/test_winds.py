@@ -11,7 +11,7 @@ from flows.stages.generate.draws import gaussian_ensemble
 from flows.stages.preprocess import preprocess
 from flows.stages.preprocess.wind_pairs import wind_pairs
 from flows.stages.verify.pictures import wind_titles
-from pipeline.fields.climatology import UnusableData
+from pipeline.errors import UnusableData
 from pipeline.fields.other_grid import placed_normals
 from pipeline.fields.standardisation import Normals
 from pipeline.fields.whitening import to_fields, to_whitened

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from pipeline.fields.climatology import SeasonalMoments, UnusableData, design, season_phase
+from pipeline.errors import UnusableData
+from pipeline.fields.climatology import SeasonalMoments, design, season_phase
 
 NAMES = ("warm", "wet")
 PHASE = 2.0 * np.pi * np.arange(730) / 365.0

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from pipeline.fields.climatology import UnusableData, design, season_phase
+from pipeline.errors import UnusableData
+from pipeline.fields.climatology import design, season_phase
 from pipeline.fields.standardisation import FIELDS_AT_ONCE
 from pipeline.fields.whitening import color, to_fields, to_whitened, whiten
 from pipeline.gaussian.reference import WhittleMatern

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from pipeline.fields.climatology import SeasonalMoments, UnusableData, design, season_phase
+from pipeline.errors import UnusableData
+from pipeline.fields.climatology import SeasonalMoments, design, season_phase
 from pipeline.fields.trend import NO_TREND, Trend, climatology_rows
 
 TIMES = xr.date_range("1950-01-15", periods=1200, freq="30D")
