@@ -17,8 +17,8 @@ from flows.config.schema import ConfigError, RunConfig
 from pipeline.sphere.named_grids import grid_of
 from storage.conventions.axes import SourceError, toml_key
 from storage.conventions.quantities import based
+from storage.guards.named_files import resolve
 from storage.sources.candidates import Content, contents, names_with_dims
-from storage.sources.source_files import resolve
 from storage.sources.sources import SourceReport, open_source
 
 MOST_VARIABLES = 8

@@ -1,6 +1,6 @@
 """What an HDF5 file would have the library do beyond reading itself: other files, foreign filters.
 
-Read only by the child process that looks at files first (storage/guards/inspector).
+Read only by the child process that looks at files first (storage/sources/inspector).
 """
 
 from __future__ import annotations

@@ -22,13 +22,12 @@ from pathlib import Path
 from typing import Any
 
 from storage.conventions.axes import SourceError, UnsafeSource
-from storage.sources.formats import is_remote
-from storage.sources.source_files import resolve
+from storage.guards.named_files import is_remote, resolve
 
 __all__ = ["Inspection", "inspect"]
 
 FIRST_VALUES, ALL_VALUES = 64 << 20, 8 << 30  # bytes that are read of all files together
-CHILD = (sys.executable, "-P", "-m", "storage.guards.inspector")
+CHILD = (sys.executable, "-P", "-m", "storage.sources.inspector")
 MEMORY = 320 << 20  # that the child may use beyond what its libraries take,
 MOST_MEMORY = 2 << 30  # and this for large files
 SECONDS, BYTES_PER_SECOND = 3.0, 10e6  # CPU seconds of a file, and what it takes for its size

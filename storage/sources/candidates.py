@@ -12,9 +12,9 @@ import xarray as xr
 from storage.conventions.axes import UnsafeSource, find_axes, is_pressure
 from storage.conventions.levels import said
 from storage.guards.inspection import inspect
-from storage.sources.formats import UNREADABLE, open_tables
+from storage.guards.named_files import resolve
+from storage.sources.formats.opening import UNREADABLE, open_tables
 from storage.sources.pieces import Declared, Piece, take
-from storage.sources.source_files import resolve
 
 __all__ = ["Content", "contents", "names_with_dims"]
 

@@ -16,7 +16,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from storage.conventions.axes import SourceError
-from storage.sources.formats import open_tables
+from storage.sources.formats.opening import open_tables
 
 __all__ = ["add_covariates", "decimal_year", "read_covariate"]
 

@@ -23,10 +23,10 @@ from storage.conventions.labels import label
 from storage.conventions.levels import said, split_name
 from storage.conventions.times import find_gaps
 from storage.guards.inspection import inspect
-from storage.sources.formats import UNREADABLE, open_tables
+from storage.guards.named_files import resolve
+from storage.sources.formats.opening import UNREADABLE, open_tables
 from storage.sources.joins import join_in_time, merge, numbered, on_one_grid
 from storage.sources.pieces import Declared, Piece, take
-from storage.sources.source_files import resolve
 from storage.sources.survey import survey_of
 from storage.sources.values import Missing, Settled, judge, missing_values, settle
 

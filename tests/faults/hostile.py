@@ -29,7 +29,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
-from storage.guards import inspector
+from storage.sources import inspector
 from tests.faults import meanings
 from tests.faults.inputs import CASES, TWINS, Case
 from tests.faults.meanings import BASE

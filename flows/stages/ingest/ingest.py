@@ -34,7 +34,7 @@ from storage.conventions.axes import toml_key
 from storage.guards.inspection import Inspection, inspect
 from storage.places.places import Place
 from storage.sources.covariates import add_covariates
-from storage.sources.formats import UNREADABLE
+from storage.sources.formats.opening import UNREADABLE
 from storage.sources.source_files import digest_of, file_digests
 from storage.sources.sources import (
     Missing,

@@ -25,15 +25,15 @@ DEATHS = 8  # more than are retried
 # A child that values beyond the first ones kill, if the file is called bad.nc.
 CHILD = """
 import os, signal
-import storage.guards.inspection, storage.guards.inspector
-honest = storage.guards.inspector._look
+import storage.guards.inspection, storage.sources.inspector
+honest = storage.sources.inspector._look
 def look(file, wish):
     beyond = wish["bytes"] * len(wish["files"]) > storage.guards.inspection.FIRST_VALUES
     if beyond and file["path"].endswith("bad.nc"):
         os.kill(os.getpid(), signal.SIGSEGV)
     return honest(file, wish)
-storage.guards.inspector._look = look
-storage.guards.inspector.main()
+storage.sources.inspector._look = look
+storage.sources.inspector.main()
 """
 
 

@@ -15,14 +15,14 @@ from tests.storage.imitations import regular, write
 
 FAULT = """
 import os, resource, signal, socket, subprocess, sys, time
-import storage.sources.formats
-whole = storage.sources.formats.open_tables
+import storage.sources.formats.opening
+whole = storage.sources.formats.opening.open_tables
 def broken(path, group=""):
     if "bad" in path:
         {fault}
     return whole(path, group)
-storage.sources.formats.open_tables = broken
-from storage.guards.inspector import main
+storage.sources.formats.opening.open_tables = broken
+from storage.sources.inspector import main
 main()
 """
 

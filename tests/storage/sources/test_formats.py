@@ -251,7 +251,9 @@ def test_absent_packages_are_named(tmp_path, monkeypatch):
     path = tmp_path / "a.grib"
     path.write_bytes(b"GRIB" + bytes(100))
     monkeypatch.setitem(sys.modules, "cfgrib", None)
-    monkeypatch.setattr("storage.sources.formats.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr(
+        "storage.sources.formats.reading.importlib.util.find_spec", lambda name: None
+    )
     refused(r"needs the package cfgrib: pip install 'spherescore\[grib\]'", str(path))
 
 

@@ -66,7 +66,8 @@ def main() -> None:
 def _look(file: Mapping[str, Any], wish: Mapping[str, Any]) -> dict[str, Any]:
     from storage.conventions.axes import SourceError
     from storage.conventions.levels import split_name
-    from storage.sources.formats import UNREADABLE, begins_with, open_tables
+    from storage.guards.named_files import begins_with
+    from storage.sources.formats.opening import UNREADABLE, open_tables
 
     path = file["path"]
     if begins_with(path, b"\x89HDF"):
