@@ -1,4 +1,4 @@
-"""Which files a source is: what paths, patterns and addresses name, and which of them are not read."""
+"""Which files a source is: what paths, patterns and addresses name; what is not read is refused."""
 
 from __future__ import annotations
 
