@@ -26,9 +26,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pipeline.arrays import FloatArray
 from pipeline.gaussian.baselines import Baseline, MBlock
 from pipeline.gaussian.lags import OrderLayout
-from pipeline.gaussian.moments import ComplexArray, FloatArray
+from pipeline.gaussian.moments import ComplexArray
 
 
 class Innovations(Baseline):

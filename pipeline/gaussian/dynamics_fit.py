@@ -22,10 +22,11 @@ from functools import partial
 import numpy as np
 from scipy.linalg import cholesky, solve_triangular
 
+from pipeline.arrays import FloatArray
 from pipeline.gaussian.baselines import SMALLEST_VARIANCE, overlapping
 from pipeline.gaussian.dynamics import Innovations, SequenceLaw
 from pipeline.gaussian.lags import LagMoments, OrderLayout
-from pipeline.gaussian.moments import ComplexArray, FloatArray, positions
+from pipeline.gaussian.moments import ComplexArray, positions
 
 __all__ = ["choose_sequence", "fit_sequence", "shrunk", "toeplitz"]
 

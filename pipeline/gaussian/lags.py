@@ -20,7 +20,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.gaussian.moments import ComplexArray, FloatArray
+from pipeline.arrays import FloatArray
+from pipeline.gaussian.moments import ComplexArray
 from pipeline.sphere.coefficients import from_complex, lmax_of, to_complex
 
 __all__ = ["LagMoments", "OrderLayout", "contiguous"]
