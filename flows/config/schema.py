@@ -22,12 +22,14 @@ from storage.conventions.attributes import KNOWN as KNOWN_ATTRIBUTES
 __all__ = ["ConfigError", "RunConfig", "read_config", "within"]
 
 Transform = Literal["identity", "cbrt", "log1p", "logit", "rank"]
-Fill = Literal["refuse", "harmonic"] | float
+Fill = Literal["refuse", "harmonic", "mask-ever"] | float
+Stamps = Literal["kept", "day", "month", "day-end", "month-end"]
 Integrator = Literal["ei", "mei", "gei", "gme", "gei-heun", "z-heun", "z-ab2", "z-rk4"]
 Period = tuple[str, str]  # first and last day, inclusive, ISO dates; the last may be LATEST
 LATEST = "latest"  # the last day that there is
 
 ROLES = ("time", "lat", "lon", "level", "member", "cell")  # of dimensions of a source
+DATED = r"\d{4}-\d\d(-\d\d(T\d\d(:\d\d(:\d\d)?)?)?)?"  # a month, a day, a time
 BOUNDED = 'source.transform "logit" or "rank" of a variable with bounds'
 LARGEST_FILE = 4 << 20  # a configuration, in bytes
 LARGEST_DEGREE = 20_000  # a kilometre
@@ -75,6 +77,8 @@ class Source:
     select: Mapping[str, float | str] = field(default_factory=dict)  # one label of a dimension
     samples: str = ""  # a dimension, scalar or attribute whose values are samples of each time
     period: Period | None = None  # the part of the source to take
+    drop: tuple[str, ...] = ()  # dates, "first/last", or "empty": times that are left out
+    stamps: Stamps | None = None  # what a stamp of time stands for; None: as its bounds say
     healpix: Literal["ring", "nested"] | None = None  # order of cells, if the files do not say it
     group: str = ""  # in NetCDF or Zarr files
 
@@ -123,6 +127,10 @@ class Source:
                 _require_day(day, "source.period")
             ordered = self.period[0] <= self.period[1]
             _require(ordered, "source.period", self.period, "first day <= last day")
+        for entry in self.drop:
+            dated = re.fullmatch(rf"{DATED}(/{DATED})?", entry)
+            expected = 'a date, a range "first/last" of dates, or "empty"'
+            _require(entry == "empty" or dated is not None, "source.drop", entry, expected)
         for key in ("valid_range", "bounds"):
             for name, (low, high) in getattr(self, key).items():
                 _require(low < high, f"source.{key}.{name}", (low, high), "lowest < highest")

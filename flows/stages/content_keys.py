@@ -88,7 +88,7 @@ def code_of(module: str) -> str:
 def ingest_key(config: RunConfig, digest: str) -> str:
     """Content key of fields made from source files of this digest."""
     read = ["variables", "units", "missing", "valid_range", "fill", "static", "covariates"]
-    read += ["dims", "select", "samples", "period", "healpix", "group"]
+    read += ["dims", "select", "samples", "period", "drop", "stamps", "healpix", "group"]
     return content_key(
         stage="ingest",
         schema=SCHEMAS["ingest"],

@@ -1,8 +1,7 @@
 """Times of a source as dates: datetime64 where its calendar and range allow, else cftime.
 
-Beyond CF's own units, whole `months since` and `years since` a date, dates as digits (CDO's
-`day as %Y%m%d.%f`, 20010131 without a unit) and years with a fraction (`year A.D.`) are read;
-climatologies (times without a year) are refused.
+Beyond CF's own units those of storage/conventions/time_units are read; climatologies (times without
+a year) are refused, and so are records that nobody wrote.
 """
 
 from __future__ import annotations
@@ -17,32 +16,46 @@ import numpy as np
 import xarray as xr
 
 from storage.conventions.axes import SourceError
+from storage.conventions.time_units import STANDARD, are_text, from_text, in_other_units
 
 __all__ = [
-    "are_digits",
     "bounds_of",
-    "centred",
     "decode_times",
     "find_gaps",
+    "iso",
     "one_calendar",
     "said_time",
+    "usual_step",
 ]
 
 Array = np.ndarray[Any, Any]
 
-_STANDARD = ("standard", "gregorian", "proleptic_gregorian")
-_ALIASES = {"360": "360_day", "365": "noleap", "none": "standard", "": "standard"}
-_MONTHS = re.compile(r"\s*(month|year)s?\s+since\s+(\S.*)", re.IGNORECASE)
-_DIGITS = re.compile(
-    r"\s*(day\s+as\s+%Y%m%d(\.%f)?|month\s+as\s+%Y%m(\.%f)?|yyyymmdd(\.f+)?|yyyymm)\s*",
-    re.IGNORECASE,
-)
-_YEARS = re.compile(r"\s*(decimal[ _])?years?(\s*(a\.?d\.?|c\.?e\.?))?\s*", re.IGNORECASE)
+_ALIASES = {
+    **dict.fromkeys(("360", "360day", "360_days", "thirty_day_months", "thirty_day"), "360_day"),
+    **dict.fromkeys(("30_day_months", "30_day", "uniform30day", "d360"), "360_day"),
+    **dict.fromkeys(
+        ("365", "365day", "365_days", "no_leap", "noleap_365", "no_leap_year"), "noleap"
+    ),
+    **dict.fromkeys(("366", "366day", "366_days", "allleap", "all_leap_year"), "all_leap"),
+    **dict.fromkeys(("none", "", "std", "greg", "standard_gregorian"), "standard"),
+    **dict.fromkeys(
+        ("proleptic", "prolepticgregorian", "gregorian_proleptic"), "proleptic_gregorian"
+    ),
+}
+_CALENDARS = (*STANDARD, "noleap", "365_day", "360_day", "all_leap", "366_day", "julian")
 _YEAR_ZERO = re.compile(r".*\bsince\s+0+-", re.IGNORECASE)
-_NS = (1678, 2261)
+_UNIT = re.compile(r"\s*([a-z]+)\s+since\b", re.IGNORECASE)
+_SECONDS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0}  # by the first letter of a unit
+_UNWRITTEN = (-2147483647, -2147483648, -9223372036854775806)  # of whole numbers, in NetCDF
+_HUGE = 1e19  # nanoseconds since 1970 are fewer
+_GRIDS = (  # seconds between times that a day is divided by
+    *((86400, "days"), (43200, "half days"), (21600, "hours"), (10800, "hours"), (3600, "hours")),
+    *((1800, "minutes"), (900, "minutes"), (600, "minutes"), (300, "minutes"), (60, "minutes")),
+    (1, "seconds"),
+)
 
 
-def decode_times(table: xr.Dataset, name: str, where: str) -> Array:
+def decode_times(table: xr.Dataset, name: str, where: str, notes: list[str] | None = None) -> Array:
     """The dates of the time coordinate `name`, in its shape.
 
     Raises:
@@ -59,45 +72,45 @@ def decode_times(table: xr.Dataset, name: str, where: str) -> Array:
             f"{where}: {name} repeats itself (its attribute modulo says so), as climatologies do: "
             "the mean of many years is no record to learn from; give the series it was made from"
         )
-    if variable.dtype.kind in "Mm" or variable.dtype == object:
+    if variable.size == 0:
+        raise SourceError(f"{where}: {name} has no times; is the file empty?")
+    if are_text(variable.values):
+        calendar = _calendar_of(variable, name, where)
+        dates = from_text(np.asarray(variable.values), calendar, name, where)
+    elif variable.dtype.kind in "Mm" or variable.dtype == object:
         dates = np.asarray(variable.values)
     else:
-        dates = _decoded(variable, name, where)
-    if dates.size == 0:
-        raise SourceError(f"{where}: {name} has no times; is the file empty?")
-    if any(_missing(date) for date in dates.flat):
-        raise SourceError(f"{where}: a time is missing; repair the time axis")
+        _require_written(variable, name, where)
+        dates, note = _without_rounding(_decoded(variable, name, where), variable)
+        if note and notes is not None:
+            notes.append(f"{where}: {name} {note}")
+    for record, date in enumerate(dates.flat):
+        if _missing(date):
+            raise _unwritten(variable, record, "missing", name, where)
     _refuse_no_year(dates, name, where)
     return dates
 
 
 def bounds_of(table: xr.Dataset, name: str, dates: Array) -> Array | None:
-    """Bounds of one-dimensional times, shape (time, 2); None if there are none to be read."""
+    """Bounds of times in a row or of a single one, shape (time, 2); None if none can be read."""
     variable = table.variables[name]
-    bounds = variable.attrs.get("bounds", variable.encoding.get("bounds"))
-    if bounds not in table.variables or table.variables[bounds].ndim != 2:
+    said = variable.attrs.get("bounds", variable.encoding.get("bounds"))
+    usual = [f"{name}{end}" for end in ("_bnds", "_bounds", "_bound")]
+    bounds = next((n for n in (said, *usual) if n in table.variables), None)
+    if bounds is None or variable.ndim > 1 or table.variables[bounds].shape[-1:] != (2,):
         return None
     found = table.variables[bounds]
-    if found.dims[0] not in variable.dims or found.shape[1] != 2:
+    if found.dims[:-1] != variable.dims:
         return None
-    values = np.asarray(found.values, dtype=np.float64)
     times = variable.attrs | {k: found.attrs[k] for k in ("units", "calendar") if k in found.attrs}
+    plain = xr.Variable(found.dims, np.asarray(found.values), times)
     try:
-        decoded = _decoded(xr.Variable(found.dims, values, times), str(bounds), "")
+        _require_written(plain, str(bounds), "")
+        decoded = _without_rounding(_decoded(plain, str(bounds), ""), plain)[0]
     except SourceError:
         return None
+    decoded = decoded.reshape(-1, 2)
     return decoded if type(decoded.flat[0]) is type(dates.flat[0]) else None
-
-
-def centred(dates: Array, bounds: Array | None) -> Array:
-    """The middles of the bounds where all times stand at the end of theirs, else the times.
-
-    The mean of January that is stamped 1 February (CESM) would be taken for February's.
-    """
-    if bounds is None or not ((dates == bounds[:, 1]) & (bounds[:, 0] < bounds[:, 1])).all():
-        return dates
-    middles: Array = bounds[:, 0] + (bounds[:, 1] - bounds[:, 0]) / 2
-    return middles
 
 
 def one_calendar(series: Sequence[Array], files: Sequence[str]) -> list[Array]:
@@ -111,12 +124,12 @@ def one_calendar(series: Sequence[Array], files: Sequence[str]) -> list[Array]:
     names = [_calendar(dates) for dates in series]
     first = names[0]
     for name, file in zip(names, files, strict=True):
-        if name != first and not {name, first} <= set(_STANDARD):
+        if name != first and not {name, first} <= set(STANDARD):
             raise SourceError(
                 f"{file}: its calendar {name} differs from {first}, that of {files[0]}; bring "
                 f"them to one, e.g. cdo setcalendar,{first} (29 February has to go or to come)"
             )
-    if first not in _STANDARD:
+    if first not in STANDARD:
         return list(series)
     return [_as_cftime(dates, "standard") for dates in series]
 
@@ -125,12 +138,24 @@ def find_gaps(times: Array) -> list[str]:
     """The gaps of sorted times, in words: steps of more than 1.5 times the usual one."""
     if times.size < 3:
         return []
-    steps = np.diff(times).astype("timedelta64[s]").astype(float)
+    steps = _steps(times)
     usual = float(np.median(steps))
     return [
         f"{said_time(times[i])} to {said_time(times[i + 1])}"
         for i in np.flatnonzero(steps > 1.5 * usual)
     ]
+
+
+def usual_step(times: Array) -> float:
+    """The median of the steps between dates, in seconds; 0 for a single one."""
+    return float(np.median(_steps(np.sort(times)))) if times.size > 1 else 0.0
+
+
+def iso(times: Array) -> Array:
+    """Dates as ISO text to the second, which sorts as they do, in every calendar."""
+    if times.dtype.kind == "M":
+        return np.datetime_as_string(times, unit="s")
+    return np.array([date.isoformat()[:19] for date in times.flat])
 
 
 def said_time(date: Any) -> str:
@@ -141,116 +166,123 @@ def said_time(date: Any) -> str:
 
 def _decoded(variable: xr.Variable, name: str, where: str) -> Array:
     units = str(variable.attrs.get("units", ""))
-    calendar = str(variable.attrs.get("calendar", "standard")).strip().lower()
-    calendar = _ALIASES.get(calendar, calendar)
-    months = _MONTHS.fullmatch(units)
-    if months and calendar != "360_day":
-        return _whole_months(variable, months[1].lower(), months[2], calendar, name, where)
-    if _DIGITS.fullmatch(units) or are_digits(variable):
-        return _from_digits(variable, calendar, name, where)
-    if _YEARS.fullmatch(units):
-        return _from_years(variable, calendar)
+    calendar = _calendar_of(variable, name, where)
+    other = in_other_units(variable, calendar, name, where)
+    if other is not None:
+        return other
     attrs = {"units": units, "calendar": calendar}
     plain = xr.Variable(variable.dims, np.asarray(variable.values), attrs)
-    reason = f"its units are {units!r}"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", xr.SerializationWarning)  # cftime where it has to be
             decoded = xr.conventions.decode_cf_variable(name, plain, decode_timedelta=False)
             dates = np.asarray(decoded.values)
-    except (ValueError, OverflowError, AttributeError, TypeError) as error:
-        reason, dates = " ".join(str(error).split()), np.empty(0)
-    if dates.dtype.kind not in "MO" and _YEAR_ZERO.match(units):
+    except (ValueError, OverflowError, AttributeError, TypeError):
+        dates = np.empty(0)
+    if dates.dtype.kind in "MO":
+        return dates
+    if _YEAR_ZERO.match(units):
         raise SourceError(
             f"{where}: {name} counts from the year 0 ({units!r}), as climatologies do: the mean of "
             "many years is no record to learn from; give the series that it was made from, or set "
             "the true years, e.g. cdo setreftime"
         )
-    if dates.dtype.kind not in "MO":
+    example, meaning = _example(variable, units)
+    raise SourceError(
+        f"{where}: the times cannot be decoded (its units are {units!r}, its calendar is "
+        f'{calendar}); say what their numbers mean: [source] units = {{ time = "{example}" }}'
+        f"{meaning}, or set units and calendar of {name} in the file"
+    )
+
+
+def _without_rounding(dates: Array, variable: xr.Variable) -> tuple[Array, str]:
+    """The dates that numbers with a fraction stood for before they were rounded, and a note.
+
+    Hours as days in float32 are minutes beside the hour; they are put on the coarsest grid of the
+    day that all of them are as near to as such numbers are to each other.
+    """
+    unit = _UNIT.match(str(variable.attrs.get("units", "")))
+    word = unit[1].lower() if unit else ""
+    if (
+        variable.dtype.kind != "f"
+        or word[:1] not in _SECONDS
+        or word.startswith(("mo", "mil", "mic"))
+    ):
+        return dates, ""
+    values = np.abs(variable.values)
+    coarse = float(np.spacing(values.max(initial=0))) * _SECONDS[word[0]]
+    near, day = max(coarse, 0.5), _second_of_day(dates)
+    for step, named in _GRIDS:
+        off = np.round(day / step) * step - day
+        if step > 2 * near and np.abs(off).max(initial=0) <= near:
+            if dates.dtype.kind == "M":
+                whole = (np.round(day / step) * step).astype("timedelta64[s]")
+                moved = (dates.astype("M8[D]") + whole).astype(dates.dtype)
+            else:
+                moved = dates + np.round(off * 1e6).astype("timedelta64[us]").astype(object)
+            noted = np.abs(off).max(initial=0) > 1
+            note = f"is {variable.dtype}, {coarse:.0f} s coarse; rounded to whole {named}"
+            return moved, note if noted else ""
+    return dates, ""
+
+
+def _example(variable: xr.Variable, units: str) -> tuple[str, str]:
+    """Units that these numbers could have, and what to put right in them."""
+    first = float(np.asarray(variable.values, dtype=np.float64).flat[0])
+    words = re.findall(r"[a-z]+", units.lower())
+    names = {"mo": "month", "yr": "year", "ye": "year", "ho": "hour", "hr": "hour", "h": "hour"}
+    unit = next((names[w[:2]] for w in words if w[:2] in names), "day")
+    if unit in ("month", "year") and first == int(first) and abs(first) < 1200:
+        since = np.datetime64("2000-01") - int(first) * (12 if unit == "year" else 1)
+        said = f", with the true date for {since}-01 (then {first:g} is {unit} 2000-01)"
+        return f"{unit}s since {since}-01", said.replace("year 2000-01", "the year 2000")
+    return f"{unit}s since 1970-01-01", ", with the true date for 1970-01-01"
+
+
+def _calendar_of(variable: xr.Variable, name: str, where: str) -> str:
+    said = str(variable.attrs.get("calendar", "standard"))
+    plain = re.sub(r"[\s-]+", "_", said.strip().lower())
+    calendar = _ALIASES.get(plain, plain)
+    if calendar not in _CALENDARS:
         raise SourceError(
-            f"{where}: the times cannot be decoded ({reason}); say what their numbers mean, e.g. "
-            '[source] units = { time = "days since 1970-01-01" }' + f", or set units and calendar "
-            f"of {name} in the file"
+            f"{where}: the calendar of {name} is {said!r}, which is not known; those that are: "
+            f"{', '.join(_CALENDARS)}. Write one of them into the file, e.g. ncatted -a "
+            f"calendar,{name},o,c,standard"
         )
-    return dates
+    return calendar
 
 
-def _whole_months(
-    variable: xr.Variable, unit: str, since: str, calendar: str, name: str, where: str
-) -> Array:
-    values = np.asarray(variable.values, dtype=np.float64)
-    if not np.isfinite(values).all():
-        raise SourceError(f"{where}: a time is missing; repair the time axis")
-    count = values * (12 if unit == "year" else 1)
-    try:
-        start: Any = cftime.num2date(0, f"days since {since}", calendar)
-    except (ValueError, OverflowError, TypeError) as error:
-        raise SourceError(
-            f"{where}: the times cannot be decoded ({error}); set units and calendar of {name}"
-        ) from error
-    whole = np.round(count)
-    if np.abs(count - whole).max(initial=0) > 1e-6 or start.day > 28:
-        odd = float(values.flat[int(np.argmax(np.abs(count - whole)))])
-        raise SourceError(
-            f"{where}: {name} is in '{variable.attrs['units']}' with {odd:g} among its values, "
-            "and parts of months have no fixed length; convert it first, "
-            "e.g. cdo -setreftime,1970-01-01,00:00:00,days"
-        )
-    index = start.year * 12 + start.month - 1 + whole.astype(np.int64)
-    dates = np.empty(values.shape, dtype=object)
-    for place, months in np.ndenumerate(index):
-        dates[place] = start.replace(year=int(months // 12), month=int(months % 12) + 1)
-    return _as_numpy(dates, calendar)
+def _require_written(variable: xr.Variable, name: str, where: str) -> None:
+    """Raise SourceError for a number that stands for none: NaN, or a fill value."""
+    values = np.asarray(variable.values).ravel()
+    wrong = ~np.isfinite(values) if values.dtype.kind == "f" else np.isin(values, _UNWRITTEN)
+    if values.dtype.kind == "f":
+        wrong |= np.abs(np.where(wrong, 0, values)) >= _HUGE
+    for record in np.flatnonzero(wrong)[:1]:
+        raise _unwritten(variable, int(record), f"{values[record]:g}", name, where)
 
 
-def are_digits(variable: xr.Variable) -> bool:
-    """Whether numbers without a unit are dates: 20010131, or 200101 for a month."""
-    if str(variable.attrs.get("units", "")).strip() or variable.dtype.kind not in "iuf":
-        return False
-    values = np.asarray(variable.values, dtype=np.float64).ravel()
-    if not values.size or not np.isfinite(values).all() or (values % 1).any():
-        return False
-    days = values if values.min() >= 1e7 else values * 100 + 1
-    month, day = days // 100 % 100, days % 100
-    within = (days >= 1000_01_01) & (days <= 2999_12_31)
-    return bool((within & (month >= 1) & (month <= 12) & (day >= 1) & (day <= 31)).all())
+def _unwritten(
+    variable: xr.Variable, record: int, value: str, name: str, where: str
+) -> SourceError:
+    return SourceError(
+        f"{where}: a time is missing, {name} is {value} at record {record + 1} of {variable.size}; "
+        f"write it, or take the record out of the file"
+    )
 
 
-def _from_digits(variable: xr.Variable, calendar: str, name: str, where: str) -> Array:
-    values = np.asarray(variable.values, dtype=np.float64)
-    dates = np.empty(values.shape, dtype=object)
-    for place, value in np.ndenumerate(values):
-        whole, part = divmod(value, 1)
-        whole, monthly = (whole, False) if whole >= 1e6 else (whole * 100 + 1, True)
-        year, month = divmod(int(whole) // 100, 100)
-        try:
-            date: Any = cftime.datetime(year, month, int(whole) % 100, calendar=calendar)
-        except ValueError as error:
-            raise SourceError(
-                f"{where}: {name} has {value:g}, which is no date as %Y%m%d ({error}); repair it"
-            ) from error
-        seconds = round(part * 86400 * (date.daysinmonth if monthly else 1))
-        dates[place] = cftime.num2date(seconds, f"seconds since {date.isoformat(' ')}", calendar)
-    return _as_numpy(dates, calendar)
+def _second_of_day(dates: Array) -> Array:
+    if dates.dtype.kind == "M":
+        part = (dates - dates.astype("M8[D]")).astype("timedelta64[ns]")
+        second: Array = part.astype(np.float64) / 1e9
+        return second
+    found = [d.hour * 3600 + d.minute * 60 + d.second + d.microsecond / 1e6 for d in dates.flat]
+    return np.array(found, dtype=np.float64).reshape(dates.shape)
 
 
-def _from_years(variable: xr.Variable, calendar: str) -> Array:
-    values = np.asarray(variable.values, dtype=np.float64)
-    dates = np.empty(values.shape, dtype=object)
-    for place, value in np.ndenumerate(values):
-        year = int(value // 1)
-        start, end = (cftime.datetime(y, 1, 1, calendar=calendar) for y in (year, year + 1))
-        seconds = round((end - start).total_seconds() * (value % 1))
-        dates[place] = cftime.num2date(seconds, f"seconds since {start.isoformat(' ')}", calendar)
-    return _as_numpy(dates, calendar)
-
-
-def _as_numpy(dates: Array, calendar: str) -> Array:
-    years = [date.year for date in dates.flat]
-    if calendar not in _STANDARD or min(years) < _NS[0] or max(years) > _NS[1]:
-        return dates
-    text = [date.isoformat() for date in dates.flat]
-    return np.array(text, dtype="datetime64[ns]").reshape(dates.shape)
+def _steps(times: Array) -> Array:
+    steps: Array = np.diff(times).astype("timedelta64[us]").astype(np.float64) / 1e6
+    return steps
 
 
 def _as_cftime(dates: Array, calendar: str) -> Array:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import dask.array as da
@@ -14,24 +15,31 @@ import xarray as xr
 from storage.conventions.axes import SourceError
 from storage.conventions.grids import Grid, aligned
 from storage.conventions.quantities import in_unit
-from storage.conventions.times import one_calendar, said_time
+from storage.conventions.stamps import Stamped, one_convention, require_even_steps, same_stamps
+from storage.conventions.times import iso, one_calendar, said_time
 from storage.sources.pieces import Piece
+from storage.sources.records import Records
+from storage.sources.selection import Declared
 
-__all__ = ["join_in_time", "merge", "numbered", "on_one_grid"]
+__all__ = ["Series", "join_in_time", "merge", "numbered", "on_one_grid"]
 
 Array = np.ndarray[Any, Any]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Series:
-    """One variable at all its times, in order, each once."""
+    """One variable at all its times, in order, each once.
 
-    times: Array
-    member: Array | None
-    origin: Array  # number of the file of each time
-    bounds: Array | None
+    Attributes:
+        members: Whether its rows are those of several members.
+        dropped: Times that were left out, as the configuration says.
+    """
+
+    records: Records
+    members: bool
     data: da.Array
     attrs: Mapping[str, Any]
+    dropped: Array
 
 
 def on_one_grid(pieces: Sequence[Piece], first: Piece, notes: list[str]) -> list[Piece]:
@@ -40,11 +48,7 @@ def on_one_grid(pieces: Sequence[Piece], first: Piece, notes: list[str]) -> list
     Raises:
         SourceError: If a grid has other points.
     """
-    same = []
-    for piece in pieces:
-        moved = piece if piece is first else _moved(piece, first, notes)
-        same.append(moved)
-    return same
+    return [piece if piece is first else _moved(piece, first, notes) for piece in pieces]
 
 
 def numbered(labels: Collection[str | None], notes: list[str]) -> dict[str | None, int]:
@@ -59,51 +63,41 @@ def join_in_time(
     pieces: Sequence[Piece],
     name: str,
     members: Mapping[str | None, int],
-    period: tuple[str, str] | None,
+    declared: Declared,
     notes: list[str],
 ) -> Series:
     """The pieces of a variable in one row; members of the same time follow each other.
 
     Raises:
-        SourceError: If calendars or units do not go together, or a time has two values.
+        SourceError: If calendars or units do not go together, a time has two values, or two times
+            are much nearer to each other than the others are.
     """
-    files = [piece.where for piece in pieces]
-    dates = one_calendar([p.times for p in pieces if p.times is not None], files)
-    order = sorted(range(len(pieces)), key=lambda i: (dates[i].min(), members[pieces[i].member]))
-    unit = pieces[0].attrs["units"]
-    data = [_in_unit(pieces[i], name, unit, notes) for i in order]
-    times = np.concatenate([dates[i] for i in order])
-    member = np.concatenate([np.full(dates[i].size, members[pieces[i].member]) for i in order])
-    origin = np.concatenate([np.full(dates[i].size, pieces[i].file) for i in order])
-    bounds = [pieces[i].bounds for i in order]
-    known = [b for b in bounds if b is not None and b.dtype == times.dtype]
-    edges = np.concatenate(known) if len(known) == len(bounds) else None
-    joined: Any = da
-    values = joined.concatenate(data) if len(data) > 1 else data[0]
+    pieces, stamped = _stamped_alike(pieces, name, declared, notes)
+    order = sorted(
+        range(len(pieces)), key=lambda i: (stamped[i].dates.min(), members[pieces[i].member])
+    )
     if len(members) < 2 and order != list(range(len(order))):
         notes.append("times were not in order, sorted")
-    rank = np.unique(times, return_inverse=True)[1]
-    places = np.lexsort((member, rank))
-    if not np.array_equal(places, np.arange(places.size)):
-        if len(members) < 2:
-            notes.append("times were not in order, sorted")
-        times, values = times[places], values[places]
-        member, origin = member[places], origin[places]
-        edges = edges[places] if edges is not None else None
-    row = _rows(data, places)
-    kept = _once(times, member, row, name, files, notes)
-    if period is not None:
-        kept = kept[_within(times[kept], period)]
-        if not kept.size:
-            raise SourceError(
-                f"{name}: no time lies in source.period {period[0]} to {period[1]}; there are "
-                f"{said_time(times[0])} to {said_time(times[-1])}"
-            )
-    if kept.size < times.size:
-        times, values, member, origin = times[kept], values[kept], member[kept], origin[kept]
-        edges = edges[kept] if edges is not None else None
-    found = member.astype(np.int32) if len(members) > 1 else None
-    return Series(times, found, origin, edges, values, dict(pieces[0].attrs))
+    unit = pieces[0].attrs["units"]
+    attrs = dict(pieces[0].attrs)
+    pieces, stamped = [pieces[i] for i in order], [stamped[i] for i in order]
+    data = [_in_unit(piece, name, unit, notes) for piece in pieces]
+    joined = _in_a_row(pieces, stamped, members)
+    records = joined.in_order()
+    if len(members) < 2 and records is not joined:
+        notes.append("times were not in order, sorted")
+    records = _within(records, declared.period, name)
+    files = [piece.where for piece in pieces]
+    records = _once(records, data, name, files, notes)
+    require_even_steps(records.times, records.piece, stamped, files)
+    records, dropped = _without(records, declared.drop, name, notes)
+    return Series(
+        records=records,
+        members=len(members) > 1,
+        data=records.values(data),
+        attrs=attrs,
+        dropped=dropped,
+    )
 
 
 def merge(series: Mapping[str, Series], maps: Mapping[str, Piece], grid: Grid) -> xr.Dataset:
@@ -114,20 +108,21 @@ def merge(series: Mapping[str, Series], maps: Mapping[str, Piece], grid: Grid) -
     """
     (first, one), *others = series.items()
     for name, other in others:
-        if one.times.shape != other.times.shape or not (one.times == other.times).all():
-            raise _apart(first, one.times, name, other.times)
-        ours, theirs = one.member, other.member
-        if ours is not None and theirs is not None and not np.array_equal(ours, theirs):
+        ours, theirs = one.records, other.records
+        if ours.times.shape != theirs.times.shape or not (ours.times == theirs.times).all():
+            raise _apart(first, ours.times, name, theirs.times)
+        if one.members and not np.array_equal(ours.member, theirs.member):
             raise SourceError(f"{first} and {name} have different members at the same times")
     dims = grid.names
     dataset = xr.Dataset(
         {name: (("time", *dims), s.data, dict(s.attrs)) for name, s in series.items()}
         | {name: (dims, piece.data, dict(piece.attrs)) for name, piece in maps.items()},
-        coords={"time": ("time", one.times), **grid.coords},
+        coords={"time": ("time", one.records.times), **grid.coords},
     )
-    if one.member is not None:
-        dataset = dataset.assign_coords(member=("time", one.member))
-    bounds = next((s.bounds for s in series.values() if s.bounds is not None), None)
+    if one.members:
+        dataset = dataset.assign_coords(member=("time", one.records.member.astype(np.int32)))
+    known = (s.records.bounds for s in series.values() if s.records.bounds is not None)
+    bounds = next(known, None)
     if bounds is not None:
         dataset = dataset.assign_coords(time_bnds=(("time", "bnds"), bounds))
         dataset["time"].attrs["bounds"] = "time_bnds"
@@ -143,6 +138,50 @@ def _moved(piece: Piece, first: Piece, notes: list[str]) -> Piece:
     return replace(piece, data=data, grid=first.grid)
 
 
+def _stamped_alike(
+    pieces: Sequence[Piece], name: str, declared: Declared, notes: list[str]
+) -> tuple[list[Piece], list[Stamped]]:
+    """Pieces that have times left, with their times in one convention and one calendar."""
+    stamped = [
+        Stamped(
+            where=piece.where,
+            dates=piece.times,
+            bounds=piece.bounds,
+            methods=str(piece.attrs.get("cell_methods", "")),
+            kept=np.arange(piece.times.size),
+        )
+        for piece in pieces
+        if piece.times is not None
+    ]
+    alike = one_convention(stamped, declared.stamps, notes)
+    left = [i for i, one in enumerate(alike) if one.dates.size]
+    if not left:
+        raise SourceError(f"{pieces[0].where}: {name} has no time that is no single instant")
+    files, alike = [pieces[i].where for i in left], [alike[i] for i in left]
+    dates = one_calendar([one.dates for one in alike], files)
+    bounds = {i: one.bounds for i, one in enumerate(alike) if one.bounds is not None}
+    known = one_calendar([*dates, *bounds.values()], [*files, *(files[i] for i in bounds)])
+    bounds = dict(zip(bounds, known[len(dates) :], strict=True))
+    return [pieces[i] for i in left], [
+        replace(one, dates=known[i], bounds=bounds.get(i)) for i, one in enumerate(alike)
+    ]
+
+
+def _in_a_row(
+    pieces: Sequence[Piece], stamped: Sequence[Stamped], members: Mapping[str | None, int]
+) -> Records:
+    sizes = [one.dates.size for one in stamped]
+    edges = [one.bounds for one in stamped if one.bounds is not None]
+    return Records(
+        times=np.concatenate([one.dates for one in stamped]),
+        member=np.repeat([members[piece.member] for piece in pieces], sizes),
+        file=np.repeat([piece.file for piece in pieces], sizes),
+        piece=np.repeat(np.arange(len(pieces)), sizes),
+        place=np.concatenate([one.kept for one in stamped]),
+        bounds=np.concatenate(edges) if len(edges) == len(pieces) else None,
+    )
+
+
 def _in_unit(piece: Piece, name: str, unit: str, notes: list[str]) -> da.Array:
     old = piece.attrs["units"]
     if old == unit:
@@ -153,54 +192,92 @@ def _in_unit(piece: Piece, name: str, unit: str, notes: list[str]) -> da.Array:
     return converted
 
 
-def _rows(data: Sequence[da.Array], places: Array) -> Callable[[int], Array]:
-    """The field at a time of the row that pieces make in the order of `places`, computed.
+def _within(records: Records, period: tuple[str, str] | None, name: str) -> Records:
+    if period is None:
+        return records
+    day = iso(records.times).astype("U10")  # a day beyond the end of its month is the end
+    inside = (day >= period[0]) & (day <= period[1])
+    if not inside.any():
+        raise SourceError(
+            f"{name}: no time lies in source.period {period[0]} to {period[1]}; there are "
+            f"{said_time(records.times[0])} to {said_time(records.times[-1])}"
+        )
+    return records.take(inside)
 
-    Not by the joined array: a place in many pieces costs a look at all of them.
-    """
-    ends = np.cumsum([len(part) for part in data])
 
-    def row(at: int) -> Array:
-        place = int(places[at])
-        part = int(np.searchsorted(ends, place, side="right"))
-        return np.asarray(data[part][place - int(ends[part])])  # from the end of the piece
-
-    return row
+def _without(
+    records: Records, drop: Sequence[str], name: str, notes: list[str]
+) -> tuple[Records, Array]:
+    """The records but for the times that `drop` names, and those times."""
+    text, out = iso(records.times), np.zeros(len(records), dtype=bool)
+    for entry in drop:
+        first, _, last = entry.partition("/")
+        last = last or first
+        inside = (text.astype(f"U{len(first)}") >= first) & (text.astype(f"U{len(last)}") <= last)
+        if not inside.any():
+            raise SourceError(
+                f"source.drop names {entry!r}, when {name} has no time; it has "
+                f"{said_time(records.times[0])} to {said_time(records.times[-1])}"
+            )
+        out |= inside
+    if out.all():
+        raise SourceError(f"{name}: source.drop leaves no time")
+    dropped = records.times[out]
+    if dropped.size:
+        notes.append(
+            f"{dropped.size} times dropped, as source.drop says, {said_time(dropped[0])} to "
+            f"{said_time(dropped[-1])}"
+        )
+    return records.take(~out), dropped
 
 
 def _once(
-    times: Array,
-    member: Array,
-    row: Callable[[int], Array],
-    name: str,
-    files: Sequence[str],
-    notes: list[str],
-) -> Array:
-    """Indices of the times without repetition; what is repeated has to be equal."""
-    repeats = 1 + np.flatnonzero((times[1:] == times[:-1]) & (member[1:] == member[:-1]))
-    for at in map(int, repeats):
-        one, other = row(at - 1), row(at)
-        if not np.array_equal(one, other, equal_nan=True):
-            raise SourceError(
-                f"time {said_time(times[at])} occurs twice with different values of {name} "
-                f"(files {', '.join(dict.fromkeys(files[:3]))}); remove one of them. If they are "
-                "members of an ensemble or overlapping forecasts, give the files of one only, or "
-                'say what tells members apart: [source] samples = "..."'
-            )
-    if len(repeats):
+    records: Records, data: Sequence[da.Array], name: str, files: Sequence[str], notes: list[str]
+) -> Records:
+    """The records without repetition; what is repeated has to be equal, or empty but for one."""
+    new = (records.times[1:] != records.times[:-1]) | (records.member[1:] != records.member[:-1])
+    starts = np.flatnonzero(np.r_[True, new, True])
+    kept, repeated, emptier = starts[:-1].copy(), 0, 0
+    for number, (start, stop) in enumerate(pairwise(starts.tolist())):
+        for at in range(start + 1, stop):
+            best = int(kept[number])
+            known = _better(records.field(best, data), records.field(at, data))
+            if known is None:
+                raise _twice(records, best, at, name, files)
+            kept[number] = at if known > 0 else best
+            repeated, emptier = repeated + 1, emptier + (known != 0)
+    if repeated > emptier:
+        first = records.times[starts[:-1][np.diff(starts) > 1][0]]
         notes.append(
-            f"{len(repeats)} repeated times with equal values dropped, "
-            f"first {said_time(times[repeats[0]])}"
+            f"{repeated - emptier} repeated times with equal values dropped, "
+            f"first {said_time(first)}"
         )
-    return np.setdiff1d(np.arange(len(times)), repeats)
+    if emptier:
+        notes.append(f"{emptier} repeated times with fewer values of {name} dropped")
+    return records.take(kept)
 
 
-def _within(times: Array, period: tuple[str, str]) -> Array:
-    index: Any = xr.Dataset(coords={"time": times}).indexes["time"]
-    part = index.slice_indexer(*period)
-    inside = np.zeros(times.size, dtype=bool)
-    inside[part] = True
-    return inside
+def _better(one: Array, other: Array) -> int | None:
+    """Which of two fields has more values: -1, 0 (they are equal) or 1; None if they differ."""
+    first, second = np.isfinite(one), np.isfinite(other)
+    if not np.array_equal(one[first & second], other[first & second]):
+        return None
+    if np.array_equal(first, second):
+        return 0
+    if (first | ~second).all():
+        return -1
+    return 1 if (second | ~first).all() else None
+
+
+def _twice(records: Records, one: int, other: int, name: str, files: Sequence[str]) -> SourceError:
+    where = dict.fromkeys(files[int(records.piece[row])] for row in (one, other))
+    return SourceError(
+        f"time {said_time(records.times[one])} occurs twice with different values of {name} "
+        f"(file{'s' * (len(where) > 1)} {', '.join(where)}); remove one of them. If they are "
+        "overlapping forecasts, choose one lead, e.g. [source] select = { step = 6 }; if they are "
+        "members of an ensemble, give the files of one only, or say what tells members apart: "
+        '[source] samples = "..."'
+    )
 
 
 def _apart(first: str, ours: Array, name: str, theirs: Array) -> SourceError:
@@ -209,14 +286,23 @@ def _apart(first: str, ours: Array, name: str, theirs: Array) -> SourceError:
     lonely = [(first, name, t) for t in np.setdiff1d(ours, theirs)[:1]]
     lonely += [(name, first, t) for t in np.setdiff1d(theirs, ours)[:1]]
     has, lacks, when = lonely[0]
-    start, end = max(ours[0], theirs[0]), min(ours[-1], theirs[-1])
-    common = np.intersect1d(ours, theirs)
-    inside = common.size and common.size == ((ours >= start) & (ours <= end)).sum()
-    remedy = "bring them to the same times"
-    if inside and common.size == ((theirs >= start) & (theirs <= end)).sum():
-        days = [str(common[i])[:10] for i in (0, -1)]
-        remedy = f'take the common part: [source] period = ["{days[0]}", "{days[1]}"]'
     return SourceError(
         f"{first} has {ours.size} times, {name} {theirs.size}: {has} has "
-        f"{said_time(when)}, {lacks} does not; {remedy}"
+        f"{said_time(when)}, {lacks} does not; {_together(ours, theirs)}"
     )
+
+
+def _together(ours: Array, theirs: Array) -> str:
+    """How two variables with different times can be taken together."""
+    start, end = max(ours[0], theirs[0]), min(ours[-1], theirs[-1])
+    common = np.intersect1d(ours, theirs)
+    inside = [((times >= start) & (times <= end)).sum() for times in (ours, theirs)]
+    if common.size and inside == [common.size] * 2:
+        days = [str(common[i])[:10] for i in (0, -1)]
+        return f'take the common part: [source] period = ["{days[0]}", "{days[1]}"]'
+    if kind := same_stamps(ours, theirs):
+        return (
+            f"they stamp the same {kind}s otherwise; say that stamps stand for a {kind}: "
+            f'[source] stamps = "{kind}"'
+        )
+    return "bring them to the same times"

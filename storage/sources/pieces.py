@@ -22,7 +22,8 @@ from storage.conventions.cmip import standard_name_of
 from storage.conventions.grids import Grid, grid_of_variable
 from storage.conventions.levels import split_name
 from storage.conventions.quantities import cf_standard_name, cf_unit
-from storage.conventions.times import are_digits, bounds_of, centred, decode_times
+from storage.conventions.time_units import are_digits
+from storage.conventions.times import bounds_of, decode_times
 from storage.sources.selection import EXPVER, Declared, selected
 
 __all__ = ["Declared", "Piece", "take"]
@@ -96,7 +97,7 @@ def take(
     times = table.variables[axes.time].isel(
         {d: i for d, i in chosen.items() if d in table.variables[axes.time].dims}
     )
-    dates = decode_times(table.assign_coords({axes.time: times}), axes.time, where)
+    dates = decode_times(table.assign_coords({axes.time: times}), axes.time, where, notes)
     if are_digits(times):
         notes.append(f"{axes.time} has no units, its digits are dates")
     if times.ndim == 2:
@@ -110,11 +111,7 @@ def take(
             for i, column in enumerate(columns)
         ]
     dim = times.dims[0] if times.ndim else None
-    bounds = bounds_of(table, axes.time, dates) if times.ndim == 1 else None
-    if "time: point" not in str(attrs.get("cell_methods")) and times.ndim == 1:
-        stamped, dates = dates, centred(dates, bounds)
-        if stamped is not dates:
-            notes.append(f"times stood at the end of their bounds ({axes.time}), put in the middle")
+    bounds = bounds_of(table, axes.time, dates)
     return [_piece(whole, dim, np.atleast_1d(dates), bounds, grid, attrs, name, where, notes)]
 
 

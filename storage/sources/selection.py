@@ -31,6 +31,9 @@ class Declared:
     samples: str = ""  # what tells members apart, all of which are taken
     units: Mapping[str, str] = field(default_factory=dict)  # by variable
     healpix: str | None = None  # order of cells that the file does not say
+    stamps: str | None = None  # what a stamp of time stands for, where no bounds say it
+    period: tuple[str, str] | None = None  # first and last day
+    drop: tuple[str, ...] = ()  # times, or "first/last", that are left out
 
 
 def selected(

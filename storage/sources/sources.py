@@ -70,6 +70,8 @@ def open_source(
     select: Mapping[str, float | str] | None = None,
     samples: str = "",
     period: tuple[str, str] | None = None,
+    drop: Sequence[str] = (),
+    stamps: str | None = None,
     healpix: str | None = None,
     group: str = "",
     check_values: bool = True,
@@ -91,6 +93,9 @@ def open_source(
         samples: A dimension, scalar coordinate or global attribute that tells members apart, all of
             which are taken: a time for each, `member` numbers them in the order of their labels.
         period: First and last day to take, ISO dates.
+        drop: Times that are left out, as text that their ISO dates begin with, or "first/last".
+        stamps: What a stamp of time stands for: a "day" or "month" that it lies in, one that ends
+            there ("day-end", "month-end"), or the instant as it is ("kept"). None: as bounds say.
         healpix: Order of HEALPix cells, "ring" or "nested", where the files do not say it.
         group: The group in NetCDF or Zarr files.
         check_values: Read all values once, to find undeclared fills and missing values. Without
@@ -111,6 +116,9 @@ def open_source(
         samples=samples,
         units=dict(units or {}),
         healpix=healpix,
+        stamps=stamps,
+        period=period,
+        drop=tuple(drop),
     )
     notes: list[str] = []
     try:
@@ -119,7 +127,7 @@ def open_source(
         pieces = {name: on_one_grid(found, first, notes) for name, found in pieces.items()}
         members = numbered({piece.member for name in variables for piece in pieces[name]}, notes)
         series = {
-            name: join_in_time(pieces[name], name, members, period, notes) for name in variables
+            name: join_in_time(pieces[name], name, members, declared, notes) for name in variables
         }
         dataset = merge(series, {name: pieces[name][0] for name in static}, first.grid)
         dataset = dataset.assign_attrs(attrs)
@@ -127,7 +135,8 @@ def open_source(
         if hasattr(error, "exit_code"):
             raise
         raise unreadable(files, (*variables, *static), group, error) from error
-    gaps = find_gaps(np.unique(dataset["time"].values))
+    (one, *_) = series.values()
+    gaps = find_gaps(np.unique(np.concatenate([one.records.times, one.dropped])))
     if gaps and not allow_gaps:
         more = f" and {len(gaps) - 5} more" if len(gaps) > 5 else ""
         raise SourceError(
@@ -142,7 +151,7 @@ def open_source(
         if hasattr(error, "exit_code"):
             raise
         raise unreadable(files, (*variables, *static), group, error) from error
-    origins = {name: one.origin for name, one in series.items()}
+    origins = {name: one.records.file for name, one in series.items()}
     report = SourceReport(
         tuple(files),
         tuple(dict.fromkeys(notes)),

@@ -313,6 +313,8 @@ def how_to_open(source: Source) -> dict[str, Any]:
         "select",
         "samples",
         "period",
+        "drop",
+        "stamps",
         "healpix",
         "group",
     )

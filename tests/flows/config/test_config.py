@@ -87,7 +87,11 @@ def test_the_configurations_that_are_shipped_are_accepted(path: Path) -> None:
         ("source.variables", ["z", "z"], r"source\.variables: expected each name once"),
         ("source.units", {"zz": "m"}, r"source\.units\.zz is not in .*did you mean 'z'\?"),
         ("source.transform", {"z": "cube"}, r"source\.transform\.z: .*cbrt.* got 'cube'"),
-        ("source.fill", "cubic", r"source\.fill: expected one of refuse, harmonic, got 'cubic'"),
+        (
+            "source.fill",
+            "cubic",
+            r"source\.fill: expected one of refuse, harmonic, mask-ever, got 'cubic'",
+        ),
         ("source.fill", {"y": 0.0}, r"source\.fill\.y is not in source\.variables"),
         ("source.bounds", {"z": [0, 1]}, r"source\.bounds\.z: expected .*logit.*rank.*'identity'"),
         ("source.valid_range", {"z": [1, 0]}, r"source\.valid_range\.z: expected lowest < high"),

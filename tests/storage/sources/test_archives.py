@@ -141,7 +141,7 @@ def test_cesm(tmp_path):
     fields, report = open_source(archives.cesm(tmp_path), ["TS", "U@859.5", "V@859.5"])
     assert str(fields.time.values[0]) == "0001-01-16 12:00:00"
     assert str(fields.time_bnds.values[0, 1]) == "0001-02-01 00:00:00"
-    assert "times stood at the end of their bounds (time), put in the middle" in report.notes
+    assert "times stood at the end of their bounds, put in the middle" in report.notes
     assert "level" not in fields.TS.attrs
     assert fields["U@859.5"].attrs["level"] == 859.5
 
