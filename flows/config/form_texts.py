@@ -30,7 +30,7 @@ TEXTS: Mapping[str, str] = {
     "source.covariates": "Series along time, name and CSV or NetCDF file, such as an index.",
     "source.trend": 'Covariates, or "time", that the mean of every cell follows.',
     "source.allow_gaps": "Whether days may be lacking in the record.",
-    "source.dims": "By role (time, lat, lon, level, member, cell), the name in the files.",
+    "source.dims": "By role (time, lat, lon, level, member, lead, cell), the name in the files.",
     "source.select": "One label for each dimension that is not wanted.",
     "source.samples": "A dimension whose values are samples of each time, such as members.",
     "source.period": "First and last day to take from the source.",

@@ -28,7 +28,8 @@ Integrator = Literal["ei", "mei", "gei", "gme", "gei-heun", "z-heun", "z-ab2", "
 Period = tuple[str, str]  # first and last day, inclusive, ISO dates; the last may be LATEST
 LATEST = "latest"  # the last day that there is
 
-ROLES = ("time", "lat", "lon", "level", "member", "cell")  # of dimensions of a source
+ROLES = ("time", "lat", "lon", "level", "member", "lead", "cell")  # of dimensions of a source
+ROLE_UNITS = (("units", "time"), ("units", "lead"))  # of coordinates, by their role
 DATED = r"\d{4}-\d\d(-\d\d(T\d\d(:\d\d(:\d\d)?)?)?)?"  # a month, a day, a time
 BOUNDED = 'source.transform "logit" or "rank" of a variable with bounds'
 LARGEST_FILE = 4 << 20  # a configuration, in bytes
@@ -114,7 +115,7 @@ class Source:
                 )
         for key in ("transform", "units", "missing", "valid_range", "bounds"):
             for name in getattr(self, key):
-                if name not in self.variables and (key, name) != ("units", "time"):
+                if name not in self.variables and (key, name) not in ROLE_UNITS:
                     raise ConfigError(
                         f"source.{key}.{name} is not in source.variables"
                         f"{nearest(name, self.variables)}"

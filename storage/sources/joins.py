@@ -88,7 +88,7 @@ def join_in_time(
         notes.append("times were not in order, sorted")
     records = _within(records, declared.period, name)
     files = [piece.where for piece in pieces]
-    records = _once(records, data, name, files, notes)
+    records = _once(records, data, name, pieces, notes)
     require_even_steps(records.times, records.piece, stamped, files)
     records, dropped = _without(records, declared.drop, name, notes)
     return Series(
@@ -232,7 +232,7 @@ def _without(
 
 
 def _once(
-    records: Records, data: Sequence[da.Array], name: str, files: Sequence[str], notes: list[str]
+    records: Records, data: Sequence[da.Array], name: str, pieces: Sequence[Piece], notes: list[str]
 ) -> Records:
     """The records without repetition; what is repeated has to be equal, or empty but for one."""
     new = (records.times[1:] != records.times[:-1]) | (records.member[1:] != records.member[:-1])
@@ -243,7 +243,7 @@ def _once(
             best = int(kept[number])
             known = _better(records.field(best, data), records.field(at, data))
             if known is None:
-                raise _twice(records, best, at, name, files)
+                raise _twice(records, best, at, name, pieces)
             kept[number] = at if known > 0 else best
             repeated, emptier = repeated + 1, emptier + (known != 0)
     if repeated > emptier:
@@ -269,14 +269,23 @@ def _better(one: Array, other: Array) -> int | None:
     return 1 if (second | ~first).all() else None
 
 
-def _twice(records: Records, one: int, other: int, name: str, files: Sequence[str]) -> SourceError:
-    where = dict.fromkeys(files[int(records.piece[row])] for row in (one, other))
-    return SourceError(
+def _twice(
+    records: Records, one: int, other: int, name: str, pieces: Sequence[Piece]
+) -> SourceError:
+    found = [pieces[int(records.piece[row])] for row in (one, other)]
+    where = dict.fromkeys(piece.where for piece in found)
+    text = (
         f"time {said_time(records.times[one])} occurs twice with different values of {name} "
-        f"(file{'s' * (len(where) > 1)} {', '.join(where)}); remove one of them. If they are "
-        "overlapping forecasts, choose one lead, e.g. [source] select = { step = 6 }; if they are "
-        "members of an ensemble, give the files of one only, or say what tells members apart: "
-        '[source] samples = "..."'
+        f"(file{'s' * (len(where) > 1)} {', '.join(where)})"
+    )
+    if found[0].lead:
+        return SourceError(
+            f"{text}; these are forecasts that overlap: choose one of their leads, e.g. "
+            f"[source] select = {{ {found[0].lead} }}"
+        )
+    return SourceError(
+        f"{text}; remove one of them. If they are members of an ensemble or overlapping forecasts, "
+        'give the files of one only, or say what tells members apart: [source] samples = "..."'
     )
 
 

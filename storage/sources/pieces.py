@@ -24,6 +24,7 @@ from storage.conventions.levels import split_name
 from storage.conventions.quantities import cf_standard_name, cf_unit
 from storage.conventions.time_units import are_digits
 from storage.conventions.times import bounds_of, decode_times
+from storage.sources.forecasts import is_span, with_valid_times
 from storage.sources.selection import EXPVER, Declared, selected
 
 __all__ = ["Declared", "Piece", "take"]
@@ -48,6 +49,7 @@ class Piece:
     grid: Grid
     member: str | None = None  # its label, where members are samples
     file: int = 0  # its number among the files of the source
+    lead: str = ""  # how one lead is selected, where forecasts with several are put in one row
 
     @property
     def dims(self) -> tuple[str, ...]:
@@ -78,6 +80,10 @@ def take(
     if not static:
         table = _with_times(table, stored, declared, where)
     axes = find_axes(table, stored, declared.dims, where)
+    if not static:
+        table, axes = with_valid_times(
+            table, stored, axes, declared.dims, declared.units, where, notes
+        )
     variable = table.variables[stored]
     if variable.dtype.kind not in "fiu":
         raise SourceError(f"{where}: {name} has type {variable.dtype}; fields are numbers")
@@ -106,13 +112,25 @@ def take(
         (long,) = (d for d in times.dims if d != short)
         notes.append(f"{name}: times along {long} and {short} put in one row")
         columns = np.moveaxis(dates, times.dims.index(short), 0)
+        lead = _lead_of(table, times.dims)
         return [
-            _piece(whole.isel({short: i}), long, column, None, grid, attrs, name, where, notes)
+            replace(
+                _piece(whole.isel({short: i}), long, column, None, grid, attrs, name, where, notes),
+                lead=lead,
+            )
             for i, column in enumerate(columns)
         ]
     dim = times.dims[0] if times.ndim else None
     bounds = bounds_of(table, axes.time, dates)
     return [_piece(whole, dim, np.atleast_1d(dates), bounds, grid, attrs, name, where, notes)]
+
+
+def _lead_of(table: xr.Dataset, dims: tuple[Any, ...]) -> str:
+    """How one of the leads is selected that times run along."""
+    named = [dim for dim in dims if dim in table.coords]
+    lead = next((d for d in named if is_span(table[d].attrs.get("units", ""))), dims[-1])
+    first = table[lead].values[0] if lead in table.coords else 0
+    return f"{toml_key(lead)} = {first}"
 
 
 def _with_times(table: xr.Dataset, stored: str, declared: Declared, where: str) -> xr.Dataset:

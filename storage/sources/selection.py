@@ -16,6 +16,7 @@ import xarray as xr
 from storage.conventions.axes import Axes, SourceError, toml_key
 from storage.conventions.grids import Grid
 from storage.conventions.levels import choose, level_index, level_of, said, same_label
+from storage.sources.forecasts import is_span
 
 __all__ = ["EXPVER", "Declared", "selected"]
 
@@ -133,6 +134,8 @@ def _too_many(
     what = "members" if axes.member and table[axes.member].dims == (dim,) else f"values of {dim}"
     value = labels[0] if labels.dtype.kind in "iuf" else f'"{labels[0]}"'
     every = f'; or take all as samples: samples = "{dim}"' if what == "members" else ""
+    if is_span(table[dim].attrs.get("units", "")):
+        every += f'; if it is the lead of a forecast, say so, too: dims = {{ lead = "{dim}" }}'
     return SourceError(
         f"{where}: {name} has {size} {what} ({shown}); choose one: "
         f"[source] select = {{ {toml_key(dim)} = {value} }}{every}"
