@@ -25,11 +25,16 @@ __all__ = ["is_span", "with_valid_times"]
 Array = np.ndarray[Any, Any]
 
 _START, _LEAD = "forecast_reference_time", "forecast_period"  # standard names
-_STARTS = (_START, "init_time", "inittime", "initial_time", "initialization_time", "base_time")
-_STARTS = (*_STARTS, "reference_time", "reftime", "analysis_time", "start_time", "start_date")
+_STARTS = (
+    *(_START, "init_time", "inittime", "initial_time", "initialization_time", "base_time"),
+    *("reference_time", "reftime", "analysis_time", "start_time", "start_date"),
+)
 _VALID = ("valid_time", "validtime", "verification_time", "validity_time", "time_valid", "vtime")
-_LEADS = (_LEAD, "lead_time", "leadtime", "lead", "leads", "prediction_timedelta", "step")
-_LEADS = (*_LEADS, "forecast_hour", "forecasthour", "fhour", "fxx", "lead_hours", "lead_days")
+_LEADS = (
+    *(_LEAD, "lead_time", "leadtime", "lead", "leads", "prediction_timedelta"),
+    *("forecast_hour", "forecasthour", "fhour", "fxx", "lead_hours", "lead_days"),
+)
+_STEP = "step"  # of forecasts, if it has values
 _FROM_ONE = ("forecastmonth", "leadtime_month")  # the month of the start is 1
 _SECONDS = {
     **dict.fromkeys(("ns", "nanosecond", "nanoseconds"), 1e-9),
@@ -105,9 +110,7 @@ def _lead_of(table: xr.Dataset, stored: str, dims: Mapping[str, str]) -> str | N
         and name != stored
         and _is_lead(name, one)
     ]
-    bare = [
-        str(d) for d in array.dims if d not in table.variables and str(d).lower() in _LEADS[:-1]
-    ]
+    bare = [str(d) for d in array.dims if d not in table.variables and str(d).lower() in _LEADS]
     best = sorted(found, key=lambda n: table.variables[n].attrs.get("standard_name") != _LEAD)
     return next(iter([*best, *bare]), None)
 
@@ -117,7 +120,7 @@ def _is_lead(name: object, variable: xr.Variable) -> bool:
     if variable.dtype.kind not in "iuf" or re.search(r"\bsince\b", str(attrs.get("units", ""))):
         return False
     said = str(attrs.get("standard_name", _LEAD)).strip() == _LEAD
-    return said and (plain in (*_LEADS, *_FROM_ONE) or "standard_name" in attrs)
+    return said and (plain in (*_LEADS, _STEP, *_FROM_ONE) or "standard_name" in attrs)
 
 
 def _start_of(table: xr.Dataset, stored: str, axes: Axes, lead: str) -> str | None:
@@ -180,7 +183,7 @@ def _months_later(dates: Array, counts: Array) -> Array:
 
 
 def _of_360_days(dates: Array) -> bool:
-    return dates.dtype.kind != "M" and dates.flat[0].calendar == "360_day"
+    return dates.dtype.kind != "M" and str(dates.flat[0].calendar) == "360_day"
 
 
 def is_span(units: object) -> bool:
