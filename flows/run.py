@@ -18,6 +18,7 @@ from flows.errors import is_full_disk
 from flows.plan.plan import no_space_left, preflight
 from flows.processes.child import call
 from flows.processes.network_boundary import require_guarded_prefect
+from flows.processes.signals import hurry, raise_if_caught
 from flows.processes.transform_cache import share_tables
 from flows.progress import stage_progress
 from flows.stages.base import STAGES, Progress, Receipt, Stage, skipped
@@ -73,6 +74,7 @@ def _run_shown(config: RunConfig, layout: StoreLayout, until: str) -> list[Recei
     try:
         return [Receipt(**receipt) for receipt in flow(config.to_dict(), until)]
     except Exception as error:
+        raise_if_caught(error)
         if FAILED:
             raise FAILED[0] from None
         LOGGER.warning(
@@ -154,6 +156,7 @@ def run_stage(
     share_tables()
     began = time.monotonic()
     with ExitStack() as stack:
+        stack.callback(hurry)  # the last: what is open still is Prefect's
         client = None
         if stage.on_cluster or (stage.in_child and config.train.ranks > 1):
             client = stack.enter_context(client_on_demand(config.cluster, layout.scratch))
@@ -204,12 +207,21 @@ def set_prefect_environment(layout: StoreLayout) -> None:
     imported, which reads them once.
 
     Raises:
-        Refused: If they name a server beyond loopback and no key for it.
+        Refused: If Prefect's settings, wherever they come from (the environment, `.env`,
+            `prefect.toml`, `pyproject.toml`, a profile), name a server beyond loopback and no key
+            for it.
     """
-    require_guarded_prefect(os.environ)
     for name, value in PREFECT_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     if "PREFECT_HOME" not in os.environ:
         home = layout.prefect.absolute()
         home.mkdir(parents=True, exist_ok=True)
         os.environ["PREFECT_HOME"] = str(home)
+    require_guarded_prefect(_resolved_settings())
+
+
+def _resolved_settings() -> dict[str, str]:
+    """All settings of Prefect by the names of their variables, as Prefect itself has read them."""
+    from prefect.settings import get_current_settings
+
+    return get_current_settings().to_environment_variables(include_secrets=True)

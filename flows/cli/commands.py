@@ -49,11 +49,9 @@ def init(arguments: argparse.Namespace) -> dict[str, Any]:
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     began = time.monotonic()
     config = _prepare(arguments)
-    from flows.processes.watchdog import watched
     from flows.run import run as run_all
 
-    with watched():
-        receipts = run_all(config)
+    receipts = run_all(config)
     if all(receipt.skipped for receipt in receipts):
         print(f"nothing to do: {config.run.root} is up to date with {arguments.config}")
     return _result(config, receipts, time.monotonic() - began)
@@ -62,11 +60,9 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 def stage(arguments: argparse.Namespace) -> dict[str, Any]:
     began = time.monotonic()
     config = _prepare(arguments)
-    from flows.processes.watchdog import watched
     from flows.run import run_alone
 
-    with watched():
-        receipt = run_alone(config, arguments.stage)
+    receipt = run_alone(config, arguments.stage)
     return _result(config, [receipt], time.monotonic() - began)
 
 

@@ -10,27 +10,37 @@ finite, 60 refused for security; 1 for what nobody foresaw, 130 and 143 after SI
 
 import argparse
 import json
+import os
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from flows.cli import commands as do
 from flows.cli.commands import STAGE_COMMANDS
 from flows.errors import Interrupted, exit_code_of
+from flows.processes.network_boundary import exempt_loopback
+from flows.processes.signals import PATIENCE, caught, ending_within, take_over
+from flows.processes.watchdog import watched
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupt)
+    take_over()
+    exempt_loopback(os.environ)
     try:
-        result = arguments.command(arguments)
-    except KeyboardInterrupt as stop:
-        return _refuse(arguments, "interrupted; finished units are safe, run again to go on", stop)
-    except Exception as error:
+        with _ended_with_it(arguments):
+            result = arguments.command(arguments)
+    except BaseException as error:
+        number = caught()  # whatever a library has made of it
+        if number is not None or isinstance(error, KeyboardInterrupt):
+            return _interrupted(arguments, number or signal.SIGINT)
+        if not isinstance(error, Exception):
+            raise
         return _refuse(arguments, _one_line(error), error)
     if arguments.json:
         print(json.dumps(result, allow_nan=False), flush=True)
@@ -50,12 +60,13 @@ def parser() -> argparse.ArgumentParser:
         where: str = "the run's TOML file",
         kind: type = Path,
         several: str = "",
+        works: bool = False,
     ) -> argparse.ArgumentParser:
         one = parsers.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
         one.add_argument(several or "config", nargs="+" if several else None, type=kind, help=where)
         one.add_argument("--json", action="store_true", help="last line: one JSON object")
         one.add_argument("--debug", action="store_true", help="tracebacks and debug messages")
-        one.set_defaults(command=command, stage=name)
+        one.set_defaults(command=command, stage=name, works=works)
         return one
 
     beginning = add(
@@ -68,10 +79,10 @@ def parser() -> argparse.ArgumentParser:
     )
     beginning.add_argument("--to", type=Path, help="TOML file to write; else it is printed")
     beginning.add_argument("--root", default="runs/first", help="where the run shall live")
-    add("run", do.run, "all stages, those that are up to date skipped")
+    add("run", do.run, "all stages, those that are up to date skipped", works=True)
     add("plan", do.plan, "estimate bytes, files, memory and units of each stage; writes nothing")
     for name, text in STAGE_COMMANDS.items():
-        add(name, do.stage, text)
+        add(name, do.stage, text, works=True)
     add("status", do.status, "what is published, and whether it is up to date with the config")
     add("check", do.check, "read every published byte again and compare its digest")
     add("runs", do.runs, "history: every training and ensemble, what differed and what came of it")
@@ -120,6 +131,22 @@ def _add_when(one: argparse.ArgumentParser) -> None:
     one.add_argument("--timezone", default="UTC", help="of both")
 
 
+@contextmanager
+def _ended_with_it(arguments: argparse.Namespace) -> Iterator[None]:
+    """What a run has started ends with it, and it ends within seconds of a signal."""
+    if not arguments.works:
+        yield
+        return
+    words = partial(_interrupted, arguments)
+    with watched(), ending_within(PATIENCE, words):
+        yield
+
+
+def _interrupted(arguments: argparse.Namespace, number: int) -> int:
+    message = "interrupted; finished units are safe, run again to go on"
+    return _refuse(arguments, message, Interrupted(number))
+
+
 def _refuse(arguments: argparse.Namespace, message: str, error: BaseException) -> int:
     if arguments.debug:
         traceback.print_exception(error)
@@ -138,10 +165,6 @@ def _one_line(error: Exception) -> str:
     )
     named = hasattr(error, "exit_code") or isinstance(error, OSError)
     return text if text and named else f"{type(error).__name__}: {text}"
-
-
-def _interrupt(number: int, frame: object) -> None:
-    raise Interrupted(number)
 
 
 if __name__ == "__main__":

@@ -6,8 +6,6 @@ on loopback. Those of other kinds are in flows/cluster/remote.
 
 import logging
 import os
-import signal
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -19,6 +17,7 @@ from flows.cluster.map_units import WorkersLost
 from flows.config.schema import Cluster
 from flows.processes.machine import memory_share
 from flows.processes.network_boundary import LOOPBACK
+from flows.processes.signals import held_back
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -54,7 +53,7 @@ def local_client(cluster: Cluster, scratch: Path) -> Iterator["Client"]:
             TemporaryDirectory(dir=scratch, prefix="dask-", ignore_cleanup_errors=True)
         )
         try:
-            with _signals_wait():
+            with held_back():
                 local = LocalCluster(
                     n_workers=cluster.workers,
                     threads_per_worker=1,
@@ -106,26 +105,6 @@ class _OnDemand:
         if self._started is None:
             self._started = self._start()
         return getattr(self._started, name)
-
-
-@contextmanager
-def _signals_wait() -> Iterator[None]:
-    """Hold SIGINT and SIGTERM back: a cluster that is half started cannot be closed."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    caught: list[int] = []
-    handlers = {
-        number: signal.signal(number, lambda number, frame: caught.append(number))
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    try:
-        yield
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-        if caught:
-            signal.raise_signal(caught[0])
 
 
 def _restore(environment: Mapping[str, str | None]) -> None:

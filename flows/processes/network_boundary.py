@@ -4,10 +4,10 @@ So everything listens on loopback, and an address beyond it is used only where i
 """
 
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from urllib.parse import urlsplit
 
-__all__ = ["LOOPBACK", "Refused", "is_loopback", "require_guarded_prefect"]
+__all__ = ["LOOPBACK", "Refused", "exempt_loopback", "is_loopback", "require_guarded_prefect"]
 
 LOOPBACK = "127.0.0.1"
 
@@ -29,23 +29,34 @@ def is_loopback(address: str) -> bool:
         return False
 
 
-def require_guarded_prefect(environment: Mapping[str, str]) -> None:
+def exempt_loopback(environment: MutableMapping[str, str]) -> None:
+    """Let no proxy of the environment stand between the processes of this machine."""
+    hosts = [environment.get(name, "") for name in ("no_proxy", "NO_PROXY")]
+    known = [host.strip() for text in hosts for host in text.split(",") if host.strip()]
+    exempt = ",".join(dict.fromkeys([*known, "localhost", LOOPBACK, "::1"]))
+    environment.update({"no_proxy": exempt, "NO_PROXY": exempt})
+
+
+def require_guarded_prefect(settings: Mapping[str, str]) -> None:
     """Raise for a Prefect server beyond loopback that nobody has to show a key to.
 
+    Args:
+        settings: By the names of Prefect's environment variables.
     Raises:
-        Refused: The settings are Prefect's own environment variables.
+        Refused: If there is such a server.
     """
     for address, key in (
         ("PREFECT_API_URL", "PREFECT_API_AUTH_STRING"),
         ("PREFECT_SERVER_API_HOST", "PREFECT_SERVER_API_AUTH_STRING"),
     ):
-        known = environment.get(address, "")
+        known = settings.get(address, "")
         keys = (key, "PREFECT_API_KEY") if address == "PREFECT_API_URL" else (key,)
-        if known and not is_loopback(known) and not any(environment.get(k) for k in keys):
+        if known and not is_loopback(known) and not any(settings.get(k) for k in keys):
             raise Refused(
                 f"{address} is {_without_password(known)}, which is not on this machine, and "
-                f"{key} is not set; set it on the server and here, or leave {address} out: a run "
-                "has a server of its own on loopback"
+                f"{key} is not set; set it on the server and here, or leave {address} out of the "
+                "environment, .env, prefect.toml, pyproject.toml and Prefect's profile: a run has "
+                "a server of its own on loopback"
             )
 
 

@@ -4,7 +4,8 @@ A process that SIGKILL ends cannot stop its children: Dask's workers notice and 
 server and whatever a stage has started would live on. So a run is `watched`: a small process in a
 session of its own reads from a pipe that only the run holds open. If the pipe closes before the run
 has said that it is over, the watcher ends every process that carries the run's mark in its
-environment, SIGTERM first, SIGKILL after three seconds.
+environment, SIGTERM first, SIGKILL after three seconds. So it does after an interruption, in which
+a block may have been left before what it has started was.
 """
 
 import os
@@ -13,6 +14,8 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+
+from flows.processes.signals import caught
 
 MARK = "SPHERESCORE_RUN"
 OVER = b"over"
@@ -38,7 +41,11 @@ def watched() -> Iterator[None]:
         if before is not None:
             os.environ[MARK] = before
         with suppress(OSError, subprocess.TimeoutExpired):
-            watcher.communicate(OVER, timeout=30)
+            if caught() is None:
+                watcher.communicate(OVER, timeout=30)
+            else:
+                assert watcher.stdin is not None
+                watcher.stdin.close()
 
 
 def end(mark: str) -> None:

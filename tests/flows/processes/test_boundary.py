@@ -9,10 +9,16 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.request import proxy_bypass
 
 import pytest
 
-from flows.processes.network_boundary import Refused, is_loopback, require_guarded_prefect
+from flows.processes.network_boundary import (
+    Refused,
+    exempt_loopback,
+    is_loopback,
+    require_guarded_prefect,
+)
 from flows.run import PREFECT_ENVIRONMENT
 from tests.small import small_table
 
@@ -48,6 +54,52 @@ def test_a_prefect_server_beyond_loopback_needs_a_key() -> None:
     require_guarded_prefect(far | {"PREFECT_API_AUTH_STRING": "a:b"})
     with pytest.raises(Refused, match=r"PREFECT_SERVER_API_HOST is 0\.0"):
         require_guarded_prefect({"PREFECT_SERVER_API_HOST": "0.0.0.0"})
+
+
+FAR = {
+    ".env": "PREFECT_API_URL=http://me:secret@192.0.2.1:4200/api\n",
+    "prefect.toml": '[api]\nurl = "http://me:secret@192.0.2.1:4200/api"\n',
+    "pyproject.toml": '[tool.prefect.api]\nurl = "http://me:secret@192.0.2.1:4200/api"\n',
+    "run/prefect/profiles.toml": (
+        'active = "far"\n[profiles.far]\nPREFECT_API_URL = "http://me:secret@192.0.2.1:4200/api"\n'
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FAR)
+def test_a_file_in_the_working_directory_names_no_server_beyond_loopback(
+    name: str, tmp_path: Path, write_config: Callable[[dict[str, Any]], str]
+) -> None:
+    place = tmp_path / name
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_text(FAR[name])
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
+    done = subprocess.run(
+        [sys.executable, "-m", "flows.cli.main", "run", write_config(small_table(tmp_path))],
+        env=environment | {"PYTHONPATH": str(Path(__file__).parents[3])},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 60, done.stderr
+    assert "PREFECT_API_URL is 192.0.2.1:4200/api, which is not on this machine" in done.stderr
+    assert "secret" not in done.stderr
+    assert "starts" not in done.stderr
+
+
+def test_loopback_needs_no_proxy() -> None:
+    for given in ({}, {"no_proxy": "example.org"}, {"NO_PROXY": "example.org, localhost"}):
+        environment = {"http_proxy": "http://192.0.2.1:3128"} | given
+        exempt_loopback(environment)
+        with pytest.MonkeyPatch.context() as patch:
+            for variable in ("http_proxy", "no_proxy", "NO_PROXY", "HTTP_PROXY", "REQUEST_METHOD"):
+                patch.delenv(variable, raising=False)
+            for variable, text in environment.items():
+                patch.setenv(variable, text)
+            for host in ("127.0.0.1", "localhost"):
+                assert proxy_bypass(host)
+            assert bool(proxy_bypass("example.org")) is bool(given)
 
 
 def marked(mark: str) -> Iterator[int]:
