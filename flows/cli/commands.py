@@ -72,18 +72,22 @@ def plan(arguments: argparse.Namespace) -> dict[str, Any]:
     config = _prepare(arguments, logs=False)
     from flows.plan.costs import prices
     from flows.plan.plan import duration, estimate, free_space, memory_per_worker, preflight, spoken
+    from flows.processes.machine import memory_share
 
     layout = config.layout
     estimates = estimate(config)
     free, memory = free_space(layout.path), memory_per_worker(config)
-    print(f"{'stage':<12}{'time':>10}{'writes':>12}{'files':>8}{'units':>8}{'memory':>12}")
+    print(
+        f"{'stage':<12}{'time':>10}{'writes':>12}{'files':>8}{'units':>8}{'worker':>12}{'here':>12}"
+    )
     for one in estimates:
         print(
             f"{one.stage:<12}{duration(one.seconds):>10}{spoken(one.bytes):>12}{one.files:>8}"
-            f"{one.units:>8}{spoken(one.memory):>12}"
+            f"{one.units:>8}{spoken(one.memory) if one.memory else '-':>12}"
+            f"{spoken(one.memory_here):>12}"
         )
     room = "-" if free is None else spoken(free)
-    print(f"{'there is':<22}{room:>12}{'':>16}{spoken(memory):>12} in each worker")
+    print(f"{'there is':<22}{room:>12}{'':>16}{spoken(memory):>12}{spoken(memory_share(1)):>12}")
     price = prices()
     print(f"times at the speed of: {price.where}" if price else "no times: see make unit-costs")
     preflight(config, layout, [one.stage for one in estimates])
@@ -91,6 +95,7 @@ def plan(arguments: argparse.Namespace) -> dict[str, Any]:
         "stages": {one.stage: asdict(one) for one in estimates},
         "free_bytes": free,
         "memory_per_worker": memory,
+        "memory_here": memory_share(1),
     }
 
 

@@ -23,6 +23,7 @@ VALIDATIONS, DRAWN, NODES = 12, 4, 12  # of J_G on validation fields; the nodes 
 MATCHED = 128 * (2 * 16 - 1)  # evaluations that match the flow to its spectra
 FOLDS = 4  # laws of which each leaves a part of the training fields out
 RESCORED = 7  # transforms of each field that verification scores, there and back
+ROWS = 256  # training fields among which the nearest is looked for at once
 NEAREST = 512  # draws whose nearest training field is looked for
 TIMES_PER_CHUNK = 8  # of the ensemble
 MOVED = 4500  # products in the time that a value of a block's feature maps takes (widths 16 to 64)
@@ -120,12 +121,14 @@ class Machines:
         gpus: what trains and samples; without any, the CPU that was measured does.
         gpu_speed: products that one of them does in a second, in the network.
         memory: of the machine that trains [bytes]; None: as much as it takes.
+        ranks: that train on workers; one trains beside the run.
     """
 
     workers: int = 2
     gpus: int = 0
     gpu_speed: float = 0.0
     memory: int | None = None
+    ranks: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,9 +180,12 @@ class Prices:
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """Of one stage; bytes and memory are upper estimates, `memory` is of one process [bytes].
+    """Of one stage; bytes and memory are upper estimates.
 
-    `seconds` is None where no prices were measured.
+    Attributes:
+        seconds: None where no prices were measured.
+        memory: of one worker that does units of the stage [bytes]; 0 if it has none.
+        memory_here: of the process of the run, or of its child that trains [bytes].
     """
 
     stage: str
@@ -188,6 +194,7 @@ class Estimate:
     files: int
     units: int
     memory: int
+    memory_here: int
 
 
 @cache
@@ -269,37 +276,45 @@ def estimates(load: Workload, machines: Machines, price: Prices | None) -> list[
     model = (32 << 20) * ceil(load.width / 32) ** 2  # weights, their mean, optimizer
     laws = 8 * load.covariances
     sampling = INTERPRETER_BYTES + 64 * load.microbatch * field + 2 * laws
+    training = INTERPRETER_BYTES + series_kept(load, machines) + 8 * model + 2 * laws
+    judging = INTERPRETER_BYTES + 2 * load.scored * field + 2 * laws + 8 * ROWS * whitened
     placed = field if load.drawn_points is None else 4 * channels * load.drawn_points
     maps = 0 if load.drawn_points is None else 40  # the normals on both grids
     drawing = (10 * min(TIMES_PER_CHUNK, load.ensemble[1]) + maps) * placed
-    series = load.fitted * whitened
-    if machines.memory is not None:
-        series = min(series, int(SERIES_SHARE * machines.memory))
     made = {
         (realizations, times): channels * realizations * ceil(times / TIMES_PER_CHUNK) + 20
         for realizations, times in (load.ensemble, load.verification)
     }
-    sizes = {
+    sizes = {  # bytes, files, memory of a worker and of the process of the run
         "ingest": (
             load.times * field,
             channels * shards + 20,
             INTERPRETER_BYTES + 3 * shard * field,
+            INTERPRETER_BYTES,
         ),
         "preprocess": (
             load.times * whitened + 8 * 8 * channels * load.points + 2 * laws,
             shards + 60,
             INTERPRETER_BYTES + 4 * shard * field + 4 * laws,
+            INTERPRETER_BYTES + 4 * laws + 8 * 8 * channels * load.points,
         ),
-        "train": (3 * model, 12, INTERPRETER_BYTES + series + 8 * model + 2 * laws),
+        "train": (
+            3 * model,
+            12,
+            training if machines.ranks > 1 else 0,
+            INTERPRETER_BYTES if machines.ranks > 1 else training,
+        ),
         "generate": (
             load.drawn * placed * (1 + load.series),
             made[load.ensemble],
             sampling + drawing,
+            INTERPRETER_BYTES,
         ),
         "verify": (
             load.scored * field,
             made[load.verification],
-            sampling + 2 * load.scored * field,
+            sampling + 10 * min(TIMES_PER_CHUNK, load.verification[1]) * field,
+            judging,
         ),
     }
     counts = work(load)
@@ -311,6 +326,15 @@ def estimates(load: Workload, machines: Machines, price: Prices | None) -> list[
             files=number,
             units=max(1, counts[stage].units),
             memory=memory,
+            memory_here=here,
         )
-        for stage, (size, number, memory) in sizes.items()
+        for stage, (size, number, memory, here) in sizes.items()
     ]
+
+
+def series_kept(load: Workload, machines: Machines) -> int:
+    """Bytes of the training fields that training keeps in memory; it reads the others again."""
+    series = load.fitted * 4 * load.channels * load.coefficients
+    if machines.memory is None:
+        return series
+    return min(series, int(SERIES_SHARE * machines.memory))

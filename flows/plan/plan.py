@@ -36,7 +36,9 @@ def estimate(config: RunConfig) -> list[Estimate]:
     Raises:
         SourceError: If the source cannot be opened or its metadata are not acceptable.
     """
-    machines = Machines(workers=config.cluster.workers, memory=machine_memory())
+    machines = Machines(
+        workers=config.cluster.workers, memory=machine_memory(), ranks=config.train.ranks
+    )
     return estimates(workload(config), machines, prices())
 
 
@@ -105,8 +107,19 @@ def preflight(config: RunConfig, layout: StoreLayout, waiting: Sequence[str]) ->
             f"{', '.join(waiting)} make up to {files}; remove some, or choose another run.root. "
             "Nothing was started"
         )
-    most = max(needed, key=lambda one: one.memory)
-    share = memory_per_worker(config)
+    _refuse_memory(config, needed)
+
+
+def _refuse_memory(config: RunConfig, needed: Sequence[Estimate]) -> None:
+    """What a worker does is compared with a worker, what the run does itself with this machine."""
+    here, machine = max(needed, key=lambda one: one.memory_here), memory_share(1)
+    if here.memory_here > machine:
+        raise NotEnoughMemory(
+            f"{here.stage} needs {spoken(here.memory_here)} in the process of the run and this "
+            f"machine has {spoken(machine)} for it; take a machine with more, or "
+            f"{_SMALLER.get(here.stage, 'a lower spectral.lmax')}. Nothing was started"
+        )
+    most, share = max(needed, key=lambda one: one.memory), memory_per_worker(config)
     known = config.cluster.kind == "local" or config.cluster.memory != "auto"
     if known and most.memory > share:
         raise NotEnoughMemory(
@@ -114,6 +127,12 @@ def preflight(config: RunConfig, layout: StoreLayout, waiting: Sequence[str]) ->
             f"and they have {spoken(share)}; lower cluster.workers or raise cluster.memory. "
             "Nothing was started"
         )
+
+
+_SMALLER = {
+    "train": "a lower train.width",
+    "verify": "fewer verify.dates or verify.realizations",
+}
 
 
 def memory_per_worker(config: RunConfig) -> int:

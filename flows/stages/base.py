@@ -96,6 +96,14 @@ def published_input(layout: StoreLayout, kind: str) -> "Published":
     return found
 
 
+def _is_named(layout: StoreLayout, artifact: "Published") -> bool:
+    from storage.artifacts.pointers import leads_to
+    from storage.places.places import same_place
+
+    target = leads_to(layout.name(artifact.kind))
+    return target is not None and same_place(target, artifact.path)
+
+
 def skipped(
     stage: Stage, key: str, layout: StoreLayout, *, point_names: bool = True
 ) -> Receipt | None:
@@ -112,7 +120,7 @@ def skipped(
         published = artifacts.find(layout, kind, key)
         if published is None:
             return None
-        if not point_names and artifacts.published(layout, kind) != published:
+        if not point_names and not _is_named(layout, published):
             return None
         found.append(published)
     if point_names:

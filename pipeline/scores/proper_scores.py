@@ -7,6 +7,7 @@ any feature. `weights` (replicate, date) and rows (replicate,): pipeline/scores/
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -134,14 +135,32 @@ class Energies:
 MEMORY_LEVELS = (0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95)
 
 
-def nearest(queries: FloatArray, bank: FloatArray, *, rows: int = 256) -> FloatArray:
-    """Euclidean distance of each query (n, feature) to its nearest row of the bank."""
-    parts = [queries[k : k + rows] for k in range(0, len(queries), rows)]
-    return np.concatenate([distances(part, bank).min(axis=1) for part in parts])
+class Bank(Protocol):
+    """Fields in memory or on disk; a slice becomes an array when it is asked to."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, fields: slice, /) -> Any: ...
+
+
+ROWS = 256  # of a bank that are in memory at once
+
+
+def nearest(queries: FloatArray, bank: Bank) -> FloatArray:
+    """Euclidean distance of each query (n, feature) to its nearest field of the bank.
+
+    The bank (n, ...) is read once, a few fields at a time: it need not fit into memory.
+    """
+    least: FloatArray = np.full(len(queries), np.inf)
+    for start in range(0, len(bank), ROWS):
+        part = np.asarray(bank[start : start + ROWS])
+        found = distances(queries, part.reshape(len(part), -1)).min(axis=1)
+        np.minimum(least, found, out=least)
+    return least
 
 
 def memorisation(
-    generated: FloatArray, held_out: FloatArray, training: FloatArray
+    generated: FloatArray, held_out: FloatArray, training: Bank
 ) -> dict[str, list[float]]:
     """Quantiles of the distance to the nearest training field, generated beside held-out.
 
@@ -149,9 +168,9 @@ def memorisation(
     Rows are whitened coefficients, so that the distance is the Cameron-Martin norm, here divided
     by the root of the number of coefficients.
     """
-    unit = np.sqrt(training.shape[1])
+    found = nearest(np.concatenate([generated, held_out]), training) / np.sqrt(generated.shape[1])
     return {
         "levels": list(MEMORY_LEVELS),
-        "generated": np.quantile(nearest(generated, training) / unit, MEMORY_LEVELS).tolist(),
-        "held_out": np.quantile(nearest(held_out, training) / unit, MEMORY_LEVELS).tolist(),
+        "generated": np.quantile(found[: len(generated)], MEMORY_LEVELS).tolist(),
+        "held_out": np.quantile(found[len(generated) :], MEMORY_LEVELS).tolist(),
     }

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import fnmatch
+import os
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -26,6 +27,7 @@ __all__ = [
     "matching",
     "opened",
     "place_of",
+    "same_place",
     "sizes_below",
 ]
 
@@ -129,6 +131,13 @@ def place_of(root: str) -> Place:
             f"query; got {root.split('@')[-1].split('?')[0]!r}"
         )
     return BucketPath(found[1], found[2].strip("/"))
+
+
+def same_place(one: Place, other: Place) -> bool:
+    """Whether both mean one place, relative or not, through links or not."""
+    if isinstance(one, BucketPath) or isinstance(other, BucketPath):
+        return one == other
+    return os.path.realpath(one) == os.path.realpath(other)
 
 
 def below(directory: Place, file: Place) -> str:

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 
 from flows import run as runs
 from flows.config.schema import RunConfig
+from flows.plan.costs import Workload
 from flows.plan.plan import NotEnoughMemory, NotEnoughSpace, estimate, preflight, spoken
 from flows.progress import at_intervals
 from flows.stages.base import STAGES, Receipt
@@ -126,6 +128,54 @@ def test_a_run_that_cannot_end_well_is_not_started(
     monkeypatch.setattr("flows.plan.plan.free_space", lambda path: 1000)
     with pytest.raises(NotEnoughSpace, match="has 1000 B free"):
         preflight(config, layout, names)
+
+
+FINE = Workload(
+    times=14600,
+    fitted=11000,
+    validated=1400,
+    tested=1400,
+    channels=5,
+    nlat=256,
+    points=256 * 512,
+    lmax=127,
+    ensemble=(8, 4),
+    verification=(8, 16),
+    steps=1000,
+)
+
+
+@pytest.mark.parametrize(
+    ("gib", "workers", "load", "said"),
+    [
+        (16, 4, FINE, None),
+        (16, 8, replace(FINE, nlat=128, points=128 * 256, lmax=63), None),
+        (2, 1, FINE, r"train needs .* in the process of the run and this machine has 1\.8 GiB"),
+        (16, 64, FINE, r"needs .* in each of 64 workers and they have 230\.4 MiB"),
+        (
+            16,
+            1,
+            replace(FINE, verification=(200, 100)),
+            r"verify needs .*fewer verify\.dates or verify\.realizations\. Nothing was started",
+        ),
+    ],
+)
+def test_what_the_run_does_itself_is_compared_with_the_machine_and_units_with_a_worker(
+    gib: int, workers: int, load: Workload, said: str | None,
+    table: dict[str, Any], monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    for module in ("flows.plan.plan", "flows.processes.machine"):
+        monkeypatch.setattr(f"{module}.machine_memory", lambda: gib << 30)
+    monkeypatch.setattr("flows.plan.plan.workload", lambda config: load)
+    monkeypatch.setattr("flows.plan.plan.free_space", lambda path: None)
+    table["cluster"]["workers"] = workers
+    config = RunConfig.from_dict(table)
+    names = [stage.name for stage in STAGES]
+    if said is None:
+        preflight(config, config.layout, names)
+    else:
+        with pytest.raises(NotEnoughMemory, match=said):
+            preflight(config, config.layout, names)
 
 
 def test_the_plan_bounds_what_ingest_writes(config: RunConfig) -> None:

@@ -15,6 +15,7 @@ from flows.stages.train import train
 from flows.stages.verify import certificate, verify
 from pipeline.network import calibration
 from pipeline.network.train import Training, TrainingConfig
+from pipeline.scores import proper_scores
 
 NAMES = [stage.name for stage in STAGES]
 LOAD = Workload(
@@ -90,6 +91,7 @@ def test_the_evaluations_that_are_counted_are_those_that_are_made() -> None:
     assert calibration.NODES == costs.NODES
     assert train.MATCHED * (2 * train.MATCHING_STEPS - 1) == costs.MATCHED
     assert (train.FOLDS, verify.NEAREST) == (costs.FOLDS, costs.NEAREST)
+    assert proper_scores.ROWS == costs.ROWS
     assert certificate.EVALUATIONS == costs.CERTIFIED
     likelihood = 4 * certificate.FLOW_STEPS * certificate.FIELDS * 3  # one forward, two backward
     assert likelihood + 64 * certificate.FIELDS == costs.PROBED

@@ -245,6 +245,33 @@ def test_copies_of_training_fields_are_exposed(generator):
     np.testing.assert_allclose(nearest(training[:5], training), 0, atol=1e-6)
 
 
+class OnDisk:
+    """Fields that are read in parts, (field, channel, coefficient), and how many at once."""
+
+    def __init__(self, fields) -> None:
+        self.fields, self.most, self.read = fields, 0, 0
+
+    def __len__(self) -> int:
+        return len(self.fields)
+
+    def __getitem__(self, part):
+        assert isinstance(part, slice)
+        found = self.fields[part]
+        self.most, self.read = max(self.most, len(found)), self.read + len(found)
+        return found
+
+
+def test_training_fields_need_not_fit_into_memory(generator):
+    training = OnDisk(generator.standard_normal((1000, 2, 10)).astype(np.float32))
+    draws, held_out = (generator.standard_normal((40, 20)) for _ in range(2))
+    found = memorisation(draws, held_out, training)
+    assert training.most <= 256 and training.read == 1000
+    flat = training.fields.reshape(1000, 20)
+    for name, rows in (("generated", draws), ("held_out", held_out)):
+        known = np.linalg.norm(rows[:, None] - flat, axis=2).min(axis=1) / np.sqrt(20)
+        np.testing.assert_allclose(found[name], np.quantile(known, found["levels"]), rtol=1e-5)
+
+
 def exchangeable(generator, realizations: int, cells: int = CELLS) -> np.ndarray:
     """Skewed, with a mean and a deviation that differ from cell to cell."""
     cell = np.linspace(1, 3, cells)
