@@ -20,6 +20,18 @@ class Relayed(RuntimeError):
         return type(self), (str(self), self.exit_code)
 
 
+class WorkersLost(RuntimeError):
+    """Workers died, more often than is retried, or never came."""
+
+    exit_code = 40
+
+
+class Stalled(RuntimeError):
+    """Nothing was heard of a unit or of a child within its deadline."""
+
+    exit_code = 43
+
+
 class Interrupted(KeyboardInterrupt):
     """SIGINT or SIGTERM: contexts are left in order, so workers and servers end with us."""
 

@@ -1,18 +1,18 @@
 """Progress of a stage: a bar in a terminal, greppable lines otherwise.
 
 ingest 4/9 unit
-train 1200/4000 loss 0.412, J_G 231 ± 6, 2:10 left
+train 1200/4000 loss 0.4120, J_G 231 ± 6 nats
 """
 
 import logging
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from tqdm import tqdm
 
-from flows.stages.base import Progress
+Progress = Callable[[int, int, str], None]  # done, total, what is being done (or its figures)
 
 LOGGER = logging.getLogger("spherescore")
 SECONDS_BETWEEN_LINES = 10.0

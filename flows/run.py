@@ -20,8 +20,8 @@ from flows.processes.child import call
 from flows.processes.network_boundary import require_guarded_prefect
 from flows.processes.signals import hurry, raise_if_caught
 from flows.processes.transform_cache import share_tables
-from flows.progress import stage_progress
-from flows.stages.base import STAGES, Progress, Receipt, Stage, skipped
+from flows.progress import Progress, stage_progress
+from flows.stages.base import STAGES, Receipt, Stage, skipped
 from flows.stages.content_keys import key_of
 from storage.artifacts.layout import StoreLayout
 from storage.artifacts.lock import in_use

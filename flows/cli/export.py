@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from flows.cluster.local import client_on_demand
 from flows.cluster.map_units import map_units
 from flows.config.schema import RunConfig
-from flows.progress import stage_progress
-from flows.stages.base import Progress, published_input
+from flows.progress import Progress, stage_progress
+from flows.stages.base import published_input
 from storage.artifacts import publishing as artifacts
 from storage.artifacts.layout import StoreLayout
 from storage.artifacts.sealed import read_json

@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from flows.cluster.dask_settings import WORKER_ENVIRONMENT
-from flows.cluster.map_units import WorkersLost
 from flows.config.schema import Cluster
+from flows.errors import WorkersLost
 
 PORT = 8786
 CERTIFICATES = "/etc/spherescore/tls"

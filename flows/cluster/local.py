@@ -13,8 +13,8 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, cast
 
 from flows.cluster.dask_settings import DASK_CONFIG, UNIT_SECONDS, WORKER_ENVIRONMENT
-from flows.cluster.map_units import WorkersLost
 from flows.config.schema import Cluster
+from flows.errors import WorkersLost
 from flows.processes.machine import memory_share
 from flows.processes.network_boundary import LOOPBACK
 from flows.processes.signals import held_back

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 from flows.cluster.dask_settings import UNIT_SECONDS, dask_setting
 from flows.cluster.worker_setup import do_unit_aloud, installation
-from flows.errors import Relayed, exit_code_of
-from flows.stages.base import Progress
+from flows.errors import Relayed, Stalled, WorkersLost, exit_code_of
+from flows.progress import Progress
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -29,18 +29,6 @@ R = TypeVar("R")
 LOGGER = logging.getLogger("spherescore")
 STALL_SECONDS = 1800.0  # of clusters that others set up: longer than any one unit
 LOOK_SECONDS = 2.0  # between looks at how many workers there are
-
-
-class WorkersLost(RuntimeError):
-    """Workers died, more often than is retried, or never came."""
-
-    exit_code = 40
-
-
-class Stalled(RuntimeError):
-    """No unit ended within the deadline."""
-
-    exit_code = 43
 
 
 class UnitFailed(Relayed):
@@ -77,6 +65,8 @@ def map_units(
     progress(done, total, label)
     if not units:
         return []
+    from distributed.client import ClosedClientError
+
     crew = _Crew(client, resource)
     call = partial(do_unit_aloud, installation(), function)
     waiting = iter(enumerate(units))
@@ -97,9 +87,7 @@ def map_units(
                 batch = _those_that(ended)
                 _refuse_failures([(f, f"{label} {units[running[f]]}") for f in batch])
                 values = client.gather(batch) if batch else []
-            except (OSError, RuntimeError, CancelledError, TimeoutError) as error:
-                if hasattr(error, "exit_code"):
-                    raise
+            except (OSError, CancelledError, ClosedClientError) as error:  # and TimeoutError
                 raise WorkersLost(
                     f"the scheduler does not answer any more ({error or type(error).__name__}); "
                     f"{len(results)} of {len(units)} are done and safe; run again to go on"

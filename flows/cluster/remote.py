@@ -10,16 +10,16 @@ import ssl
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from flows.cluster.dask_settings import DASK_CONFIG, UNIT_SECONDS
-from flows.cluster.map_units import WorkersLost
 from flows.cluster.worker_setup import DECIDE_BYTES, OtherCode, installation
 from flows.config.schema import ADDRESS, Cluster, ConfigError
+from flows.errors import WorkersLost
 from flows.processes.network_boundary import Refused, is_loopback
 
 if TYPE_CHECKING:
@@ -115,17 +115,17 @@ def _on_kubernetes(cluster: Cluster, scratch: Path) -> Iterator["Client"]:
 
     placed = replace(cluster, kind="address", address=address_of(cluster), gpus=0, scratch="")
     security_of(placed)  # before anything is made
-    with dask_cluster(cluster):
+    with dask_cluster(cluster), ExitStack() as stack:
         deadline = time.monotonic() + cluster.patience
         while True:
             try:
-                with _at_address(placed, scratch) as client:
-                    yield client
-                    return
+                client = stack.enter_context(_at_address(placed, scratch))
+                break
             except WorkersLost:  # pods take their time
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(1.0)
+        yield client
 
 
 _CLIENTS = {"address": _at_address, "kubernetes": _on_kubernetes, "slurm": _on_slurm}

@@ -14,9 +14,9 @@ from tempfile import NamedTemporaryFile, TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from flows.cluster.dask_settings import WORKER_ENVIRONMENT
-from flows.cluster.map_units import WorkersLost
 from flows.config.schema import Cluster
 from flows.config.strict import ConfigError
+from flows.errors import WorkersLost
 
 if TYPE_CHECKING:
     from distributed import Client

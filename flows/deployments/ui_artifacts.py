@@ -16,8 +16,8 @@ from prefect.artifacts import (
 )
 
 from flows.config.schema import RunConfig
-from flows.progress import at_intervals
-from flows.stages.base import Progress, Receipt
+from flows.progress import Progress, at_intervals
+from flows.stages.base import Receipt
 from storage.places.places import BucketPath, Place
 
 LOGGER = logging.getLogger("spherescore")

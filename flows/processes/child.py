@@ -21,10 +21,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from flows.cluster.map_units import STALL_SECONDS, Stalled, WorkersLost
-from flows.errors import Relayed
+from flows.errors import Relayed, Stalled, WorkersLost
 from flows.processes.log_relay import lines_told
-from flows.stages.base import Progress
+from flows.progress import Progress
 
 GRACE_SECONDS = 10.0  # between asking a child to end and ending it
 COUNTERS = (Path("/proc/vmstat"), Path("/sys/fs/cgroup/memory.events"))  # of OOM kills
@@ -41,9 +40,7 @@ class OutOfMemory(RuntimeError):
     exit_code = 41
 
 
-def call(
-    target: str, arguments: Mapping[str, Any], progress: Progress, *, silence: float = STALL_SECONDS
-) -> Any:
+def call(target: str, arguments: Mapping[str, Any], progress: Progress, *, silence: float) -> Any:
     """Call `target` ("module:function") as `function(arguments, progress)` in a child.
 
     Args:

@@ -10,19 +10,18 @@ A stage whose artifacts are published under its content key (flows/stages/conten
 """
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from flows.config.schema import RunConfig
+from flows.progress import Progress
 from storage.artifacts.layout import StoreLayout
 
 if TYPE_CHECKING:
     from distributed import Client
 
     from storage.artifacts.publishing import Published
-
-Progress = Callable[[int, int, str], None]  # done, total, what is being done (or its figures)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ import xarray as xr
 import zarr
 
 from flows.cluster.map_units import map_units
-from flows.stages.base import Progress
+from flows.progress import Progress
 from flows.stages.content_keys import code_of
 from storage.artifacts import publishing as artifacts
 from storage.artifacts.keys import content_key

@@ -25,7 +25,8 @@ import xarray as xr
 
 from flows.cluster.map_units import UnitFailed, map_units
 from flows.config.schema import RunConfig, Source
-from flows.stages.base import Progress, Receipt
+from flows.progress import Progress
+from flows.stages.base import Receipt
 from flows.stages.content_keys import digest_of_source, ingest_key, source_files
 from flows.stages.ingest.unit_marks import marked
 from storage.artifacts import publishing as artifacts

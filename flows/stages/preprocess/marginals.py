@@ -10,7 +10,7 @@ import xarray as xr
 
 from flows.cluster.map_units import map_units
 from flows.config.schema import ConfigError, RunConfig
-from flows.stages.base import Progress
+from flows.progress import Progress
 from flows.stages.preprocess.block_sums import Span, extents, histograms
 from pipeline.fields.climatology import SeasonalMoments
 from pipeline.fields.dry_atom import with_atom

@@ -33,7 +33,8 @@ import xarray as xr
 
 from flows.cluster.map_units import map_units
 from flows.config.schema import ConfigError, Period, RunConfig, within
-from flows.stages.base import Progress, Receipt, published_input
+from flows.progress import Progress
+from flows.stages.base import Receipt, published_input
 from flows.stages.conditions import covariate_variables, standard_covariates, trend_of
 from flows.stages.content_keys import frozen_normals, key_of, normals_family, whitened_family
 from flows.stages.preprocess.block_sums import (

@@ -19,11 +19,13 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from flows.cluster.map_units import STALL_SECONDS, UnitFailed, WorkersLost
+from flows.cluster.map_units import STALL_SECONDS, UnitFailed
 from flows.cluster.worker_setup import do_unit, installation
 from flows.config.schema import RunConfig
+from flows.errors import WorkersLost
 from flows.processes.log_relay import lines_told
-from flows.stages.base import Progress, Receipt
+from flows.progress import Progress
+from flows.stages.base import Receipt
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -182,8 +184,11 @@ def _rank(arguments: dict[str, Any]) -> dict[str, Any] | None:
         text = f"rank {rank} on {worker.address}: {record.getMessage()}"
         worker.log_event(arguments["topic"], {"level": record.levelno, "text": text})
 
+    silence = 60 * RunConfig.from_dict(arguments["config"]).cluster.unit_minutes
     with lines_told(aloud):
-        found: dict[str, Any] | None = call("flows.stages.train.train:as_rank", arguments, tell)
+        found: dict[str, Any] | None = call(
+            "flows.stages.train.train:as_rank", arguments, tell, silence=silence
+        )
     return found
 
 

@@ -28,7 +28,8 @@ from flows.config.schema import Period, RunConfig, within
 from flows.plan.costs import SERIES_SHARE
 from flows.processes.machine import machine_memory
 from flows.processes.transform_cache import share_tables
-from flows.stages.base import Progress, Receipt
+from flows.progress import Progress
+from flows.stages.base import Receipt
 from flows.stages.conditions import condition_of
 from flows.stages.content_keys import key_of, lineage, training_family, training_parent
 from flows.stages.preprocess.normals import refit

@@ -30,7 +30,8 @@ import xarray as xr
 
 from flows.cluster.map_units import map_units
 from flows.config.schema import RunConfig, within
-from flows.stages.base import Progress, published_input
+from flows.progress import Progress
+from flows.stages.base import published_input
 from flows.stages.conditions import condition_of
 from flows.stages.preprocess.block_sums import opened
 from flows.stages.preprocess.normals import STORED_AS, baseline_of

@@ -29,8 +29,9 @@ import numpy as np
 import xarray as xr
 
 from flows.config.schema import RunConfig, within
+from flows.progress import Progress
 from flows.report.model_card import model_card
-from flows.stages.base import Progress, Receipt, published_input
+from flows.stages.base import Receipt, published_input
 from flows.stages.conditions import conditioned_as_observed
 from flows.stages.content_keys import REPORTED, SCHEMAS, key_of
 from flows.stages.verify.candidates import REPLICATES, held_out_times, line_up, spacing
@@ -110,7 +111,8 @@ def _memory(
     drawn = whiten(model.coefficients, normals).values
     generated = drawn.reshape(-1, *drawn.shape[2:])
     chosen = np.linspace(0, len(generated) - 1, min(NEAREST, len(generated))).astype(int)
-    return memorisation(*(x.reshape(len(x), -1) for x in (generated[chosen], held_out)), bank)
+    generated = generated[chosen].reshape(len(chosen), -1)
+    return memorisation(generated, held_out.reshape(len(held_out), -1), bank)
 
 
 def _about(

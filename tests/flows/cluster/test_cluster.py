@@ -12,10 +12,11 @@ import psutil
 import pytest
 
 from flows.cluster.local import client_on_demand, local_client
-from flows.cluster.map_units import Stalled, UnitFailed, WorkersLost, map_units
+from flows.cluster.map_units import UnitFailed, map_units
 from flows.config.schema import Cluster
+from flows.errors import Stalled, WorkersLost
 from flows.processes import machine
-from flows.stages.base import Progress
+from flows.progress import Progress
 
 # Workers import functions by name, and this file is no module to them: Dask sends them by value.
 

@@ -9,7 +9,7 @@ import pytest
 import xarray as xr
 
 from flows.config.schema import RunConfig
-from flows.stages.base import Progress
+from flows.progress import Progress
 from flows.stages.ingest import ingest
 from storage.artifacts.layout import StoreLayout
 from tests.storage.imitations import regular, served_by, write

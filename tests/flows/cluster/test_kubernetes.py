@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from flows.cluster import kubernetes
-from flows.cluster.map_units import WorkersLost, map_units
+from flows.cluster.map_units import map_units
 from flows.cluster.remote import remote_client
 from flows.config.schema import Cluster, ConfigError, Kubernetes, Tls
-from flows.stages.base import Progress
+from flows.errors import WorkersLost
+from flows.progress import Progress
 from tests.services import Certificates, dask_cluster
 
 

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from flows.cluster.local import local_client
-from flows.cluster.map_units import WorkersLost
 from flows.config.schema import Cluster, RunConfig
-from flows.stages.base import Progress
+from flows.errors import WorkersLost
+from flows.progress import Progress
 from flows.stages.ingest import ingest
 from storage.conventions.axes import SourceError
 from storage.guards import inspection

@@ -16,12 +16,13 @@ import pytest
 from flows import run as runs
 from flows.cluster import worker_setup as workers
 from flows.cluster.local import client_on_demand
-from flows.cluster.map_units import WorkersLost, map_units
+from flows.cluster.map_units import map_units
 from flows.cluster.remote import SCHEDULER, placed, refuse_unsafe, remote_client, security_of
 from flows.cluster.worker_setup import Installation, OtherCode, do_unit, installation
 from flows.config.schema import Cluster, ConfigError, Tls
+from flows.errors import WorkersLost
 from flows.processes.network_boundary import Refused
-from flows.stages.base import Progress
+from flows.progress import Progress
 from storage.artifacts import publishing as artifacts
 from storage.artifacts.layout import StoreLayout
 from tests.services import HOUSE, Certificates, DaskCluster, dask_cluster, free_port, until

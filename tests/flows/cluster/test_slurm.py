@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
-from flows.cluster.map_units import WorkersLost, map_units
+from flows.cluster.map_units import map_units
 from flows.cluster.remote import remote_client
 from flows.cluster.slurm import job_options
 from flows.config.schema import Cluster, ConfigError, RunConfig
-from flows.stages.base import Progress
+from flows.errors import WorkersLost
+from flows.progress import Progress
 from storage.artifacts.layout import StoreLayout
 from tests import slurm as services
 from tests.services import until

@@ -12,10 +12,10 @@ from typing import Any
 import psutil
 import pytest
 
-from flows.cluster.map_units import Stalled, WorkersLost
+from flows.errors import Stalled, WorkersLost
 from flows.processes import child
 from flows.processes.child import ChildFailed, OutOfMemory, call
-from flows.stages.base import Progress
+from flows.progress import Progress
 from tests.services import until
 
 ME = "tests.flows.processes.test_child"

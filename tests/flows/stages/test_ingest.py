@@ -8,7 +8,7 @@ import xarray as xr
 
 from flows.cluster.map_units import UnitFailed
 from flows.config.schema import RunConfig, read_config
-from flows.stages.base import Progress
+from flows.progress import Progress
 from flows.stages.content_keys import key_of
 from flows.stages.ingest import ingest
 from storage.artifacts import publishing as artifacts

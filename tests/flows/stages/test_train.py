@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from flows.config.schema import RunConfig
-from flows.stages.base import Progress
+from flows.progress import Progress
 from flows.stages.train import train
 from pipeline.network.train import Training, TrainingDiverged
 from storage.artifacts import publishing as artifacts
