@@ -25,6 +25,7 @@ from flows.errors import Relayed, Stalled, WorkersLost
 from flows.processes.log_relay import lines_told
 from flows.progress import Progress
 
+SILENCE_SECONDS = 1800.0  # longer than any step of a stage
 GRACE_SECONDS = 10.0  # between asking a child to end and ending it
 COUNTERS = (Path("/proc/vmstat"), Path("/sys/fs/cgroup/memory.events"))  # of OOM kills
 PR_SET_PDEATHSIG = 1
@@ -40,7 +41,13 @@ class OutOfMemory(RuntimeError):
     exit_code = 41
 
 
-def call(target: str, arguments: Mapping[str, Any], progress: Progress, *, silence: float) -> Any:
+def call(
+    target: str,
+    arguments: Mapping[str, Any],
+    progress: Progress,
+    *,
+    silence: float = SILENCE_SECONDS,
+) -> Any:
     """Call `target` ("module:function") as `function(arguments, progress)` in a child.
 
     Args:
