@@ -32,7 +32,8 @@ def certificate_section(card: Card, pictures: Mapping[str, str]) -> str:
         f"{rows}</table></div>"
         f'<p class="note">From {certificate["fields"]} held-out fields, each noised to '
         f"{certificate['draws']} of {certificate['chain']['steps']} diffusion times; intervals "
-        f"from blocks of {certificate['block']} consecutive fields.</p>"
+        f"by Student's t from blocks of {certificate['block']} consecutive times, as many as these "
+        "fields remember each other.</p>"
         f"{_splits(certificate, pictures)}{_likelihood(certificate)}"
     )
 

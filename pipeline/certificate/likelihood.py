@@ -58,7 +58,8 @@ def log_likelihood_gain(
         y, rho = y.detach().double(), rho.detach().double()
         return -rho / v.sqrt(), (y * rho / v).sum(dim=(1, 2)) - trace
 
-    z = baseline.rotate(x_0.double()) / OrnsteinUhlenbeck.variance(grid[0], s).sqrt()
+    # Without a residual below the first time z stays as it is: it is that of t = 0.
+    z = baseline.rotate(x_0.double()) / s.sqrt()
     gain = z.new_zeros(probes, len(x_0))
     for t, t_next in itertools.pairwise(grid):
         h, middle = t_next - t, (t + t_next) / 2

@@ -34,6 +34,7 @@ from pipeline.gaussian.fit import Baseline
 from pipeline.network.calibration import Calibration
 from pipeline.network.data_parallel import Group
 from pipeline.network.score_network import ScoreNet
+from pipeline.scores.intervals import mean_interval
 
 
 class TrainingDiverged(RuntimeError):
@@ -74,7 +75,8 @@ class Training:
         average: the moving average of its weights, which samples and is certified.
         best: weights of `average` at the best validation so far.
         seconds: time spent so far, in this process and before; set it after `restore`.
-        history: one entry per validation: step, loss, nats, error (standard error).
+        history: one entry per validation: step, loss, nats, error (standard error by blocks of
+            times).
         rollbacks: one entry per return to an earlier state after a divergence: step, to, reason.
             From each on the learning rate is half of what it was, and noise is other noise.
     """
@@ -171,8 +173,19 @@ class Training:
                 "train.learning_rate, or look for fields far outside the training period's range"
             )
 
-    def validate(self, x_0: Tensor, condition: Tensor, draws: int = 4) -> dict[str, float]:
-        """Certify the averaged weights on validation fields and keep them if they are the best."""
+    def validate(
+        self,
+        x_0: Tensor,
+        condition: Tensor,
+        draws: int = 4,
+        days: NDArray[np.generic] | None = None,
+    ) -> dict[str, float]:
+        """Certify the averaged weights on validation fields and keep them if they are the best.
+
+        Args:
+            days: times of the fields, as the standard error takes them; by default the fields are
+                of times one after the other.
+        """
         start = time.monotonic()
         generator = torch.Generator().manual_seed(self.config.seed)
         result = certify(self.average, x_0, condition, self.times, generator, draws=draws)
@@ -183,7 +196,7 @@ class Training:
             "step": self.step,
             "loss": self.loss,
             "nats": result.nats,
-            "error": float(result.per_field.std() / math.sqrt(len(result.per_field))),
+            "error": mean_interval(result.per_field, days).standard_error,
         }
         self.history.append(entry)
         return entry

@@ -15,6 +15,28 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.arrays import FloatArray
+from pipeline.scores.intervals import hidden, student_width
+
+
+@dataclass(frozen=True, kw_only=True)
+class Blocks:
+    """How dates were drawn: so many of them, in runs of `block` (pipeline/scores/intervals.py)."""
+
+    dates: int
+    block: int
+
+    def error(self, replicates: FloatArray) -> FloatArray:
+        """Standard errors from the scatter over the first axis, (replicate, ...) to (...).
+
+        Few blocks scatter less about their own mean than about the truth; that is made up for.
+        """
+        scatter = np.std(replicates, axis=0, ddof=1)
+        error: FloatArray = scatter * np.sqrt(hidden(self.dates, self.block))
+        return error
+
+    def half_width(self, replicates: FloatArray) -> FloatArray:
+        """From a value to the end of its 95 % interval, by Student's t."""
+        return student_width(self.dates, self.block) * self.error(replicates)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,25 +47,25 @@ class Estimate:
     standard_error: float
 
     @classmethod
-    def of(cls, rows: FloatArray) -> Estimate:
+    def of(cls, rows: FloatArray, blocks: Blocks) -> Estimate:
         known = rows[1:][np.isfinite(rows[1:])]
-        error = float(np.std(known, ddof=1)) if len(known) > 1 else float("nan")
+        error = float(blocks.error(known)) if len(known) > 1 else float("nan")
         return cls(value=float(rows[0]), standard_error=error)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ratio:
-    """A positive score over the noise floor's, with a 95 % interval (normal in the logarithm)."""
+    """A positive score over the noise floor's, with a 95 % interval (even in the logarithm)."""
 
     value: float
     low: float
     high: float
 
     @classmethod
-    def of(cls, rows: FloatArray, floor: FloatArray) -> Ratio:
+    def of(cls, rows: FloatArray, floor: FloatArray, blocks: Blocks) -> Ratio:
         tiny = np.finfo(np.float64).tiny
         logs = np.log(np.maximum(rows, tiny)) - np.log(np.maximum(floor, tiny))
-        width = 1.96 * float(np.std(logs[1:], ddof=1))
+        width = float(blocks.half_width(logs[1:]))
         low, value, high = np.exp(np.clip(logs[0] + width * np.array([-1, 0, 1]), -50, 50))
         return cls(value=float(value), low=float(low), high=float(high))
 

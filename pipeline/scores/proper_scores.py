@@ -70,13 +70,19 @@ def reliability_error(
 ) -> FloatArray:
     """Share of cases in the wrong bin of the rank histogram of `size` realizations: (replicate,).
 
-    Half the sum of |frequency - 1/(size + 1)|, the histogram averaged over disjoint groups of
-    `size` realizations, so that ensembles of different sizes have equally many bins.
+    Half the sum of |frequency - 1/(size + 1)|, the mean over disjoint groups of `size`
+    realizations: ensembles of different sizes have equally many bins, and as the error of each
+    group is taken before their mean, equally much chance in each.
     """
     groups = [ensemble[g : g + size] for g in range(0, len(ensemble) - size + 1, size)]
-    histogram = np.mean([rank_histogram(group, truth, area) for group in groups], axis=0)
-    frequency = mean_over_dates(histogram, weights)
-    error: FloatArray = 0.5 * np.abs(frequency - 1 / (size + 1)).sum(axis=1)
+    errors = [
+        0.5
+        * np.abs(mean_over_dates(rank_histogram(group, truth, area), weights) - 1 / (size + 1)).sum(
+            axis=1
+        )
+        for group in groups
+    ]
+    error: FloatArray = np.mean(errors, axis=0)
     return error
 
 

@@ -25,7 +25,7 @@ import numpy.typing as npt
 import xarray as xr
 
 from pipeline.arrays import FloatArray
-from pipeline.scores.bootstrap import Estimate, Ratio, mean_over_dates
+from pipeline.scores.bootstrap import Blocks, Estimate, Ratio, mean_over_dates
 from pipeline.scores.maps import (
     IntArray,
     correlation_errors,
@@ -43,7 +43,7 @@ from pipeline.scores.proper_scores import (
 )
 
 FLOOR = "noise-floor"
-BAND_SAMPLE = 10_000  # values that share one 99.9 % quantile: ten lie above it
+BAND_SAMPLE = 10_000  # values that share one 99.9 % quantile: ten lie above it, often of one storm
 
 Table = dict[str, Any]
 
@@ -73,6 +73,10 @@ class Arena:
     area: xr.DataArray
     weights: FloatArray
     block: int
+
+    @property
+    def blocks(self) -> Blocks:
+        return Blocks(dates=self.weights.shape[1], block=self.block)
 
     def valid(self, name: str) -> npt.NDArray[np.bool_]:
         """Cells, flattened, where the truth of a variable is never missing."""
@@ -104,7 +108,11 @@ class Arena:
         return self.area.values.ravel()[valid], latitude.values.ravel()[valid]
 
     def bands(self, name: str) -> IntArray:
-        """Cells that share a 99.9 % quantile: enough of them for ten dates beyond it."""
+        """Cells that share a 99.9 % quantile: enough for ten values beyond it.
+
+        These are values, not dates: neighbouring cells of one storm count one by one, so that the
+        quantile is less certain than ten independent events would make it.
+        """
         area, latitude = self.measure(name)
         values = self.truth.fields.sizes["time"] * len(area)
         number = int(np.clip(values // BAND_SAMPLE, 1, len(np.unique(latitude))))
@@ -142,7 +150,7 @@ def score_card(
             owner: _variable_scores(arena, sample, name, owner, size)
             for owner, sample in candidates.items()
         }
-        scores[name] = _entries(rows)
+        scores[name] = _entries(rows, arena.blocks)
         area, _ = arena.measure(name)
         truth = arena.cells(arena.truth.fields, name, "the truth")
         spread = truth - arena.cells(arena.expected, name, "the climatology")
@@ -162,7 +170,12 @@ def score_card(
     spectra, errors = _spectra(arena, candidates)
     for name, entries in errors.items():
         scores[name]["spectrum"] = entries
-    return {"scores": scores, "joint": _entries(joint), "spectra": spectra, "ranks": ranks}
+    return {
+        "scores": scores,
+        "joint": _entries(joint, arena.blocks),
+        "spectra": spectra,
+        "ranks": ranks,
+    }
 
 
 def _variable_scores(
@@ -239,7 +252,7 @@ def _spectra(arena: Arena, candidates: Mapping[str, Sample]) -> tuple[Table, Tab
         ratios: Table = {}
         for owner, theirs in powers.items():
             log = np.log(mean_over_dates(theirs[:, :, c].mean(axis=0), arena.weights) / held_out)
-            width = 1.96 * log[1:].std(axis=0, ddof=1)
+            width = arena.blocks.half_width(log[1:])
             ratios[owner] = {
                 "value": np.exp(log[0]).tolist(),
                 "low": np.exp(log[0] - width).tolist(),
@@ -257,7 +270,7 @@ def _spectra(arena: Arena, candidates: Mapping[str, Sample]) -> tuple[Table, Tab
             owner: {"spectrum": spectrum_error(p[:, :, parts].mean(axis=2), ours, arena.weights)}
             for owner, p in powers.items()
         }
-        errors[name] = _entries(rows)["spectrum"]
+        errors[name] = _entries(rows, arena.blocks)["spectrum"]
     return curves, errors
 
 
@@ -279,18 +292,18 @@ def power(coefficients: xr.DataArray) -> FloatArray:
     return result
 
 
-def _entries(rows: Mapping[str, Mapping[str, FloatArray]]) -> Table:
+def _entries(rows: Mapping[str, Mapping[str, FloatArray]], blocks: Blocks) -> Table:
     """Rows by candidate and score, turned to entries by score and candidate."""
     table: Table = {}
     floor = rows.get(FLOOR)
     for owner, by_score in rows.items():
         for score, row in by_score.items():
-            entry: Table = asdict(Estimate.of(row)) | {"ratio": None, "excess": None}
+            entry: Table = asdict(Estimate.of(row, blocks)) | {"ratio": None, "excess": None}
             if floor is not None and owner != FLOOR:
                 # An energy distance has either sign: its floor is 0, and no ratio has a meaning.
                 if score != "energy_distance":
-                    entry["ratio"] = asdict(Ratio.of(row, floor[score]))
-                difference = Estimate.of(row - floor[score])
+                    entry["ratio"] = asdict(Ratio.of(row, floor[score], blocks))
+                difference = Estimate.of(row - floor[score], blocks)
                 entry["excess"] = difference.value / max(difference.standard_error, 1e-300)
             table.setdefault(score, {})[owner] = entry
     return table

@@ -151,8 +151,11 @@ def _train_network(
 
     x_train, conditions = training_series(layout, config.split.train)
     stretches = _stretches(config, x_train, conditions, training.model.baseline, normals)
-    held_out = artifacts.open_published(layout, "whitened")
-    x_held_out, condition_held_out = tensors_of(held_out.sel(time=within(config.split.validation)))
+    held_out = artifacts.open_published(layout, "whitened").sel(
+        time=within(config.split.validation)
+    )
+    x_held_out, condition_held_out = tensors_of(held_out)
+    days = held_out["time"].values
     saved = clock.monotonic()
     while training.progress < 1:
         turn, number = divmod(training.step, len(stretches))
@@ -167,7 +170,7 @@ def _train_network(
             continue
         validated = training.validation_due
         if validated:
-            training.validate(x_held_out.to(device), condition_held_out.to(device))
+            training.validate(x_held_out.to(device), condition_held_out.to(device), days=days)
             good = training.step
         due = validated or clock.monotonic() - saved > SECONDS_BETWEEN_STATES
         if group.rank == 0 and training.progress < 1 and due:

@@ -6,7 +6,6 @@ score model learns, without the remainder. The last two are absent if the traini
 season of the held-out dates or holds it only once.
 """
 
-import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -19,13 +18,14 @@ from pipeline.fields.standardisation import variables_of
 from pipeline.fields.whitening import color, to_fields, to_whitened
 from pipeline.scores.analogues import analogues, with_wind_speed
 from pipeline.scores.bootstrap import date_weights
+from pipeline.scores.intervals import block_of
 from pipeline.scores.score_card import FLOOR, Arena, Sample
 from pipeline.sphere.named_grids import grid_of
 from storage.artifacts import publishing as artifacts
 from storage.artifacts.layout import StoreLayout
 from storage.conventions.labels import once
 
-BLOCK_DAYS = 15.0  # dates this close hang together
+SLOW_DEGREES = 5  # whose coefficients say how long dates hang together
 REPLICATES = 100
 WINDOW = (-15.0, -10.0, -5.0, 0.0, 5.0, 10.0, 15.0)  # days, of the climatological reference
 
@@ -101,7 +101,7 @@ def line_up(
     area = xr.DataArray(grid.area, dims=grid.dims).assign_coords(
         {name: fields[name] for name in ("lat", "lon", "cell", "crs") if name in fields.coords}
     )
-    block = block_of(dates)
+    block = memory_of(truth.coefficients)
     weights = date_weights(
         dates.size,
         block=block,
@@ -112,9 +112,12 @@ def line_up(
     return arena, candidates, climatology
 
 
-def block_of(dates: xr.DataArray) -> int:
-    """Dates per block: about BLOCK_DAYS, but four blocks at least."""
-    return max(1, min(math.ceil(BLOCK_DAYS / spacing(dates)), dates.size // 4))
+def memory_of(coefficients: xr.DataArray) -> int:
+    """Dates that are drawn together: by the memory of the largest scales of the held-out fields."""
+    slow = coefficients.isel(coefficient=coefficients["degree"].values <= SLOW_DEGREES)
+    series = slow.transpose("time", "channel", "coefficient").values.astype(np.float64)
+    scale = series.std(axis=0)
+    return block_of(series / np.where(scale > 0.0, scale, 1.0))
 
 
 def spacing(dates: xr.DataArray) -> float:

@@ -4,10 +4,12 @@ The baselines were fitted to the training split; weights, shrinkage and calibrat
 the validation split; everything here is measured on the test split, which none of them has seen.
 
     statement    what J_G says, in words
-    over         by Gaussian baseline: {nats, low, high, per_coefficient}, J_G and its 95 % interval
+    over         by Gaussian baseline: {nats, low, high, standard_error, block, per_coefficient},
+                 J_G and its 95 % interval from blocks of so many times (pipeline/scores/intervals)
     baseline     the model's own, over which all splits are
     chain        integrator (gme), steps; drawn_with: the integrator of the ensemble
-    fields, draws, block, coefficients
+    fields, draws, block (over the model's own baseline), coefficients
+    per_field    {times, over {baseline: [...]}}: what each held-out field says
     per_degree, per_degree_error, per_variable, per_variable_error (by name), per_time, times
     spectrum     (step, channel, degree), five digits: the three splits together
     likelihood   {over {baseline: {nats, error}}, fields, trace_error}: gain in log-likelihood
@@ -27,12 +29,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 import xarray as xr
+from numpy.typing import NDArray
 
 from flows.cluster.map_units import map_units
 from flows.config.schema import RunConfig, within
 from flows.progress import Progress
 from flows.stages.base import published_input
-from flows.stages.conditions import condition_of
 from flows.stages.preprocess.block_sums import opened
 from flows.stages.preprocess.normals import STORED_AS, baseline_of
 from flows.stages.trained_model import (
@@ -46,10 +48,11 @@ from flows.stages.trained_model import (
 from pipeline.arrays import FloatArray
 from pipeline.certificate.bounds import model_step_term, start_bound
 from pipeline.certificate.likelihood import log_likelihood_gain
-from pipeline.certificate.path_bound import Certificate, block_error, block_interval, certify
+from pipeline.certificate.path_bound import Certificate, certify
 from pipeline.diffusion.process import OrnsteinUhlenbeck
 from pipeline.diffusion.sampler import residual_energy
 from pipeline.diffusion.score import Score
+from pipeline.scores.intervals import Interval, mean_interval, of_times, standard_errors
 from storage.artifacts import publishing as artifacts
 from storage.artifacts.layout import StoreLayout
 
@@ -57,7 +60,6 @@ if TYPE_CHECKING:
     from distributed import Client
 
 EVALUATIONS = 2000  # of the network for J_G, but one for each field; half a minute at lmax 31
-CORRELATED_DAYS = 15.0  # that the bootstrap keeps together
 FIELDS = 8  # for the likelihood and the step term, spread over the test period
 FLOW_STEPS, SHORTEST_TIME = 8, 1e-3  # of the probability flow
 TOGETHER = 16  # fields that one task certifies
@@ -68,12 +70,14 @@ class Part:
     """A run of the test period that one task certifies.
 
     Attributes:
+        of: fields of the test period.
         draws: of the steps of the chain, for each field.
         few: those of its fields, counted from `start`, that likelihood and step term are about.
     """
 
     start: int
     stop: int
+    of: int
     draws: int
     few: tuple[int, ...]
 
@@ -139,7 +143,15 @@ def certified(
     noise = torch.Generator().manual_seed(config.run.seed)
     together = config.generate.microbatch
     nats = certify(
-        model.score, x_0, condition, times, noise, part.draws, batch=together, first=part.start
+        model.score,
+        x_0,
+        condition,
+        times,
+        noise,
+        part.draws,
+        batch=together,
+        first=part.start,
+        of=part.of,
     )
     seed = int(torch.randint(2**48, (), generator=noise)) + part.start
     beside = [
@@ -160,7 +172,7 @@ def _parts(fields: int, steps: int) -> list[Part]:
     few = np.linspace(0, fields - 1, min(FIELDS, fields)).round().astype(int).tolist()
     starts = range(0, fields, TOGETHER)
     return [
-        Part(start, stop, draws, tuple(k - start for k in few if start <= k < stop))
+        Part(start, stop, fields, draws, tuple(k - start for k in few if start <= k < stop))
         for start, stop in zip(starts, [*starts[1:], fields], strict=True)
     ]
 
@@ -172,20 +184,18 @@ def _assembled(
     channels = [str(name) for name in held_out["channel"].values]
     result = sum((each.nats for each in found[1:]), start=found[0].nats)
     ratios = {name: np.concatenate([each.ratios[name] for each in found]) for name in STORED_AS}
-    block = _block(condition_of(held_out)[:, 0])
+    days = held_out["time"].values
     fields, size = len(result.by_field), held_out["x"][0].size
-    random = np.random.default_rng(config.run.seed)
-    over: dict[str, dict[str, float]] = {}
-    for name, ratio in ratios.items():
-        nats = result.per_field + ratio
-        low, high = block_interval(nats, block, random)
-        mean = float(nats.mean())
-        over[name] = {"nats": mean, "low": low, "high": high, "per_coefficient": mean / size}
-    errors = [block_error(result.by_field.sum(axis), block, random) for axis in (1, 2)]
+    per_field = {name: result.per_field + ratio for name, ratio in ratios.items()}
+    found_over = {name: mean_interval(nats, days) for name, nats in per_field.items()}
+    block = found_over[baseline_name(config)].block
+    errors = [
+        standard_errors(of_times(result.by_field_alone.sum(axis), days), block) for axis in (1, 2)
+    ]
     chosen = [part.start + k for part in parts for k in part.few]
     times = certified_sampler(config).times
     summary: dict[str, Any] = {
-        "over": over,
+        "over": {name: _entry(each, size) for name, each in found_over.items()},
         "baseline": baseline_name(config),
         "chain": {
             "integrator": "gme",
@@ -193,9 +203,13 @@ def _assembled(
             "drawn_with": config.generate.integrator,
         },
         "fields": fields,
-        "draws": parts[0].draws,
+        "draws": result.visits.shape[1],
         "block": block,
         "coefficients": size,
+        "per_field": {
+            "times": [str(day)[:19] for day in days],
+            "over": {name: _rounded(nats.tolist()) for name, nats in per_field.items()},
+        },
         "per_degree": result.spectrum.sum(axis=(0, 1)).tolist(),
         "per_degree_error": errors[0].tolist(),
         "per_variable": _named(channels, result.spectrum.sum(axis=(0, 2))),
@@ -222,7 +236,7 @@ def statement(found: dict[str, Any]) -> str:
     value = f"{own['nats']:.1f} nats, {own['per_coefficient']:.2g} for each coefficient"
     if own["low"] > 0:
         words = (
-            f"On {found['fields']} held-out fields, with 95 % Monte-Carlo confidence, the "
+            f"On {found['fields']} held-out fields, with 95 % confidence, the "
             f"Kullback-Leibler divergence of the data from the law of the GME chain of "
             f"{chain['steps']} steps is smaller than that from the fitted {found['baseline']} "
             f"Gaussian law by at least {own['low']:.1f} nats (estimate {value})."
@@ -245,11 +259,15 @@ def statement(found: dict[str, Any]) -> str:
     return words
 
 
-def _block(phase: FloatArray) -> int:
-    """Fields that the bootstrap keeps together."""
-    # The season advances by 2 pi a year; the median step is not fooled by gaps or the year's end.
-    days = 365.25 * float(np.median(np.diff(phase) % (2 * np.pi))) / (2 * np.pi)
-    return max(1, round(CORRELATED_DAYS / max(days, 1e-3)))
+def _entry(found: Interval, size: int) -> dict[str, float]:
+    return {
+        "nats": found.value,
+        "low": found.low,
+        "high": found.high,
+        "standard_error": found.standard_error,
+        "block": found.block,
+        "per_coefficient": found.value / size,
+    }
 
 
 def _gaussian_ratios(score: Score, normals: xr.Dataset, x_0: torch.Tensor) -> dict[str, FloatArray]:
@@ -285,7 +303,7 @@ def _likelihood(by_probe: FloatArray, ratios: dict[str, FloatArray]) -> dict[str
     return {"over": over, "fields": len(gain), "trace_error": scatter}
 
 
-def _named(channels: Sequence[str], values: FloatArray) -> dict[str, float]:
+def _named(channels: Sequence[str], values: NDArray[np.floating]) -> dict[str, float]:
     return dict(zip(channels, values.tolist(), strict=True))
 
 

@@ -3,9 +3,15 @@
 import copy
 
 import numpy as np
+import pandas as pd
 import pytest
+import xarray as xr
 
-from flows.stages.verify.certificate import _block, statement
+from flows.config.schema import RunConfig
+from flows.stages.preprocess.normals import STORED_AS
+from flows.stages.verify.certificate import Certified, _assembled, _parts, statement
+from pipeline.certificate.path_bound import Certificate
+from pipeline.scores.intervals import mean_interval
 
 FOUND = {
     "over": {"m-block": {"nats": 222.0, "low": 210.0, "high": 230.0, "per_coefficient": 0.05}},
@@ -19,7 +25,7 @@ def test_the_statement_is_about_held_out_fields_one_baseline_and_one_sampler():
     words = statement(FOUND)
     for part in (
         "184 held-out fields",
-        "95 % Monte-Carlo confidence",
+        "with 95 % confidence",
         "GME chain of 32 steps",
         "fitted m-block Gaussian law by at least 210.0 nats",
         "0.05 for each coefficient",
@@ -41,8 +47,58 @@ def test_an_ensemble_of_another_integrator_is_not_covered():
     assert "drawn with z-heun, which the number does not cover" in statement(found)
 
 
-@pytest.mark.parametrize(("days", "block"), [(1.0, 15), (5.0, 3), (30.0, 1)])
-def test_blocks_last_fifteen_days(days, block):
-    day = days * np.arange(200)
-    day[100:] += 7.0  # a gap
-    assert _block(2 * np.pi * day / 365.25 % (2 * np.pi)) == block
+def assembled(nats: np.ndarray, times: pd.DatetimeIndex) -> dict:
+    """The certificate of fields that say `nats` at the one step of their chain."""
+    config = RunConfig.from_dict(
+        {
+            "run": {"root": "-"},
+            "source": {"paths": ["-"], "variables": ["ta"]},
+            "split": {
+                "train": ["2000-01-01", "2000-12-31"],
+                "validation": ["2001-01-01", "2001-12-31"],
+                "test": ["2002-01-01", "2002-12-31"],
+            },
+            "spectral": {"lmax": 1},
+            "train": {"steps": 1},
+            "generate": {"realizations": 1, "times": ["2002-01-01"], "integrator": "gme"},
+        }
+    )
+    held_out = xr.Dataset(
+        {"x": (("time", "channel", "coefficient"), np.zeros((len(nats), 1, 4)))},
+        coords={"time": times, "channel": ["ta"]},
+    )
+    by_field = np.stack([nats, 0 * nats], axis=1)[:, None]
+    whole = Certificate(
+        by_field=by_field,
+        by_step=by_field.sum(axis=0)[None],
+        visits=np.zeros((len(nats), 1), dtype=int),
+    )
+    found = Certified(
+        nats=whole,
+        ratios={name: np.zeros(len(nats)) for name in STORED_AS},
+        start=0.0,
+        gains=[np.zeros(2) for _ in range(8)],
+        steps=[0.0],
+    )
+    return _assembled(config, held_out, _parts(len(nats), 1), [found])
+
+
+def test_blocks_are_of_times_not_of_members():
+    """Four members of fifty days: as sure as fifty days, and the block is no longer than they."""
+    generator, days, members = np.random.default_rng(0), 50, 4
+    weather = np.convolve(generator.standard_normal(days + 9), np.ones(10))[9 : days + 9]
+    times = pd.date_range("2002-01-01", periods=days)
+    told = assembled(np.tile(weather, members), times.append([times] * (members - 1)))
+    own, alone = told["over"]["m-block"], mean_interval(weather)
+    assert 1 < own["block"] == alone.block <= days // 3
+    assert own["low"] == pytest.approx(alone.low) and own["high"] == pytest.approx(alone.high)
+    assert own["low"] < own["nats"] < own["high"]
+    assert told["per_degree_error"][0] == pytest.approx(alone.standard_error)
+
+
+def test_what_each_field_says_is_kept():
+    nats = np.random.default_rng(1).standard_normal(20)
+    times = pd.date_range("2002-01-01", periods=20)
+    kept = assembled(nats, times)["per_field"]
+    np.testing.assert_allclose(kept["over"]["m-block"], nats, rtol=1e-4)
+    assert set(kept["over"]) == set(STORED_AS) and kept["times"][19] == "2002-01-20T00:00:00"

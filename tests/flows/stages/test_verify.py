@@ -30,7 +30,7 @@ from flows.stages.preprocess import preprocess
 from flows.stages.train import train
 from flows.stages.verify import pictures as pages
 from flows.stages.verify import verify
-from flows.stages.verify.candidates import block_of, held_out_times, spacing
+from flows.stages.verify.candidates import held_out_times, memory_of, spacing
 from pipeline.scores.score_card import FLOOR
 from pipeline.sphere.grid import RingGrid
 from storage.artifacts import audit
@@ -190,7 +190,22 @@ def test_held_out_dates_lie_in_the_test_period_and_spread_over_it(tmp_path):
     assert dates.size == 12
     assert str(dates.values[0]) >= "2002-07" and str(dates.values[-1]) >= "2002-12-2"
     assert spacing(dates) == pytest.approx(16, abs=1)
-    assert block_of(dates) == 1
+
+
+def test_dates_hang_together_as_long_as_the_largest_scales_remember():
+    generator, dates = np.random.default_rng(0), 90
+    noise = generator.standard_normal((dates + 19, 2, 64))
+    slow = np.stack([noise[day : day + 20].mean(axis=0) for day in range(dates)])
+
+    def labelled(values):
+        degree = ("coefficient", np.repeat(np.arange(8), 2 * np.arange(8) + 1))
+        dims = ("time", "channel", "coefficient")
+        return xr.DataArray(values, dims=dims, coords={"degree": degree})
+
+    assert memory_of(labelled(noise[:dates])) <= 4
+    assert memory_of(labelled(slow)) >= 20
+    quick_beyond = np.where(np.arange(64) < 36, slow, noise[:dates])
+    assert memory_of(labelled(quick_beyond)) == memory_of(labelled(slow))
 
 
 def test_fewer_times_than_asked_for_are_all_taken(tmp_path):

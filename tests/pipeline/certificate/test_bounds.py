@@ -7,17 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.certificate.bounds import (
-    model_step_term,
-    start_bound,
-    theorem_a,
-    theorem_b,
-    theorem_c,
-    theorem_d,
-)
+from pipeline.certificate.bounds import model_step_term, start_bound
 from pipeline.diffusion.integrators import ei, gme, mei
 from pipeline.diffusion.process import OrnsteinUhlenbeck
 from pipeline.diffusion.sampler import residual_energy
+from tests.pipeline.certificate.theorems import theorem_a, theorem_b, theorem_c, theorem_d
 from tests.pipeline.closed_forms import Diagonal, TwoPoint
 
 LAW = TwoPoint(2.0)

@@ -2,19 +2,18 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.certificate import path_bound
 from pipeline.certificate.path_bound import (
     Certificate,
-    block_error,
-    block_interval,
     certify,
-    certify_paths,
     information,
-    path_information,
 )
 from pipeline.diffusion.integrators import ei, gei, gme, mei
 from pipeline.diffusion.process import OrnsteinUhlenbeck
 from pipeline.diffusion.score import GaussianScore, Posterior
 from pipeline.network.calibration import Calibration
+from pipeline.scores.intervals import mean_interval
+from tests.pipeline.certificate.paths import certify_paths, path_information
 from tests.pipeline.closed_forms import Diagonal, TwoPoint
 
 TIMES = OrnsteinUhlenbeck(horizon=2.0).power_grid(32, exponent=1.0)
@@ -201,11 +200,12 @@ def test_certificates_of_parts_add_up_in_any_order(draws):
     def part(start: int, stop: int) -> Certificate:
         rows, noise = slice(start, stop), torch.Generator().manual_seed(7)
         condition = torch.zeros(stop - start, 1)
-        return certify(law, x_0[rows], condition, TIMES, noise, draws, batch=16, first=start)
+        return certify(law, x_0[rows], condition, TIMES, noise, draws, batch=16, first=start, of=90)
 
     whole, a, b, c = part(0, 90), part(0, 40), part(40, 41), part(41, 90)
     for summed in ((a + b) + c, a + (b + c)):
         np.testing.assert_array_equal(summed.by_field, whole.by_field)
+        np.testing.assert_array_equal(summed.visits, whole.visits)
         np.testing.assert_allclose(summed.by_step, whole.by_step, rtol=1e-12, atol=1e-14)
 
 
@@ -234,16 +234,49 @@ def test_calibrating_never_lowers_the_certificate_on_its_split():
     assert before < 0 <= information(Said(), *terms).sum()
 
 
-def test_the_block_interval_widens_with_the_correlation():
-    """An AR(1) series: blocks see the correlation that single draws miss."""
-    generator = np.random.default_rng(0)
-    series = np.zeros(3000)
-    for i in range(1, len(series)):
-        series[i] = 0.9 * series[i - 1] + generator.standard_normal()
-    narrow = np.ptp(block_interval(series, 1, np.random.default_rng(1)))
-    wide = np.ptp(block_interval(series, 100, np.random.default_rng(1)))
-    exact = 2 * 1.96 * (1 / (1 - 0.9)) / len(series) ** 0.5
-    assert narrow < 0.4 * exact
-    assert wide == pytest.approx(exact, rel=0.25)
-    both = block_error(np.stack([series, -2 * series], 1), 100, np.random.default_rng(1))
-    np.testing.assert_allclose(both, [exact / 3.92, exact / 1.96], rtol=0.25)
+class Constant:
+    """A score that is certified with a known number of nats at every step, whatever the field."""
+
+    baseline = Diagonal(torch.full((1, 4), 2.0))
+
+    def residual(self, t, y, condition):
+        return torch.zeros_like(y)
+
+
+def by_step(monkeypatch, values: np.ndarray) -> None:
+    """Let every field say `values` at the steps of the grid, and nothing of itself."""
+
+    def told(score, x_0, t, t_next, condition, noise):
+        step = np.searchsorted(-TIMES, -t.numpy())
+        nats = torch.zeros(x_0.shape, dtype=torch.float64)
+        nats[:, 0, 0] = torch.as_tensor(values[step])
+        return nats
+
+    monkeypatch.setattr(path_bound, "information", told)
+
+
+@pytest.mark.parametrize(("fields", "draws"), [(184, 4), (45, 1), (10, 1), (33, 31), (7, 32)])
+def test_every_step_counts_alike_however_often_it_is_visited(monkeypatch, fields, draws):
+    """The sum over the steps, exactly: fields and steps that do not come out even add no bias."""
+    values = np.linspace(0.0, 1.0, 32) ** 3
+    by_step(monkeypatch, values)
+    x_0, condition = torch.zeros(fields, 1, 4), torch.zeros(fields, 1)
+    found = certify(Constant(), x_0, condition, TIMES, torch.Generator(), draws=draws)
+    assert found.nats == pytest.approx(values.sum(), rel=1e-12)
+    assert found.per_field.mean() == pytest.approx(values.sum(), rel=1e-12)
+    np.testing.assert_allclose(found.spectrum.sum(axis=(1, 2)), values, rtol=1e-12, atol=1e-15)
+    # All fields are alike: which steps they were noised to is no scatter of theirs.
+    np.testing.assert_allclose(found.per_field, values.sum(), rtol=1e-9)
+
+
+def test_the_scatter_of_fields_at_a_few_steps_each_is_that_of_the_mean():
+    """Over many repetitions the standard error is the deviation of J_G, whatever the draws."""
+    law, found = TwoPoint(2.0), []
+    x_0 = law.sample(60 * 80, torch.Generator().manual_seed(3)).reshape(60, 80, 1, -1)
+    for number, fields in enumerate(x_0):
+        noise = torch.Generator().manual_seed(number)
+        found.append(certify(law, fields, torch.zeros(80, 1), TIMES, noise, draws=2))
+    expected = np.std([each.nats for each in found], ddof=1)
+    errors = [mean_interval(each.per_field).standard_error for each in found]
+    mean_error = np.sqrt(np.mean(np.square(errors)))
+    assert mean_error == pytest.approx(expected, rel=4 / (2 * 60) ** 0.5)

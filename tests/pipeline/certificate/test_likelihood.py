@@ -2,6 +2,7 @@ import math
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from pipeline.certificate.likelihood import log_density_over_reference, log_likelihood_gain
 from pipeline.diffusion.process import OrnsteinUhlenbeck
@@ -95,3 +96,37 @@ def test_rotated_coordinates_make_no_difference():
     np.testing.assert_allclose(
         gain(Rotated(), x @ torch.from_numpy(turn).T), gain(law, x), atol=1e-9
     )
+
+
+def test_stopping_short_of_zero_leaves_the_law_of_the_sampler():
+    """A Gaussian law that the score knows down to t = 0.001: its draws keep z from there on.
+
+    Where s is about 0.001 itself, what noise there is at that time is no small thing.
+    """
+
+    class Wider:
+        """The exact residual of the law N(0, true) over a baseline N(0, s)."""
+
+        def __init__(self, s: Tensor, true: Tensor) -> None:
+            self.baseline, self.true = Diagonal(s), true
+
+        def residual(self, t, y, condition):
+            v, true = (
+                OrnsteinUhlenbeck.variance(t[:, None, None], each)
+                for each in (self.baseline.variance, self.true)
+            )
+            return (1 / v - 1 / true) * y
+
+    s = torch.tensor([[0.003, 0.003, 0.5]], dtype=torch.float64)
+    true = torch.tensor([[0.006, 0.001, 0.8]], dtype=torch.float64)
+    # Where the flow takes N(0, 1) of z at T: to a multiple of it at the last time, and there it is.
+    times = np.geomspace(6.0, 1e-3, 80)
+    first, last = (
+        OrnsteinUhlenbeck.variance(torch.tensor(t), true)
+        / OrnsteinUhlenbeck.variance(torch.tensor(t), s)
+        for t in (times[-1], times[0])
+    )
+    drawn = Diagonal(s * first / last)
+    x = drawn.color(torch.randn(4, 1, 3, generator=torch.Generator().manual_seed(0)).double())
+    expected = drawn.log_density(x) - Diagonal(s).log_density(x)
+    np.testing.assert_allclose(gain(Wider(s, true), x, times)[0], expected, atol=1e-5)

@@ -2,8 +2,10 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.certificate.path_bound import Certificate
 from pipeline.diffusion.process import OrnsteinUhlenbeck
 from pipeline.gaussian.fit import Moments, fit_isotropic
+from pipeline.network import train
 from pipeline.network.data_parallel import Group
 from pipeline.network.score_network import score_network
 from pipeline.network.train import Training, TrainingConfig, TrainingDiverged, load, weights
@@ -75,6 +77,26 @@ def test_the_best_validation_keeps_its_weights():
     kept = {name: value.clone() for name, value in training.best.items()}
     run(training, 6)
     assert all(torch.equal(kept[name], value) for name, value in training.best.items())
+
+
+def test_the_error_of_a_validation_knows_that_days_hang_together(monkeypatch):
+    """One over the root of n is far too small for days that remember ten others."""
+    generator, days = np.random.default_rng(0), 400
+    weather = np.convolve(generator.standard_normal(days + 9), np.ones(10))[9 : days + 9]
+    times = np.arange(days)
+
+    def certified(model, x, *_, **__):
+        nats = weather[np.arange(len(x)) % days]
+        by_field, visits = nats[:, None, None], np.zeros((len(x), 1), int)
+        return Certificate(by_field=by_field, by_step=by_field.sum(0)[None], visits=visits)
+
+    monkeypatch.setattr(train, "certify", certified)
+    training = some_training()
+    x, season = torch.zeros(2 * days, 1, 64), torch.zeros(2 * days, 1)
+    one = training.validate(x[:days], season[:days])["error"]
+    assert one == pytest.approx(10 / days**0.5, rel=0.4)  # 10 is the sum of the weights
+    both = training.validate(x, season, days=np.tile(times, 2))["error"]
+    assert both == pytest.approx(one)
 
 
 def test_a_loss_that_is_no_number_stops_the_training():

@@ -9,7 +9,7 @@ import xarray as xr
 
 from pipeline.scores import maps as marginals
 from pipeline.scores.analogues import YEAR, analogues, with_wind_speed
-from pipeline.scores.bootstrap import Estimate, Ratio, date_weights, fair_square
+from pipeline.scores.bootstrap import Blocks, Estimate, Ratio, date_weights, fair_square
 from pipeline.scores.maps import (
     correlation,
     equal_area_bands,
@@ -31,6 +31,7 @@ from pipeline.scores.proper_scores import (
 from pipeline.scores.score_card import FLOOR, Arena, Sample, score_card
 
 DATES, CELLS = 40, 60
+BLOCKS = Blocks(dates=DATES, block=4)  # of the fixture `weights`
 
 
 @pytest.fixture
@@ -46,14 +47,17 @@ def weights(generator):
 def test_bootstrap_of_independent_dates_gives_the_textbook_standard_error(generator):
     weights = date_weights(2000, block=1, replicates=400, generator=generator)
     sample = generator.standard_normal(2000)
-    error = Estimate.of(weights @ sample / 2000).standard_error
+    error = Estimate.of(weights @ sample / 2000, Blocks(dates=2000, block=1)).standard_error
     assert error == pytest.approx(1 / np.sqrt(2000), rel=4 / np.sqrt(2 * 400))
 
 
 def test_blocks_widen_the_error_of_a_persistent_series(generator):
     slow = np.repeat(generator.standard_normal(200), 5)
     error = [
-        Estimate.of(date_weights(1000, block=b, replicates=300, generator=generator) @ slow)
+        Estimate.of(
+            date_weights(1000, block=b, replicates=300, generator=generator) @ slow,
+            Blocks(dates=1000, block=b),
+        )
         for b in (1, 25)
     ]
     assert error[1].standard_error > 1.6 * error[0].standard_error
@@ -79,7 +83,7 @@ def test_fair_square_does_not_depend_on_the_number_of_realizations(generator, re
 
 def test_a_ratio_of_a_score_to_itself_is_one_and_certain(weights):
     rows = weights @ np.arange(1.0, DATES + 1)
-    assert Ratio.of(rows, rows) == Ratio(value=1.0, low=1.0, high=1.0)
+    assert Ratio.of(rows, rows, BLOCKS) == Ratio(value=1.0, low=1.0, high=1.0)
 
 
 def test_moments_of_chi_square_with_k_degrees_have_skewness_root_of_8_over_k(generator):
@@ -212,13 +216,31 @@ def test_reliability_error_is_small_when_exchangeable_and_large_when_overconfide
     assert bad > 0.1
 
 
+@pytest.mark.parametrize("size", [2, 3])
+def test_a_perfect_law_has_the_reliability_error_of_the_floor_with_any_number_of_members(
+    generator, size
+):
+    """Dates that hang together over many cells, so that chance alone fills bins unevenly."""
+    few, many = [], []
+    for _ in range(150):
+        draws = np.repeat(generator.standard_normal((17, DATES, 6)), 10, axis=2)
+        for members, errors in ((size, few), (16, many)):
+            ensemble = draws[1 : members + 1]
+            one = np.ones((1, DATES))
+            errors.append(reliability_error(ensemble, draws[0], np.ones(60), size, one)[0])
+    gap = np.subtract(few, many)
+    assert abs(gap.mean()) < 4 * gap.std() / len(gap) ** 0.5
+    assert np.mean(few) > 8 * np.std(few) / len(few) ** 0.5  # chance is no small part of it
+
+
 def test_energy_distance_is_zero_for_the_same_law_and_catches_doubled_variance(generator):
     weights = date_weights(100, block=2, replicates=200, generator=generator)
+    blocks = Blocks(dates=100, block=2)
     truth = generator.standard_normal((100, 12))
     draws = generator.standard_normal((6, 100, 12))
-    same = Estimate.of(Energies.of(draws, truth).distance(weights, gap=2))
+    same = Estimate.of(Energies.of(draws, truth).distance(weights, gap=2), blocks)
     assert abs(same.value) < 4 * same.standard_error
-    wide = Estimate.of(Energies.of(np.sqrt(2) * draws, truth).distance(weights, gap=2))
+    wide = Estimate.of(Energies.of(np.sqrt(2) * draws, truth).distance(weights, gap=2), blocks)
     assert wide.value > 4 * wide.standard_error
 
 
@@ -227,7 +249,8 @@ def test_replicates_without_two_dates_apart_are_left_out_of_the_error(generator)
     truth, draws = generator.standard_normal((3, 5)), generator.standard_normal((4, 3, 5))
     rows = Energies.of(draws, truth).distance(weights, gap=2)
     assert np.isfinite(rows).tolist() == [True, False, True, True]
-    assert Estimate.of(rows).standard_error == pytest.approx(np.std(rows[2:], ddof=1))
+    found = Estimate.of(rows, Blocks(dates=3, block=1))
+    assert found.standard_error == pytest.approx(np.std(rows[2:], ddof=1) * 1.5**0.5)
 
 
 def test_energy_score_in_one_dimension_is_the_crps(generator, weights):
