@@ -19,6 +19,7 @@ from pipeline.fields.trend import NO_TREND, PREFIX, TIME, Trend
 from storage.artifacts import publishing as artifacts
 from storage.artifacts.layout import StoreLayout
 from storage.conventions.labels import once
+from storage.conventions.stamps import stamps_on
 
 Labelled = TypeVar("Labelled", xr.DataArray, xr.Dataset)
 
@@ -92,24 +93,20 @@ def with_predictors(x: Labelled, conditions: xr.Dataset) -> Labelled:
 def asked_times(config: RunConfig, layout: StoreLayout) -> xr.Dataset:
     """The dates of the configuration as conditioned times of the source's calendar.
 
-    The time of day is the source's.
+    The time of day is the one that the source has on that day, or would have.
+
+    Raises:
+        UnusableData: If the calendar of the source has no such date.
     """
     published_input(layout, "fields")
     source = artifacts.open_published(layout, "fields")["time"]
-    first = source.values[0]
-    if isinstance(first, np.datetime64):
-        time_of_day = first - first.astype("datetime64[D]")
-        days = np.array(config.generate.times, dtype="datetime64[D]")
-        values = days.astype(source.dtype) + time_of_day
-    else:
-        values = np.array(
-            [
-                first.replace(year=year, month=month, day=day)
-                for year, month, day in (
-                    map(int, date.split("-")) for date in config.generate.times
-                )
-            ]
-        )
+    try:
+        values = stamps_on(config.generate.times, source.values)
+    except ValueError:
+        raise UnusableData(
+            f"generate.times: one of {', '.join(config.generate.times[:5])} is no date of the "
+            f"calendar of the source, {source.dt.calendar}; write one that it has"
+        ) from None
     times = xr.DataArray(values, dims="time", coords={"time": values}, name="time")
     published_input(layout, "normals")
     normals = artifacts.open_published(layout, "normals")

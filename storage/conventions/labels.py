@@ -17,6 +17,7 @@ import numpy as np
 import xarray as xr
 
 from storage.conventions.attributes import ensemble_attrs
+from storage.conventions.stamps import bounds_like
 
 GRIDS = (("lat", "lon"), ("cell",))
 
@@ -106,7 +107,7 @@ def label_ensemble(
     numbers = np.asarray(realizations, dtype=np.int32)
     grid = next(dims for dims in GRIDS if set(dims) <= set(dataset.dims))
     labelled = dataset.assign_coords(realization=("realization", numbers))
-    bounds = time_bounds(source, labelled["time"])
+    bounds = bounds_like(source, labelled["time"])
     if bounds is not None:
         labelled = labelled.assign_coords(time_bnds=bounds)
     labelled = label(labelled.transpose("realization", "time", *grid, ...))
@@ -122,17 +123,6 @@ def label_ensemble(
         labelled["time"].attrs["bounds"] = "time_bnds"
     labelled.attrs = {**ensemble_attrs(labelled, source), **dict(attrs or {})}
     return labelled
-
-
-def time_bounds(source: xr.Dataset, time: xr.DataArray) -> xr.DataArray | None:
-    """Bounds for `time`, placed as the source's are; None if those are absent or vary."""
-    name = source["time"].attrs.get("bounds", source["time"].encoding.get("bounds", ""))
-    if name not in source.variables:
-        return None
-    reach = source[name].values - source["time"].values[:, None]
-    if not (reach == reach[0]).all():
-        return None
-    return xr.DataArray(time.values[:, None] + reach[0], dims=("time", "bnds"))
 
 
 def cell_bounds(dataset: xr.Dataset) -> dict[str, xr.DataArray]:

@@ -16,9 +16,16 @@ import numpy as np
 import xarray as xr
 
 from storage.conventions.axes import SourceError
-from storage.conventions.times import said_time, usual_step
+from storage.conventions.times import iso, said_time, usual_step
 
-__all__ = ["Stamped", "bounds_like", "one_convention", "require_even_steps", "same_stamps"]
+__all__ = [
+    "Stamped",
+    "bounds_like",
+    "one_convention",
+    "require_even_steps",
+    "same_stamps",
+    "stamps_on",
+]
 
 Array = np.ndarray[Any, Any]
 
@@ -173,6 +180,47 @@ def bounds_like(source: xr.Dataset, time: xr.DataArray) -> xr.DataArray | None:
             inside = time.values - timedelta_like(stamps, SECOND) if late.all() else time.values
             return xr.DataArray(np.stack(edges(inside, kind), axis=1), dims=("time", "bnds"))
     return None
+
+
+def stamps_on(days: Sequence[str], times: Array) -> Array:
+    """The stamps that a source has on some days, or would have there.
+
+    On a day of the source its first time; on another one the time of day that the source has on
+    that day of another year, else in that month, else on most days.
+
+    Args:
+        days: ISO dates.
+        times: Those of the source, sorted.
+    Raises:
+        ValueError: If the calendar has no such day.
+    """
+    text = iso(times).astype(str)
+    known, first = np.unique(text.astype("U10"), return_index=True)
+    clocks = [text[at][10:] for at in first]
+    rules: list[dict[str, str]] = [{}, {}]
+    for day, clock in zip(known, clocks, strict=True):
+        rules[0].setdefault(day[5:], clock)
+        rules[1].setdefault(day[5:7], clock)
+    usual = max(sorted(set(clocks)), key=clocks.count)
+    there = dict(zip(known.tolist(), first.tolist(), strict=True))
+    stamps = np.empty(len(days), dtype=times.dtype)
+    for place, day in enumerate(days):
+        if day in there:
+            stamps[place] = times[there[day]]
+            continue
+        clock = rules[0].get(day[5:]) or rules[1].get(day[5:7], usual)
+        stamps[place] = _dated(day, clock, times[0])
+    return stamps
+
+
+def _dated(day: str, clock: str, example: Any) -> Any:
+    if isinstance(example, np.datetime64):
+        return np.datetime64(f"{day}{clock}")
+    year, month, date = (int(part) for part in day.split("-"))
+    hour, minute, second = (int(part) for part in clock[1:9].split(":"))
+    return example.replace(
+        year=year, month=month, day=date, hour=hour, minute=minute, second=second, microsecond=0
+    )
 
 
 def edges(dates: Array, kind: str) -> tuple[Array, Array]:

@@ -211,6 +211,8 @@ def _without(
     """The records but for the times that `drop` names, and those times."""
     text, out = iso(records.times), np.zeros(len(records), dtype=bool)
     for entry in drop:
+        if entry == "empty":
+            continue  # which times have no value, nobody knows before the values are read
         first, _, last = entry.partition("/")
         last = last or first
         inside = (text.astype(f"U{len(first)}") >= first) & (text.astype(f"U{len(last)}") <= last)

@@ -24,6 +24,7 @@ from storage.conventions.levels import said, split_name
 from storage.conventions.times import find_gaps
 from storage.guards.inspection import inspect
 from storage.guards.named_files import resolve
+from storage.sources.empty_maps import require_values_at_all_times
 from storage.sources.formats.opening import UNREADABLE, open_tables
 from storage.sources.joins import join_in_time, merge, numbered, on_one_grid
 from storage.sources.pieces import Declared, Piece, take
@@ -152,6 +153,7 @@ def open_source(
             raise
         raise unreadable(files, (*variables, *static), group, error) from error
     origins = {name: one.records.file for name, one in series.items()}
+    require_values_at_all_times(dataset["time"], settled.empty, files, origins, group)
     report = SourceReport(
         tuple(files),
         tuple(dict.fromkeys(notes)),

@@ -33,6 +33,7 @@ class Survey:
     high: float
     missing: bytes = b""  # how often in each cell, compressed; nothing where never
     declared: bytes = b""
+    empty: tuple[int, ...] = ()  # places of the times that have no value anywhere
 
     @classmethod
     def of(cls, values: Array, declared: float | None = None, *, map: bool = False) -> Survey:
@@ -55,6 +56,7 @@ class Survey:
             high=high,
             missing=_counts(absent),
             declared=_counts(hits),
+            empty=_empty(block, absent, hits),
         )
 
     def __add__(self, other: Survey) -> Survey:
@@ -66,6 +68,7 @@ class Survey:
             high=max(self.high, other.high),
             missing=_sum(self.missing, other.missing),
             declared=_sum(self.declared, other.declared),
+            empty=(*self.empty, *(self.times + place for place in other.empty)),
         )
 
     def per_cell(self, declared: bool = False) -> Array:
@@ -77,6 +80,8 @@ class Survey:
         plain: dict[str, Any] = {"times": self.times, "cells": list(self.cells)}
         if np.isfinite(self.low):
             plain |= {"low": self.low, "high": self.high}
+        if self.empty:
+            plain["empty"] = list(self.empty)
         for name in ("missing", "declared"):
             if packed := getattr(self, name):
                 plain[name] = base64.b64encode(packed).decode()
@@ -90,6 +95,7 @@ class Survey:
             cells=tuple(plain["cells"]),
             low=plain.get("low", np.inf),
             high=plain.get("high", -np.inf),
+            empty=tuple(plain.get("empty", ())),
             **packed,
         )
 
@@ -113,6 +119,14 @@ def survey_of(array: xr.DataArray, declared: float | None = None) -> Survey:
 def _read(array: xr.DataArray, times: slice) -> Array:
     block: Array = array.isel(time=times).load(scheduler="synchronous").values
     return block
+
+
+def _empty(block: Array, absent: Array | None, hits: Array | None) -> tuple[int, ...]:
+    """The times at which every cell is missing or has the declared value."""
+    if (absent is None or not absent.any()) and (hits is None or not hits.any()):
+        return ()
+    lost = np.isnan(block) if hits is None else np.isnan(block) | hits
+    return tuple(np.flatnonzero(lost.reshape(len(block), -1).all(axis=1)).tolist())
 
 
 def _counts(where: Array | None) -> bytes:

@@ -37,11 +37,24 @@ _HUGE = 1e15
 
 @dataclass(frozen=True)
 class Missing:
-    """Missing values of a variable: how many, which part, and whether always the same cells."""
+    """Missing values of a variable: how many, which part, and how many come and go.
+
+    Attributes:
+        moving: Those in cells that have values at other times.
+        cells: How many cells these are.
+        everywhere: Whether every cell is missing at some time.
+    """
 
     count: int
     fraction: float
-    static: bool
+    moving: int
+    cells: int
+    everywhere: bool
+
+    @property
+    def static(self) -> bool:
+        """Whether the same cells are missing at all times."""
+        return self.moving == 0
 
 
 @dataclass(frozen=True)
@@ -51,6 +64,8 @@ class Settled:
     fields: xr.Dataset
     missing: Mapping[str, Missing]  # of the variables that have missing values
     masks: Mapping[str, Array]  # their cells that are always missing
+    ever: Mapping[str, Array]  # their cells that are missing at some time
+    empty: Mapping[str, Array]  # places of times at which a variable has no value anywhere
     fills: Mapping[str, float]  # declared values that are missing wherever they occur
 
 
@@ -68,7 +83,8 @@ def settle(
     Raises:
         SourceError: If nothing but missing values is there, or a declared value never occurs.
     """
-    fields, found, masks, fills = dataset.copy(), {}, {}, {}
+    fields, found, fills = dataset.copy(), dict[str, Missing](), dict[str, float]()
+    masks, ever, empty = dict[str, Array](), dict[str, Array](), dict[str, Array]()
     for name, seen in surveys.items():
         absent = seen.per_cell()
         if name in declared:
@@ -90,12 +106,16 @@ def settle(
                 fills[name] = value
             fields[name].attrs = dict(dataset[name].attrs)
             absent = absent + hits
-        missing = _missing(absent, seen.times * absent.size)
-        if missing.fraction == 1:
+        if len(seen.empty) == seen.times:
             raise SourceError(f"{name}: all values are missing")
+        if seen.empty:
+            empty[name] = np.array(seen.empty)
+        times = seen.times - len(seen.empty)
+        absent = np.maximum(absent - len(seen.empty), 0)
+        missing = _missing(absent, times * absent.size)
         if missing.count:
-            found[name], masks[name] = missing, absent == seen.times
-    return Settled(fields, found, masks, fills)
+            found[name], masks[name], ever[name] = missing, absent == times, absent > 0
+    return Settled(fields, found, masks, ever, empty, fills)
 
 
 def missing_values(dataset: xr.Dataset, variables: Sequence[str]) -> dict[str, Missing]:
@@ -118,10 +138,23 @@ def judge(array: xr.DataArray, seen: Survey, valid_range: tuple[float, float] | 
         _judge(array, value, valid_range)
 
 
+def is_plausible(
+    array: xr.DataArray, value: float, declared: tuple[float, float] | None
+) -> tuple[bool, float, float]:
+    """Whether a variable may have a value, with the lowest and the highest one that it may have."""
+    bounds = declared or _plausible(
+        str(array.attrs.get("standard_name")), str(array.attrs.get("units"))
+    )
+    return bounds[0] <= value <= bounds[1], *bounds
+
+
 def _missing(per_cell: Array, size: int) -> Missing:
     count = int(per_cell.sum())
     times = size // per_cell.size
-    return Missing(count, count / size, bool(np.isin(per_cell, (0, times)).all()))
+    comes_and_goes = (per_cell > 0) & (per_cell < times)
+    moving = int(per_cell[comes_and_goes].sum())
+    cells = int(comes_and_goes.sum())
+    return Missing(count, count / size, moving, cells, bool((per_cell > 0).all()))
 
 
 def _judge(array: xr.DataArray, value: float, declared: tuple[float, float] | None) -> None:

@@ -15,6 +15,7 @@ or before anything is written if masks decide what is written.
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from math import ceil, floor, log2
 from pathlib import Path
@@ -24,7 +25,7 @@ import numpy as np
 import xarray as xr
 
 from flows.cluster.map_units import UnitFailed, map_units
-from flows.config.schema import RunConfig, Source
+from flows.config.schema import LATEST, RunConfig, Source
 from flows.progress import Progress
 from flows.stages.base import Receipt
 from flows.stages.content_keys import digest_of_source, ingest_key, source_files
@@ -32,9 +33,11 @@ from flows.stages.ingest.unit_marks import marked
 from storage.artifacts import publishing as artifacts
 from storage.artifacts.layout import StoreLayout
 from storage.conventions.axes import toml_key
+from storage.conventions.times import iso, said_time
 from storage.guards.inspection import Inspection, inspect
 from storage.places.places import Place
 from storage.sources.covariates import add_covariates
+from storage.sources.empty_maps import as_ranges, require_values_at_all_times
 from storage.sources.formats.opening import UNREADABLE
 from storage.sources.source_files import digest_of, file_digests
 from storage.sources.sources import (
@@ -46,7 +49,7 @@ from storage.sources.sources import (
     unreadable,
 )
 from storage.sources.survey import Survey, total
-from storage.sources.values import Settled, judge, settle
+from storage.sources.values import Settled, is_plausible, judge, settle
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -56,6 +59,7 @@ KIND = "fields"
 
 CHUNK_BYTES = 1 << 20  # read at once, per variable
 SHARD_BYTES = 64 << 20  # written at once, per variable, at most
+MASK_EVER = "mask-ever"  # the policy of cells that are missing at some times
 FEWEST_UNITS = 16  # as far as whole chunks allow, so that a small source keeps workers busy too
 
 Masks = Mapping[str, np.ndarray]
@@ -86,8 +90,9 @@ def run(
         looking.wait()
     digest = digest_of(digests)
     content = ingest_key(config, digest)
+    source = _without_empty_maps(source, digest, client, progress)
     fields, report = open_fields(source)
-
+    require_times_of_all_splits(config, fields)
     path = layout.artifact(KIND, content)
     sizes = unit_sizes(fields, source)
     family = ingest_key(config, "any")
@@ -95,14 +100,12 @@ def run(
     units = artifacts.plan_units({"time": fields.sizes["time"]}, shards)
     notes: list[str] = []
     maps = look(fields, source.static, {}, {}, notes)
-    settled = Settled(fields, {}, {}, {})
+    settled = Settled(fields, {}, {}, {}, {}, {})
     if beforehand(source):
-        survey = partial(survey_fields, source, digest)
-        with _faults_of_files(source, digest):
-            found = _mapped(client, survey, units, progress, label="survey")
-        settled = settle(fields, summed(found), source.missing, notes)
-        require_policies(source, settled.missing)
-    masks = {name: settled.masks[name] for name in source.variables if name in settled.masks}
+        surveys = _surveyed(source, fields, digest, client, progress)
+        settled = settle(fields, surveys, source.missing, notes)
+        _require_policies(source, settled, maps, fields, report)
+    masks = masks_of(source, settled, notes)
 
     artifacts.create(path, fields, chunks={"time": sizes["chunk"]}, shards=shards, family=family)
     units = marked(units, fields, report, digests, masks)
@@ -114,7 +117,7 @@ def run(
         records = artifacts.unit_records(path, units)
         found = [_from_json(record["extra"]["survey"]) for record in records]
         settled = settle(fields, summed(found), {}, notes)
-    require_policies(source, {**settled.missing, **maps.missing})
+    _require_policies(source, settled, maps, fields, report)
 
     _require_unchanged(source, digest)
     figures = {"times": fields.sizes["time"], "variables": len(config.source.variables)}
@@ -136,6 +139,30 @@ def run(
         seconds=time.monotonic() - began,
         figures=figures,
     )
+
+
+def _without_empty_maps(
+    source: Source, digest: str, client: "Client", progress: Progress
+) -> Source:
+    """The source with the times spelled out that `drop = ["empty"]` leaves out."""
+    if "empty" not in source.drop:
+        return source
+    named = replace(source, drop=tuple(entry for entry in source.drop if entry != "empty"))
+    fields, _ = open_fields(named)
+    found = settle(fields, _surveyed(named, fields, digest, client, progress), named.missing, [])
+    places = np.unique(np.concatenate([np.empty(0, dtype=int), *found.empty.values()]))
+    return replace(named, drop=(*named.drop, *as_ranges(fields["time"].values, places)))
+
+
+def _surveyed(
+    source: Source, fields: xr.Dataset, digest: str, client: "Client", progress: Progress
+) -> Surveys:
+    """All values looked at once, on the cluster."""
+    shards = {"time": unit_sizes(fields, source)["shard"]}
+    units = artifacts.plan_units({"time": fields.sizes["time"]}, shards)
+    survey = partial(survey_fields, source, digest)
+    with _faults_of_files(source, digest):
+        return summed(_mapped(client, survey, units, progress, label="survey"))
 
 
 def look_first(source: Source, *, whole: bool = False) -> Inspection:
@@ -176,27 +203,88 @@ def beforehand(source: Source) -> bool:
 
     Otherwise they are looked at while they are written, and read once.
     """
-    numbers = [source.fill_of(name) for name in source.variables]
-    return bool(source.missing) or any(isinstance(number, float) for number in numbers)
+    policies = [source.fill_of(name) for name in source.variables]
+    masked = any(isinstance(policy, float) or policy == MASK_EVER for policy in policies)
+    return bool(source.missing) or masked
 
 
-def require_policies(source: Source, missing: Mapping[str, Missing]) -> None:
+def masks_of(source: Source, settled: Settled, notes: list[str]) -> dict[str, np.ndarray]:
+    """The cells of each variable that have no value in the fields."""
+    masks = {}
+    for name in source.variables:
+        if name not in settled.masks:
+            continue
+        masks[name] = settled.masks[name]
+        if source.fill_of(name) == MASK_EVER:
+            masks[name] = settled.ever[name]
+            more = int((masks[name] & ~settled.masks[name]).sum())
+            notes.append(f"{name}: {more} cells that are missing at some times are masked at all")
+    return masks
+
+
+def require_times_of_all_splits(config: RunConfig, fields: xr.Dataset) -> None:
+    """Raise SourceError if one of the periods of `split` has no time of the fields."""
+    times = fields["time"].values
+    day = iso(times).astype("U10")
+    for name in ("train", "validation", "test"):
+        first, last = getattr(config.split, name)
+        inside = (day >= first) & ((day <= last) | (last == LATEST))
+        if not inside.any():
+            raise SourceError(
+                f"split.{name} is {first} to {last}, when the source has no time; it has "
+                f"{said_time(times[0])} to {said_time(times[-1])}"
+            )
+
+
+def _require_policies(
+    source: Source, settled: Settled, maps: Settled, fields: xr.Dataset, report: SourceReport
+) -> None:
+    require_values_at_all_times(
+        fields["time"], settled.empty, report.files, report.origins, source.group
+    )
+    require_policies(source, {**settled.missing, **maps.missing}, fields)
+
+
+def require_policies(source: Source, missing: Mapping[str, Missing], fields: xr.Dataset) -> None:
     """Raise SourceError if values are missing in a way `source.fill` does not provide for."""
     for name, found in missing.items():
-        policy = source.fill_of(name)
-        if not found.static and not isinstance(policy, float):
+        policy, key = source.fill_of(name), toml_key(name)
+        bounds = source.valid_range.get(name)
+        if isinstance(policy, float) and not found.static:
+            plausible, low, high = is_plausible(fields[name], policy, bounds)
+            if not plausible:
+                unit = fields[name].attrs.get("units")
+                raise SourceError(
+                    f"source.fill: {name} would be {policy:g} {unit} where it is missing, which is "
+                    f"out of range ({low:g} to {high:g}). Mask the cells that are missing at some "
+                    f'time: source.fill = {{ {key} = "{MASK_EVER}" }}'
+                )
+        elif not found.static and policy != MASK_EVER:
+            raise SourceError(_moving(name, found, is_plausible(fields[name], 0.0, bounds)[0]))
+        if policy == MASK_EVER and found.everywhere:
             raise SourceError(
-                f"{name}: {found.count} values are missing in cells that have values at other "
-                "times, as at a moving ice edge or in a satellite's gaps; only cells that are "
-                "missing always can be filled from their neighbours. Complete the source, or say "
-                f"what a missing value stands for: source.fill = {{ {toml_key(name)} = 0.0 }}"
+                f"{name}: every cell is missing at some time, so that masking those leaves nothing;"
+                " complete the source"
             )
         if policy == "refuse":
             raise SourceError(
                 f"{name}: {found.fraction:.1%} of its values are missing; say how the model shall "
-                f'fill these cells: source.fill = {{ {toml_key(name)} = "harmonic" }} (the '
+                f'fill these cells: source.fill = {{ {key} = "harmonic" }} (the '
                 "ensemble has them masked again)"
             )
+
+
+def _moving(name: str, found: Missing, zero: bool) -> str:
+    """How cells can be dealt with that are missing at some times only."""
+    key = toml_key(name)
+    some = f"{found.moving} of them are" if found.moving < found.count else "all of them"
+    stands = f", or say what it stands for: source.fill = {{ {key} = 0.0 }}" if zero else ""
+    return (
+        f"{name}: {found.count} values are missing, {some} in {found.cells} cells that have values "
+        "at other times, as at a moving ice edge or in a satellite's gaps; only cells that are "
+        "missing always can be filled from their neighbours. Complete the source, mask these cells "
+        f'at all times: source.fill = {{ {key} = "{MASK_EVER}" }}{stands}'
+    )
 
 
 def survey_fields(source: Source, digest: str, unit: artifacts.Unit) -> Surveys:

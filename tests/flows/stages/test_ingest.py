@@ -125,8 +125,80 @@ def test_cells_that_are_sometimes_missing_are_refused(
     rewrite(table, source)
     table["source"]["fill"] = "harmonic"
     config = RunConfig.from_dict(table)
-    with pytest.raises(SourceError, match=r"z: 1 values are missing .*fill = \{ z = 0.0 \}"):
+    with pytest.raises(
+        SourceError, match=r'z: 1 values are missing, all .*"mask-ever".*fill = \{ z = 0.0 \}'
+    ):
         ingest.run(config, layout_of(config), client, quiet)
+
+
+def test_cells_that_are_ever_missing_are_masked_at_all_times_where_that_is_said(
+    table: dict[str, Any], source: xr.Dataset, client: Any, quiet: Progress
+) -> None:
+    source["z"][7, 2, 3] = np.nan
+    source["z"][:, 5, :4] = np.nan
+    rewrite(table, source)
+    table["source"]["fill"] = "mask-ever"
+    config = RunConfig.from_dict(table)
+    ingest.run(config, layout_of(config), client, quiet)
+    fields = xr.open_zarr(layout_of(config).name("fields"))
+    expected = source["z"].where(source["z"].notnull().all("time"))
+    np.testing.assert_array_equal(fields["z"], expected)
+    assert "z: 1 cells that are missing at some times are masked at all" in fields.attrs["notes"]
+
+
+def test_no_number_stands_for_what_a_quantity_cannot_be(
+    table: dict[str, Any], source: xr.Dataset, client: Any, quiet: Progress
+) -> None:
+    source["z"].attrs |= {"standard_name": "air_temperature", "units": "K"}
+    source["z"][:] = 280.0 + np.arange(90)[:, None, None] / 100
+    source["z"][7, 2, 3] = np.nan
+    rewrite(table, source)
+    config = RunConfig.from_dict(table)
+    with pytest.raises(SourceError) as moving:
+        ingest.run(config, layout_of(config), client, quiet)
+    assert "mask-ever" in str(moving.value) and "0.0" not in str(moving.value)
+    table["source"]["fill"] = 0.0
+    config = RunConfig.from_dict(table)
+    with pytest.raises(
+        SourceError, match=r"source.fill: z would be 0 K .*out of range \(100 to 400"
+    ):
+        ingest.run(config, layout_of(config), client, quiet)
+    table["source"]["valid_range"] = {"z": [0.0, 400.0]}
+    config = RunConfig.from_dict(table)
+    ingest.run(config, layout_of(config), client, quiet)
+
+
+@pytest.mark.parametrize("fill", ["refuse", 0.0, "mask-ever"])
+def test_no_fill_stands_for_whole_maps(
+    fill: Any, table: dict[str, Any], source: xr.Dataset, client: Any, quiet: Progress
+) -> None:
+    source["z"][20:25] = np.nan
+    rewrite(table, source)
+    table["source"]["fill"] = fill
+    config = RunConfig.from_dict(table)
+    with pytest.raises(SourceError, match=r"z: 5 maps are empty, from .*drop = \[") as refusal:
+        ingest.run(config, layout_of(config), client, quiet)
+    assert not layout_of(config).name("fields").exists()
+    told = str(refusal.value)
+    offered = told[told.index("drop = [") + 8 :].rstrip("]").replace('"', "").split(", ")
+    for drop in (offered, ["empty"]):
+        table["source"]["drop"] = drop
+        config = RunConfig.from_dict(table)
+        ingest.run(config, layout_of(config), client, quiet)
+        fields = xr.open_zarr(layout_of(config).name("fields"))
+        np.testing.assert_array_equal(fields["z"], source["z"].dropna("time", how="all"))
+
+
+@pytest.mark.parametrize("name", ["train", "validation", "test"])
+def test_splits_without_data_are_refused_before_anything_is_written(
+    name: str, table: dict[str, Any], client: Any, quiet: Progress
+) -> None:
+    shift = {"train": "1990", "validation": "1991", "test": "2031"}[name]
+    table["split"][name] = [f"{shift}{day[4:]}" for day in table["split"][name]]
+    config = RunConfig.from_dict(table)
+    with pytest.raises(SourceError, match=rf"split.{name} is {shift}.*the source has no time"):
+        ingest.run(config, layout_of(config), client, quiet)
+    assert not list(Path(config.run.root).glob("**/zarr.json"))
 
 
 def test_a_missing_value_may_stand_for_a_number_where_the_mask_moves(
