@@ -1,54 +1,44 @@
 """The stages in order: what the store has is skipped, the rest is run, each gives a receipt.
 
-`spherescore run` decides from the store alone whether there is work; only then a flow run of
-Prefect (flows.deployments.flows) is started around the same `run_stage`, and a cluster by a stage
-with units to do.
+A run decides from the store alone whether there is work. Only then the stages are executed: here,
+or as a flow of Prefect around the same `run_stage` (flows.deployments.embedded), as the caller
+chooses; and a cluster is started by a stage with units to do.
 """
 
 import logging
-import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from flows.cluster.local import client_on_demand
 from flows.config.schema import RunConfig
 from flows.errors import is_full_disk
 from flows.plan.plan import no_space_left, preflight
 from flows.processes.child import call
-from flows.processes.network_boundary import require_guarded_prefect
-from flows.processes.signals import hurry, raise_if_caught
+from flows.processes.signals import hurry
 from flows.processes.transform_cache import share_tables
 from flows.progress import Progress, stage_progress
-from flows.stages.base import STAGES, Receipt, Stage, skipped
+from flows.stages.base import LAST, STAGES, Receipt, Stage, skipped, stages_until
 from flows.stages.content_keys import key_of
 from storage.artifacts.layout import StoreLayout
 from storage.artifacts.lock import in_use
 from storage.artifacts.publishing import IncompleteArtifact
+from storage.places.places import Place
 
 if TYPE_CHECKING:
     from distributed import Client
 
 LOGGER = logging.getLogger("spherescore")
 
-PREFECT_ENVIRONMENT = {
-    "DO_NOT_TRACK": "1",
-    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    "PREFECT_CLOUD_ENABLE_ORCHESTRATION_TELEMETRY": "false",
-    "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",
-    "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "false",
-    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
-    # Stages speak for themselves on stderr; Prefect's view of them is in its database.
-    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
-    "PREFECT_CLI_COLORS": "false",
-    "PREFECT_CLIENT_MAX_RETRIES": "3",  # 14 s; a server that has died keeps nobody longer
-}
+Executor = Callable[[RunConfig, str], list[Receipt]]  # does the stages up to one
 
 
-def run(config: RunConfig, *, until: str = STAGES[-1].name) -> list[Receipt]:
+def run(config: RunConfig, *, until: str = LAST, execute: Executor | None = None) -> list[Receipt]:
     """Bring all stages up to `until` up to date; nothing is started if they are.
 
+    Args:
+        execute: What does the stages if there is work; by default `run_stages`.
     Raises:
         Whatever a stage raises; what it has finished by then is safe and not done again.
     """
@@ -58,31 +48,13 @@ def run(config: RunConfig, *, until: str = STAGES[-1].name) -> list[Receipt]:
         if not receipts or receipts[-1].stage != until:
             waiting = [stage.name for stage in stages_until(until)[len(receipts) :]]
             preflight(config, layout, waiting)
-            set_prefect_environment(layout)
-            receipts = _run_shown(config, layout, until)
+            receipts = (execute or run_stages)(config, until)
     return receipts
 
 
-def _run_shown(config: RunConfig, layout: StoreLayout, until: str) -> list[Receipt]:
-    """Run as a flow of Prefect; where Prefect fails and no stage did, without it."""
-    from flows.deployments.flows import FAILED, pipeline
-    from flows.deployments.ui_artifacts import SILENT
-
-    FAILED.clear()
-    SILENT.clear()
-    flow: Callable[..., list[dict[str, Any]]] = pipeline
-    try:
-        return [Receipt(**receipt) for receipt in flow(config.to_dict(), until)]
-    except Exception as error:
-        raise_if_caught(error)
-        if FAILED:
-            raise FAILED[0] from None
-        LOGGER.warning(
-            "Prefect does not answer any more (%s: %s); the run goes on without it",
-            type(error).__name__,
-            " ".join(str(error).split())[:200],
-        )
-    return [run_stage(stage, config, layout) for stage in stages_until(until)]
+def run_stages(config: RunConfig, until: str = LAST) -> list[Receipt]:
+    """Each stage up to `until`, in this process and its cluster."""
+    return [run_stage(stage, config, config.layout) for stage in stages_until(until)]
 
 
 def run_alone(config: RunConfig, name: str) -> Receipt:
@@ -116,7 +88,7 @@ def refuse_unready(config: RunConfig, layout: StoreLayout, name: str) -> None:
 def up_to_date(
     config: RunConfig,
     layout: StoreLayout,
-    until: str = STAGES[-1].name,
+    until: str = LAST,
     *,
     point_names: bool = True,
 ) -> list[Receipt]:
@@ -167,19 +139,19 @@ def run_stage(
             if is_full_disk(error):
                 raise no_space_left(config, layout, stage.name) from error
             raise
-    said = {k: v for k, v in receipt.figures.items() if isinstance(v, dict)}
-    figures = ", ".join(f"{k} {v}" for k, v in receipt.figures.items() if k not in said)
-    for name, sentences in said.items():
-        for subject, sentence in sentences.items():
-            LOGGER.info("%s: %s, %s: %s", stage.name, name, subject, sentence)
-    LOGGER.info(
-        "%s: published %s in %.1f s%s",
-        stage.name,
-        layout.name(receipt.kind),
-        time.monotonic() - began,
-        f" ({figures})" if figures else "",
-    )
+    _tell(receipt, layout.name(receipt.kind), time.monotonic() - began)
     return receipt
+
+
+def _tell(receipt: Receipt, name: Place, seconds: float) -> None:
+    """Log what a stage has found, and what it has published."""
+    plain = {name: value for name, value in receipt.figures.items() if not isinstance(value, dict)}
+    for name_of_table, table in receipt.figures.items():
+        for subject, sentence in table.items() if isinstance(table, dict) else ():
+            LOGGER.info("%s: %s, %s: %s", receipt.stage, name_of_table, subject, sentence)
+    figures = ", ".join(f"{name} {value}" for name, value in plain.items())
+    ending = f" ({figures})" if figures else ""
+    LOGGER.info("%s: published %s in %.1f s%s", receipt.stage, name, seconds, ending)
 
 
 def _receipt(
@@ -193,35 +165,3 @@ def _receipt(
         return train_on_workers(config, client, told)
     table, silence = {"config": config.to_dict()}, 60 * config.cluster.unit_minutes
     return Receipt(**call(f"{stage.module_name}:in_child", table, told, silence=silence))
-
-
-def stages_until(name: str) -> Sequence[Stage]:
-    names = [stage.name for stage in STAGES]
-    return STAGES[: names.index(name) + 1]
-
-
-def set_prefect_environment(layout: StoreLayout) -> None:
-    """Prefect's settings for a run on its own: an embedded server, state below the root.
-
-    Settings that the user has made in the environment stand. To be called before Prefect is
-    imported, which reads them once.
-
-    Raises:
-        Refused: If Prefect's settings, wherever they come from (the environment, `.env`,
-            `prefect.toml`, `pyproject.toml`, a profile), name a server beyond loopback and no key
-            for it.
-    """
-    for name, value in PREFECT_ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    if "PREFECT_HOME" not in os.environ:
-        home = layout.prefect.absolute()
-        home.mkdir(parents=True, exist_ok=True)
-        os.environ["PREFECT_HOME"] = str(home)
-    require_guarded_prefect(_resolved_settings())
-
-
-def _resolved_settings() -> dict[str, str]:
-    """All settings of Prefect by the names of their variables, as Prefect itself has read them."""
-    from prefect.settings import get_current_settings
-
-    return get_current_settings().to_environment_variables(include_secrets=True)

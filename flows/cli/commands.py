@@ -1,4 +1,5 @@
-"""What each command of `spherescore` does: it prints results, and returns them as plain tables.
+"""What each command of `spherescore` does. It returns what it has found as a plain table, which is
+what `--json` prints; flows/cli/words has the lines for people.
 
 Nothing is imported here but what all of them need, so that looking does not load what works.
 """
@@ -21,14 +22,6 @@ if TYPE_CHECKING:
 
 LOGGER = logging.getLogger("spherescore")
 
-STAGE_COMMANDS = {
-    "ingest": "check the source and write fields.zarr",
-    "preprocess": "fit what is taken away (normals.zarr) and write whitened.zarr",
-    "train": "train the score model",
-    "generate": "draw the ensemble",
-    "verify": "score the model on held-out dates and write the report",
-}
-
 
 def init(arguments: argparse.Namespace) -> dict[str, Any]:
     from flows.config.draft import starter
@@ -38,23 +31,20 @@ def init(arguments: argparse.Namespace) -> dict[str, Any]:
         raise ConfigError(f"{arguments.to} is there already; name another file")
     text = starter(arguments.paths, arguments.root)
     if arguments.to is None:
-        print(text, end="")
-        return {"config": text}
+        return {"config": text, "to": None}
     with arguments.to.open("x", encoding="utf-8") as file:
         file.write(text)
-    print(f"{arguments.to} is written; look it through, then: spherescore run {arguments.to}")
-    return {"config": str(arguments.to)}
+    return {"config": str(arguments.to), "to": str(arguments.to)}
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     began = time.monotonic()
     config = _prepare(arguments)
+    from flows.deployments.embedded import run_shown
     from flows.run import run as run_all
 
-    receipts = run_all(config)
-    if all(receipt.skipped for receipt in receipts):
-        print(f"nothing to do: {config.run.root} is up to date with {arguments.config}")
-    return _result(config, receipts, time.monotonic() - began)
+    receipts = run_all(config, execute=run_shown)
+    return _result(arguments, config, receipts, time.monotonic() - began)
 
 
 def stage(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -63,7 +53,7 @@ def stage(arguments: argparse.Namespace) -> dict[str, Any]:
     from flows.run import run_alone
 
     receipt = run_alone(config, arguments.stage)
-    return _result(config, [receipt], time.monotonic() - began)
+    return _result(arguments, config, [receipt], time.monotonic() - began)
 
 
 def plan(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -71,31 +61,18 @@ def plan(arguments: argparse.Namespace) -> dict[str, Any]:
 
     config = _prepare(arguments, logs=False)
     from flows.plan.costs import prices
-    from flows.plan.plan import duration, estimate, free_space, memory_per_worker, preflight, spoken
+    from flows.plan.plan import estimate, free_space, memory_per_worker, refusal
     from flows.processes.machine import memory_share
 
-    layout = config.layout
+    layout, price = config.layout, prices()
     estimates = estimate(config)
-    free, memory = free_space(layout.path), memory_per_worker(config)
-    print(
-        f"{'stage':<12}{'time':>10}{'writes':>12}{'files':>8}{'units':>8}{'worker':>12}{'here':>12}"
-    )
-    for one in estimates:
-        print(
-            f"{one.stage:<12}{duration(one.seconds):>10}{spoken(one.bytes):>12}{one.files:>8}"
-            f"{one.units:>8}{spoken(one.memory) if one.memory else '-':>12}"
-            f"{spoken(one.memory_here):>12}"
-        )
-    room = "-" if free is None else spoken(free)
-    print(f"{'there is':<22}{room:>12}{'':>16}{spoken(memory):>12}{spoken(memory_share(1)):>12}")
-    price = prices()
-    print(f"times at the speed of: {price.where}" if price else "no times: see make unit-costs")
-    preflight(config, layout, [one.stage for one in estimates])
     return {
         "stages": {one.stage: asdict(one) for one in estimates},
-        "free_bytes": free,
-        "memory_per_worker": memory,
+        "free_bytes": free_space(layout.path),
+        "memory_per_worker": memory_per_worker(config),
         "memory_here": memory_share(1),
+        "prices_of": price.where if price else None,
+        "refusal": refusal(config, layout, estimates),
     }
 
 
@@ -104,7 +81,6 @@ def status(arguments: argparse.Namespace) -> dict[str, Any]:
     from flows.run import up_to_date
     from flows.stages.base import STAGES
     from storage.artifacts import publishing as artifacts
-    from storage.places.places import is_address
 
     layout = config.layout
     current = {receipt.stage for receipt in up_to_date(config, layout, point_names=False)}
@@ -117,16 +93,11 @@ def status(arguments: argparse.Namespace) -> dict[str, Any]:
             state = "of another configuration, or of older inputs or code"
         else:
             state = "not published"
-        path = published and artifacts.address(layout, published)
         stages[one.name] = {
             "state": state,
             "digest": published and published.digest,
-            "path": path,
+            "path": published and artifacts.address(layout, published),
         }
-        print(
-            f"{one.name:<12}{(published.digest[:16] if published else '-'):<18}{state}"
-            + (f"  {path}" if path and is_address(path) else "")
-        )
     return {"root": config.run.root, "stages": stages}
 
 
@@ -136,23 +107,19 @@ def check(arguments: argparse.Namespace) -> dict[str, Any]:
     from storage.artifacts import publishing as artifacts
 
     problems = audit.check(config.layout)
-    print("\n".join(problems) if problems else f"{config.run.root}: every published byte is right")
-    return {"problems": problems, "exit_code": artifacts.CorruptArtifact.exit_code * bool(problems)}
+    code = artifacts.CorruptArtifact.exit_code * bool(problems)
+    return {"root": config.run.root, "problems": problems, "exit_code": code}
 
 
 def runs(arguments: argparse.Namespace) -> dict[str, Any]:
     config = _prepare(arguments, logs=False)
     from flows.cli.history import runs as history
-    from flows.cli.history import table
 
-    rows = history(config.layout)
-    print(table(rows))
-    return {"runs": rows}
+    return {"runs": history(config.layout)}
 
 
 def clean(arguments: argparse.Namespace) -> dict[str, Any]:
     config = _prepare(arguments, logs=False)
-    from flows.plan.plan import spoken
     from flows.run import current_keys
     from storage.artifacts.garbage import garbage, remove
     from storage.artifacts.lock import in_use
@@ -160,15 +127,17 @@ def clean(arguments: argparse.Namespace) -> dict[str, Any]:
     layout = config.layout
     with in_use(layout, alone=True):
         pieces = garbage(layout, current_keys(config, layout))
-        for piece in pieces:
-            print(f"{spoken(piece.size):>12}  {piece.paths[0]}: {piece.reason}")
-            if arguments.yes:
-                remove(piece)
-    total = sum(piece.size for piece in pieces)
-    end = "removed" if arguments.yes else "would be removed; nothing is yet, see --yes"
-    print(f"{spoken(total):>12}  in {len(pieces)} pieces {end}")
-    removed = [str(path) for piece in pieces for path in piece.paths]
-    return {"removed": arguments.yes, "paths": removed, "bytes": total}
+        for piece in pieces if arguments.yes else ():
+            remove(piece)
+    return {
+        "removed": arguments.yes,
+        "paths": [str(path) for piece in pieces for path in piece.paths],
+        "pieces": [
+            {"path": str(piece.paths[0]), "bytes": piece.size, "reason": piece.reason}
+            for piece in pieces
+        ],
+        "bytes": sum(piece.size for piece in pieces),
+    }
 
 
 def export(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -179,6 +148,10 @@ def export(arguments: argparse.Namespace) -> dict[str, Any]:
     from storage.export.netcdf import Cmip
     from storage.places.places import is_address
 
+    if arguments.cmip and arguments.format != "netcdf":
+        raise ConfigError(
+            f"--cmip names NetCDF files, and --format is {arguments.format}; leave one of them out"
+        )
     root = arguments.config
     if is_address(root) or Path(root).is_dir():
         made = published_input(StoreLayout(root), "ensemble")
@@ -191,9 +164,7 @@ def export(arguments: argparse.Namespace) -> dict[str, Any]:
         cmip = Cmip.named(arguments.cmip) if arguments.cmip else None
     except ValueError as error:
         raise ConfigError(f"--cmip: {error}") from error
-    result = export_ensemble(config, arguments.to, arguments.format, cmip)
-    print(f"{result['written']} of {result['files']} written to {result['directory']}")
-    return result
+    return dict(export_ensemble(config, arguments.to, arguments.format, cmip))
 
 
 def deploy(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -202,6 +173,7 @@ def deploy(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def up(arguments: argparse.Namespace) -> dict[str, Any]:
+    from flows.cli.words import say
     from flows.config.schema import read_config
     from flows.deployments.up import Ports, machine
 
@@ -219,9 +191,9 @@ def up(arguments: argparse.Namespace) -> dict[str, Any]:
             os.environ.update(running.environment)  # before Prefect is imported
             for config in arguments.deploy or [None]:
                 _deployed(_wanted(arguments, config), check=False)
-            print(f"Prefect         {running.ui} (user and password: {running.state}/secret)")
-            print(f"Dask dashboard  {running.dashboard}/status")
-            print(f"other terminals . {running.state}/environment", flush=True)
+            say(f"Prefect         {running.ui} (user and password: {running.state}/secret)")
+            say(f"Dask dashboard  {running.dashboard}/status")
+            say(f"other terminals . {running.state}/environment")
             running.look_after(LOGGER.warning)
     except Interrupted:
         LOGGER.info("all children have ended")
@@ -237,12 +209,13 @@ def _wanted(arguments: argparse.Namespace, config: Path | None) -> "Wanted":
 
 
 def _deployed(wanted: "Wanted", *, check: bool) -> dict[str, Any]:
+    from flows.cli.words import say
     from flows.deployments.register import NotDeployed
     from flows.deployments.register import deploy as deploy_all
 
     findings = []
     for finding in deploy_all(wanted, check=check):
-        print(finding.words(), flush=True)
+        say(finding.words())
         findings.append(finding)
     ok = all(one.ok for one in findings)
     return {
@@ -272,8 +245,13 @@ def _log(arguments: argparse.Namespace, files: Sequence[logging.Handler]) -> Non
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%dT%H:%M:%S"))
 
 
-def _result(config: "RunConfig", receipts: Sequence["Receipt"], seconds: float) -> dict[str, Any]:
-    """Say where things are, and gather them for `--json`."""
+def _result(
+    arguments: argparse.Namespace,
+    config: "RunConfig",
+    receipts: Sequence["Receipt"],
+    seconds: float,
+) -> dict[str, Any]:
+    """Where things are, and what was found."""
     from flows.stages.base import STAGES
     from storage.artifacts import publishing as artifacts
 
@@ -289,11 +267,11 @@ def _result(config: "RunConfig", receipts: Sequence["Receipt"], seconds: float) 
         place = getattr(layout, name)
         if place.exists():
             made[name] = {"path": str(place)}
-    for kind, artifact in made.items():
-        print(f"{kind:<14}{artifact['path']}")
     figures = {name: value for one in receipts for name, value in one.figures.items()}
     return {
+        "config": str(arguments.config),
         "root": config.run.root,
+        "whole": arguments.stage == "run",
         "artifacts": made,
         "stages": {one.stage: one.to_dict() for one in receipts},
         "seconds": round(seconds, 1),

@@ -1,11 +1,7 @@
 """The `spherescore` command: what people type, exit codes and one-line errors.
 
 Results go to stdout, everything else to stderr. The exit code of an error is the `exit_code` of
-its exception: 2 bad config, 10 input invalid, 11 input changed, 20 corrupt, 21 incomplete, 22 name
-conflict, 24 config changed on resume, 30 no space, 31 storage unavailable, 32 publish outcome
-unknown, 40 workers lost, 41 out of memory, 42 workers run other code, 43 stalled, 44 a service of
-`up` failed, 45 no Prefect server, 46 not deployed as wanted, 50 training diverged, 51 sample not
-finite, 60 refused for security; 1 for what nobody foresaw, 130 and 143 after SIGINT and SIGTERM.
+its exception (flows.errors.ExitCode; docs/reliability.md explains them).
 """
 
 import argparse
@@ -21,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from flows.cli import commands as do
-from flows.cli.commands import STAGE_COMMANDS
-from flows.errors import Interrupted, exit_code_of
+from flows.errors import Interrupted, OutputClosed, exit_code_of, one_line
 from flows.processes.network_boundary import exempt_loopback
 from flows.processes.signals import PATIENCE, caught, ending_within, take_over
 from flows.processes.watchdog import watched
+from flows.stages.base import STAGES
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,15 +31,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with _ended_with_it(arguments):
             result = arguments.command(arguments)
+        return _show(arguments, result)
     except BaseException as error:
         number = caught()  # whatever a library has made of it
         if number is not None or isinstance(error, KeyboardInterrupt):
             return _interrupted(arguments, number or signal.SIGINT)
+        if isinstance(error, OutputClosed):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is left
+            return error.exit_code
         if not isinstance(error, Exception):
             raise
-        return _refuse(arguments, _one_line(error), error)
+        return _refuse(arguments, one_line(error), error)
+
+
+def _show(arguments: argparse.Namespace, result: dict[str, Any]) -> int:
+    """Print what a command has found, for people and, if asked for, for programs."""
+    from flows.cli import words
+
+    lines = getattr(words, arguments.words, None)
+    for line in lines(result) if lines else ():
+        words.say(line)
+    if refusal := result.pop("refusal", None):
+        raise refusal
     if arguments.json:
-        print(json.dumps(result, allow_nan=False), flush=True)
+        words.say(json.dumps(result, allow_nan=False))
     return int(result.get("exit_code", 0))
 
 
@@ -66,7 +77,9 @@ def parser() -> argparse.ArgumentParser:
         one.add_argument(several or "config", nargs="+" if several else None, type=kind, help=where)
         one.add_argument("--json", action="store_true", help="last line: one JSON object")
         one.add_argument("--debug", action="store_true", help="tracebacks and debug messages")
-        one.set_defaults(command=command, stage=name, works=works)
+        one.set_defaults(
+            command=command, stage=name, works=works, words="receipts" if works else name
+        )
         return one
 
     beginning = add(
@@ -81,8 +94,8 @@ def parser() -> argparse.ArgumentParser:
     beginning.add_argument("--root", default="runs/first", help="where the run shall live")
     add("run", do.run, "all stages, those that are up to date skipped", works=True)
     add("plan", do.plan, "estimate bytes, files, memory and units of each stage; writes nothing")
-    for name, text in STAGE_COMMANDS.items():
-        add(name, do.stage, text, works=True)
+    for stage in STAGES:
+        add(stage.name, do.stage, stage.summary, works=True)
     add("status", do.status, "what is published, and whether it is up to date with the config")
     add("check", do.check, "read every published byte again and compare its digest")
     add("runs", do.runs, "history: every training and ensemble, what differed and what came of it")
@@ -157,14 +170,6 @@ def _refuse(arguments: argparse.Namespace, message: str, error: BaseException) -
     if arguments.json:
         print(json.dumps({"error": message, "exit_code": code}), flush=True)
     return code
-
-
-def _one_line(error: Exception) -> str:
-    text = "".join(
-        c if c.isprintable() else f"\\x{ord(c):02x}" for c in " ".join(str(error).split())
-    )
-    named = hasattr(error, "exit_code") or isinstance(error, OSError)
-    return text if text and named else f"{type(error).__name__}: {text}"
 
 
 if __name__ == "__main__":

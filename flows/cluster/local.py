@@ -22,6 +22,9 @@ from flows.processes.signals import held_back
 if TYPE_CHECKING:
     from distributed import Client
 
+LOGGER = logging.getLogger("spherescore")
+CLOSING_SECONDS = 10.0
+
 
 @contextmanager
 def local_client(cluster: Cluster, scratch: Path) -> Iterator["Client"]:
@@ -65,8 +68,9 @@ def local_client(cluster: Cluster, scratch: Path) -> Iterator["Client"]:
                     local_directory=spill,
                     silence_logs=logging.CRITICAL,
                 )
-                stack.callback(local.close, timeout=10)
-            client = stack.enter_context(Client(local, set_as_default=False, timeout=30))
+                stack.callback(_close, local)
+            client = Client(local, set_as_default=False, timeout=30)
+            stack.callback(_close, client)
             client.wait_for_workers(cluster.workers, timeout=60)
         except (TimeoutError, OSError) as error:
             raise WorkersLost(
@@ -105,6 +109,19 @@ class _OnDemand:
         if self._started is None:
             self._started = self._start()
         return getattr(self._started, name)
+
+
+def _close(one: Any) -> None:
+    """Close a client or a cluster; what does not end in time fails no stage that is published."""
+    try:
+        one.close(timeout=CLOSING_SECONDS)
+    except TimeoutError:
+        LOGGER.warning(
+            "%s was not closed within %.0f s, on a machine that is busy; what is left of it ends "
+            "with the run",
+            type(one).__name__,
+            CLOSING_SECONDS,
+        )
 
 
 def _restore(environment: Mapping[str, str | None]) -> None:

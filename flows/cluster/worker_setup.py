@@ -19,6 +19,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeVar
 
+from flows.errors import ExitCode
 from flows.processes.log_relay import lines_told
 from flows.processes.transform_cache import share_tables
 
@@ -38,7 +39,7 @@ _ONCE = threading.Lock()
 class OtherCode(RuntimeError):
     """A worker is of another installation than the run."""
 
-    exit_code = 42
+    exit_code = ExitCode.OTHER_CODE
 
 
 @dataclass(frozen=True)

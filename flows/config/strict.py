@@ -15,13 +15,15 @@ import typing
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
+from flows.errors import ExitCode
+
 T = TypeVar("T")
 
 
 class ConfigError(ValueError):
     """A configuration that cannot be read: one line with the key, the value and the remedy."""
 
-    exit_code = 2
+    exit_code = ExitCode.BAD_CONFIG
 
 
 def read_table(kind: type[T], table: object, key: str = "") -> T:

@@ -5,27 +5,45 @@ better what is done; losing its database costs no work.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
-from prefect.runtime import flow_run
+from prefect.runtime import deployment, flow_run
+from pydantic import AfterValidator, Field
 
-from flows.cli.commands import STAGE_COMMANDS
-from flows.config.forms import ConfigParameter, StageName, config_from
+from flows.config.forms import ConfigParameter, config_from
 from flows.config.schema import RunConfig
 from flows.deployments.gpu_limit import gpu_slot
 from flows.deployments.ui_artifacts import show_receipt, show_run, shown_progress
-from flows.run import refuse_unready, run_stage, stages_until
-from flows.stages.base import STAGES
+from flows.processes.turns import turn
+from flows.run import refuse_unready, run_stage
+from flows.stages.base import LAST, STAGES, Stage, stages_until
 from storage.artifacts.lock import in_use
 
 LOGGER = logging.getLogger("spherescore")
 if LOGGER.level == logging.NOTSET:  # Prefect hands our lines on, but leaves the level at WARNING
     LOGGER.setLevel(logging.INFO)
-FAILED: list[Exception] = []  # what stages raised, which Prefect may hide behind its own errors
+# What stages raised, which Prefect may hide behind errors of its own; set by who wants to know.
+stage_failures: ContextVar[list[Exception] | None] = ContextVar("stage_failures", default=None)
+
+
+def _known(name: str) -> str:
+    names = [stage.name for stage in STAGES]
+    if name not in names:
+        raise ValueError(f"{name!r} is no stage; the stages are {', '.join(names)}")
+    return name
+
+
+StageName = Annotated[
+    str,
+    Field(json_schema_extra={"enum": [stage.name for stage in STAGES]}),
+    AfterValidator(_known),
+]
 
 
 def _about() -> str:
@@ -49,7 +67,7 @@ def _about() -> str:
     persist_result=False,
     description="From raw fields to a verified ensemble; what the store has is skipped.",
 )
-def pipeline(config: ConfigParameter, until: StageName = "verify") -> list[dict[str, Any]]:
+def pipeline(config: ConfigParameter, until: StageName = LAST) -> list[dict[str, Any]]:
     """All stages up to `until`, as plain receipts.
 
     Args:
@@ -57,48 +75,41 @@ def pipeline(config: ConfigParameter, until: StageName = "verify") -> list[dict[
         until: The last stage.
     """
     read = config_from(config)
-    receipts = [_staged(stage.name)(stage.name, read.to_dict()) for stage in stages_until(until)]
+    with _turn(read):
+        receipts = [_staged(stage)(stage.name, read.to_dict()) for stage in stages_until(until)]
     show_run(read, receipts)
     return receipts
 
 
-@flow(flow_run_name=_about, retries=0, persist_result=False, description=STAGE_COMMANDS["ingest"])
-def ingest(config: ConfigParameter) -> dict[str, Any]:
-    """The first stage alone.
+def _flow_of(stage: Stage) -> Any:
+    """The flow of one stage alone. It is found by its name in this module."""
 
-    Args:
-        config: The run's TOML file on the worker's machine, or its sections.
-    """
-    return _alone("ingest", config_from(config))
+    def alone(config: ConfigParameter) -> dict[str, Any]:
+        """One stage alone.
 
+        Args:
+            config: The run's TOML file on the worker's machine, or its sections.
+        """
+        return _alone(stage.name, config_from(config))
 
-@flow(
-    flow_run_name=_about, retries=0, persist_result=False, description=STAGE_COMMANDS["preprocess"]
-)
-def preprocess(config: ConfigParameter) -> dict[str, Any]:
-    """The second stage alone.
-
-    Args:
-        config: The run's TOML file on the worker's machine, or its sections.
-    """
-    return _alone("preprocess", config_from(config))
+    alone.__name__ = alone.__qualname__ = stage.name
+    return _as_flow(stage)(alone)
 
 
-@flow(flow_run_name=_about, retries=0, persist_result=False, description=STAGE_COMMANDS["train"])
-def train(config: ConfigParameter) -> dict[str, Any]:
-    """The third stage alone.
+def _as_flow(stage: Stage) -> Any:
+    return flow(
+        name=stage.name,
+        flow_run_name=_about,
+        retries=0,
+        persist_result=False,
+        description=stage.summary,
+    )
 
-    Args:
-        config: The run's TOML file on the worker's machine, or its sections.
-    """
-    return _alone("train", config_from(config))
 
-
-@flow(flow_run_name=_about, retries=0, persist_result=False, description=STAGE_COMMANDS["generate"])
 def generate(
     config: ConfigParameter, realizations: int | None = None, times: list[str] | None = None
 ) -> dict[str, Any]:
-    """The fourth stage alone, as configured or with what is asked for here.
+    """The ensemble alone, as configured or with what is asked for here.
 
     Args:
         config: The run's TOML file on the worker's machine, or its sections.
@@ -112,14 +123,11 @@ def generate(
     return _alone("generate", RunConfig.from_dict(read.to_dict() | {"generate": asked}))
 
 
-@flow(flow_run_name=_about, retries=0, persist_result=False, description=STAGE_COMMANDS["verify"])
-def verify(config: ConfigParameter) -> dict[str, Any]:
-    """The last stage alone.
-
-    Args:
-        config: The run's TOML file on the worker's machine, or its sections.
-    """
-    return _alone("verify", config_from(config))
+_STAGES = {stage.name: stage for stage in STAGES}
+ingest, preprocess, train, verify = (
+    _flow_of(_STAGES[name]) for name in ("ingest", "preprocess", "train", "verify")
+)
+generate = _as_flow(_STAGES["generate"])(generate)
 
 
 @task(retries=0, persist_result=False, cache_policy=NO_CACHE)
@@ -129,18 +137,31 @@ def run_one(name: str, config: dict[str, Any]) -> dict[str, Any]:
     with gpu_slot(name, read):
         try:
             with in_use(layout):
-                receipt = run_stage(stage, read, layout, shown_progress(name))
+                receipt = run_stage(stage, read, layout, shown_progress(read, name))
         except Exception as error:
-            FAILED.append(error)
+            if (known := stage_failures.get()) is not None:
+                known.append(error)
             raise
     show_receipt(read, receipt)
     return receipt.to_dict()
 
 
 def _alone(name: str, config: RunConfig) -> dict[str, Any]:
-    refuse_unready(config, config.layout, name)
-    return _staged(name)(name, config.to_dict())
+    with _turn(config):
+        refuse_unready(config, config.layout, name)
+        return _staged(_STAGES[name])(name, config.to_dict())
 
 
-def _staged(name: str) -> Any:
-    return run_one.with_options(name=name, task_run_name=f"{name}: {STAGE_COMMANDS[name]}")
+def _staged(stage: Stage) -> Any:
+    name = f"{stage.name}: {stage.summary}"
+    return run_one.with_options(name=stage.name, task_run_name=name)
+
+
+@contextmanager
+def _turn(config: RunConfig) -> Iterator[None]:
+    """Runs that Prefect places do not overlap in a root, of whatever deployment they are."""
+    if deployment.id is None:
+        yield
+        return
+    with turn(config.layout):
+        yield

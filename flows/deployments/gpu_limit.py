@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from flows.config.schema import RunConfig
+from flows.errors import ExitCode
 
 LIMIT = "gpu"
 COMPUTING = ("train", "generate", "verify")
@@ -15,7 +16,7 @@ COMPUTING = ("train", "generate", "verify")
 class NoSuchLimit(RuntimeError):
     """The server has no limit of this name."""
 
-    exit_code = 46
+    exit_code = ExitCode.NOT_DEPLOYED
 
 
 @contextmanager

@@ -10,7 +10,8 @@ import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
-from flows.processes.network_boundary import LOOPBACK
+from flows.processes.network_boundary import LOOPBACK, require_guarded_prefect
+from storage.artifacts.layout import StoreLayout
 
 PROBE = "spherescore-probe"  # the flow that shows that what is scheduled happens
 HEARTBEAT_SECONDS = 30  # between signs of life of a run; Prefect takes no fewer
@@ -24,6 +25,18 @@ QUIET = {
     "PREFECT_CLI_COLORS": "false",
 }
 
+# Of a run on its own, with a server that begins and ends with it.
+EMBEDDED = QUIET | {
+    "PREFECT_CLOUD_ENABLE_ORCHESTRATION_TELEMETRY": "false",
+    "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",
+    "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "false",
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+    # Stages speak for themselves on stderr; Prefect's view of them is in its database.
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+    "PREFECT_CLIENT_MAX_RETRIES": "3",  # 14 s; a server that has died keeps nobody longer
+}
+
+# Of runs that a worker starts.
 RUN = {
     "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_SECONDS),
     # Lines of our stages belong to the task runs that say them; those of other threads to none.
@@ -42,6 +55,33 @@ IDENTITY = (  # which server is meant: never taken over from the environment
     "PREFECT_SERVER_API_AUTH_STRING",
     "PREFECT_UI_API_URL",
 )
+
+
+def set_prefect_environment(layout: StoreLayout) -> None:
+    """Prefect's settings for a run on its own: an embedded server, state below the root.
+
+    Settings that the user has made in the environment stand. To be called before Prefect is
+    imported, which reads them once.
+
+    Raises:
+        Refused: If Prefect's settings, wherever they come from (the environment, `.env`,
+            `prefect.toml`, `pyproject.toml`, a profile), name a server beyond loopback and no key
+            for it.
+    """
+    for name, value in EMBEDDED.items():
+        os.environ.setdefault(name, value)
+    if "PREFECT_HOME" not in os.environ:
+        home = layout.prefect.absolute()
+        home.mkdir(parents=True, exist_ok=True)
+        os.environ["PREFECT_HOME"] = str(home)
+    require_guarded_prefect(resolved_settings())
+
+
+def resolved_settings() -> dict[str, str]:
+    """All settings of Prefect by the names of their variables, as Prefect itself has read them."""
+    from prefect.settings import get_current_settings
+
+    return get_current_settings().to_environment_variables(include_secrets=True)
 
 
 def heartbeat_window() -> int:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from flows.deployments.gpu_limit import LIMIT
 from flows.deployments.prefect_settings import PROBE, RUN, heartbeat_window
+from flows.errors import ExitCode
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -38,13 +39,13 @@ Kind = Literal["process", "docker", "kubernetes"]
 class ServerUnavailable(RuntimeError):
     """No Prefect server answers where one was expected."""
 
-    exit_code = 45
+    exit_code = ExitCode.NO_SERVER
 
 
 class NotDeployed(RuntimeError):
     """The server lacks something, or what is scheduled does not happen."""
 
-    exit_code = 46
+    exit_code = ExitCode.NOT_DEPLOYED
 
 
 @dataclass(frozen=True, kw_only=True)

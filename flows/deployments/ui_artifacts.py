@@ -1,7 +1,9 @@
 """What a person sees of a run in the Prefect UI. Showing never stops what is computed."""
 
+import hashlib
 import logging
 import os
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -23,18 +25,33 @@ from storage.places.places import BucketPath, Place
 LOGGER = logging.getLogger("spherescore")
 SECONDS_BETWEEN_UPDATES = 5.0
 SECONDS_OF_SILENCE = 60.0
-SILENT: list[float] = []  # when Prefect did not answer
 
 
-def shown_progress(name: str) -> Progress:
+class _Silence:
+    """When Prefect last did not answer."""
+
+    since = -float("inf")
+
+
+def key_of(config: RunConfig, name: str) -> str:
+    """The key of an artifact in Prefect, which all roots share: a version of this root's alone."""
+    root = config.layout.path
+    whole = str(root) if isinstance(root, BucketPath) else os.path.realpath(root)
+    digest = hashlib.sha256(whole.encode()).hexdigest()[:8]
+    plain = re.sub(r"[^a-z0-9]+", "-", root.name.lower()).strip("-")[:40]
+    return "-".join(filter(None, (name, plain, digest)))
+
+
+def shown_progress(config: RunConfig, name: str) -> Progress:
     """Progress of a stage as a Prefect artifact."""
+    key = key_of(config, f"{name}-progress")
     artifact: UUID | None = None
 
     def show(done: int, total: int, text: str) -> None:
         nonlocal artifact
         percent, words = 100.0 * done / max(total, 1), f"{name}: {done} of {total}, {text}"
         if artifact is None:
-            made = create_progress_artifact(percent, key=f"{name}-progress", description=words)
+            made = create_progress_artifact(percent, key=key, description=words)
             artifact = made if isinstance(made, UUID) else None
         else:
             update_progress_artifact(artifact, percent, description=words)
@@ -58,9 +75,10 @@ def show_receipt(config: RunConfig, receipt: Receipt) -> None:
     except Exception as error:
         LOGGER.warning("%s is not shown: %s: %s", receipt.stage, type(error).__name__, error)
         return
-    harmless(create_table_artifact)(rows, key=f"{receipt.stage}-table", description=words)
+    table, picture = (key_of(config, f"{receipt.stage}-{name}") for name in ("table", "picture"))
+    harmless(create_table_artifact)(rows, key=table, description=words)
     if page:
-        harmless(create_markdown_artifact)(page, key=f"{receipt.stage}-picture", description=words)
+        harmless(create_markdown_artifact)(page, key=picture, description=words)
 
 
 def show_run(config: RunConfig, receipts: Sequence[Mapping[str, Any]]) -> None:
@@ -73,10 +91,10 @@ def show_run(config: RunConfig, receipts: Sequence[Mapping[str, Any]]) -> None:
         page += f"\n\nThe report: `{report}`"
         link = report if isinstance(layout.report, BucketPath) else f"file://{report}"
         harmless(create_link_artifact)(
-            link=link, link_text="report.html", key="report",
+            link=link, link_text="report.html", key=key_of(config, "report"),
             description="Opens where the run's disk is; else copy the path.",
         )  # fmt: skip
-    harmless(create_markdown_artifact)(page, key="run")
+    harmless(create_markdown_artifact)(page, key=key_of(config, "run"))
 
 
 def _whole(place: Place) -> str:
@@ -103,17 +121,18 @@ def harmless(tell: Callable[..., Any]) -> Callable[..., None]:
     """
 
     def told(*arguments: Any, **keywords: Any) -> None:
-        if SILENT and time.monotonic() - SILENT[-1] < SECONDS_OF_SILENCE:
+        again = _Silence.since > -float("inf")
+        if time.monotonic() - _Silence.since < SECONDS_OF_SILENCE:
             return
         try:
             tell(*arguments, **keywords)
         except Exception as error:
             words = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
             LOGGER.log(
-                logging.DEBUG if SILENT else logging.WARNING,
+                logging.DEBUG if again else logging.WARNING,
                 "Prefect is not shown the progress for a while (%s)",
                 words,
             )
-            SILENT.append(time.monotonic())
+            _Silence.since = time.monotonic()
 
     return told

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from math import prod
 from pathlib import Path
 
-from dask.utils import parse_bytes
+from dask.utils import format_bytes, parse_bytes
 
 from flows.config.schema import RunConfig, within
+from flows.errors import ExitCode
 from flows.plan.costs import Estimate, Machines, Workload, estimates, prices
 from flows.processes.machine import machine_memory, memory_share
 from flows.stages.ingest.ingest import how_to_open, look_first, unit_sizes
@@ -21,13 +22,13 @@ from storage.sources.sources import open_source
 class NotEnoughSpace(RuntimeError):
     """The disk of the run is too small for what is still to be written."""
 
-    exit_code = 30
+    exit_code = ExitCode.NO_SPACE
 
 
 class NotEnoughMemory(RuntimeError):
     """A worker cannot hold one unit of work."""
 
-    exit_code = 41
+    exit_code = ExitCode.NO_MEMORY
 
 
 def estimate(config: RunConfig) -> list[Estimate]:
@@ -93,40 +94,65 @@ def preflight(config: RunConfig, layout: StoreLayout, waiting: Sequence[str]) ->
     Raises:
         NotEnoughSpace, NotEnoughMemory: With what is needed and what there is.
     """
-    needed = [one for one in estimate(config) if one.stage in waiting]
+    refused = refusal(config, layout, [one for one in estimate(config) if one.stage in waiting])
+    if refused is not None:
+        raise refused
+
+
+def refusal(
+    config: RunConfig, layout: StoreLayout, needed: Sequence[Estimate]
+) -> NotEnoughSpace | NotEnoughMemory | None:
+    """Why these stages cannot end well, with what is needed and what there is; None if they can."""
+    return (
+        _lack_of_space(config, layout, needed)
+        or _lack_of_memory_here(needed)
+        or _lack_of_memory_of_workers(config, needed)
+    )
+
+
+def _lack_of_space(
+    config: RunConfig, layout: StoreLayout, needed: Sequence[Estimate]
+) -> NotEnoughSpace | None:
+    stages = ", ".join(one.stage for one in needed)
     space, free = sum(one.bytes for one in needed), free_space(layout.path)
     if free is not None and space > free:
-        raise NotEnoughSpace(
-            f"{config.run.root} has {spoken(free)} free, {', '.join(waiting)} write up to "
-            f"{spoken(space)}; free some, or choose another run.root. Nothing was started"
+        return NotEnoughSpace(
+            f"{config.run.root} has {format_bytes(free)} free, {stages} write up to "
+            f"{format_bytes(space)}; free some, or choose another run.root. Nothing was started"
         )
     files, free_files = sum(one.files for one in needed), free_inodes(layout.path)
     if free_files is not None and files > free_files:
-        raise NotEnoughSpace(
-            f"{config.run.root} has room for {free_files} more files (inodes), "
-            f"{', '.join(waiting)} make up to {files}; remove some, or choose another run.root. "
-            "Nothing was started"
+        return NotEnoughSpace(
+            f"{config.run.root} has room for {free_files} more files (inodes), {stages} make up "
+            f"to {files}; remove some, or choose another run.root. Nothing was started"
         )
-    _refuse_memory(config, needed)
+    return None
 
 
-def _refuse_memory(config: RunConfig, needed: Sequence[Estimate]) -> None:
-    """What a worker does is compared with a worker, what the run does itself with this machine."""
-    here, machine = max(needed, key=lambda one: one.memory_here), memory_share(1)
-    if here.memory_here > machine:
-        raise NotEnoughMemory(
-            f"{here.stage} needs {spoken(here.memory_here)} in the process of the run and this "
-            f"machine has {spoken(machine)} for it; take a machine with more, or "
-            f"{_SMALLER.get(here.stage, 'a lower spectral.lmax')}. Nothing was started"
-        )
+def _lack_of_memory_here(needed: Sequence[Estimate]) -> NotEnoughMemory | None:
+    """What the run does itself is compared with this machine, whatever workers have."""
+    most, machine = max(needed, key=lambda one: one.memory_here), memory_share(1)
+    if most.memory_here <= machine:
+        return None
+    return NotEnoughMemory(
+        f"{most.stage} needs {format_bytes(most.memory_here)} in the process of the run and this "
+        f"machine has {format_bytes(machine)} for it; take a machine with more, or "
+        f"{_SMALLER.get(most.stage, 'a lower spectral.lmax')}. Nothing was started"
+    )
+
+
+def _lack_of_memory_of_workers(
+    config: RunConfig, needed: Sequence[Estimate]
+) -> NotEnoughMemory | None:
     most, share = max(needed, key=lambda one: one.memory), memory_per_worker(config)
     known = config.cluster.kind == "local" or config.cluster.memory != "auto"
-    if known and most.memory > share:
-        raise NotEnoughMemory(
-            f"{most.stage} needs {spoken(most.memory)} in each of {config.cluster.workers} workers "
-            f"and they have {spoken(share)}; lower cluster.workers or raise cluster.memory. "
-            "Nothing was started"
-        )
+    if not known or most.memory <= share:
+        return None
+    return NotEnoughMemory(
+        f"{most.stage} needs {format_bytes(most.memory)} in each of {config.cluster.workers} "
+        f"workers and they have {format_bytes(share)}; lower cluster.workers or raise "
+        "cluster.memory. Nothing was started"
+    )
 
 
 _SMALLER = {
@@ -171,20 +197,11 @@ def no_space_left(config: RunConfig, layout: StoreLayout, stage: str) -> NotEnou
     free, files = free_space(disk), free_inodes(disk)
     assert free is not None
     return NotEnoughSpace(
-        f"{stage} met a full disk: {disk} has {spoken(free)} free"
+        f"{stage} met a full disk: {disk} has {format_bytes(free)} free"
         f"{'' if files is None else f' and room for {files} files'}, {stage} writes up to "
-        f"{spoken(needed.bytes)} in {needed.files} files. Finished units are safe; make room and "
-        "run again to go on"
+        f"{format_bytes(needed.bytes)} in {needed.files} files. Finished units are safe; make "
+        "room and run again to go on"
     )
-
-
-def spoken(size: float) -> str:
-    """Bytes in the largest unit that leaves a number of at least one."""
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-        if size < 1024 or unit == "TiB":
-            break
-        size /= 1024
-    return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
 
 
 def duration(seconds: float | None) -> str:

@@ -21,7 +21,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from flows.errors import Relayed, Stalled, WorkersLost
+from flows.errors import ExitCode, Relayed, Stalled, WorkersLost
 from flows.processes.log_relay import lines_told
 from flows.progress import Progress
 
@@ -38,7 +38,7 @@ class ChildFailed(Relayed):
 class OutOfMemory(RuntimeError):
     """The system ended a child because there was no memory left."""
 
-    exit_code = 41
+    exit_code = ExitCode.NO_MEMORY
 
 
 def call(

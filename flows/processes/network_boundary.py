@@ -7,6 +7,8 @@ import ipaddress
 from collections.abc import Mapping, MutableMapping
 from urllib.parse import urlsplit
 
+from flows.errors import ExitCode
+
 __all__ = ["LOOPBACK", "Refused", "exempt_loopback", "is_loopback", "require_guarded_prefect"]
 
 LOOPBACK = "127.0.0.1"
@@ -15,7 +17,7 @@ LOOPBACK = "127.0.0.1"
 class Refused(RuntimeError):
     """What was asked for would let others in."""
 
-    exit_code = 60
+    exit_code = ExitCode.REFUSED
 
 
 def is_loopback(address: str) -> bool:

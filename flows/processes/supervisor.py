@@ -16,6 +16,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from flows.errors import ExitCode
+
 GRACE_SECONDS = 20.0  # between SIGTERM and SIGKILL
 FEWEST_STABLE_SECONDS = 60.0  # a child that lived longer is forgiven
 MOST_RESTARTS = 5
@@ -25,7 +27,7 @@ PR_SET_PDEATHSIG = 1
 class ServiceFailed(RuntimeError):
     """A service did not start, or ended again and again."""
 
-    exit_code = 44
+    exit_code = ExitCode.SERVICE_FAILED
 
 
 @dataclass(kw_only=True)

@@ -10,17 +10,16 @@ A stage whose artifacts are published under its content key (flows/stages/conten
 """
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, cast
-
-from flows.config.schema import RunConfig
-from flows.progress import Progress
-from storage.artifacts.layout import StoreLayout
 
 if TYPE_CHECKING:
     from distributed import Client
 
+    from flows.config.schema import RunConfig
+    from flows.progress import Progress
+    from storage.artifacts.layout import StoreLayout
     from storage.artifacts.publishing import Published
 
 
@@ -49,15 +48,24 @@ class StageModule(Protocol):
     STAGE: str
 
     def run(
-        self, config: RunConfig, layout: StoreLayout, client: "Client | None", progress: Progress
+        self,
+        config: "RunConfig",
+        layout: "StoreLayout",
+        client: "Client | None",
+        progress: "Progress",
     ) -> Receipt: ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """One arrow of the data's way. The last of `kinds` is the one its receipt names."""
+    """One arrow of the data's way. The last of `kinds` is the one its receipt names.
+
+    This is the one place that lists the stages in order; nothing is imported here but what
+    `spherescore --help` may take.
+    """
 
     name: str
+    summary: str  # what it does, as commands, flows and deployments say it
     kinds: tuple[str, ...]
     on_cluster: bool = True
     in_child: bool = (
@@ -74,15 +82,43 @@ class Stage:
 
 
 STAGES = (
-    Stage(name="ingest", kinds=("fields",)),
-    Stage(name="preprocess", kinds=("normals", "whitened")),
-    Stage(name="train", kinds=("checkpoints",), on_cluster=False, in_child=True),
-    Stage(name="generate", kinds=("ensemble",)),
-    Stage(name="verify", kinds=("report",)),
+    Stage(
+        name="ingest",
+        summary="check the source and write fields.zarr",
+        kinds=("fields",),
+    ),
+    Stage(
+        name="preprocess",
+        summary="fit what is taken away (normals.zarr) and write whitened.zarr",
+        kinds=("normals", "whitened"),
+    ),
+    Stage(
+        name="train",
+        summary="train the score model",
+        kinds=("checkpoints",),
+        on_cluster=False,
+        in_child=True,
+    ),
+    Stage(
+        name="generate",
+        summary="draw the ensemble",
+        kinds=("ensemble",),
+    ),
+    Stage(
+        name="verify",
+        summary="score the model on held-out dates and write the report",
+        kinds=("report",),
+    ),
 )
+LAST = STAGES[-1].name
 
 
-def published_input(layout: StoreLayout, kind: str) -> "Published":
+def stages_until(name: str) -> Sequence[Stage]:
+    names = [stage.name for stage in STAGES]
+    return STAGES[: names.index(name) + 1]
+
+
+def published_input(layout: "StoreLayout", kind: str) -> "Published":
     """The current artifact of a kind that a stage needs; says what to run if there is none."""
     from storage.artifacts import publishing as artifacts
 
@@ -95,7 +131,7 @@ def published_input(layout: StoreLayout, kind: str) -> "Published":
     return found
 
 
-def _is_named(layout: StoreLayout, artifact: "Published") -> bool:
+def _is_named(layout: "StoreLayout", artifact: "Published") -> bool:
     from storage.artifacts.pointers import leads_to
     from storage.places.places import same_place
 
@@ -104,7 +140,7 @@ def _is_named(layout: StoreLayout, artifact: "Published") -> bool:
 
 
 def skipped(
-    stage: Stage, key: str, layout: StoreLayout, *, point_names: bool = True
+    stage: Stage, key: str, layout: "StoreLayout", *, point_names: bool = True
 ) -> Receipt | None:
     """The receipt of work already done, or None when the stage has something to do.
 

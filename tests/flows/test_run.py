@@ -17,12 +17,15 @@ import pytest
 
 from flows import run as runs
 from flows.config.schema import RunConfig
+from flows.deployments.embedded import run_shown
+from flows.deployments.prefect_settings import EMBEDDED, set_prefect_environment
 from flows.plan.costs import Workload
-from flows.plan.plan import NotEnoughMemory, NotEnoughSpace, estimate, preflight, spoken
+from flows.plan.plan import NotEnoughMemory, NotEnoughSpace, estimate, preflight
 from flows.progress import at_intervals
 from flows.stages.base import STAGES, Receipt
 from storage.artifacts.layout import StoreLayout
 from storage.artifacts.publishing import IncompleteArtifact
+from storage.conventions.axes import SourceError
 
 
 @pytest.fixture(scope="session")
@@ -30,14 +33,14 @@ def prefect_harness(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Prefect's state in a directory of this test session, its embedded server started once."""
     layout = StoreLayout(str(tmp_path_factory.mktemp("prefect")))
     os.environ.pop("PREFECT_HOME", None)
-    runs.set_prefect_environment(layout)
+    set_prefect_environment(layout)
     yield layout.prefect
 
 
 def test_a_run_is_a_flow_of_stages_that_is_not_repeated(
-    config: RunConfig, prefect_harness: Path, monkeypatch: pytest.MonkeyPatch
+    config: RunConfig, prefect_harness: Path
 ) -> None:
-    (receipt,) = runs.run(config, until="ingest")
+    (receipt,) = runs.run(config, until="ingest", execute=run_shown)
     assert not receipt.skipped
     assert StoreLayout(config.run.root).name("fields").exists()
     database = sqlite3.connect(prefect_harness / "prefect.db")
@@ -51,12 +54,39 @@ def test_a_run_is_a_flow_of_stages_that_is_not_repeated(
     assert recorded() == [("ingest: check the source and write fields.zarr", "Completed")]
     assert database.execute("select distinct key from artifact where type = 'markdown'").fetchall()
 
-    monkeypatch.setattr(runs, "set_prefect_environment", None)  # would fail if it were called
     began = time.monotonic()
-    (again,) = runs.run(config, until="ingest")
+    (again,) = runs.run(config, until="ingest", execute=lambda config, until: [])
     assert again.skipped
     assert (again.digest, again.figures) == (receipt.digest, receipt.figures)
     assert time.monotonic() - began < 5
+
+
+def test_what_a_stage_raises_is_raised_and_not_blamed_on_prefect(
+    table: dict[str, Any], prefect_harness: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    table["source"]["variables"] = ["absent"]
+    config = RunConfig.from_dict(table)
+    with pytest.raises(SourceError, match="absent"):
+        run_shown(config, "ingest")
+    assert "goes on without it" not in caplog.text
+
+
+def test_a_fault_of_this_house_outside_of_stages_is_raised_and_not_blamed_on_prefect(
+    config: RunConfig, prefect_harness: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flows.deployments import flows as flow
+
+    def mistaken(layout: StoreLayout) -> None:
+        raise KeyError("a mistake of ours")
+
+    mistaken.__globals__["__name__"], name = "flows.mistaken", __name__
+    monkeypatch.setattr(flow, "config_from", lambda given: mistaken(config.layout))
+    try:
+        with pytest.raises(KeyError, match="a mistake of ours"):
+            run_shown(config, "ingest")
+    finally:
+        mistaken.__globals__["__name__"] = name
+    assert not config.layout.name("fields").exists()
 
 
 def test_a_server_that_is_gone_between_two_stages_ends_no_run(
@@ -69,7 +99,7 @@ def test_a_server_that_is_gone_between_two_stages_ends_no_run(
         raise ConnectionError("All connection attempts failed")
 
     monkeypatch.setattr(flow, "gpu_slot", ask)
-    (receipt,) = runs.run(config, until="ingest")
+    (receipt,) = runs.run(config, until="ingest", execute=run_shown)
     assert not receipt.skipped
     assert StoreLayout(config.run.root).name("fields").exists()
 
@@ -77,9 +107,9 @@ def test_a_server_that_is_gone_between_two_stages_ends_no_run(
 def test_settings_of_the_user_stand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PREFECT_HOME", "mine")
     monkeypatch.delenv("DO_NOT_TRACK", raising=False)
-    for name in runs.PREFECT_ENVIRONMENT:
+    for name in EMBEDDED:
         monkeypatch.setenv(name, os.environ.get(name, "theirs"))
-    runs.set_prefect_environment(StoreLayout(str(tmp_path)))
+    set_prefect_environment(StoreLayout(str(tmp_path)))
     assert os.environ["PREFECT_HOME"] == "mine"
     assert not (tmp_path / "prefect").exists()
 
@@ -123,10 +153,10 @@ def test_a_run_that_cannot_end_well_is_not_started(
     assert [one.stage for one in estimate(config)] == names
     preflight(config, layout, names)
     table["cluster"]["memory"] = "1MiB"
-    with pytest.raises(NotEnoughMemory, match=r"they have 1\.0 MiB.*Nothing was started"):
+    with pytest.raises(NotEnoughMemory, match=r"they have 1\.00 MiB.*Nothing was started"):
         preflight(RunConfig.from_dict(table), layout, names)
     monkeypatch.setattr("flows.plan.plan.free_space", lambda path: 1000)
-    with pytest.raises(NotEnoughSpace, match="has 1000 B free"):
+    with pytest.raises(NotEnoughSpace, match=r"has 0\.98 kiB free"):
         preflight(config, layout, names)
 
 
@@ -150,8 +180,8 @@ FINE = Workload(
     [
         (16, 4, FINE, None),
         (16, 8, replace(FINE, nlat=128, points=128 * 256, lmax=63), None),
-        (2, 1, FINE, r"train needs .* in the process of the run and this machine has 1\.8 GiB"),
-        (16, 64, FINE, r"needs .* in each of 64 workers and they have 230\.4 MiB"),
+        (2, 1, FINE, r"train needs .* in the process of the run and this machine has 1\.80 GiB"),
+        (16, 64, FINE, r"needs .* in each of 64 workers and they have 230\.40 MiB"),
         (
             16,
             1,
@@ -197,13 +227,6 @@ def test_a_plan_counts_the_grid_that_is_drawn_on_and_the_copy(table: dict[str, A
     finer = {one.stage: one for one in estimate(RunConfig.from_dict(table))}
     assert finer["generate"].memory > planned["generate"].memory
     assert finer["verify"] == planned["verify"]
-
-
-@pytest.mark.parametrize(
-    ("size", "words"), [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (5 * 2**50, "5120.0 TiB")]
-)
-def test_sizes_are_spoken_in_the_largest_fitting_unit(size: int, words: str) -> None:
-    assert spoken(size) == words
 
 
 def test_the_first_and_the_last_report_are_never_dropped() -> None:

@@ -5,7 +5,7 @@ microbatches whose members are fixed: the same draw has the same bytes in every 
 """
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,7 @@ import torch
 import xarray as xr
 
 from flows.config.schema import RunConfig
+from flows.errors import ExitCode
 from flows.stages.conditions import conditioned_as_observed, with_predictors
 from flows.stages.preprocess.normals import baseline_of, tail_of
 from flows.stages.trained_model import Trained, loaded, sampler_of
@@ -32,7 +33,7 @@ from storage.places.places import Place
 class SampleNotFinite(RuntimeError):
     """The model gave a field that is not made of numbers."""
 
-    exit_code = 51
+    exit_code = ExitCode.NOT_FINITE
 
 
 @dataclass(frozen=True)
@@ -67,13 +68,15 @@ def draw_units(
     part = times.isel(time=units[0].region["time"])
     wanted = [unit.region["realization"].start for unit in units]
     x = whitened_draws(config, model, constants, wanted, part)
-    extra, written = {"checkpoint": checkpoint.digest}, []
+    extra = {"checkpoint": checkpoint.digest}
+    written: list[Future[artifacts.Record]] = []
     # While one unit waits for the disk, the next is made. Never two: a worker that dies costs one.
     with ThreadPoolExecutor(1) as pool:
         for number, unit in enumerate(units):
             noise = white_remainder(config, placed, wanted[number : number + 1], part["time"])
             block = to_fields(x.isel(realization=[number]), placed, noise)
             _require_finite(unit, block, placed)
+            wait(written)
             written.append(pool.submit(artifacts.write_unit, path, unit, block, extra=extra))
     return [each.result() for each in written]
 

@@ -26,6 +26,7 @@ import xarray as xr
 
 from flows.cluster.map_units import UnitFailed, map_units
 from flows.config.schema import LATEST, RunConfig, Source
+from flows.errors import ExitCode
 from flows.progress import Progress
 from flows.stages.base import Receipt
 from flows.stages.content_keys import digest_of_source, ingest_key, source_files
@@ -69,7 +70,7 @@ Surveys = Mapping[str, Survey]  # by variable
 class InputChanged(RuntimeError):
     """The source is no longer what it was when the stage began."""
 
-    exit_code = 11
+    exit_code = ExitCode.INPUT_CHANGED
 
 
 def run(

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 
 from flows import run as runs
-from flows.cli.commands import STAGE_COMMANDS
-from flows.cli.main import main
+from flows.cli.main import main, parser
 from flows.config.schema import RunConfig
 from flows.stages.base import STAGES
 from storage.artifacts import publishing as artifacts
 from storage.artifacts.layout import StoreLayout, records_of
 from storage.artifacts.lock import RootInUse, in_use
 
+NAMES = [stage.name for stage in STAGES]
 Write = Callable[[dict[str, Any]], str]
 
 
@@ -45,7 +45,7 @@ def imported_by(*arguments: str) -> tuple[str, set[str]]:
 
 def test_help_imports_nothing_that_is_slow() -> None:
     said, modules = imported_by("--help")
-    for command in ("init", "run", "plan", *STAGE_COMMANDS, "status", "check"):
+    for command in ("init", "run", "plan", *NAMES, "status", "check"):
         assert command in said
     assert not modules & {*HEAVY, "numpy", "xarray", "dask"}
 
@@ -83,8 +83,27 @@ def test_a_module_that_works_would_be_found() -> None:
     assert "distributed" in said.split()
 
 
+@pytest.mark.parametrize("command", ["plan", "status"])
+def test_a_reader_that_has_read_enough_is_no_failing_disk(
+    command: str, table: dict[str, Any], write_config: Write
+) -> None:
+    """As in `spherescore plan my.toml | head -1`."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "flows.cli.main", command, write_config(table)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        said = process.stderr.read()
+        assert process.wait(120) == 141
+    assert said == b""
+
+
 def test_every_stage_is_a_command() -> None:
-    assert list(STAGE_COMMANDS) == [stage.name for stage in STAGES]
+    commands = " ".join(parser().format_help().split())
+    for stage in STAGES:
+        assert f"{stage.name} {stage.summary}" in commands
 
 
 def test_an_error_is_one_line_with_its_exit_code(
@@ -121,7 +140,7 @@ def test_a_plan_writes_nothing(
 ) -> None:
     assert main(["plan", write_config(table), "--json"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert set(json.loads(lines[-1])["stages"]) == set(STAGE_COMMANDS)
+    assert set(json.loads(lines[-1])["stages"]) == set(NAMES)
     assert not Path(table["run"]["root"]).exists()
 
 

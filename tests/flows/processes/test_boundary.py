@@ -13,13 +13,13 @@ from urllib.request import proxy_bypass
 
 import pytest
 
+from flows.deployments.prefect_settings import EMBEDDED
 from flows.processes.network_boundary import (
     Refused,
     exempt_loopback,
     is_loopback,
     require_guarded_prefect,
 )
-from flows.run import PREFECT_ENVIRONMENT
 from tests.small import small_table
 
 LISTENS = "0A"
@@ -157,7 +157,7 @@ def test_the_instrument_sees_what_listens_elsewhere(tmp_path: Path) -> None:
 
 SETTINGS = """
 from pathlib import Path
-from flows.run import set_prefect_environment
+from flows.deployments.prefect_settings import set_prefect_environment
 from storage.artifacts.layout import StoreLayout
 set_prefect_environment(StoreLayout({root!r}))
 import prefect.settings as s
@@ -173,7 +173,7 @@ print(
 
 
 def test_prefect_measures_nobody_and_pickles_nothing(tmp_path: Path) -> None:
-    assert PREFECT_ENVIRONMENT["DO_NOT_TRACK"] == "1"
+    assert EMBEDDED["DO_NOT_TRACK"] == "1"
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
     said = subprocess.run(
         [sys.executable, "-c", SETTINGS.format(root=str(tmp_path))],
