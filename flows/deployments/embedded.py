@@ -9,7 +9,7 @@ import traceback
 
 from flows.config.schema import RunConfig
 from flows.deployments.prefect_settings import set_prefect_environment
-from flows.errors import HOUSE, one_line
+from flows.errors import HOUSE, ExitCode, exit_code_of, one_line
 from flows.processes.signals import raise_if_caught
 from flows.run import run_stages
 from flows.stages.base import Receipt
@@ -43,7 +43,12 @@ def run_shown(config: RunConfig, until: str) -> list[Receipt]:
 
 
 def _is_ours(error: Exception) -> bool:
-    """Whether this house raised it, and not Prefect: whose function is the innermost."""
+    """Whether this house raised it, and not Prefect: whose function is the innermost.
+
+    Outside of stages nothing but Prefect is connected to.
+    """
+    if exit_code_of(error) == ExitCode.NO_CONNECTION:
+        return False
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     packages = [str(frame.f_globals.get("__name__", "")).partition(".")[0] for frame in frames]
     known = [package for package in packages if package in (*HOUSE, "prefect")]
