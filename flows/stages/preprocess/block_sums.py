@@ -131,9 +131,9 @@ def coefficient_moments(
     return total, energy, left
 
 
-def rounding(source: artifacts.Published, normals: Normals, span: Span) -> float:
+def rounding(source: artifacts.Published, normals: Normals, block: int, span: Span) -> float:
     """What single precision would cost (pipeline/fields/precision), on some times of a span."""
-    count = min(ROUNDED_TIMES, span.stop - span.start)
+    count = min(ROUNDED_TIMES, block, span.stop - span.start)
     times = np.linspace(span.start, span.stop - 1, count).astype(int)
     fields = opened(source).isel(time=times)
     values = [fields[name].transpose("time", ...).to_numpy() for name in normals.variables]

@@ -1,37 +1,28 @@
 """The pointwise map of every variable: configured, or fitted to the ranks of the training split."""
 
 from collections.abc import Mapping
-from functools import partial, reduce
+from functools import reduce
 from operator import add
 from typing import TYPE_CHECKING
 
 import numpy as np
 import xarray as xr
 
-from flows.cluster.map_units import map_units
 from flows.config.schema import ConfigError, RunConfig
-from flows.progress import Progress
-from flows.stages.preprocess.block_sums import Span, extents, histograms
+from flows.stages.preprocess.block_sums import extents, histograms
+from flows.stages.preprocess.fitting import Fitting
 from pipeline.fields.climatology import SeasonalMoments
 from pipeline.fields.dry_atom import with_atom
 from pipeline.fields.normal_scores import Ranks
 from pipeline.fields.pointwise import BOUNDS_OF_UNITS, SIMPLE, Logit, Pointwise
-from storage.artifacts import publishing as artifacts
 
 if TYPE_CHECKING:
-    from distributed import Client
+    pass
 
 
-def pointwise_maps(
-    config: RunConfig,
-    source: artifacts.Published,
-    fields: xr.Dataset,
-    block: int,
-    train: list[Span],
-    client: "Client",
-    progress: Progress,
-) -> dict[str, Pointwise]:
+def pointwise_maps(fitting: Fitting) -> dict[str, Pointwise]:
     """The map of each variable; those of ranks have no atom yet (`with_atoms`)."""
+    config, fields = fitting.config, fitting.fields
     names = config.source.variables
     wanted = {name: config.source.transform.get(name, "identity") for name in names}
     ranked = [name for name, transform in wanted.items() if transform == "rank"]
@@ -41,22 +32,26 @@ def pointwise_maps(
         if transform != "rank"
     }
     if ranked:
-        seen = partial(extents, source, ranked, block)
-        ranges = map_units(client, seen, train, progress, label="ranges")
-        limits, ranged = {}, {}
-        for name, parts in zip(ranked, zip(*ranges, strict=True), strict=True):
-            extent = reduce(add, parts)
-            smallest, largest = float(extent.least.min()), float(extent.largest.max())
-            bounds = _bounds(config, fields, name)
-            within = name in config.source.bounds or (bounds is not None and largest <= bounds[1])
-            limits[name] = bounds[1] if bounds is not None and within else np.inf
-            declared = config.source.bounds.get(name)
-            ranged[name] = (declared[0] if declared else smallest, extent)
-        counted = partial(histograms, source, ranged, block)
-        counts = map_units(client, counted, train, progress, label="ranks")
-        for name, histogram in zip(ranked, zip(*counts, strict=True), strict=True):
-            made[name] = reduce(add, histogram).fit(limits[name])
+        made |= _fitted_ranks(fitting, ranked)
     return {name: made[name] for name in names}
+
+
+def _fitted_ranks(fitting: Fitting, names: list[str]) -> dict[str, Pointwise]:
+    declared, train = fitting.config.source.bounds, fitting.train
+    ranges = fitting.sums(extents, names, spans=train, label="ranges")
+    limits, ranged = {}, {}
+    for name, parts in zip(names, zip(*ranges, strict=True), strict=True):
+        extent = reduce(add, parts)
+        smallest, largest = float(extent.least.min()), float(extent.largest.max())
+        bounds = _bounds(fitting.config, fitting.fields, name)
+        within = name in declared or (bounds is not None and largest <= bounds[1])
+        limits[name] = bounds[1] if bounds is not None and within else np.inf
+        ranged[name] = (declared[name][0] if name in declared else smallest, extent)
+    counts = fitting.sums(histograms, ranged, spans=train, label="ranks")
+    return {
+        name: reduce(add, parts).fit(limits[name])
+        for name, parts in zip(names, zip(*counts, strict=True), strict=True)
+    }
 
 
 def with_atoms(

@@ -13,7 +13,7 @@ from flows.report.compatibility import compatibility_curves
 from flows.stages.content_keys import key_of
 from flows.stages.generate.draws import gaussian_ensemble
 from flows.stages.preprocess import block_sums as blocks
-from flows.stages.preprocess import preprocess
+from flows.stages.preprocess import fitting, preprocess
 from flows.stages.preprocess.normals import baseline_of, refit
 from pipeline.errors import UnusableData
 from pipeline.fields.precision import LARGEST_ERROR
@@ -42,7 +42,7 @@ def quiet(done, total, text):
 
 @pytest.fixture(autouse=True)
 def several_blocks(monkeypatch):
-    monkeypatch.setattr(preprocess, "LARGEST_BLOCK", SHARD)
+    monkeypatch.setattr(fitting, "LARGEST_BLOCK", SHARD)
 
 
 def make_fields():
@@ -117,7 +117,7 @@ def run(root, fields, here, **changes):
 @pytest.fixture(scope="module")
 def made(here, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(preprocess, "LARGEST_BLOCK", SHARD)
+        patch.setattr(fitting, "LARGEST_BLOCK", SHARD)
         return run(tmp_path_factory.mktemp("run"), make_fields(), here)
 
 

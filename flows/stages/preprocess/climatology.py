@@ -1,0 +1,82 @@
+"""What a model need not learn of each cell: pointwise map, trend, season, scale, mask."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import reduce
+from operator import add
+
+import numpy as np
+
+from flows.stages.conditions import trend_of
+from flows.stages.preprocess.block_sums import seasonal_moments, squares_in_holes
+from flows.stages.preprocess.fitting import Fitting
+from flows.stages.preprocess.marginals import pointwise_maps, with_atoms
+from flows.stages.preprocess.wind_pairs import wind_pairs
+from pipeline.errors import UnusableData
+from pipeline.fields.climatology import Climatology
+from pipeline.fields.pointwise import Pointwise
+from pipeline.fields.standardisation import Normals
+from pipeline.fields.trend import Trend
+from pipeline.sphere.named_grids import grid_of
+from pipeline.sphere.stacked import Pairs, channel_names, in_pairs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Removed:
+    """What is taken away from the fields of each variable, in this order."""
+
+    transforms: Mapping[str, Pointwise]
+    pairs: Pairs
+    trend: Trend
+    climatology: Climatology
+
+    def anomalies(self, fitting: Fitting) -> Normals:
+        """Normals with a flat reference: they make scaled anomalies, not yet whitened."""
+        climatology, transforms = self.climatology, self.transforms
+        return Normals(
+            grid=grid_of(fitting.fields),
+            channels=channel_names(tuple(transforms), self.pairs),
+            variables=tuple(transforms),
+            pairs=self.pairs,
+            trend=self.trend,
+            transforms=tuple(transforms.values()),
+            climatology=climatology.coefficients,
+            scale=climatology.scale,
+            mask=climatology.mask,
+            lmax=fitting.lmax,
+            factor=np.tile(np.eye(len(transforms)), (fitting.tail + 1, 1, 1)),
+            remainder=np.zeros_like(climatology.scale),
+        )
+
+
+def fit_removed(fitting: Fitting) -> Removed:
+    """Fit to the training times what is taken away from all fields.
+
+    Raises:
+        UnusableData: If cells are missing and nothing says how to fill them.
+    """
+    config, fields = fitting.config, fitting.fields
+    pairs = wind_pairs(config, fields)
+    maps, trend = pointwise_maps(fitting), trend_of(fields, config)
+    parts = fitting.sums(seasonal_moments, maps, trend, spans=fitting.train, label="climatology")
+    transforms, moments = with_atoms(maps, reduce(add, parts))
+    climatology = moments.fit().with_winds(pairs)
+    _refuse_masks(fitting, transforms, climatology)
+    removed = Removed(transforms=transforms, pairs=pairs, trend=trend, climatology=climatology)
+    if not climatology.mask.any():
+        return removed
+    anomalies = removed.anomalies(fitting)
+    squares = fitting.sums(squares_in_holes, anomalies, spans=fitting.train, label="holes")
+    scale = in_pairs(reduce(add, squares) / moments.count, pairs)
+    return replace(removed, climatology=climatology.with_holes(scale))
+
+
+def _refuse_masks(
+    fitting: Fitting, transforms: Mapping[str, Pointwise], climatology: Climatology
+) -> None:
+    for name, mask in zip(transforms, climatology.mask, strict=True):
+        if mask.any() and fitting.config.source.fill_of(name) == "refuse":
+            raise UnusableData(
+                f"{name} is missing in {int(mask.sum())} of {mask.size} cells at all times; "
+                f'declare source.fill = {{ {name} = "harmonic" }} to fill them for the transform'
+            )

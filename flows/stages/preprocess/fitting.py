@@ -1,0 +1,138 @@
+"""What a fit of `normals` works on: the fields of two splits, and workers that go through them."""
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import xarray as xr
+
+from flows.cluster.map_units import map_units
+from flows.config.schema import ConfigError, Period, RunConfig, within
+from flows.progress import Progress
+from flows.stages.preprocess.block_sums import Span
+from pipeline.errors import UnusableData
+from pipeline.gaussian.fit import refuse_sizes
+from pipeline.sphere.named_grids import grid_of
+from storage.artifacts import publishing as artifacts
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+R = TypeVar("R")
+
+BLOCK_BYTES = 1 << 26  # of float64 fields, that a worker holds a few times over
+LARGEST_BLOCK = 256  # times
+SPANS = 8  # sums come back from so many stretches of a split, whatever the number of workers
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fitting:
+    """The fields to which a fit is made, in blocks of times, and how workers are asked for sums.
+
+    Attributes:
+        source: the published fields.
+        lmax, tail: highest degree that is learned, and that is drawn.
+    """
+
+    config: RunConfig
+    source: artifacts.Published
+    fields: xr.Dataset
+    lmax: int
+    tail: int
+    client: "Client"
+    progress: Progress
+
+    @classmethod
+    def of(
+        cls, config: RunConfig, source: artifacts.Published, client: "Client", progress: Progress
+    ) -> "Fitting":
+        """A fit to published fields.
+
+        Raises:
+            ConfigError: If the grid does not determine the degrees, or a law of them is too large.
+        """
+        fields = artifacts.open_artifact(source)
+        lmax, tail = _checked_lmax(config, fields), _checked_tail(config, fields)
+        _refuse_sizes(len(config.source.variables), "lmax" if tail == lmax else "tail", tail)
+        return cls(
+            config=config,
+            source=source,
+            fields=fields,
+            lmax=lmax,
+            tail=tail,
+            client=client,
+            progress=progress,
+        )
+
+    @cached_property
+    def block(self) -> int:
+        """Times that a worker holds at once."""
+        return block_times(self.fields, len(self.config.source.variables))
+
+    @cached_property
+    def train(self) -> list[Span]:
+        return _spans(self.fields, "train", self.config.split.train, self.block)
+
+    @cached_property
+    def validation(self) -> list[Span]:
+        return _spans(self.fields, "validation", self.config.split.validation, self.block)
+
+    def sums(
+        self, count: Callable[..., R], *subject: Any, spans: Sequence[Span], label: str
+    ) -> list[R]:
+        """What `count(source, *subject, block, span)` gives for each span, on the workers."""
+        counted = partial(count, self.source, *subject, self.block)
+        return map_units(self.client, counted, spans, self.progress, label=label)
+
+
+def block_times(fields: xr.Dataset, channels: int) -> int:
+    """Times of as many channels that a worker holds at once."""
+    times = BLOCK_BYTES // (8 * channels * grid_of(fields).size)
+    return int(np.clip(times, 1, min(LARGEST_BLOCK, fields.sizes["time"])))
+
+
+def _checked_lmax(config: RunConfig, fields: xr.Dataset) -> int:
+    grid, lmax = grid_of(fields), config.spectral.lmax
+    least = 4 if isinstance(config.spectral.reference, str) else 1
+    if not least <= lmax <= grid.max_lmax:
+        raise ConfigError(
+            f"spectral.lmax: expected {least} to {grid.max_lmax}, what a {grid.describe()} grid "
+            f"determines, got {lmax}"
+        )
+    return lmax
+
+
+def _checked_tail(config: RunConfig, fields: xr.Dataset) -> int:
+    lmax, grid = config.spectral.lmax, grid_of(fields)
+    tail = lmax if config.spectral.tail is None else config.spectral.tail
+    if not lmax <= tail <= grid.max_lmax:
+        raise ConfigError(
+            f"spectral.tail: expected {lmax} (spectral.lmax) to {grid.max_lmax}, what a "
+            f"{grid.describe()} grid determines, got {tail}"
+        )
+    return tail
+
+
+def _refuse_sizes(channels: int, setting: str, last: int) -> None:
+    try:
+        refuse_sizes(channels, last)
+    except ValueError as error:
+        raise ConfigError(f"spectral.{setting}: {error}") from error
+
+
+def _spans(fields: xr.Dataset, name: str, period: Period, block: int) -> list[Span]:
+    """At most `SPANS` stretches of the period's times, cut where blocks are."""
+    known = within(period)
+    index = fields.indexes["time"].slice_indexer(known.start, known.stop)
+    if index.start >= index.stop:
+        times = fields.indexes["time"]
+        raise UnusableData(
+            f"split.{name}: the data have no times from {period[0]} to {period[1]}; "
+            f"they run from {times[0]} to {times[-1]}"
+        )
+    step = block * max(1, -(-(index.stop - index.start) // (SPANS * block)))
+    edges = [index.start, *range((index.start // step + 1) * step, index.stop, step), index.stop]
+    return [Span(start, stop) for start, stop in itertools.pairwise(edges)]
