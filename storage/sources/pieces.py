@@ -106,23 +106,49 @@ def take(
     dates = decode_times(table.assign_coords({axes.time: times}), axes.time, where, notes)
     if are_digits(times):
         notes.append(f"{axes.time} has no units, its digits are dates")
+    present = _present(table, stored, chosen, times)
+    if not present.all():
+        notes.append(
+            f"{where}: {int((~present).sum())} of {present.size} times of {name} have no message, "
+            "left out"
+        )
     if times.ndim == 2:
         # Forecasts: valid times along reference time and step. A piece for each of the shorter.
         short = min(times.dims, key=lambda d: times.sizes[d])
         (long,) = (d for d in times.dims if d != short)
         notes.append(f"{name}: times along {long} and {short} put in one row")
-        columns = np.moveaxis(dates, times.dims.index(short), 0)
         lead = _lead_of(table, times.dims)
-        return [
-            replace(
-                _piece(whole.isel({short: i}), long, column, None, grid, attrs, name, where, notes),
-                lead=lead,
-            )
-            for i, column in enumerate(columns)
-        ]
+        axis = times.dims.index(short)
+        found = []
+        for i in range(times.sizes[short]):
+            there = np.flatnonzero(np.take(present, i, axis))
+            part = whole.isel({short: i, long: there})
+            column = np.take(dates, i, axis)[there]
+            if there.size:
+                piece = _piece(part, long, column, None, grid, attrs, name, where, notes)
+                found.append(replace(piece, lead=lead))
+        return found
     dim = times.dims[0] if times.ndim else None
     bounds = bounds_of(table, axes.time, dates)
+    if dim is not None and not present.all():
+        there = np.flatnonzero(present)
+        whole, dates = whole.isel({dim: there}), dates[there]
+        bounds = None if bounds is None else bounds[there]
     return [_piece(whole, dim, np.atleast_1d(dates), bounds, grid, attrs, name, where, notes)]
+
+
+def _present(
+    table: xr.Dataset, stored: str, chosen: Mapping[Any, int], times: xr.Variable
+) -> Array:
+    """At which times the file has anything of a variable, in their shape."""
+    known = table.encoding.get("messages", {}).get(stored)
+    if known is None:
+        return np.ones(times.shape, dtype=bool)
+    known = known.isel({dim: place for dim, place in chosen.items() if dim in known.dims})
+    for dim in (*known.dims,):
+        if dim not in times.dims:
+            known = known.any(dim)
+    return np.asarray(known.set_dims(times.sizes).transpose(*times.dims).values)
 
 
 def _lead_of(table: xr.Dataset, dims: tuple[Any, ...]) -> str:

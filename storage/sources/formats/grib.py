@@ -8,6 +8,7 @@ import xarray as xr
 
 from storage.conventions.axes import SourceError
 from storage.guards.grib_whole import require_whole_messages
+from storage.sources.formats.grib_messages import mark_messages
 from storage.sources.formats.reading import first_line, require_package
 
 __all__ = ["open_grib"]
@@ -26,4 +27,5 @@ def open_grib(path: str, group: str) -> list[xr.Dataset]:
         raise SourceError(f"{path} cannot be read by cfgrib ({first_line(error)})") from error
     if not tables:
         raise SourceError(f"{path} holds no GRIB message that can be read, truncated or corrupt?")
+    mark_messages(Path(path), tables)
     return list(tables)

@@ -208,6 +208,44 @@ def test_grib_is_read(tmp_path, edition):
 
 
 @row(
+    "format",
+    "GRIB where some combinations of time and step have no message (accumulations from 06 and 18)",
+    "these are left out, noted; they are no empty maps",
+)
+def test_combinations_without_a_message_are_no_times(tmp_path):
+    pytest.importorskip("cfgrib")
+    path = tmp_path / "tp.grib"
+    with path.open("wb") as file:
+        for date, clock, steps in (
+            (20000101, 1800, range(6, 13)),
+            (20000102, 600, range(1, 13)),
+            (20000102, 1800, range(1, 6)),
+        ):
+            for step in steps:
+                message(file, "t", date, 500, step, dataTime=clock)
+    fields, report = open_source(str(path), ["t@500"])
+    assert fields.sizes["time"] == 24
+    assert set(np.diff(fields.time.values)) == {np.timedelta64(1, "h")}
+    assert report.missing == {}
+    assert any("12 of 36 times of t@500 have no message" in note for note in report.notes)
+
+
+@row("format", "GRIB of some levels at some times only", "the times of each level are its own")
+def test_a_level_has_the_times_of_its_messages(tmp_path):
+    pytest.importorskip("cfgrib")
+    path = tmp_path / "levels.grib"
+    with path.open("wb") as file:
+        for date in range(20000101, 20000107):
+            message(file, "t", date, 500)
+            if date < 20000104:
+                message(file, "t", date, 850)
+    fields, _ = open_source(str(path), ["t@850"])
+    assert fields.sizes["time"] == 3
+    fields, _ = open_source(str(path), ["t@500"])
+    assert fields.sizes["time"] == 6
+
+
+@row(
     "format", "GRIB forecasts with steps and members", "times in one row; `select = { number = 0 }`"
 )
 def test_grib_steps_and_members(tmp_path):
