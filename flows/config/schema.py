@@ -464,9 +464,12 @@ def read_config(path: str | Path) -> RunConfig:
 
 
 def within(period: Period) -> slice:
-    """The times of a period, for `sel`."""
+    """The times of a period, for `sel`; a last day of 31 is the end of its month everywhere."""
     first, last = period
-    return slice(first, None if last == LATEST else last)
+    if last == LATEST:
+        return slice(first, None)
+    beyond = last.endswith("-31") or last.endswith("-02-30")  # not in every calendar
+    return slice(first, last[:7] if beyond else last)
 
 
 def _require(condition: bool, key: str, value: object, expected: str) -> None:

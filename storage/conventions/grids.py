@@ -106,6 +106,7 @@ def check_latitudes(lat: Array, where: str) -> list[str]:
     Raises:
         SourceError: If they are not strictly monotonic, not degrees, or do not reach the poles.
     """
+    _require_written(lat, "latitude", where)
     steps = np.diff(lat)
     if len(lat) < 2 or not np.isfinite(lat).all() or not ((steps > 0).all() or (steps < 0).all()):
         raise SourceError(
@@ -126,12 +127,22 @@ def check_latitudes(lat: Array, where: str) -> list[str]:
     return ["latitudes descend, kept"] if steps[0] < 0 else []
 
 
+def _require_written(values: Array, axis: str, where: str) -> None:
+    wrong = np.flatnonzero(~np.isfinite(values) | (np.abs(np.nan_to_num(values)) > 1e6))
+    if 0 < wrong.size < values.size:
+        raise SourceError(
+            f"{where}: {axis} {wrong[0] + 1} of {values.size} is {values[wrong[0]]:g}, which was "
+            "never written; write it into the file"
+        )
+
+
 def check_longitudes(lon: Array, where: str) -> tuple[int, list[str]]:
     """How many longitudes to keep (repeated meridians at the end are dropped), and notes.
 
     Raises:
         SourceError: If they are not equally spaced around the whole globe.
     """
+    _require_written(lon, "longitude", where)
     steps = np.mod(np.diff(lon), 360)
     if (
         len(lon) < 2

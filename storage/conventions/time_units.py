@@ -27,7 +27,7 @@ _DIGITS = re.compile(
 )
 _YEARS = re.compile(r"\s*(decimal[ _])?years?(\s*(a\.?d\.?|c\.?e\.?))?\s*", re.IGNORECASE)
 _ISO = re.compile(
-    r"(\d{4})[-/]?(\d\d)(?:[-/]?(\d\d))?"
+    r"(\d{4})(?:[-/](\d\d?)(?:[-/](\d\d?))?|(\d\d)(\d\d)?)"
     r"(?:[T _](\d\d)(?::?(\d\d)(?::?(\d\d)(?:\.(\d+))?)?)?)?\s*(?:Z|UTC|[+-]00:?00)?"
 )
 _NS = (1678, 2261)
@@ -71,8 +71,16 @@ def from_text(values: Array, calendar: str, name: str, where: str) -> Array:
         try:
             if match is None:
                 raise ValueError
-            year, month, day, *clock = (int(part or 0) for part in match.groups()[:6])
-            micro = int((match[7] or "").ljust(6, "0")[:6])
+            year, month, day, *clock = (
+                int(part or 0)
+                for part in (
+                    match[1],
+                    match[2] or match[4],
+                    match[3] or match[5],
+                    *match.groups()[5:8],
+                )
+            )
+            micro = int((match[9] or "").ljust(6, "0")[:6])
             dates[place] = cftime.datetime(year, month, day or 1, *clock, micro, calendar=calendar)
         except ValueError:
             raise SourceError(

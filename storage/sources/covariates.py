@@ -15,7 +15,10 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
-from storage.conventions.axes import SourceError
+from storage.conventions.axes import SourceError, find_axes
+from storage.conventions.stamps import Stamped, one_convention
+from storage.conventions.time_units import from_text
+from storage.conventions.times import bounds_of, decode_times
 from storage.sources.formats.opening import open_tables
 
 __all__ = ["add_covariates", "decimal_year", "read_covariate"]
@@ -93,6 +96,8 @@ def decimal_year(times: xr.DataArray) -> NDArray[np.float64]:
 def _read(path: str, name: str) -> xr.DataArray:
     try:
         series = _read_csv(path, name) if Path(path).suffix == ".csv" else _read_array(path, name)
+    except SourceError:
+        raise
     except (OSError, ValueError) as error:
         raise SourceError(f"{path}: the covariate {name} cannot be read: {error}") from error
     if series.dims != ("time",) or series.size == 0:
@@ -104,23 +109,46 @@ def _read(path: str, name: str) -> xr.DataArray:
 
 
 def _read_csv(path: str, name: str) -> xr.DataArray:
-    table = pd.read_csv(path)
+    table = pd.read_csv(path, dtype={"time": str})
     if missing := [column for column in ("time", name) if column not in table]:
         raise SourceError(
             f"{path}: no column {', '.join(missing)}; it has {', '.join(map(str, table))}"
         )
-    return xr.DataArray(
-        table[name].to_numpy(),
-        dims="time",
-        coords={"time": pd.to_datetime(table["time"]).to_numpy()},
-    )
+    written = table["time"].fillna("").to_numpy(dtype=object)
+    dates = from_text(written, "standard", "time", path)
+    return xr.DataArray(table[name].to_numpy(), dims="time", coords={"time": dates})
 
 
 def _read_array(path: str, name: str) -> xr.DataArray:
+    """A series with its times, stamped in one convention as fields are."""
     for table in open_tables(path):
         if name in table.variables:
-            one = table[[name]]
-            decoded = xr.decode_cf(one.drop_vars([n for n in one.coords if one[n].ndim != 1]))
-            loaded: xr.DataArray = decoded[name].squeeze(drop=True).load()
-            return loaded
+            return _stamped(table, name, path)
     raise SourceError(f"{path}: no variable {name}; it has {', '.join(map(str, table.data_vars))}")
+
+
+def _stamped(table: xr.Dataset, name: str, path: str) -> xr.DataArray:
+    time = find_axes(table, name, {}, path).time
+    single = [dim for dim in table[name].dims if table.sizes[dim] == 1 and dim != time]
+    series = table.variables[name].isel(dict.fromkeys(single, 0))
+    if time is None or table.variables[time].dims != series.dims:
+        raise SourceError(
+            f"{path}: {name} has dimensions {series.dims} of {series.shape}; a covariate is a "
+            "series along time"
+        )
+    dates = decode_times(table, time, path)
+    (one,) = one_convention(
+        [
+            Stamped(
+                where=path,
+                dates=dates,
+                bounds=bounds_of(table, time, dates),
+                methods=str(series.attrs.get("cell_methods", "")),
+                kept=np.arange(dates.size),
+            )
+        ],
+        None,
+        [],
+    )
+    values = np.asarray(series.values)[one.kept]
+    return xr.DataArray(values, dims="time", coords={"time": one.dates}, attrs=series.attrs)

@@ -277,4 +277,7 @@ def unreadable(
         return found
     if type(error) is RuntimeError:
         return error  # of the cluster
-    return SourceError(f"{files[0]} cannot be read through ({' '.join(str(error).split())})")
+    return SourceError(
+        f"{Path(files[0]).name}: every file reads through, but what they hold cannot be put "
+        f"together ({type(error).__name__}: {' '.join(str(error).split())}); try them one by one"
+    )

@@ -25,7 +25,7 @@ import numpy as np
 import xarray as xr
 
 from flows.cluster.map_units import UnitFailed, map_units
-from flows.config.schema import LATEST, RunConfig, Source
+from flows.config.schema import LATEST, RunConfig, Source, within
 from flows.errors import ExitCode
 from flows.progress import Progress
 from flows.stages.base import Receipt
@@ -34,6 +34,7 @@ from flows.stages.ingest.unit_marks import marked
 from storage.artifacts import publishing as artifacts
 from storage.artifacts.layout import StoreLayout
 from storage.conventions.axes import toml_key
+from storage.conventions.stamps import stamps_on
 from storage.conventions.times import iso, said_time
 from storage.guards.inspection import Inspection, inspect
 from storage.places.places import Place
@@ -229,12 +230,24 @@ def require_times_of_all_splits(config: RunConfig, fields: xr.Dataset) -> None:
     day = iso(times).astype("U10")
     for name in ("train", "validation", "test"):
         first, last = getattr(config.split, name)
+        _require_dates(name, first, str(within((first, last)).stop or first), fields)
         inside = (day >= first) & ((day <= last) | (last == LATEST))
         if not inside.any():
             raise SourceError(
                 f"split.{name} is {first} to {last}, when the source has no time; it has "
                 f"{said_time(times[0])} to {said_time(times[-1])}"
             )
+
+
+def _require_dates(name: str, first: str, last: str, fields: xr.Dataset) -> None:
+    for day in (first, last):
+        try:
+            stamps_on([f"{day}-01"[:10]], fields["time"].values)
+        except ValueError:
+            raise SourceError(
+                f"split.{name} has {day}, which is no day of the calendar of the source, "
+                f"{fields['time'].dt.calendar}; write one that it has"
+            ) from None
 
 
 def _require_policies(

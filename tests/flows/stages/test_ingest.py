@@ -7,7 +7,7 @@ import pytest
 import xarray as xr
 
 from flows.cluster.map_units import UnitFailed
-from flows.config.schema import RunConfig, read_config
+from flows.config.schema import RunConfig, read_config, within
 from flows.progress import Progress
 from flows.stages.content_keys import key_of
 from flows.stages.ingest import ingest
@@ -199,6 +199,30 @@ def test_splits_without_data_are_refused_before_anything_is_written(
     with pytest.raises(SourceError, match=rf"split.{name} is {shift}.*the source has no time"):
         ingest.run(config, layout_of(config), client, quiet)
     assert not list(Path(config.run.root).glob("**/zarr.json"))
+
+
+def test_splits_end_with_their_months_in_a_calendar_of_360_days(
+    table: dict[str, Any], source: xr.Dataset, client: Any, quiet: Progress
+) -> None:
+    times = xr.date_range("2001-01-01", periods=90, calendar="360_day", use_cftime=True)
+    rewrite(table, source.assign_coords(time=times))
+    table["source"]["period"] = ["2001-01-01", "2001-12-31"]
+    days = {
+        "train": ("01-01", "01-31"),
+        "validation": ("02-01", "02-30"),
+        "test": ("03-01", "12-31"),
+    }
+    table["split"] = {name: [f"2001-{day}" for day in pair] for name, pair in days.items()}
+    config = RunConfig.from_dict(table)
+    ingest.run(config, layout_of(config), client, quiet)
+    fields = artifacts.open_published(layout_of(config), "fields")
+    for period in (config.split.train, config.split.validation, config.split.test):
+        assert fields.sel(time=within(period)).sizes["time"] == 30
+    table["split"]["validation"] = ["2001-01-31", "2001-02-30"]
+    table["split"]["train"] = ["2001-01-01", "2001-01-30"]
+    config = RunConfig.from_dict(table)
+    with pytest.raises(SourceError, match=r"split.validation has 2001-01-31, which is no day"):
+        ingest.run(config, layout_of(config), client, quiet)
 
 
 def test_a_missing_value_may_stand_for_a_number_where_the_mask_moves(

@@ -251,3 +251,100 @@ def test_a_period_is_taken(tmp_path):
     fields, _ = open_source(path, ["ta"], period=("2000-01-02", "2000-01-04"))
     np.testing.assert_array_equal(fields.time, days(3, "2000-01-02"))
     refused("no time lies in source.period", path, period=("2010-01-01", "2010-12-31"))
+
+
+@row("time", "times as ISO text, as characters or strings (WRF's `Times` among them)", "decoded")
+@pytest.mark.parametrize("kind", ["characters", "strings", "WRF"])
+def test_times_as_text_are_dates(tmp_path, kind):
+    source = regular().drop_vars("time")
+    text = [f"2000-01-0{day}T06:00:00" for day in range(1, 7)]
+    if kind == "WRF":
+        source["Times"] = ("time", np.array([t.replace("T", "_") for t in text], "S19"))
+        source = source.rename(time="Time")
+    else:
+        source["time"] = ("time", np.array(text, "S19" if kind == "characters" else object))
+    fields, _ = opened(tmp_path, source)
+    np.testing.assert_array_equal(fields.time, days() + np.timedelta64(6, "h"))
+    broken = source.copy()
+    name = "Times" if kind == "WRF" else "time"
+    wrong = np.array([*text[:3], "soon", *text[4:]], "S19")
+    broken[name] = (source[name].dims, wrong)
+    refused(rf"{name} is 'soon' at record 4 of 6", write(tmp_path, broken))
+
+
+@row(
+    "time",
+    "calendars by other names (THIRTY_DAY_MONTHS, no_leap, 366day)",
+    "known; one that is not is refused with those that are",
+)
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [
+        ("THIRTY_DAY_MONTHS", "360_day"),
+        ("no_leap", "noleap"),
+        ("NO LEAP", "noleap"),
+        ("366day", "all_leap"),
+        ("proleptic", "proleptic_gregorian"),
+        ("360day", "360_day"),
+    ],
+)
+def test_aliases_of_calendars_are_known(tmp_path, said, meant):
+    fields, _ = opened(tmp_path, numbered(np.arange(55, 61), "days since 2001-01-01", said))
+    expected = xr.date_range(
+        "2001-01-01", periods=61, calendar=meant, use_cftime=meant[:4] != "prol"
+    )
+    assert [str(t)[:10] for t in fields.time.values] == [str(t)[:10] for t in expected[55:]]
+    path = write(tmp_path, numbered(np.arange(6), "days since 2001-01-01", "mayan"))
+    text = refused("calendar of time is 'mayan', which is not known; those that are: stand", path)
+    assert "cftime" not in text
+
+
+@row("time", "one time that was never written (9.97e36, -2147483647)", "refused with its record")
+@pytest.mark.parametrize(
+    ("kind", "value", "said"),
+    [
+        ("f8", 9.969209968386869e36, "9.96921e[+]36"),
+        ("i4", -2147483647, "-2.14748e[+]09"),
+        ("f8", np.nan, "nan"),
+        ("f8", 1e30, "1e[+]30"),
+    ],
+)
+def test_a_time_that_was_never_written_is_named_with_its_record(tmp_path, kind, value, said):
+    numbers = np.arange(6).astype(kind)
+    numbers[3] = value
+    source = numbered(numbers, "days since 2000-01-01")
+    path = write(tmp_path, source, encoding={"time": {"_FillValue": None}})
+    text = refused(rf"a time is missing, time is {said} at record 4 of 6", path)
+    assert "cftime" not in text
+
+
+@row(
+    "time",
+    "the unit `Month`",
+    "refused; the unit that is offered, followed word for word, makes months of it",
+)
+def test_the_unit_that_is_offered_for_months_makes_months(tmp_path):
+    path = write(tmp_path, numbered(np.arange(1, 13), "Month"))
+    text = refused("times cannot be decoded", path)
+    offered = text[text.index('time = "') + 8 :].split('"')[0]
+    assert "cftime" not in text
+    fields, _ = open_source(path, ["ta"], units={"time": offered})
+    np.testing.assert_array_equal(fields.time, monthly(12))
+
+
+@row(
+    "time",
+    "calendars without a 31st, and a `period` to 12-31 (360_day, noleap)",
+    "a day beyond the end of its month is the end",
+)
+@pytest.mark.parametrize("calendar", ["360_day", "noleap", "standard"])
+def test_a_period_ends_with_its_month_in_every_calendar(tmp_path, calendar):
+    source = regular(1100)
+    source["time"] = xr.date_range(
+        "2000-01-01", periods=1100, calendar=calendar, use_cftime=calendar != "standard"
+    )
+    path = write(tmp_path, source)
+    fields, _ = open_source(path, ["ta"], period=("2000-01-31", "2001-12-31"))
+    ends = [str(fields.time.values[at])[:10] for at in (0, -1)]
+    first, last = ("2000-02-01", "2001-12-30") if calendar == "360_day" else (None, "2001-12-31")
+    assert ends == [first or "2000-01-31", last]

@@ -73,3 +73,58 @@ def test_a_missing_value_is_named(monthly, tmp_path):
 def test_an_unknown_name_is_answered_with_what_there_is(monthly):
     with pytest.raises(SourceError, match="no variable nino; it has index"):
         read_covariate(monthly, "nino", daily("2000-02-01", 3))
+
+
+def series(tmp_path, numbers, units: str, bounds=None, values=None, **attrs: str) -> str:
+    """An index in a file, its times as numbers."""
+    numbers = np.asarray(numbers, dtype=float)
+    known = {"units": units, "standard_name": "time"} | attrs
+    dataset = xr.Dataset(
+        {"index": ("time", np.arange(numbers.size) * 1.0 if values is None else values)},
+        coords={"time": ("time", numbers, known)},
+    )
+    if bounds is not None:
+        dataset["time"].attrs["bounds"] = "time_bnds"
+        dataset["time_bnds"] = (("time", "nv"), bounds)
+    path = tmp_path / "series.nc"
+    dataset.to_netcdf(path)
+    return str(path)
+
+
+def test_months_since_are_read_as_they_are_of_fields(tmp_path, monthly):
+    path = series(tmp_path, np.arange(24), "months since 2000-01-01")
+    times = daily("2000-02-01", 400)
+    np.testing.assert_array_equal(
+        read_covariate(path, "index", times), read_covariate(monthly, "index", times)
+    )
+    path = series(tmp_path, 2000 + (np.arange(24) + 0.5) / 12, "year A.D.")
+    index = read_covariate(path, "index", daily("2000-02-15", 2))
+    assert index.values[0] == pytest.approx(1.0, abs=0.05)
+
+
+def test_an_index_that_is_stamped_at_its_end_is_put_in_the_middle(tmp_path):
+    """Fields are; the mean of January would be taken for that of 1 February."""
+    starts = np.arange("2000-01", "2002-02", dtype="M8[M]").astype("M8[D]")
+    edges = (starts - np.datetime64("2000-01-01")).astype(float)
+    bounds = np.stack([edges[:-1], edges[1:]], axis=1)
+    path = series(tmp_path, edges[1:], "days since 2000-01-01", bounds)
+    index = read_covariate(path, "index", daily("2000-01-16", 32))
+    assert index.values[0] == pytest.approx(0.0, abs=0.02)
+    assert index.values[30] == pytest.approx(1.0, abs=0.05)
+
+
+def test_calendars_of_models_and_other_spellings_are_read(tmp_path):
+    path = series(
+        tmp_path, np.arange(24) * 30.0, "days since 2000-01-01", calendar="THIRTY_DAY_MONTHS"
+    )
+    index = read_covariate(path, "index", daily("2001-01-01", 2))
+    assert index.values[0] == pytest.approx(12.0)
+
+
+def test_years_in_a_table_are_no_nanoseconds(tmp_path):
+    path = tmp_path / "co2.csv"
+    path.write_text("time,co2\n1999,360\n2000,361\n2001,362\n")
+    with pytest.raises(SourceError, match=r"'1999' at record 1 of 3, which is no date"):
+        read_covariate(str(path), "co2", daily("2000-02-01", 3))
+    path.write_text("time,co2\n1999-07,360\n2000-7-1,361\n20010701,362\n")
+    assert read_covariate(str(path), "co2", daily("2000-07-01", 1)).values[0] == 361
