@@ -16,7 +16,7 @@ from flows.config.schema import RunConfig
 from flows.errors import is_full_disk
 from flows.plan.plan import no_space_left, preflight
 from flows.processes.child import call
-from flows.processes.signals import hurry
+from flows.processes.signals import handlers_kept, hurry
 from flows.processes.transform_cache import share_tables
 from flows.progress import Progress, stage_progress
 from flows.stages.base import LAST, STAGES, Receipt, Stage, skipped, stages_until
@@ -129,6 +129,7 @@ def run_stage(
     began = time.monotonic()
     with ExitStack() as stack:
         stack.callback(hurry)  # the last: what is open still is Prefect's
+        stack.enter_context(handlers_kept())
         client = None
         if stage.on_cluster or (stage.in_child and config.train.ranks > 1):
             client = stack.enter_context(client_on_demand(config.cluster, layout.scratch))

@@ -18,13 +18,22 @@ from contextlib import contextmanager, suppress
 
 from flows.errors import Interrupted
 
-__all__ = ["caught", "ending_within", "held_back", "hurry", "raise_if_caught", "take_over"]
+__all__ = [
+    "caught",
+    "ending_within",
+    "handlers_kept",
+    "held_back",
+    "hurry",
+    "raise_if_caught",
+    "take_over",
+]
 
 NUMBERS = (signal.SIGINT, signal.SIGTERM)
 PATIENCE = 20.0  # Slurm and Kubernetes leave 30 s between SIGTERM and SIGKILL
 HURRY = 3.0  # to libraries that tell servers of the end
 ECHO = 1.0  # `timeout` signals its child, and at once the group of its child
 
+_TAKEN: list[bool] = []  # whether this process has taken signals over
 _CAUGHT: list[int] = []  # of this process, the first one first
 _DEADLINES: list[float] = []  # the latest one counts
 _HANDLED: list[float] = []  # when the main thread was told
@@ -38,6 +47,9 @@ def take_over() -> None:
     """
     for number in NUMBERS:
         signal.signal(number, _interrupt)
+    if _TAKEN:
+        return
+    _TAKEN.append(True)
     before = sys.unraisablehook
 
     def raise_again(lost: "sys.UnraisableHookArgs") -> None:
@@ -52,6 +64,22 @@ def take_over() -> None:
         threading.Timer(0.05, signal.pthread_kill, [main, number]).start()
 
     sys.unraisablehook = raise_again
+
+
+@contextmanager
+def handlers_kept() -> Iterator[None]:
+    """Where `take_over` was called, signals raise `Interrupted` within the block, whoever else has
+    put handlers in place since: Prefect does, for SIGTERM, while a flow runs."""
+    main = threading.current_thread() is threading.main_thread()
+    if not main or not _TAKEN:
+        yield
+        return
+    theirs = {number: signal.signal(number, _interrupt) for number in NUMBERS}
+    try:
+        yield
+    finally:
+        for number, handler in theirs.items():
+            signal.signal(number, handler)
 
 
 def caught() -> int | None:

@@ -10,7 +10,9 @@ from typing import Any
 import dask
 import psutil
 import pytest
+from distributed.client import ClosedClientError
 
+from flows.cluster import local
 from flows.cluster.local import client_on_demand, local_client
 from flows.cluster.map_units import UnitFailed, map_units
 from flows.config.schema import Cluster
@@ -92,6 +94,28 @@ def test_few_units_are_in_flight_however_many_there_are(client: Any, quiet: Prog
     assert len(held) == 300
     assert max(running) <= 4  # two for each of two workers
     assert max(held) <= 8  # and those that have just ended
+
+
+class _Raising:
+    """A client that cannot submit, and says why."""
+
+    def __init__(self, client: Any, error: Exception) -> None:
+        self.client, self.error = client, error
+
+    def submit(self, *arguments: Any, **options: Any) -> Any:
+        raise self.error
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.client, name)
+
+
+def test_a_scheduler_is_blamed_for_its_own_silence_alone(client: Any, quiet: Progress) -> None:
+    for error in (ClosedClientError("closed"), ConnectionResetError("reset"), TimeoutError()):
+        with pytest.raises(WorkersLost, match="the scheduler does not answer any more"):
+            map_units(_Raising(client, error), square, range(3), quiet)
+    with pytest.raises(RuntimeError, match="a mistake of ours") as raised:
+        map_units(_Raising(client, RuntimeError("a mistake of ours")), square, range(3), quiet)
+    assert not isinstance(raised.value, WorkersLost)
 
 
 def test_progress_counts_what_an_earlier_run_did(client: Any) -> None:
@@ -182,6 +206,21 @@ def test_nothing_is_left_of_a_cluster(tmp_path: Path) -> None:
     started = set(psutil.Process().children(recursive=True)) - before
     assert not [process for process in started if "spawn_main" in " ".join(process.cmdline())]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_cluster_that_is_slow_to_close_fails_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What was published a moment before is published."""
+    monkeypatch.setattr(local, "CLOSING_SECONDS", 0.0)
+    monkeypatch.setattr(logging.getLogger("spherescore"), "propagate", True)
+
+    class Slow:
+        def close(self, timeout: float) -> None:
+            raise TimeoutError
+
+    local._close(Slow())
+    assert "Slow was not closed within 0 s" in caplog.text
 
 
 def test_a_cluster_leaves_the_environment_as_it_was(tmp_path: Path, monkeypatch) -> None:

@@ -3,12 +3,14 @@ kubectl is a script, and the scheduler behind it is one on loopback."""
 
 import json
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from flows.cluster import kubernetes
+from flows.cluster import kubernetes, remote
 from flows.cluster.map_units import map_units
 from flows.cluster.remote import remote_client
 from flows.config.schema import Cluster, ConfigError, Kubernetes, Tls
@@ -86,6 +88,25 @@ def test_a_cluster_is_made_used_and_deleted(
     asked = (tmp_path / "asked").read_text().splitlines()
     assert [line.split()[0] for line in asked] == ["create", "delete"]
     assert "spherescore --namespace default" in asked[1]
+
+
+def test_an_error_of_the_body_that_looks_like_lost_workers_is_raised_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    met: list[int] = []
+
+    @contextmanager
+    def one(*arguments: Any) -> Iterator[Any]:
+        met.append(1)
+        yield "a client"
+
+    monkeypatch.setattr(remote, "_at_address", one)
+    monkeypatch.setattr(remote, "security_of", lambda cluster: None)
+    monkeypatch.setattr(kubernetes, "dask_cluster", lambda cluster: nullcontext())
+    lost = pytest.raises(WorkersLost, match="unit 3: its workers died")
+    with lost, remote._on_kubernetes(asking(), tmp_path):
+        raise WorkersLost("unit 3: its workers died")
+    assert met == [1]
 
 
 def test_what_kubectl_refuses_is_said_in_its_words(

@@ -216,6 +216,30 @@ def test_a_worker_writes_one_unit_at_a_time(trained, golden, here, tmp_path, mon
     assert len(alone) > 2 and all(alone)
 
 
+def test_one_unit_waits_for_the_disk_while_the_next_is_made_and_never_two(
+    trained, golden, here, tmp_path, monkeypatch
+):
+    """However slow the disk is, a worker holds two units."""
+    write, make, counts = artifacts.write_unit, draws.to_fields, {"made": 0, "written": 0}
+    most = []
+
+    def made(*arguments, **options):
+        counts["made"] += 1
+        most.append(counts["made"] - counts["written"])
+        return make(*arguments, **options)
+
+    def slowly(*arguments, **options):
+        time.sleep(0.3)
+        found = write(*arguments, **options)
+        counts["written"] += 1
+        return found
+
+    monkeypatch.setattr(draws, "to_fields", made)
+    monkeypatch.setattr(artifacts, "write_unit", slowly)
+    assert drawn(trained, tmp_path / "run", here, generate_batch=16)[0] == golden
+    assert counts["made"] > 3 and max(most) <= 2
+
+
 def test_a_growing_ensemble_draws_only_the_new_realizations(trained, golden, here, tmp_path):
     root = tmp_path / "run"
     _, layout = drawn(trained, root, here, generate_realizations=2)

@@ -16,7 +16,9 @@ import psutil
 import pytest
 
 from flows import run as runs
+from flows.config.schema import RunConfig
 from flows.stages.base import published_input
+from flows.stages.train import ranks
 from storage.artifacts.layout import StoreLayout
 from storage.training import checkpoints
 from tests.services import free_port, until
@@ -143,3 +145,19 @@ def _loaded_by_a_run_of(*modules: str) -> list[str]:
     return subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout.split()
+
+
+def test_a_rank_may_be_silent_as_long_as_a_unit_may(
+    whitened: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = {**whitened, "cluster": {"workers": 1, "unit_minutes": 2.5}}
+    heard: dict[str, float] = {}
+
+    def call(target: str, arguments: Any, tell: Any, *, silence: float) -> None:
+        heard[target] = silence
+
+    monkeypatch.setattr("flows.processes.child.call", call)
+    monkeypatch.setattr("distributed.get_worker", lambda: None)
+    config = RunConfig.from_dict(table).to_dict()
+    assert ranks._rank({"config": config, "rank": 0, "topic": "none"}) is None
+    assert heard == {"flows.stages.train.train:as_rank": 150.0}
