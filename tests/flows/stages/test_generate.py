@@ -24,7 +24,7 @@ from flows.cluster.local import local_client
 from flows.cluster.map_units import UnitFailed
 from flows.config.schema import Cluster, ConfigError, RunConfig
 from flows.stages.conditions import asked_times, covariate_variables
-from flows.stages.generate import generate, series
+from flows.stages.generate import draws, generate, series
 from flows.stages.generate.draws import whitened_draws
 from flows.stages.preprocess import preprocess
 from flows.stages.preprocess.normals import baseline_of
