@@ -20,6 +20,10 @@ LADDERS = {
         *("errors", "arrays", "sphere", "gaussian", "fields", "diffusion", "scores"),
         *("certificate", "network"),
     ),
+    "flows": (
+        *("errors", "progress", "config", "processes", "cluster", "report", "stages", "plan"),
+        *("run", "deployments", "cli"),
+    ),
 }
 UNSAFE_MODULES = {
     *("pickle", "dill", "joblib", "cloudpickle", "shelve", "marshal", "yaml", "tarfile"),

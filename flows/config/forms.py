@@ -120,7 +120,6 @@ def _readable(path: str) -> str:
 
 
 Form = form_of(RunConfig, base=_Form)
-StageName = Literal["ingest", "preprocess", "train", "generate", "verify"]
 _File = Annotated[
     str,
     Field(title="Path of a TOML file"),

@@ -14,6 +14,9 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
+from flows.processes.machine import SERIES_SHARE
+from flows.stages.generate.chunks import TIMES_PER_CHUNK
+
 __all__ = ["Estimate", "Machines", "Prices", "Work", "Workload", "estimates", "prices", "work"]
 
 INTERPRETER_BYTES = 600 << 20  # a process with torch, xarray and zarr loaded
@@ -25,9 +28,7 @@ FOLDS = 4  # laws of which each leaves a part of the training fields out
 RESCORED = 7  # transforms of each field that verification scores, there and back
 ROWS = 256  # training fields among which the nearest is looked for at once
 NEAREST = 512  # draws whose nearest training field is looked for
-TIMES_PER_CHUNK = 8  # of the ensemble
 MOVED = 4500  # products in the time that a value of a block's feature maps takes (widths 16 to 64)
-SERIES_SHARE = 0.25  # of the memory of the machine that trains, that training fields may take
 
 
 @dataclass(frozen=True, kw_only=True)

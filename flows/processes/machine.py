@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+SERIES_SHARE = 0.25  # of the memory, that training fields may take; others are read again
 CONTAINER_LIMITS = (
     Path("/sys/fs/cgroup/memory.max"),
     Path("/sys/fs/cgroup/memory.high"),

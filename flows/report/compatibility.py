@@ -8,14 +8,15 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from flows.report.figures import MANY, STYLE
-from flows.stages.preprocess.reference import FIRST_DEGREE
 
 # Twenty curves from ten colours.
 COLOURS = [matplotlib.colormaps["tab10"](index % 10) for index in range(20)]
 STYLES = ["-"] * 10 + ["--"] * 10
 
 
-def compatibility_curves(normals: xr.Dataset, titles: Mapping[str, str]) -> Figure:
+def compatibility_curves(
+    normals: xr.Dataset, titles: Mapping[str, str], *, first: int = 1
+) -> Figure:
     """S_l by degree, and the Gaussian divergence of the degrees up to each one, by channel.
 
     Shaded and dotted is what the sampling noise of as many independent fields would show. A
@@ -24,8 +25,9 @@ def compatibility_curves(normals: xr.Dataset, titles: Mapping[str, str]) -> Figu
 
     Args:
         titles: Name for people of each channel.
+        first: The first degree that is compared: the global mean is no scale.
     """
-    shown = normals.sel(degree=slice(FIRST_DEGREE, None))
+    shown = normals.sel(degree=slice(first, None))
     degree, samples = shown["degree"].values, float(normals.attrs["samples"])
     with matplotlib.rc_context(STYLE):
         many = shown.sizes["channel"] > MANY
@@ -42,7 +44,7 @@ def compatibility_curves(normals: xr.Dataset, titles: Mapping[str, str]) -> Figu
             channel = shown.sel(channel=name)
             ratios.plot(degree, channel["compatibility_ratio"], label=titles[name], linewidth=1.2)
             sums.plot(degree, np.maximum(channel["compatibility_kl"], 1e-6), linewidth=1.2)
-        sums.plot(degree, (degree - FIRST_DEGREE + 1) / (2.0 * samples), ":", color="#555555")
+        sums.plot(degree, (degree - first + 1) / (2.0 * samples), ":", color="#555555")
         top = float(np.nanmax(shown["compatibility_kl"].values))
         sums.plot(degree, max(top, 1e-6) * (degree / degree[-1]) ** 2, "--", color="#8a94a0")
         floor = 0.1 / (2.0 * samples)

@@ -28,11 +28,11 @@ import xarray as xr
 
 from flows.cluster.map_units import map_units
 from flows.config.schema import RunConfig
-from flows.plan.costs import TIMES_PER_CHUNK
 from flows.progress import Progress
 from flows.stages.base import Receipt, published_input
 from flows.stages.conditions import asked_times, beyond_training
 from flows.stages.content_keys import code_of, ensemble_key
+from flows.stages.generate.chunks import TIMES_PER_CHUNK
 from flows.stages.generate.draws import Draw, draw_units
 from flows.stages.generate.series import publish_series
 from pipeline.fields.standardisation import variables_of

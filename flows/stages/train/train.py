@@ -25,8 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from flows.config.schema import Period, RunConfig, within
-from flows.plan.costs import SERIES_SHARE
-from flows.processes.machine import machine_memory
+from flows.processes.machine import SERIES_SHARE, machine_memory
 from flows.processes.transform_cache import share_tables
 from flows.progress import Progress
 from flows.stages.base import Receipt
