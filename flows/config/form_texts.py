@@ -46,6 +46,7 @@ TEXTS: Mapping[str, str] = {
     "spectral.reference": "The measure that all noise is drawn from.",
     "spectral.baseline": "The Gaussian law that the model starts from.",
     "spectral.joint": "Whether channels of the reference covary as those of the data do.",
+    "spectral.harmonics": "Of the yearly cycle, 0 to 2; by default all that the times determine.",
     "spectral.statistics": "When the record grows: fitted anew, or kept as they are.",
     "train.model": "The network, or one of the exact Gaussian models.",
     "train.minutes": "The training ends after this time or after its steps, whichever is first.",

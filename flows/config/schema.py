@@ -192,6 +192,7 @@ class Spectral:
     reference: Literal["fit", "semi-parametric"] | WhittleMaternTable = "semi-parametric"
     baseline: Literal["isotropic", "channels", "m-block", "eof"] = "m-block"
     joint: bool = False  # whether the channels of the reference covary as those of the data do
+    harmonics: int | None = None  # of the yearly cycle; None: all that the training times determine
     statistics: Literal["refit", "frozen"] = "refit"  # of new days: fitted anew, or kept
 
     def __post_init__(self) -> None:
@@ -199,6 +200,8 @@ class Spectral:
         _require(1 <= self.lmax <= LARGEST_DEGREE, "spectral.lmax", self.lmax, most)
         beyond = self.tail is None or self.lmax <= self.tail <= LARGEST_DEGREE
         _require(beyond, "spectral.tail", self.tail, f"{most}, at least lmax = {self.lmax}")
+        known = self.harmonics is None or 0 <= self.harmonics <= 2
+        _require(known, "spectral.harmonics", self.harmonics, "0, 1 or 2")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,6 +12,7 @@ from flows.config.schema import RunConfig, within
 from flows.errors import ExitCode
 from flows.plan.costs import Estimate, Machines, Workload, estimates, prices
 from flows.processes.machine import machine_memory, memory_share
+from flows.stages.dates import require_dates
 from flows.stages.ingest.ingest import how_to_open, look_first, unit_sizes
 from pipeline.sphere.named_grids import grid_named, grid_of
 from storage.artifacts.layout import StoreLayout
@@ -36,6 +37,7 @@ def estimate(config: RunConfig) -> list[Estimate]:
 
     Raises:
         SourceError: If the source cannot be opened or its metadata are not acceptable.
+        UnusableData, ConfigError: If its times are not those that the configuration speaks of.
     """
     machines = Machines(
         workers=config.cluster.workers, memory=machine_memory(), ranks=config.train.ranks
@@ -54,6 +56,7 @@ def workload(config: RunConfig) -> Workload:
         check_values=False,
         **how_to_open(source),
     )
+    require_dates(config, fields["time"])
     split = config.split
     fitted, validated, tested = (
         fields.sel(time=within(period)).sizes["time"]

@@ -111,6 +111,7 @@ def _scores(card: Card) -> str:
 def _care(card: Card) -> str:
     protocol = card["protocol"]
     items = [
+        *(f"**{text[0].upper() + text[1:]}.**" for text in card.get("caveats", ())),
         "Days of one realization are independent draws; there is no movement from day to day.",
         f"Held-out days cover {period(protocol['dates'])}; other seasons or climates are untested.",
         f"Beyond degree {protocol['lmax']} there is noise of the right variance, no structure.",

@@ -232,6 +232,7 @@ def _care(card: Card) -> str:
     protocol = card["protocol"]
     count = len(card["scores"]) * len(MATRIX)
     items = [
+        *(f"<b>{escape(text[0].upper() + text[1:])}.</b>" for text in card.get("caveats", ())),
         "Each generated state stands for itself. Dates of one realization are independent draws "
         "for their season: there is no movement from one day to the next.",
         f"The held-out dates cover {period(protocol['dates'])}. What happens in other seasons or "

@@ -4,6 +4,7 @@ A condition is a row of numbers: the phase of the year [rad], then each covariat
 the training period, in units of its standard deviation there; NaN where none is given.
 """
 
+import json
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -12,14 +13,15 @@ import xarray as xr
 
 from flows.config.schema import Period, RunConfig, within
 from flows.stages.base import published_input
+from flows.stages.dates import at_dates, require_seen
 from pipeline.arrays import FloatArray
 from pipeline.errors import UnusableData
 from pipeline.fields.climatology import season_phase
+from pipeline.fields.seasons import Stretch, in_stretches, spoken_stretches
 from pipeline.fields.trend import NO_TREND, PREFIX, TIME, Trend
 from storage.artifacts import publishing as artifacts
 from storage.artifacts.layout import StoreLayout
 from storage.conventions.labels import once
-from storage.conventions.stamps import stamps_on
 
 Labelled = TypeVar("Labelled", xr.DataArray, xr.Dataset)
 
@@ -96,20 +98,14 @@ def asked_times(config: RunConfig, layout: StoreLayout) -> xr.Dataset:
     The time of day is the one that the source has on that day, or would have.
 
     Raises:
-        UnusableData: If the calendar of the source has no such date.
+        ConfigError, UnusableData: If a date is none of the calendar, or of a season not learned.
     """
     published_input(layout, "fields")
     source = artifacts.open_published(layout, "fields")["time"]
-    try:
-        values = stamps_on(config.generate.times, source.values)
-    except ValueError:
-        raise UnusableData(
-            f"generate.times: one of {', '.join(config.generate.times[:5])} is no date of the "
-            f"calendar of the source, {source.dt.calendar}; write one that it has"
-        ) from None
-    times = xr.DataArray(values, dims="time", coords={"time": values}, name="time")
+    times = at_dates(config.generate.times, source)
     published_input(layout, "normals")
     normals = artifacts.open_published(layout, "normals")
+    require_seen(times, unseen_of(normals))
     return conditioned(times, config.generate.covariates, normals)
 
 
@@ -123,9 +119,21 @@ def conditioned_as_observed(
 
 
 def beyond_training(normals: xr.Dataset, times: xr.Dataset) -> str:
-    """What the trend is asked for outside its training range, in words; empty if nothing."""
+    """What trend and season are asked for outside of training, in words; empty if nothing."""
     trend = Trend.of(normals)
-    return "; ".join(trend.beyond(trend.standard(times))) if trend.names else ""
+    said = trend.beyond(trend.standard(times)) if trend.names else []
+    stretches = unseen_of(normals)
+    if strange := int(in_stretches(times["time"], stretches).sum()):
+        said.append(
+            f"the season of {strange} of {times.sizes['time']} dates, which has no training data "
+            f"({spoken_stretches(stretches)})"
+        )
+    return "; ".join(said)
+
+
+def unseen_of(normals: xr.Dataset) -> tuple[Stretch, ...]:
+    """The parts of the year that the training times have not seen."""
+    return tuple((start, end) for start, end in json.loads(normals.attrs.get("unseen", "[]")))
 
 
 def condition_of(whitened: xr.Dataset) -> FloatArray:

@@ -56,7 +56,7 @@ SCHEMAS: Mapping[str, int] = {
 MACHINERY = (
     *("flows.cli", "flows.cluster", "flows.config", "flows.deployments", "flows.errors"),
     *("flows.plan", "flows.processes", "flows.progress", "flows.run"),
-    *("flows.stages.base", "flows.stages.content_keys"),
+    *("flows.stages.base", "flows.stages.content_keys", "flows.stages.dates"),
     *("storage.guards.inspection", "storage.places"),
     *(
         f"storage.artifacts.{name}"
@@ -186,6 +186,7 @@ def _preprocess_key(config: RunConfig, inputs: Mapping[str, str]) -> str:
             "spectral.reference",
             "spectral.joint",
             "spectral.tail",
+            "spectral.harmonics",
         ),
         inputs=inputs,
         code=code_of("flows.stages.preprocess.preprocess"),

@@ -1,9 +1,9 @@
 """Seasonal climatology and scale of anomalies.
 
-The climatology of every grid cell is a mean and two harmonics of the calendar year, and a trend
-(trend.py) if one is asked for, fitted by least squares together; the scale is the standard
-deviation about it. Both come from `SeasonalMoments`, sums over time that are added in any order, so
-no process ever holds the series.
+The climatology of every grid cell is a mean and harmonics of the calendar year, two where the times
+determine them (seasons.py), and a trend (trend.py) if one is asked for, fitted by least squares
+together; the scale is the standard deviation about it. Both come from `SeasonalMoments`, sums over
+time that are added in any order, so no process ever holds the series.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = [
     "season_phase",
 ]
 
-HARMONICS = 2
+HARMONICS = 2  # at most
 CONSTANT = 1e-10  # variance below this part of the mean square is rounding
 FAINTEST_FILL = 0.05  # of the scale of the data: holes are amplified by 20 at most
 SMALLEST_SCALE = 1e-3  # of the variable's root mean square scale
@@ -55,9 +55,9 @@ def _gregorian_phase(time: npt.NDArray[np.datetime64]) -> FloatArray:
     return phase
 
 
-def design(phase: FloatArray) -> FloatArray:
-    """Values of 1, cos, sin, cos 2, sin 2 at these phases, on a new last axis of length 5."""
-    waves = [wave(k * phase) for k in range(1, HARMONICS + 1) for wave in (np.cos, np.sin)]
+def design(phase: FloatArray, harmonics: int = HARMONICS) -> FloatArray:
+    """Values of 1, cos, sin, cos 2, sin 2, ... at these phases, on a new last axis."""
+    waves = [wave(k * phase) for k in range(1, harmonics + 1) for wave in (np.cos, np.sin)]
     return np.stack([np.ones_like(phase), *waves], axis=-1)
 
 
@@ -66,7 +66,7 @@ class Climatology:
     """Seasonal means and scale of every cell.
 
     Attributes:
-        coefficients: Of `design` and of predictors, shape (5 or more, channel, *grid).
+        coefficients: Of `design` and of predictors, shape (term, channel, *grid).
         scale: Standard deviation of the anomalies, shape (channel, *grid); positive.
         mask: Cells without data, shape (channel, *grid); the coefficients are 0 there and the scale
             is that of what fills them.
@@ -102,25 +102,33 @@ class SeasonalMoments:
 
     channels: tuple[str, ...]
     count: int
-    gram: FloatArray  # (term, term): the season's five, then those of a trend
+    gram: FloatArray  # (term, term): those of the season, then those of a trend
     cross: FloatArray  # (term, channel, *grid)
     square: FloatArray  # (channel, *grid)
     mask: npt.NDArray[np.bool_]  # (channel, *grid), True where data are missing
+    harmonics: int = HARMONICS
 
     @classmethod
-    def of(cls, values: FloatArray, rows: FloatArray, channels: tuple[str, ...]) -> SeasonalMoments:
+    def of(
+        cls,
+        values: FloatArray,
+        rows: FloatArray,
+        channels: tuple[str, ...],
+        harmonics: int = HARMONICS,
+    ) -> SeasonalMoments:
         """Sums over one block of times.
 
         Args:
             values: Transformed variables, shape (time, channel, *grid); NaN where masked.
             rows: Season of each time [rad], or rows (time, term) of its regression.
             channels: Names, for messages.
+            harmonics: Of the yearly cycle.
         """
         missing = np.isnan(values)
         mask = missing[0]
         _refuse_moving_mask(channels, (missing != mask).any(axis=0))
         given = np.asarray(rows, np.float64)
-        waves = design(given) if given.ndim == 1 else given
+        waves = design(given, harmonics) if given.ndim == 1 else given
         filled = np.where(mask, 0.0, values).astype(np.float64)
         return cls(
             channels=channels,
@@ -129,17 +137,17 @@ class SeasonalMoments:
             cross=np.tensordot(waves, filled, axes=(0, 0)),
             square=np.einsum("t...,t...->...", filled, filled),
             mask=mask,
+            harmonics=harmonics,
         )
 
     def __add__(self, other: SeasonalMoments) -> SeasonalMoments:
         _refuse_moving_mask(self.channels, self.mask != other.mask)
-        return SeasonalMoments(
-            channels=self.channels,
+        return replace(
+            self,
             count=self.count + other.count,
             gram=self.gram + other.gram,
             cross=self.cross + other.cross,
             square=self.square + other.square,
-            mask=self.mask,
         )
 
     def of_channels(self, places: Sequence[int]) -> SeasonalMoments:
@@ -173,11 +181,12 @@ class SeasonalMoments:
             UnusableData: If the times do not tell the seasons apart, or a variable is constant.
         """
         if self.count < len(self.gram) or np.linalg.cond(self.gram) > 1e6:
-            trends = len(self.gram) - 1 - 2 * HARMONICS
+            trends = len(self.gram) - 1 - 2 * self.harmonics
             raise UnusableData(
-                f"{self.count} training times do not determine a yearly cycle of {HARMONICS} "
+                f"{self.count} training times do not determine a yearly cycle of {self.harmonics} "
                 f"harmonics{f' and {trends} trends' * (trends > 0)}; the training period must "
-                f"cover all seasons{', and no trend may follow from the others' * (trends > 0)}"
+                f"cover all seasons{', and no trend may follow from the others' * (trends > 0)}, "
+                "or spectral.harmonics be smaller, 0 for a record of one season"
             )
         coefficients = np.tensordot(np.linalg.inv(self.gram), self.cross, axes=(1, 0))
         explained = np.einsum("s...,s...->...", coefficients, self.cross)

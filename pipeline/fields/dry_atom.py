@@ -37,7 +37,7 @@ def with_atom(
     gram = np.linalg.inv(scores.gram)
     of_scores = np.tensordot(gram, scores.cross[:, 0], axes=1)
     of_bound = np.tensordot(gram, at_bound.cross[:, 0], axes=1)
-    phases = design(2.0 * np.pi * np.arange(PHASES) / PHASES)
+    phases = design(2.0 * np.pi * np.arange(PHASES) / PHASES, scores.harmonics)
     seasons = phases.shape[1]
     threshold, count = ranks.scores[0], at_bound.square[0]
 

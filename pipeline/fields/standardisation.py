@@ -39,7 +39,8 @@ class Normals:
         pairs: Places of winds (pipeline/sphere/stacked).
         trend: What the climatology depends on besides the season (pipeline/fields/trend).
         transforms: The pointwise map of each variable.
-        climatology: Shape (season, variable, *grid).
+        climatology: Shape (season, variable, *grid), coefficients of the mean, of the harmonics of
+            the year, and of what the trend follows.
         scale, mask: Shape (variable, *grid).
         lmax: the band limit of what is learned.
         factor: L_l, lower triangular, shape (degree, channel, channel), beyond lmax up to the end
@@ -102,9 +103,15 @@ class Normals:
         """The last degree that x may have."""
         return len(self.factor) - 1
 
+    @property
+    def harmonics(self) -> int:
+        """Of the yearly cycle."""
+        return (len(self.climatology) - 1 - len(self.trend.names)) // 2
+
     def rows(self, dataset: xr.Dataset) -> FloatArray:
         """Rows (time, term) of the climatology at the times of a dataset."""
-        return climatology_rows(season_phase(dataset["time"]), self.trend.standard(dataset))
+        predictors = self.trend.standard(dataset)
+        return climatology_rows(season_phase(dataset["time"]), predictors, self.harmonics)
 
     def anomalies(self, values: FloatArray, rows: FloatArray) -> FloatArray:
         """Scaled anomalies, holes filled, of transformed values (time, channel, *grid).

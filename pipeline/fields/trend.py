@@ -17,7 +17,7 @@ import xarray as xr
 
 from pipeline.arrays import FloatArray
 from pipeline.errors import UnusableData
-from pipeline.fields.climatology import design, season_phase
+from pipeline.fields.climatology import HARMONICS, design, season_phase
 
 __all__ = ["NO_TREND", "TIME", "Trend", "climatology_rows"]
 
@@ -145,9 +145,11 @@ class Trend:
 NO_TREND = Trend(names=(), **{part: np.empty(0) for part in ARRAYS})
 
 
-def climatology_rows(phase: FloatArray, predictors: FloatArray) -> FloatArray:
+def climatology_rows(
+    phase: FloatArray, predictors: FloatArray, harmonics: int = HARMONICS
+) -> FloatArray:
     """Rows (..., term) of the regression: the seasonal terms, then the predictors."""
-    waves = design(np.asarray(phase, np.float64))
+    waves = design(np.asarray(phase, np.float64), harmonics)
     return np.concatenate([waves, predictors], axis=-1)
 
 

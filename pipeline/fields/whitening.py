@@ -165,7 +165,7 @@ def to_fields(
 def _rows(x: xr.DataArray, known: Normals) -> xr.DataArray:
     """Rows (..., term) of the climatology at the times of x, as its coordinates say."""
     phase = x.coords["phase"].drop_vars("phase")
-    rows = climatology_rows(phase.to_numpy(), known.trend.given(phase))
+    rows = climatology_rows(phase.to_numpy(), known.trend.given(phase), known.harmonics)
     kept = {name: phase.coords[name] for name in phase.dims if name in phase.coords}
     return xr.DataArray(rows, dims=(*phase.dims, "term"), coords=kept)
 

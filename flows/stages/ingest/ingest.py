@@ -25,17 +25,16 @@ import numpy as np
 import xarray as xr
 
 from flows.cluster.map_units import UnitFailed, map_units
-from flows.config.schema import LATEST, RunConfig, Source, within
+from flows.config.schema import RunConfig, Source
 from flows.errors import ExitCode
 from flows.progress import Progress
 from flows.stages.base import Receipt
 from flows.stages.content_keys import digest_of_source, ingest_key, source_files
+from flows.stages.dates import require_dates
 from flows.stages.ingest.unit_marks import marked
 from storage.artifacts import publishing as artifacts
 from storage.artifacts.layout import StoreLayout
 from storage.conventions.axes import toml_key
-from storage.conventions.stamps import stamps_on
-from storage.conventions.times import iso, said_time
 from storage.guards.inspection import Inspection, inspect
 from storage.places.places import Place
 from storage.sources.covariates import add_covariates
@@ -81,6 +80,7 @@ def run(
 
     Raises:
         SourceError: If the source is not acceptable; nothing is published then.
+        UnusableData, ConfigError: If its times are not those that the configuration speaks of.
         InputChanged: If the files changed while they were read.
     """
     assert client is not None
@@ -94,7 +94,7 @@ def run(
     content = ingest_key(config, digest)
     source = _without_empty_maps(source, digest, client, progress)
     fields, report = open_fields(source)
-    require_times_of_all_splits(config, fields)
+    require_dates(config, fields["time"])
     path = layout.artifact(KIND, content)
     sizes = unit_sizes(fields, source)
     family = ingest_key(config, "any")
@@ -222,32 +222,6 @@ def masks_of(source: Source, settled: Settled, notes: list[str]) -> dict[str, np
             more = int((masks[name] & ~settled.masks[name]).sum())
             notes.append(f"{name}: {more} cells that are missing at some times are masked at all")
     return masks
-
-
-def require_times_of_all_splits(config: RunConfig, fields: xr.Dataset) -> None:
-    """Raise SourceError if one of the periods of `split` has no time of the fields."""
-    times = fields["time"].values
-    day = iso(times).astype("U10")
-    for name in ("train", "validation", "test"):
-        first, last = getattr(config.split, name)
-        _require_dates(name, first, str(within((first, last)).stop or first), fields)
-        inside = (day >= first) & ((day <= last) | (last == LATEST))
-        if not inside.any():
-            raise SourceError(
-                f"split.{name} is {first} to {last}, when the source has no time; it has "
-                f"{said_time(times[0])} to {said_time(times[-1])}"
-            )
-
-
-def _require_dates(name: str, first: str, last: str, fields: xr.Dataset) -> None:
-    for day in (first, last):
-        try:
-            stamps_on([f"{day}-01"[:10]], fields["time"].values)
-        except ValueError:
-            raise SourceError(
-                f"split.{name} has {day}, which is no day of the calendar of the source, "
-                f"{fields['time'].dt.calendar}; write one that it has"
-            ) from None
 
 
 def _require_policies(

@@ -14,7 +14,7 @@ import numpy as np
 import xarray as xr
 
 from pipeline.arrays import FloatArray
-from pipeline.fields.climatology import SeasonalMoments, season_phase
+from pipeline.fields.climatology import HARMONICS, SeasonalMoments, season_phase
 from pipeline.fields.normal_scores import Extent, Histogram, Ranks
 from pipeline.fields.pointwise import Identity, Pointwise
 from pipeline.fields.precision import float32_error
@@ -44,6 +44,7 @@ def seasonal_moments(
     source: artifacts.Published,
     transforms: Mapping[str, Pointwise],
     trend: Trend,
+    harmonics: int,
     block: int,
     span: Span,
 ) -> SeasonalMoments:
@@ -53,7 +54,7 @@ def seasonal_moments(
     values at the lower bound.
     """
     total = None
-    for values, rows in _loaded(source, transforms, trend, block, span):
+    for values, rows in _loaded(source, transforms, trend, block, span, harmonics):
         names, parts = list(transforms), [values]
         for channel, (name, each) in enumerate(transforms.items()):
             if isinstance(each, Ranks):
@@ -61,7 +62,7 @@ def seasonal_moments(
                 indicator = np.where(np.isnan(scores), np.nan, each.at_bound(scores))
                 parts.append(indicator[:, None])
                 names.append(name)
-        part = SeasonalMoments.of(np.concatenate(parts, axis=1), rows, tuple(names))
+        part = SeasonalMoments.of(np.concatenate(parts, axis=1), rows, tuple(names), harmonics)
         total = part if total is None else total + part
     assert total is not None
     return total
@@ -102,7 +103,7 @@ def squares_in_holes(
 ) -> FloatArray:
     """Sums of squares of what fills the masked cells, (channel, *grid); 0 in the others."""
     total = np.zeros_like(anomalies.scale)
-    for values, rows in _loaded(source, anomalies.pointwise, anomalies.trend, block, span):
+    for values, rows in _anomalous(source, anomalies, block, span):
         squares = np.square(anomalies.anomalies(values, rows)).sum(axis=0)
         total += np.where(anomalies.mask, squares, 0.0)
     return total
@@ -119,7 +120,7 @@ def coefficient_moments(
     """
     weight = anomalies.grid.area / (4.0 * np.pi)
     total, energy, left = None, np.zeros(len(anomalies.channels)), np.zeros_like(anomalies.scale)
-    for values, rows in _loaded(source, anomalies.pointwise, anomalies.trend, block, span):
+    for values, rows in _anomalous(source, anomalies, block, span):
         scaled = anomalies.anomalies(values, rows)
         energy += np.square(scaled).sum(axis=0).reshape(len(energy), -1) @ weight.ravel()
         grid, pairs = anomalies.grid, anomalies.pairs
@@ -152,12 +153,20 @@ def write_whitened(
     return artifacts.write_unit(path, unit, block)
 
 
+def _anomalous(
+    source: artifacts.Published, normals: Normals, block: int, span: Span
+) -> Iterator[tuple[FloatArray, FloatArray]]:
+    """What the anomalies of a span are made of."""
+    return _loaded(source, normals.pointwise, normals.trend, block, span, normals.harmonics)
+
+
 def _loaded(
     source: artifacts.Published,
     transforms: Mapping[str, Pointwise],
     trend: Trend,
     block: int,
     span: Span,
+    harmonics: int = HARMONICS,
 ) -> Iterator[tuple[FloatArray, FloatArray]]:
     """Transformed values and rows of the climatology of a span, one block in memory at a time."""
     fields = opened(source)
@@ -166,7 +175,7 @@ def _loaded(
     )
     for start, stop in itertools.pairwise(edges):
         part = fields.isel(time=slice(start, stop))
-        rows = climatology_rows(season_phase(part["time"]), trend.standard(part))
+        rows = climatology_rows(season_phase(part["time"]), trend.standard(part), harmonics)
         yield stack_variables(part, transforms), rows
 
 

@@ -58,7 +58,8 @@ def fit_removed(fitting: Fitting) -> Removed:
     config, fields = fitting.config, fitting.fields
     pairs = wind_pairs(config, fields)
     maps, trend = pointwise_maps(fitting), trend_of(fields, config)
-    parts = fitting.sums(seasonal_moments, maps, trend, spans=fitting.train, label="climatology")
+    subject = maps, trend, fitting.harmonics
+    parts = fitting.sums(seasonal_moments, *subject, spans=fitting.train, label="climatology")
     transforms, moments = with_atoms(maps, reduce(add, parts))
     climatology = moments.fit().with_winds(pairs)
     _refuse_masks(fitting, transforms, climatology)

@@ -12,8 +12,11 @@ import xarray as xr
 from flows.cluster.map_units import map_units
 from flows.config.schema import ConfigError, Period, RunConfig, within
 from flows.progress import Progress
+from flows.stages.dates import require_dates
 from flows.stages.preprocess.block_sums import Span
-from pipeline.errors import UnusableData
+from pipeline.arrays import FloatArray
+from pipeline.fields.climatology import season_phase
+from pipeline.fields.seasons import harmonics_of
 from pipeline.gaussian.fit import refuse_sizes
 from pipeline.sphere.named_grids import grid_of
 from storage.artifacts import publishing as artifacts
@@ -53,8 +56,10 @@ class Fitting:
 
         Raises:
             ConfigError: If the grid does not determine the degrees, or a law of them is too large.
+            UnusableData: If its times are not those that the configuration speaks of.
         """
         fields = artifacts.open_artifact(source)
+        require_dates(config, fields["time"])
         lmax, tail = _checked_lmax(config, fields), _checked_tail(config, fields)
         _refuse_sizes(len(config.source.variables), "lmax" if tail == lmax else "tail", tail)
         return cls(
@@ -74,11 +79,21 @@ class Fitting:
 
     @cached_property
     def train(self) -> list[Span]:
-        return _spans(self.fields, "train", self.config.split.train, self.block)
+        return _spans(self.fields, self.config.split.train, self.block)
 
     @cached_property
     def validation(self) -> list[Span]:
-        return _spans(self.fields, "validation", self.config.split.validation, self.block)
+        return _spans(self.fields, self.config.split.validation, self.block)
+
+    @cached_property
+    def phase(self) -> FloatArray:
+        """Seasons of the training times [rad]."""
+        return season_phase(self.fields["time"].sel(time=within(self.config.split.train)))
+
+    @cached_property
+    def harmonics(self) -> int:
+        """Of the yearly cycle."""
+        return harmonics_of(self.phase, self.config.spectral.harmonics)
 
     def sums(
         self, count: Callable[..., R], *subject: Any, spans: Sequence[Span], label: str
@@ -123,16 +138,10 @@ def _refuse_sizes(channels: int, setting: str, last: int) -> None:
         raise ConfigError(f"spectral.{setting}: {error}") from error
 
 
-def _spans(fields: xr.Dataset, name: str, period: Period, block: int) -> list[Span]:
+def _spans(fields: xr.Dataset, period: Period, block: int) -> list[Span]:
     """At most `SPANS` stretches of the period's times, cut where blocks are."""
     known = within(period)
     index = fields.indexes["time"].slice_indexer(known.start, known.stop)
-    if index.start >= index.stop:
-        times = fields.indexes["time"]
-        raise UnusableData(
-            f"split.{name}: the data have no times from {period[0]} to {period[1]}; "
-            f"they run from {times[0]} to {times[-1]}"
-        )
     step = block * max(1, -(-(index.stop - index.start) // (SPANS * block)))
     edges = [index.start, *range((index.start // step + 1) * step, index.stop, step), index.stop]
     return [Span(start, stop) for start, stop in itertools.pairwise(edges)]

@@ -1,7 +1,7 @@
 """The `normals` artifact: what preprocess takes away from the fields, as labelled arrays.
 
 normals.zarr, float64
-    climatology(channel, season, *grid)  coefficients of 1, cos, sin, cos 2, sin 2 of the season
+    climatology(channel, season, *grid)  coefficients of 1, cos, sin, ... of the season
     scale(channel, *grid)  mask(channel, *grid: 1 = missing)
     transform(channel), bounds, rank_*   pointwise maps (pipeline/fields/pointwise_labels)
     remainder(channel, *grid)            standard deviation of scaled anomalies beyond the tail
@@ -19,6 +19,7 @@ normals.zarr, float64
     mblock_shrinkage, eof_choice         what the validation times chose
     covariate_mean, covariate_scale(covariate)         where the source has covariates
     attrs: lmax, samples, split, grid, variables (JSON: CF attributes by channel), reference (JSON),
+        unseen (JSON: parts of the year without training times, pipeline/fields/seasons),
         precision in which fields are whitened, float32_error that decided it
         (pipeline/fields/precision)
 """

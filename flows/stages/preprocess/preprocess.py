@@ -38,6 +38,7 @@ from flows.stages.preprocess.fitting import Fitting, block_times
 from flows.stages.preprocess.laws import fit_laws, observe
 from flows.stages.preprocess.reference import chosen_words
 from pipeline.fields.precision import precision_for
+from pipeline.fields.seasons import season_notes, unseen_stretches
 from pipeline.fields.whitening import to_whitened
 from storage.artifacts import publishing as artifacts
 from storage.artifacts.history import marks_of_times, times_of_shards
@@ -85,8 +86,10 @@ def _publish_normals(layout: StoreLayout, content: str, fitting: Fitting) -> art
     observed = observe(fitting, anomalies)
     laws = fit_laws(config, observed, fitting.lmax)
     kept = observed.variance_kept(removed.pairs, fitting.lmax)
+    open_seasons = season_notes(fitting.phase, fitting.harmonics)
     figures = {
         **laws.reference.figures(anomalies.channels),
+        **({"seasons": open_seasons} if open_seasons else {}),
         "baselines": chosen_words(laws.choices),
         "variance_kept": {
             name: round(float(part), 4) for name, part in zip(removed.transforms, kept, strict=True)
@@ -103,6 +106,7 @@ def _publish_normals(layout: StoreLayout, content: str, fitting: Fitting) -> art
         "reference": json.dumps(figures["reference"]),
         "precision": precision_for(single),
         "float32_error": single,
+        "unseen": json.dumps(unseen_stretches(fitting.phase)),
     }
     artifacts.create(layout.artifact("normals", content), dataset, chunks={}, shards={})
     provenance = {

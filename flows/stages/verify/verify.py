@@ -12,6 +12,7 @@ scores.json
     scores, joint, spectra, ranks      see pipeline/scores/score_card
     certificate  J_G, likelihood and bounds: see flows/stages/verify/certificate
     memorisation levels, generated, held_out: quantiles of distances to the nearest training field
+    caveats      sentences: what was asked for or scored outside of the training data
     provenance   config, digests and seconds by artifact, software, source
 
 The candidates are described in flows/stages/verify/candidates.
@@ -32,7 +33,7 @@ from flows.config.schema import RunConfig, within
 from flows.progress import Progress
 from flows.report.model_card import model_card
 from flows.stages.base import Receipt, published_input
-from flows.stages.conditions import conditioned_as_observed
+from flows.stages.conditions import beyond_training, conditioned_as_observed
 from flows.stages.content_keys import REPORTED, SCHEMAS, key_of
 from flows.stages.verify.candidates import REPLICATES, held_out_times, line_up, spacing
 from pipeline.fields.whitening import whiten
@@ -82,6 +83,7 @@ def run(config: RunConfig, layout: StoreLayout, client: "Client", progress: Prog
         "schema": SCHEMAS[STAGE],
         "key": content,
         **_about(config, layout, arena, candidates, drawn),
+        "caveats": _caveats(layout, conditions),
         **score_card(arena, candidates, climatology),
         "certificate": certified,
         "memorisation": _memory(config, layout, arena, candidates["model"], normals),
@@ -100,6 +102,17 @@ def run(config: RunConfig, layout: StoreLayout, client: "Client", progress: Prog
         seconds=clock.monotonic() - began,
         figures=published.attrs["figures"],
     )
+
+
+def _caveats(layout: StoreLayout, held_out: xr.Dataset) -> list[str]:
+    """What of the ensemble, or of the held-out dates, lies outside of what was learned."""
+    normals, ensemble = (published_input(layout, kind).attrs for kind in ("normals", "ensemble"))
+    said = [f"{name}: {text}" for name, text in normals["figures"].get("seasons", {}).items()]
+    if drawn := ensemble["figures"].get("beyond training"):
+        said.append(f"the ensemble is asked for what training has not seen: {drawn}")
+    if scored := beyond_training(artifacts.open_published(layout, "normals"), held_out):
+        said.append(f"scores are of what training has not seen: {scored}")
+    return said
 
 
 def _memory(
