@@ -226,14 +226,18 @@ def _deployed(wanted: "Wanted", *, check: bool) -> dict[str, Any]:
 
 def _prepare(arguments: argparse.Namespace, *, logs: bool = True) -> "RunConfig":
     from flows.config.schema import read_config
+    from flows.processes.home import give_home
 
     config = read_config(arguments.config)
+    home = give_home(config.layout.scratch)
     files: list[logging.Handler] = []
     if logs:
         directory = config.layout.logs
         directory.mkdir(parents=True, exist_ok=True)
         files.append(logging.FileHandler(directory / "spherescore.log", encoding="utf-8"))
     _log(arguments, files)
+    if home is not None:
+        LOGGER.info("this user has no home directory; %s is taken for it", home)
     return config
 
 

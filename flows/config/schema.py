@@ -3,11 +3,13 @@
     [run] [source] [split] [spectral] [train] [generate] [verify] [cluster]
 
 Every section refuses nonsense at birth with its dotted key, its value and what was expected. Paths
-are relative to the working directory. A stage's content key is made of `RunConfig.subset(...)`, so
-a key that a stage does not read never invalidates its artifact.
+are relative to the working directory, or begin with `~`. A stage's content key is made of
+`RunConfig.subset(...)`, so a key that a stage does not read never invalidates its artifact.
 """
 
+import codecs
 import itertools
+import os
 import re
 import tomllib
 from collections.abc import Mapping
@@ -47,6 +49,9 @@ class Run:
     scratch: str | None = None  # a directory for logs and the like, where the root is a bucket
 
     def __post_init__(self) -> None:
+        _set(self, root=expanded(self.root, "run.root"))
+        if self.scratch is not None:
+            _set(self, scratch=expanded(self.scratch, "run.scratch"))
         plain = self.root.strip() != "" and self.root.isprintable() and len(self.root) < 4096
         expected = "a directory or s3://bucket/prefix, without control characters"
         _require(plain, "run.root", self.root[:200], expected)
@@ -85,6 +90,12 @@ class Source:
 
     def __post_init__(self) -> None:
         _require(len(self.paths) > 0, "source.paths", self.paths, "at least one file")
+        series = {
+            name: expanded(path, f"source.covariates.{name}")
+            for name, path in self.covariates.items()
+        }
+        paths = tuple(expanded(path, "source.paths") for path in self.paths)
+        _set(self, paths=paths, covariates=series)
         _require(len(self.variables) > 0, "source.variables", self.variables, "at least one name")
         for name in self.trend:
             if name != "time" and name not in self.covariates:
@@ -307,6 +318,10 @@ class Tls:
     cert: str = ""
     key: str = ""
 
+    def __post_init__(self) -> None:
+        for name in ("ca", "cert", "key"):
+            _set(self, **{name: expanded(getattr(self, name), f"cluster.tls.{name}")})
+
 
 @dataclass(frozen=True, kw_only=True)
 class Slurm:
@@ -354,6 +369,7 @@ class Cluster:
     kubernetes: Kubernetes = field(default_factory=Kubernetes)
 
     def __post_init__(self) -> None:
+        _set(self, scratch=expanded(self.scratch, "cluster.scratch"))
         _require(1 <= self.workers <= 10_000, "cluster.workers", self.workers, "1 to 10,000")
         known = self.unit_minutes > 0
         _require(known, "cluster.unit_minutes", self.unit_minutes, "a positive number")
@@ -457,13 +473,28 @@ def read_config(path: str | Path) -> RunConfig:
             content = file.read(LARGEST_FILE + 1)
         if len(content) > LARGEST_FILE:
             raise ConfigError(f"it has more than {LARGEST_FILE} bytes")
-        return RunConfig.from_dict(tomllib.loads(content.decode("utf-8")))
+        return RunConfig.from_dict(tomllib.loads(_decoded(content)))
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is not valid TOML: {str(error)[:200]}") from error
+
+
+def expanded(path: str, key: str) -> str:
+    """A path with `~` in the place of a home directory expanded; all others as they are.
+
+    Raises:
+        ConfigError: If there is no such home directory.
+    """
+    found = os.path.expanduser(path)
+    if found.startswith("~"):
+        raise ConfigError(
+            f"{key}: {path.partition('/')[0]} is no home directory of this machine; write the path "
+            f"in full, or ./{path} for a directory of that name"
+        )
+    return found
 
 
 def within(period: Period) -> slice:
@@ -473,6 +504,24 @@ def within(period: Period) -> slice:
         return slice(first, None)
     beyond = last.endswith("-31") or last.endswith("-02-30")  # not in every calendar
     return slice(first, last[:7] if beyond else last)
+
+
+def _decoded(content: bytes) -> str:
+    """The text of a file in UTF-8, with or without a byte order mark."""
+    wide = content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) or b"\0" in content[:64]
+    try:
+        if not wide:
+            return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise ConfigError(f"line {line} is not written in UTF-8; save the file as UTF-8") from error
+    raise ConfigError("the file is written in UTF-16 or the like; save it as UTF-8")
+
+
+def _set(made: object, **values: object) -> None:
+    """Values in their normal form, at birth."""
+    for name, value in values.items():
+        object.__setattr__(made, name, value)
 
 
 def _require(condition: bool, key: str, value: object, expected: str) -> None:

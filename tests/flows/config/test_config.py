@@ -1,4 +1,6 @@
 import copy
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -156,3 +158,62 @@ def test_missing_values_have_a_policy_for_all_variables_or_for_each(table: dict[
     declared = RunConfig.from_dict(changed(table, "source.fill", {"z": "harmonic"}))
     assert declared.source.fill_of("z") == "harmonic"
     assert RunConfig.from_dict(changed(table, "source.fill", {})).source.fill_of("z") == "refuse"
+
+
+def test_a_home_directory_is_expanded_wherever_a_path_is_named(
+    table: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    table["run"] = {"root": "~/runs/a", "scratch": "~/scratch"}
+    table["source"] |= {"paths": ["~/data/*.nc", "s3://b/~x.zarr"], "covariates": {"n": "~/n.csv"}}
+    table["cluster"] = {"kind": "address", "tls": {"ca": "~/ca.pem"}}
+    config = RunConfig.from_dict(table)
+    assert config.run.root == f"{tmp_path}/runs/a" == str(config.layout.path)
+    assert config.layout.on_this_machine == tmp_path / "scratch"
+    assert config.source.paths == (f"{tmp_path}/data/*.nc", "s3://b/~x.zarr")
+    assert config.source.covariates == {"n": f"{tmp_path}/n.csv"}
+    assert config.cluster.tls.ca == f"{tmp_path}/ca.pem"
+    assert RunConfig.from_dict(config.to_dict()) == config
+
+
+def test_a_home_that_is_nobodys_is_refused_with_what_to_write(table: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=r"run\.root: ~nobody-here is no home .*\./~nobody-here/"):
+        RunConfig.from_dict(changed(table, "run", {"root": "~nobody-here/runs"}))
+
+
+def test_a_root_has_one_place_however_it_is_written(
+    table: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "link").symlink_to("runs")
+    written = (
+        "runs",
+        "runs/",
+        "./runs",
+        "~/runs",
+        "~/runs/",
+        "link",
+        "link/",
+        str(tmp_path / "runs"),
+    )
+    layouts = [RunConfig.from_dict(changed(table, "run.root", root)).layout for root in written]
+    assert len({os.path.realpath(layout.artifacts) for layout in layouts}) == 1
+    assert len({os.path.realpath(layout.logs) for layout in layouts}) == 1
+
+
+def test_a_file_with_a_byte_order_mark_is_read_and_other_encodings_are_named(
+    table: dict[str, Any], write_config: Callable[[dict[str, Any]], str], tmp_path: Path
+) -> None:
+    text = Path(write_config(table)).read_text(encoding="utf-8")
+    marked, wide, local = (tmp_path / f"{name}.toml" for name in ("marked", "wide", "local"))
+    marked.write_text(text, encoding="utf-8-sig")
+    assert read_config(marked) == RunConfig.from_dict(table)
+    for encoding in ("utf-16", "utf-16-le", "utf-16-be", "utf-32"):
+        wide.write_text(text, encoding=encoding)
+        with pytest.raises(ConfigError, match=r"wide\.toml: .*UTF-16.*save it as UTF-8"):
+            read_config(wide)
+    local.write_bytes(text.encode() + "\n# größer\n".encode("latin-1"))
+    with pytest.raises(ConfigError, match=r"local\.toml: line \d+ is not .*save the file as UTF-8"):
+        read_config(local)
