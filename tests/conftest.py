@@ -57,7 +57,7 @@ def table(tmp_path: Path, source: xr.Dataset) -> dict[str, Any]:
         },
         "spectral": {"lmax": 5},
         "train": {"steps": 2},
-        "generate": {"realizations": 2, "times": ["2001-03-01"]},
+        "generate": {"realizations": 2, "times": ["2001-01-15"]},
         "cluster": {"workers": 1},
     }
 

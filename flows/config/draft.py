@@ -1,7 +1,7 @@
 """A first configuration for files that nobody has described: `spherescore init`.
 
-It names what was found and what was chosen; whoever runs it changes what does not fit. What cannot
-be known from metadata and the first time of each field is found by `ingest`, which says the remedy.
+It names what was found and what was chosen; whoever runs it changes what does not fit. What some
+times of a large source do not show is found by `ingest`, which says the remedy.
 """
 
 import json
@@ -13,10 +13,11 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from flows.config.schema import ConfigError, RunConfig
+from flows.config.draft_split import Periods, periods_of
+from flows.config.draft_values import declarations
+from flows.config.schema import ConfigError, RunConfig, expanded
 from pipeline.sphere.named_grids import grid_of
-from storage.conventions.axes import SourceError, toml_key
-from storage.conventions.quantities import based
+from storage.conventions.axes import SourceError
 from storage.guards.named_files import resolve
 from storage.sources.candidates import Content, contents, names_with_dims
 from storage.sources.sources import SourceReport, open_source
@@ -24,9 +25,7 @@ from storage.sources.sources import SourceReport, open_source
 MOST_VARIABLES = 8
 LEVELS = ("850", "500", "250")  # taken of many, where they are there
 LARGEST_LMAX = 63  # what a machine without a GPU learns in an hour
-FEWEST_TO_LEARN = 300  # training times; with fewer a Gaussian law is drawn
-YEARS_TO_SPLIT = 6  # from so many on a split goes by whole years
-SHARES = (0.7, 0.15)  # of the times: training, validation
+FEWEST_TO_LEARN = 300  # training fields; with fewer a Gaussian law is drawn
 
 
 def starter(paths: Sequence[str], root: str) -> str:
@@ -35,6 +34,7 @@ def starter(paths: Sequence[str], root: str) -> str:
     Raises:
         SourceError: If they hold no field, or cannot be read; the message says what is there.
     """
+    paths = [expanded(path, "paths") for path in paths]
     found = contents(paths)
     usable = [one for one in found if not one.refused]
     kinds = Counter(one.kind for one in usable if one.series)
@@ -52,6 +52,7 @@ def starter(paths: Sequence[str], root: str) -> str:
         paths = [file for file in files if file in holders]
     dataset, report, refused = _opened(paths, chosen, maps, samples)
     variables = [name for name in chosen if name in dataset]
+    periods = periods_of(dataset["time"])
     lines = [
         *_head(dataset, report),
         "",
@@ -65,9 +66,11 @@ def starter(paths: Sequence[str], root: str) -> str:
         f"variables = {_listed(variables)}",
         *_left_out(found, variables, maps, refused, shape, samples),
         *_members(dataset, samples),
-        *_declarations(dataset, variables, maps, report),
+        *_maps(dataset, maps),
+        *declarations(dataset, variables, periods.samples),
+        *_gaps(report),
         "",
-        *_split(dataset),
+        *_split(dataset, periods),
         "",
         "[verify]",
         "dates = 48",
@@ -129,12 +132,13 @@ def _open(
 
 
 def _head(dataset: xr.Dataset, report: SourceReport) -> Iterator[str]:
-    times = dataset.indexes["time"]
+    times = dataset.indexes["time"].unique()
     steps = sorted(np.diff(times.to_numpy()))
     apart = f", usually {_spoken(pd.Timedelta(steps[len(steps) // 2]))} apart" if steps else ""
     yield "# Written by `spherescore init`: look it through, then `spherescore plan` and `run`."
     yield f"# Files: {len(report.files)}. Grid: {grid_of(dataset).describe()}."
-    yield f"# Times: {len(times)}, from {times[0]} to {times[-1]}{apart}."
+    fields = f" ({len(dataset['time'])} fields)" if len(times) < len(dataset["time"]) else ""
+    yield f"# Times: {len(times)}{fields}, from {times[0]} to {times[-1]}{apart}."
     for note in report.notes:
         yield f"# Note: {note}"
 
@@ -166,85 +170,43 @@ def _left_out(
 
 def _members(dataset: xr.Dataset, samples: str) -> Iterator[str]:
     if samples:
-        count = len(np.unique(dataset["member"].to_numpy()))
+        count = len(np.unique(dataset["member"].to_numpy())) if "member" in dataset.coords else 1
         yield f"samples = {json.dumps(samples)}  # {count} members, each a sample of its time"
 
 
-def _declarations(
-    dataset: xr.Dataset, variables: Sequence[str], maps: Sequence[str], report: SourceReport
-) -> Iterator[str]:
-    first = {name: dataset[name].isel(time=0).to_numpy() for name in variables}
-    if maps := [name for name in maps if name in dataset]:
-        yield f"static = {_listed(maps)}  # maps that the model is given"
-    rains = [name for name in variables if _is_rain(dataset[name], first[name])]
-    if rains:
-        table = ", ".join(f'{toml_key(name)} = "cbrt"' for name in rains)
-        yield f"transform = {{ {table} }}  # skewed and positive"
-    else:
-        yield '# transform = { pr = "cbrt" }  # for what is skewed or bounded: docs/values.md'
-    holes = {name: float(np.isnan(values).mean()) for name, values in first.items()}
-    if missing := {name: share for name, share in holes.items() if share}:
-        table = ", ".join(f'{toml_key(name)} = "harmonic"' for name in missing)
-        yield f"fill = {{ {table} }}  # {max(missing.values()):.0%} of the cells are missing"
+def _maps(dataset: xr.Dataset, maps: Sequence[str]) -> Iterator[str]:
+    if there := [name for name in maps if name in dataset]:
+        yield f"static = {_listed(there)}  # maps that the model is given"
+
+
+def _gaps(report: SourceReport) -> Iterator[str]:
     if report.gaps:
         more = f" and {len(report.gaps) - 1} more" if len(report.gaps) > 1 else ""
         yield f"allow_gaps = true  # {report.gaps[0]}{more}"
 
 
-def _split(dataset: xr.Dataset) -> Iterator[str]:
-    times = dataset.indexes["time"]
-    times = times[~times.duplicated()]  # members share theirs
-    if len(times) < 8:
-        raise SourceError(
-            f"{len(times)} times are too few to learn, choose and score on; give more files"
-        )
-    years = np.unique(times.year)
-    if len(years) >= YEARS_TO_SPLIT:
-        edges = [0, *(round(sum(SHARES[:k]) * len(years)) for k in (1, 2))]
-        starts = [int(np.flatnonzero(times.year == years[k])[0]) for k in edges]
-    else:
-        starts = [0, *(round(sum(SHARES[:k]) * len(times)) for k in (1, 2))]
-    starts = [_first_of_day(times, start) for start in starts]
-    stops = [*starts[1:], len(times)]
-    periods = [(_day(times[a]), _day(times[b - 1])) for a, b in zip(starts, stops, strict=True)]
+def _split(dataset: xr.Dataset, periods: Periods) -> Iterator[str]:
     yield "[split]"
     uses = ("learned from", "chooses shrinkage and weights, calibrates", "scores only")
-    for name, period, use in zip(("train", "validation", "test"), periods, uses, strict=True):
-        yield f"{name} = {_listed(period)}  # {use}"
+    for name, use in zip(("train", "validation", "test"), uses, strict=True):
+        yield f"{name} = {_listed(getattr(periods, name))}  # {use}"
+    for note in periods.notes:
+        yield f"# {note}"
     most = grid_of(dataset).max_lmax
     yield ""
     yield "[spectral]"
     yield f"lmax = {min(most, LARGEST_LMAX)}  # inclusive; the grid determines {most}"
     yield ""
     yield "[train]"
-    if stops[0] < FEWEST_TO_LEARN:
-        yield f'model = "gaussian:m-block"  # {stops[0]} times are too few for a network'
+    if periods.samples < FEWEST_TO_LEARN:
+        yield f'model = "gaussian:m-block"  # {periods.samples} fields are too few for a network'
     else:
         yield "minutes = 30  # or steps; whichever ends first"
-    asked = sorted({_day(times[starts[2]]), _day(times[(starts[2] + len(times)) // 2])})
     yield ""
     yield "[generate]"
     yield "realizations = 32"
-    yield f"times = {_listed(asked)}"
-
-
-def _first_of_day(times: pd.Index, place: int) -> int:
-    """The first time from a place on that begins a day: periods are days."""
-    while 0 < place < len(times) - 1 and _day(times[place]) == _day(times[place - 1]):
-        place += 1
-    return place
-
-
-def _is_rain(field: xr.DataArray, values: np.ndarray) -> bool:
-    """Whether it is an amount of precipitation, by its name in CF or its unit, never negative."""
-    named = any(
-        word in str(field.attrs.get(key, "")).lower()
-        for key in ("standard_name", "long_name")
-        for word in ("precipitation", "rain", "snowfall")
-    )
-    flux = based(1.0, str(field.attrs.get("units", "")))[1] == "kg m-2 s-1"
-    low = float(np.nanmin(values)) if np.isfinite(values).any() else -1.0
-    return named and (flux or "amount" in str(field.attrs.get("standard_name"))) and low >= 0
+    why = "" if periods.held_out else "  # of the season that is learned; that of the test is not"
+    yield f"times = {_listed(periods.asked)}{why}"
 
 
 def _as_patterns(paths: Sequence[str]) -> list[str]:
@@ -284,10 +246,6 @@ def _reasons(found: Sequence[Content], paths: Sequence[str]) -> str:
 def _spoken(step: pd.Timedelta) -> str:
     hours = step / pd.Timedelta(hours=1)
     return f"{hours / 24:g} days" if hours >= 48 else f"{hours:g} hours"
-
-
-def _day(time: object) -> str:
-    return str(time)[:10]
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -15,7 +15,8 @@ from pipeline.fields.seasons import (
     in_stretches,
     spoken_stretches,
     unseen_stretches,
-)from storage.conventions.stamps import stamps_on
+)
+from storage.conventions.stamps import stamps_on
 
 __all__ = ["at_dates", "require_dates", "require_seen"]
 

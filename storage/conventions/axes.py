@@ -84,6 +84,13 @@ class Axes:
     member: str | None
 
 
+def samples_name(table: xr.Dataset, member: str) -> str:
+    """What tells members apart: their coordinate, or its dimension where labels are repeated."""
+    coordinate = table[member]
+    unique = len(np.unique(coordinate)) == coordinate.size
+    return member if unique else str(coordinate.dims[0])
+
+
 def find_axes(table: xr.Dataset, name: str, declared: Mapping[str, str], where: str) -> Axes:
     """The coordinates of variable `name`.
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from storage.conventions.axes import UnsafeSource, find_axes, is_pressure
+from storage.conventions.axes import UnsafeSource, find_axes, is_pressure, samples_name
 from storage.conventions.levels import said
 from storage.guards.inspection import inspect
 from storage.guards.named_files import resolve
@@ -91,8 +91,8 @@ def _contents(table: xr.Dataset, name: str, where: str) -> Iterator[Content]:
         if axes.level is not None and table[axes.level].size > 1:
             names = [f"{name}@{level}" for level in _levels(table[axes.level])]
         if axes.member is not None and table[axes.member].size > 1:
-            samples = str(table[axes.member].dims[0])
-            table = table.isel({samples: 0})
+            samples = samples_name(table, axes.member)
+            table = table.isel({table[axes.member].dims[0]: 0})
         for one in names:
             for piece in take(table, one, Declared(), where, []):
                 yield Content(name=one, shape=_shape(piece), samples=samples)

@@ -31,12 +31,12 @@ class Series:
     """One variable at all its times, in order, each once.
 
     Attributes:
-        members: Whether its rows are those of several members.
+        members: The number of each member by its label; nothing if there are none.
         dropped: Times that were left out, as the configuration says.
     """
 
     records: Records
-    members: bool
+    members: Mapping[str | None, int]
     data: da.Array
     attrs: Mapping[str, Any]
     dropped: Array
@@ -52,11 +52,20 @@ def on_one_grid(pieces: Sequence[Piece], first: Piece, notes: list[str]) -> list
 
 
 def numbered(labels: Collection[str | None], notes: list[str]) -> dict[str | None, int]:
-    """The number of each member, in the order of their labels (r2 before r10)."""
+    """The number of each member: its label, or its place in their order (r2 before r10)."""
     order = sorted(labels, key=lambda label: [(len(p), p) for p in re.split(r"(\d+)", label or "")])
     if len(order) > 1:
         notes.append(f"{len(order)} members are samples, numbered as {', '.join(map(str, order))}")
-    return {label: number for number, label in enumerate(order)}
+    own = all(re.fullmatch(r"0|[1-9]\d{0,8}", label or "") for label in order)
+    return {label: int(label or 0) if own else place for place, label in enumerate(order)}
+
+
+def labels_of_members(members: Mapping[str | None, int]) -> dict[str, Any]:
+    """Attributes by which CF says what numbers stand for; none where labels are the numbers."""
+    if all(str(number) == label for label, number in members.items()):
+        return {}
+    meanings = [re.sub(r"[^A-Za-z0-9_.+@-]+", "_", str(label)) for label in members]
+    return {"flag_values": [*members.values()], "flag_meanings": " ".join(meanings)}
 
 
 def join_in_time(
@@ -93,7 +102,7 @@ def join_in_time(
     records, dropped = _without(records, declared.drop, name, notes)
     return Series(
         records=records,
-        members=len(members) > 1,
+        members=members if len(members) > 1 else {},
         data=records.values(data),
         attrs=attrs,
         dropped=dropped,
@@ -120,7 +129,9 @@ def merge(series: Mapping[str, Series], maps: Mapping[str, Piece], grid: Grid) -
         coords={"time": ("time", one.records.times), **grid.coords},
     )
     if one.members:
-        dataset = dataset.assign_coords(member=("time", one.records.member.astype(np.int32)))
+        number = one.records.member.astype(np.int32)
+        labelled = ("time", number, labels_of_members(one.members))
+        dataset = dataset.assign_coords(member=labelled)
     known = (s.records.bounds for s in series.values() if s.records.bounds is not None)
     bounds = next(known, None)
     if bounds is not None:

@@ -17,7 +17,7 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 
-from storage.conventions.axes import SourceError, find_axes, toml_key
+from storage.conventions.axes import SourceError, find_axes, samples_name, toml_key
 from storage.conventions.cmip import standard_name_of
 from storage.conventions.grids import Grid, grid_of_variable
 from storage.conventions.levels import split_name
@@ -180,17 +180,28 @@ def _members(
     stored = name if name in table.variables else split_name(name)[0]
     if stored not in table.variables:
         return []
-    known = table.coords.get(samples)
+    axes = find_axes(table, stored, declared.dims, where)
+    # Not `get`: that makes up an index where a dimension has no labels.
+    known = table.coords[samples] if samples in table.coords else None  # noqa: SIM401
+    if known is None and axes.member is not None and table[axes.member].dims == (samples,):
+        unique = samples_name(table, axes.member) != samples
+        known = table[axes.member] if unique else None  # of a dimension without labels
     dim = known.dims[0] if known is not None and known.ndim == 1 else samples
+    others = {d for a in (axes.time, axes.lat, axes.lon, axes.level) if a for d in table[a].dims}
+    if dim in others:
+        raise SourceError(
+            f"{where}: source.samples is {samples!r}, along which {name} has its times, grid or "
+            f"levels; its dimensions are {', '.join(map(str, table[stored].dims))}"
+        )
     if dim not in table[stored].dims:
-        if known is None and samples not in table.attrs:
+        if (known is None or known.ndim > 0) and samples not in table.attrs:
             raise SourceError(
                 f"{where}: source.samples is {samples!r}, but {name} has no such dimension, and "
                 "the file no such scalar or attribute to tell its member by"
             )
         label = str(table.attrs[samples] if known is None else known.values[()])
         return [replace(p, member=label) for p in take(table, name, plain, where, notes)]
-    labels = table[samples].values if samples in table.coords else range(table.sizes[dim])
+    labels = range(table.sizes[dim]) if known is None else known.values
     return [
         replace(piece, member=str(label))
         for index, label in enumerate(labels)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from storage.conventions.axes import Axes, SourceError, toml_key
+from storage.conventions.axes import Axes, SourceError, samples_name, toml_key
 from storage.conventions.grids import Grid
 from storage.conventions.levels import choose, level_index, level_of, said, same_label
 from storage.sources.forecasts import is_span
@@ -133,7 +133,9 @@ def _too_many(
     shown = ", ".join(str(label) for label in labels[:8]) + (", ..." if size > 8 else "")
     what = "members" if axes.member and table[axes.member].dims == (dim,) else f"values of {dim}"
     value = labels[0] if labels.dtype.kind in "iuf" else f'"{labels[0]}"'
-    every = f'; or take all as samples: samples = "{dim}"' if what == "members" else ""
+    every = ""
+    if axes.member and what == "members":
+        every = f'; or take all as samples: samples = "{samples_name(table, axes.member)}"'
     if is_span(table[dim].attrs.get("units", "")):
         every += f'; if it is the lead of a forecast, say so, too: dims = {{ lead = "{dim}" }}'
     return SourceError(

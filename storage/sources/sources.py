@@ -92,7 +92,7 @@ def open_source(
             files do not say it.
         select: One label of a dimension that is none of time, grid and level.
         samples: A dimension, scalar coordinate or global attribute that tells members apart, all of
-            which are taken: a time for each, `member` numbers them in the order of their labels.
+            which are taken: a time for each, `member` is their label, or its place among them.
         period: First and last day to take, ISO dates.
         drop: Times that are left out, as text that their ISO dates begin with, or "first/last".
         stamps: What a stamp of time stands for: a "day" or "month" that it lies in, one that ends

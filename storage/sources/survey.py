@@ -20,6 +20,7 @@ __all__ = ["Survey", "survey_of", "total"]
 
 Array = np.ndarray[Any, Any]
 
+PACKED = ("missing", "declared", "zeros")
 BLOCK_BYTES = 64 << 20  # looked at together
 
 
@@ -34,6 +35,8 @@ class Survey:
     missing: bytes = b""  # how often in each cell, compressed; nothing where never
     declared: bytes = b""
     empty: tuple[int, ...] = ()  # places of the times that have no value anywhere
+    zeros: bytes = b""  # cells that are exactly 0 at all times, compressed; nothing where none is
+    beside: tuple[float, float] | None = None  # extremes of what is not 0, where some cells are
 
     @classmethod
     def of(cls, values: Array, declared: float | None = None, *, map: bool = False) -> Survey:
@@ -44,7 +47,8 @@ class Survey:
             block if hits is None or not hits.any() else np.where(hits, np.float32(np.nan), block)
         )
         low, high = float(kept.min(initial=np.inf)), float(kept.max(initial=-np.inf))
-        absent = None
+        absent, zeros = None, _always_zero(block)
+        beside = _extremes(kept[kept != 0]) if zeros is not None else None
         if not np.isfinite(low) or not np.isfinite(high):
             absent = np.isnan(block)
             low = float(np.fmin.reduce(kept, axis=None, initial=np.inf))
@@ -57,10 +61,15 @@ class Survey:
             missing=_counts(absent),
             declared=_counts(hits),
             empty=_empty(block, absent, hits),
+            zeros=zlib.compress(np.packbits(zeros).tobytes(), 1) if zeros is not None else b"",
+            beside=beside,
         )
 
     def __add__(self, other: Survey) -> Survey:
         assert self.cells == other.cells
+        zeros, ours, theirs = b"", self.beside, other.beside
+        if ours and theirs and (both := self.always_zero() & other.always_zero()).any():
+            zeros = zlib.compress(np.packbits(both).tobytes(), 1)
         return Survey(
             times=self.times + other.times,
             cells=self.cells,
@@ -69,7 +78,27 @@ class Survey:
             missing=_sum(self.missing, other.missing),
             declared=_sum(self.declared, other.declared),
             empty=(*self.empty, *(self.times + place for place in other.empty)),
+            zeros=zeros,
+            beside=(min(ours[0], theirs[0]), max(ours[1], theirs[1]))
+            if zeros and ours and theirs
+            else None,
         )
+
+    def always_zero(self) -> Array:
+        """The cells that are exactly 0 at all times."""
+        if not self.zeros:
+            return np.zeros(self.cells, dtype=bool)
+        packed = np.frombuffer(zlib.decompress(self.zeros), np.uint8)
+        bits = np.unpackbits(packed, count=int(np.prod(self.cells)))
+        return bits.reshape(self.cells).astype(bool)
+
+    @property
+    def zeros_stand_out(self) -> bool:
+        """Whether 0 lies among the other values or far from them: then it is no least amount."""
+        if self.beside is None:
+            return False
+        low, high = self.beside
+        return low < 0.0 < high or low > 3.0 * (high - low) or -high > 3.0 * (high - low)
 
     def per_cell(self, declared: bool = False) -> Array:
         """How often each cell is missing, or has the declared value."""
@@ -82,15 +111,19 @@ class Survey:
             plain |= {"low": self.low, "high": self.high}
         if self.empty:
             plain["empty"] = list(self.empty)
-        for name in ("missing", "declared"):
+        for name in PACKED:
             if packed := getattr(self, name):
                 plain[name] = base64.b64encode(packed).decode()
+        if self.beside is not None and np.isfinite(self.beside).all():
+            plain["beside"] = list(self.beside)
         return plain
 
     @classmethod
     def from_json(cls, plain: Mapping[str, Any]) -> Survey:
-        packed = {name: base64.b64decode(plain.get(name, "")) for name in ("missing", "declared")}
+        packed = {name: base64.b64decode(plain.get(name, "")) for name in PACKED}
+        known = plain.get("beside", (np.inf, -np.inf) if packed["zeros"] else None)
         return cls(
+            beside=None if known is None else (known[0], known[1]),
             times=plain["times"],
             cells=tuple(plain["cells"]),
             low=plain.get("low", np.inf),
@@ -127,6 +160,19 @@ def _empty(block: Array, absent: Array | None, hits: Array | None) -> tuple[int,
         return ()
     lost = np.isnan(block) if hits is None else np.isnan(block) | hits
     return tuple(np.flatnonzero(lost.reshape(len(block), -1).all(axis=1)).tolist())
+
+
+def _always_zero(block: Array) -> Array | None:
+    """The cells that are 0 at all times of a block (time, cells...); None if there is none."""
+    zeros = (block[0] == 0) & (block[-1] == 0)
+    if zeros.any():
+        zeros[zeros] = (block[:, zeros] == 0).all(axis=0)
+    return zeros if zeros.any() else None
+
+
+def _extremes(values: Array) -> tuple[float, float]:
+    low = float(np.fmin.reduce(values, axis=None, initial=np.inf))
+    return low, float(np.fmax.reduce(values, axis=None, initial=-np.inf))
 
 
 def _counts(where: Array | None) -> bytes:

@@ -33,6 +33,7 @@ _PLAUSIBLE = {
 _COLDEST = -273.2  # [degC], whatever the variable
 _FILLS = (-999.0, -9999.0, -99999.0, -32768.0, -32767.0, 9999.0, 99999.0, -99.99)
 _HUGE = 1e15
+NOTABLE_ZEROS = 0.01  # of the cells
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,23 @@ def settle(
         if missing.count:
             found[name], masks[name], ever[name] = missing, absent == times, absent > 0
     return Settled(fields, found, masks, ever, empty, fills)
+
+
+def missing_in(seen: Survey) -> Missing:
+    """What a survey says of the missing values of a variable, without any declared value."""
+    absent = seen.per_cell()
+    return _missing(absent, seen.times * absent.size)
+
+
+def constant_zeros(name: str, seen: Survey) -> str:
+    """A sentence about cells that are exactly 0 at all times while others are nowhere near it."""
+    share = float(seen.always_zero().mean())
+    if share < NOTABLE_ZEROS or not seen.zeros_stand_out:
+        return ""
+    return (
+        f"{share:.0%} of the cells are exactly 0 at all times; if that is land or no data, declare "
+        f"it: [source] missing = {{ {toml_key(name)} = 0.0 }}, else it is drawn like all values"
+    )
 
 
 def missing_values(dataset: xr.Dataset, variables: Sequence[str]) -> dict[str, Missing]:

@@ -50,7 +50,7 @@ from storage.sources.sources import (
     unreadable,
 )
 from storage.sources.survey import Survey, total
-from storage.sources.values import Settled, is_plausible, judge, settle
+from storage.sources.values import Settled, constant_zeros, is_plausible, judge, settle
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -118,11 +118,23 @@ def run(
     if not beforehand(source):
         records = artifacts.unit_records(path, units)
         found = [_from_json(record["extra"]["survey"]) for record in records]
-        settled = settle(fields, summed(found), {}, notes)
+        surveys = summed(found)
+        settled = settle(fields, surveys, {}, notes)
     _require_policies(source, settled, maps, fields, report)
 
     _require_unchanged(source, digest)
-    figures = {"times": fields.sizes["time"], "variables": len(config.source.variables)}
+    figures: dict[str, Any] = {
+        "times": fields.sizes["time"],
+        "variables": len(config.source.variables),
+    }
+    zeros = {
+        name: words
+        for name, seen in surveys.items()
+        if name not in source.missing and (words := constant_zeros(name, seen))
+    }
+    if zeros:
+        figures["zeros"] = zeros
+        notes += [f"{name}: {words}" for name, words in zeros.items()]
     attrs = {
         "figures": figures,
         "seconds": time.monotonic() - began,

@@ -33,7 +33,7 @@ def test_what_is_not_said_has_its_default(config: RunConfig) -> None:
     assert config.cluster == Cluster(workers=1)
     assert config.generate == Generate(
         realizations=2,
-        times=("2001-03-01",),
+        times=("2001-01-15",),
         integrator="z-ab2",
         evaluations=6,
         grid_exponent=2.2,

@@ -5,21 +5,40 @@ import tomllib
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 
 from flows.cli.main import main
 from flows.config.draft import starter
 from flows.config.schema import RunConfig
+from flows.stages.dates import require_dates
+from flows.stages.ingest.ingest import how_to_open
 from storage.conventions.axes import SourceError
 from storage.sources.sources import open_source
+from storage.sources.survey import Survey
+from storage.sources.values import constant_zeros
 from tests.storage.imitations import levelled, regular, write
 
+SHAPE = (4, 8)  # of `regular`
 DEMO = "deploy/demo/jcm-t21-daily.nc"
 
 
 def configured(*paths: str) -> RunConfig:
-    return RunConfig.from_dict(tomllib.loads(starter(paths, "runs/first")))
+    """What is written for these files; every configuration is one that ingest takes."""
+    config = RunConfig.from_dict(tomllib.loads(starter(paths, "runs/first")))
+    fields, _ = open_source(paths, config.source.variables, **how_to_open(config.source))
+    require_dates(config, fields["time"])
+    assert fields["time"].sel(time=slice(*config.split.test)).size >= 2, "verify needs two"
+    return config
+
+
+def series(tmp_path: Path, days: pd.DatetimeIndex, **values: np.ndarray) -> str:
+    """A file of fields of these names at these times."""
+    source = regular(count=len(days)).drop_vars("ta").assign_coords(time=days)
+    for name, each in values.items():
+        source[name] = (("time", "lat", "lon"), each.astype("f4"), {"units": "1"})
+    return write(tmp_path, source)
 
 
 def test_the_demonstration_is_described_as_its_own_file_does() -> None:
@@ -37,8 +56,7 @@ def test_periods_follow_each_other_and_the_dates_asked_for_are_held_out() -> Non
     split, times = config.split, xr.open_dataset(DEMO)["time"]
     cuts = [day for period in (split.train, split.validation, split.test) for day in period]
     assert cuts == sorted(cuts) and cuts[0] == "2000-01-01" and cuts[-1] == "2002-12-31"
-    in_train = times.sel(time=slice(*split.train)).size / times.size
-    assert in_train == pytest.approx(0.7, abs=0.01)
+    assert times.sel(time=slice(*split.train)).size == 731, "two whole years of three"
     assert all(split.test[0] <= day <= split.test[1] for day in config.generate.times)
 
 
@@ -94,6 +112,7 @@ def test_variables_in_files_of_their_own_holes_and_rain(tmp_path: Path) -> None:
     source = RunConfig.from_dict(tomllib.loads(text)).source
     assert source.variables == ("ta", "pr")
     assert source.transform == {"pr": "cbrt"} and source.fill == {"ta": "harmonic"}
+    assert "skewed; too few fields for ranks" in text
     assert "# not other: on another grid, 3 x 8" in text
 
 
@@ -101,7 +120,7 @@ def test_a_file_without_a_global_field_is_refused_with_the_reason(tmp_path: Path
     path = write(tmp_path, regular(lat=[10.0, 12.0, 14.0]))
     with pytest.raises(SourceError, match=r"no field along time on a global grid; ta: .*regional"):
         starter([path], "r")
-    with pytest.raises(SourceError, match="6 times are too few"):
+    with pytest.raises(SourceError, match="6 fields on 6 days are too few"):
         starter([write(tmp_path, regular())], "r")
     months = regular().rename(time="month").drop_vars("month")
     with pytest.raises(SourceError, match=r"ta has no time coordinate \(its dims are month of 6"):
@@ -157,3 +176,128 @@ def test_the_command_writes_what_ingest_takes_and_never_over_a_file(
     assert main(["plan", str(target)]) == 0
     assert main(["ingest", str(target), "--json"]) == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["root"] == root
+
+
+@pytest.mark.parametrize(
+    ("years", "train", "test_days"),
+    [
+        (2, "2000-12-31", 183),
+        (3, "2001-12-31", 183),
+        (4, "2001-12-31", 365),
+        (5, "2002-12-31", 365),
+    ],
+)
+def test_training_covers_whole_years_and_tests_more_than_a_season(
+    tmp_path: Path, years: int, train: str, test_days: int
+) -> None:
+    source = regular(count=1)
+    days = pd.date_range("2000-01-01", f"{1999 + years}-12-31")
+    whole = source.isel(time=np.zeros(len(days), int)).assign_coords(time=days)
+    config = configured(write(tmp_path, whole))
+    assert config.split.train == ("2000-01-01", train)
+    first, last = (np.datetime64(day) for day in config.split.test)
+    assert int((last - first) / np.timedelta64(1, "D")) + 1 == pytest.approx(test_days, abs=2)
+
+
+def test_years_that_begin_in_autumn_are_whole_years_too(tmp_path: Path) -> None:
+    days = pd.date_range("1999-10-01", "2003-09-30")
+    whole = regular(count=1).isel(time=np.zeros(len(days), int)).assign_coords(time=days)
+    split = configured(write(tmp_path, whole)).split
+    assert split.train == ("1999-10-01", "2001-09-30")
+    assert split.validation == ("2001-10-01", "2002-09-30")
+
+
+def test_twelve_monthly_files_ask_for_what_was_learned_and_say_what_was_not(tmp_path: Path) -> None:
+    for month in range(1, 13):
+        days = pd.date_range(f"2001-{month:02d}-01", periods=28)
+        part = regular(count=28).assign_coords(time=days)
+        write(tmp_path, part, f"m{month:02d}.nc")
+    paths = sorted(str(path) for path in tmp_path.glob("*.nc"))
+    text = starter(paths, "r")
+    config = configured(*paths)
+    assert config.split.train[1] < config.generate.times[-1] or config.split.train[1] < "2001-10"
+    assert all(day <= config.split.train[1] for day in config.generate.times)
+    assert "# not learned: there are no training data from" in text
+    assert "1 of 2 harmonics" in text
+
+
+@pytest.mark.parametrize(("dates", "members"), [(4, 10), (6, 13), (4, 2)])
+def test_members_are_counted_as_the_samples_that_they_are(
+    tmp_path: Path, dates: int, members: int
+) -> None:
+    parts = [regular(count=dates, seed=k) for k in range(members)]
+    days = pd.date_range("2000-01-01", periods=dates, freq="MS")
+    whole = xr.concat(parts, pd.Index(range(1, members + 1), name="realization"))
+    path = write(tmp_path, whole.assign_coords(time=days))
+    config = configured(path)
+    assert config.source.samples == "realization"
+    assert f"({dates * members} fields)" in starter([path], "r")
+
+
+def test_members_are_offered_by_name_where_their_dimension_has_another(tmp_path: Path) -> None:
+    parts = [regular(count=12, seed=k) for k in range(3)]
+    whole = xr.concat(parts, "m").assign_coords(realization=("m", [4, 5, 9]))
+    assert configured(write(tmp_path, whole)).source.samples == "realization"
+
+
+def test_amounts_get_ranks_where_there_are_fields_to_rank(tmp_path: Path) -> None:
+    rain = regular(count=365, name="pr")
+    rain["pr"] = (abs(rain["pr"] - 280) * 1e-5).assign_attrs(
+        units="kg m-2 s-1", standard_name="precipitation_flux"
+    )
+    assert configured(write(tmp_path, rain)).source.transform == {"pr": "rank"}
+
+
+def test_holes_that_move_are_said_and_no_fill_is_proposed_that_ingest_refuses(
+    tmp_path: Path,
+) -> None:
+    source = regular(count=40)
+    source["ta"] = source["ta"].where((source["time"] < source["time"][20]) | (source["lat"] < 60))
+    source["ua"] = regular(count=40, name="ua")["ua"]
+    path = write(tmp_path, source)
+    text = starter([path], "r")
+    assert "fill" not in tomllib.loads(text)["source"]
+    assert "# ta is missing at some times in cells that have values at others" in text
+
+
+def test_zeros_over_land_are_missing_and_a_unit_in_the_long_name_is_offered(
+    tmp_path: Path,
+) -> None:
+    days = pd.date_range("1990-01-01", periods=48, freq="MS")
+    anomaly = np.random.default_rng(0).standard_normal((48, *SHAPE))
+    anomaly[:, :, :2] = 0.0
+    path = series(tmp_path, days, ssta=anomaly)
+    with xr.open_dataset(path) as known:
+        source = known.load()
+    source["ssta"].attrs["long_name"] = "anomaly of sea surface temperature degK"
+    path = write(tmp_path, source)
+    text = starter([path], "r")
+    config = configured(path)
+    assert config.source.missing == {"ssta": 0.0} and config.source.fill == {"ssta": "harmonic"}
+    assert "25% of ssta" in text
+    assert '# units = { ssta = "K" }  # the files say "1", the long name' in text
+
+
+def test_zeros_that_are_the_least_amount_are_said_and_kept(tmp_path: Path) -> None:
+    days = pd.date_range("1990-01-01", periods=48, freq="MS")
+    ice = np.random.default_rng(0).random((48, *SHAPE))
+    ice[:, 1:4] = 0.0
+    path = series(tmp_path, days, ice=ice)
+    text = starter([path], "r")
+    assert "missing" not in tomllib.loads(text)["source"]
+    assert "# ice is exactly 0 at all times in" in text
+
+
+@pytest.mark.parametrize("shift", [0.0, 300.0])
+def test_zeros_of_ingest_are_the_zeros_of_the_files(shift: float) -> None:
+    values = np.random.default_rng(0).standard_normal((20, 4, 6)) + shift
+    values[:, 1] = 0.0
+    values[3:9, 2] = 0.0
+    whole = Survey.of(values)
+    halves = Survey.of(values[:7]) + Survey.from_json(Survey.of(values[7:]).to_json())
+    for seen in (whole, halves):
+        np.testing.assert_array_equal(seen.always_zero(), (values == 0).all(axis=0))
+        assert seen.zeros_stand_out
+        assert constant_zeros("ssta", seen).startswith("25% of the cells are exactly 0")
+    assert not Survey.of(np.abs(values - shift)).zeros_stand_out
+    assert constant_zeros("ssta", Survey.of(values[:, 2:])) == ""

@@ -369,7 +369,11 @@ def test_a_given_reference_is_used_as_it_is(here, tmp_path):
             UnusableData,
             "split.train: .* 1990-01-01",
         ),
-        ({"split": {"train": ("2000-01-01", "2000-02-28")}}, UnusableData, "all seasons"),
+        (
+            {"split": {"train": ("2000-01-01", "2000-02-28")}, "spectral": {"harmonics": 1}},
+            UnusableData,
+            "spectral.harmonics: expected at most 0",
+        ),
     ],
 )
 def test_what_the_data_cannot_give_is_refused_by_its_key(changes, kind, message, here, tmp_path):

@@ -351,3 +351,30 @@ def test_an_unknown_variable_is_refused(tmp_path):
 def test_a_series_is_no_field(tmp_path):
     source = xr.Dataset({"nino": ("time", values(6), {"units": "K"})}, coords={"time": days()})
     refused("no lat coordinate of nino", write(tmp_path, source), ["nino"])
+
+
+@row("dimension", "members with labels that are no counts (r5i1, 7)", "the labels are kept")
+def test_labels_of_members_are_kept(tmp_path):
+    parts = [regular(seed=k) for k in range(3)]
+    whole = xr.concat(parts, "m")
+    numbers = whole.assign_coords(realization=("m", [7, 5, 12]))
+    path = write(tmp_path, numbers, "numbers.nc")
+    assert 'samples = "realization"' in refused("3 members", path)
+    for samples in ("realization", "m"):
+        fields, _ = open_source(path, ["ta"], samples=samples)
+        np.testing.assert_array_equal(fields.member, np.tile([5, 7, 12], 6))
+        np.testing.assert_array_equal(fields.ta[2::3], parts[2].ta)
+        assert "flag_values" not in fields.member.attrs
+    texts = whole.assign_coords(realization=("m", ["r5 i1", "r1", "r2"]))
+    fields, _ = open_source(write(tmp_path, texts, "texts.nc"), ["ta"], samples="realization")
+    assert fields.member.attrs["flag_values"] == [0, 1, 2]
+    assert fields.member.attrs["flag_meanings"] == "r1 r2 r5_i1"
+
+
+@row("dimension", "`samples` names no members, but times, levels or nothing", "refused")
+def test_what_tells_no_members_apart_is_refused(tmp_path):
+    whole = xr.concat([regular(), regular(seed=1)], xr.DataArray([0, 1], dims="number"))
+    path = write(tmp_path, whole)
+    for name in ("time", "lat"):
+        refused(f"samples is '{name}', along which ta has its times, grid", path, samples=name)
+    refused("has no such dimension", path, samples="numbers")
