@@ -18,7 +18,7 @@ from flows.config.draft_values import declarations
 from flows.config.schema import ConfigError, RunConfig, expanded
 from pipeline.sphere.named_grids import grid_of
 from storage.conventions.axes import SourceError
-from storage.guards.named_files import resolve
+from storage.guards.named_files import matching_files, resolve
 from storage.sources.candidates import Content, contents, names_with_dims
 from storage.sources.sources import SourceReport, open_source
 
@@ -47,7 +47,7 @@ def starter(paths: Sequence[str], root: str) -> str:
     chosen = _chosen(fields)
     maps = [one.name for one in usable if not one.series and one.shape == shape]
     holders = {file for one in found if one.name in (*chosen, *maps) for file in one.files}
-    files = resolve(paths)
+    files, given = resolve(paths), paths
     if strangers := [file for file in files if file not in holders]:
         paths = [file for file in files if file in holders]
     dataset, report, refused = _opened(paths, chosen, maps, samples)
@@ -62,6 +62,7 @@ def starter(paths: Sequence[str], root: str) -> str:
         "",
         "[source]",
         f"paths = {_listed(_as_patterns(paths))}",
+        *_counts(given),
         *(f"# not {file}: it has none of these variables" for file in strangers),
         f"variables = {_listed(variables)}",
         *_left_out(found, variables, maps, refused, shape, samples),
@@ -215,8 +216,16 @@ def _as_patterns(paths: Sequence[str]) -> list[str]:
     if len(paths) > 4 and len(parents) == len(suffixes) == 1 and "://" not in paths[0]:
         (parent,), (suffix,) = parents, suffixes
         if set(parent.glob(f"*{suffix}")) == set(map(Path, paths)):
-            return [f"{parent}/*{suffix}"]
+            return [f"{parent}/*{suffix}"]  # the directory is there: its letters are no pattern
     return list(paths)
+
+
+def _counts(paths: Sequence[str]) -> Iterator[str]:
+    """How many files each pattern matched."""
+    for path in paths:
+        if "://" not in path and not Path(path).exists():
+            count = len(matching_files(path))
+            yield f"# {path}: {count} file{'s' * (count != 1)}"
 
 
 def _require_accepted(text: str) -> None:

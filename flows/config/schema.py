@@ -87,6 +87,9 @@ class Source:
     stamps: Stamps | None = None  # what a stamp of time stands for; None: as its bounds say
     healpix: Literal["ring", "nested"] | None = None  # order of cells, if the files do not say it
     group: str = ""  # in NetCDF or Zarr files
+    grib: Mapping[str, int | str] = field(default_factory=dict)  # keys of messages, by eccodes
+    zarr_fill: Literal["value", "missing"] | None = None  # what a fill value of 0 is in Zarr 2
+    band: bool = False  # whether latitudes may end before the poles; the rest is missing
 
     def __post_init__(self) -> None:
         _require(len(self.paths) > 0, "source.paths", self.paths, "at least one file")

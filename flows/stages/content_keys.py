@@ -89,6 +89,7 @@ def ingest_key(config: RunConfig, digest: str) -> str:
     """Content key of fields made from source files of this digest."""
     read = ["variables", "units", "missing", "valid_range", "fill", "static", "covariates"]
     read += ["dims", "select", "samples", "period", "drop", "stamps", "healpix", "group"]
+    read += ["grib", "zarr_fill", "band"]
     return content_key(
         stage="ingest",
         schema=SCHEMAS["ingest"],

@@ -25,13 +25,11 @@ KNOWN = (
     *("publisher_institution", "contributor_name", "contributor_role", "contact"),
 )
 
-_INTERVALS = (  # days at least, name
-    (364.0, "yr"),
-    (27.0, "mon"),
-    (0.99, "day"),
-    (0.24, "6hr"),
-    (0.12, "3hr"),
-    (0.04, "1hr"),
+_INTERVALS = (  # days at least and at most, name
+    (360.0, 366.0, "yr"),
+    (28.0, 31.0, "mon"),
+    (1.0, 1.0, "day"),
+    *((hours / 24, hours / 24, f"{hours}hr") for hours in (6, 3, 1)),
 )
 
 
@@ -77,12 +75,28 @@ def ensemble_attrs(dataset: xr.Dataset, source: xr.Dataset) -> dict[str, Any]:
 
 
 def frequency_of(time: xr.DataArray) -> str:
-    """The usual interval of times in CMIP's words: "day", "mon", "6hr"; "fx" for a single time."""
+    """The usual interval of times as CMIP says it: "day", "mon", "6hr"; "fx" for a single time."""
     if time.size < 2:
         return "fx"
     steps = [_days(*pair) for pair in zip(time.values[:-1], time.values[1:], strict=True)]
     usual = float(np.median(steps))
-    return next((name for least, name in _INTERVALS if usual >= least), "subhr")
+    for least, most, name in _INTERVALS:
+        if 0.99 * least <= usual <= 1.01 * most:
+            return name
+    return _of_another_length(usual)
+
+
+def _of_another_length(days: float) -> str:
+    """An interval that CMIP has no word for, in its manner: "12hr", "5day", "3mon", "10yr"."""
+    for unit, least, most in (("yr", 360.0, 366.0), ("mon", 28.0, 31.0)):
+        count = round(days / ((least + most) / 2))
+        if count > 1 and count * least <= days <= count * most and (unit == "yr" or count == 3):
+            return f"{count}{unit}"
+    for unit, length in (("day", 1.0), ("hr", 1 / 24), ("min", 1 / 1440)):
+        count = round(days / length)
+        if count >= 1 and abs(days - count * length) <= 0.01 * length:
+            return f"{count}{unit}"
+    return "subhr"
 
 
 def _days(first: Any, last: Any) -> float:

@@ -14,7 +14,16 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-__all__ = ["Axes", "SourceError", "UnsafeSource", "find_axes", "is_pressure", "toml_key"]
+__all__ = [
+    "Axes",
+    "SourceError",
+    "UnsafeSource",
+    "find_axes",
+    "follows_the_ground",
+    "is_pressure",
+    "positions_in_two_dimensions",
+    "toml_key",
+]
 
 Array = np.ndarray[Any, Any]
 
@@ -110,7 +119,23 @@ def find_axes(table: xr.Dataset, name: str, declared: Mapping[str, str], where: 
 
 
 def is_pressure(coordinate: xr.DataArray) -> bool:
-    return str(coordinate.attrs.get("units", "")).strip().lower() in _PRESSURES
+    """Whether levels lie at constant pressure: by their unit, unless they say another thing."""
+    units = str(coordinate.attrs.get("units", "")).strip().lower()
+    return units in _PRESSURES and not follows_the_ground(coordinate)
+
+
+def follows_the_ground(coordinate: xr.DataArray) -> bool:
+    """Whether levels are those of a model, whose pressure is another one in each place.
+
+    Models write their hybrid levels with nominal pressures: the unit alone is no pressure axis.
+    """
+    said = str(coordinate.attrs.get("standard_name", "")).strip()
+    if said == "air_pressure":
+        return False
+    named = said.startswith("atmosphere_") and said.endswith("_coordinate")
+    words = str(coordinate.attrs.get("long_name", "")).lower()
+    told = any(word in words for word in ("hybrid", "sigma", "eta level", "ref full pressure"))
+    return named or "formula_terms" in coordinate.attrs or told
 
 
 def _declared(
@@ -139,10 +164,34 @@ def _declared(
 
 
 def _found(table: xr.Dataset, name: str, role: str, where: str, taken: set[str]) -> str | None:
-    candidates = [n for n in _candidates(table, name, role in ("lat", "lon")) if n not in taken]
+    horizontal = role in ("lat", "lon")
+    candidates = [n for n in _candidates(table, name, horizontal) if n not in taken]
+    if horizontal and (named := [n for n in candidates if n in _named(table, name)]):
+        believed = _chosen(table, named, role, where)
+        if believed is not None:  # what the variable itself names, before any axis
+            return believed
     if role in ("level", "member"):
         candidates = [n for n in candidates if table[n].ndim < 2]
     return _chosen(table, candidates, role, where)
+
+
+def positions_in_two_dimensions(table: xr.Dataset, name: str, role: str) -> list[str]:
+    """Variables that say the latitude or longitude of every cell of a variable."""
+    by_name, by_unit, *_ = _tests(table, role)
+    found = []
+    for other in _candidates(table, name, horizontal=True):
+        variable = table.variables[other]
+        if variable.ndim == 2 and any(
+            test(other, variable.attrs, variable) for test in (by_name, by_unit)
+        ):
+            found.append(other)
+    return found
+
+
+def _named(table: xr.Dataset, name: str) -> list[str]:
+    """What the attribute `coordinates` of a variable names."""
+    variable = table.variables[name]
+    return str(variable.attrs.get("coordinates", variable.encoding.get("coordinates", ""))).split()
 
 
 def _candidates(table: xr.Dataset, name: str, horizontal: bool = False) -> list[str]:

@@ -14,7 +14,7 @@ from typing import Any
 from storage.conventions.levels import split_name
 from storage.conventions.quantities import conversion
 
-__all__ = ["CmipVariable", "cmip_variable", "standard_name_of"]
+__all__ = ["CmipVariable", "cmip_variable", "standard_name_of", "table_of"]
 
 GRAVITY = 9.80665  # [m s-2], of geopotential height
 
@@ -62,12 +62,33 @@ _TABLE: Mapping[str, tuple[str, str, tuple[str, ...]]] = {
     "sftlf": ("land_area_fraction", "%", ()),
 }
 _AT_THE_SURFACE = {"ta": "tas", "ua": "uas", "va": "vas", "hus": "huss", "hur": "hurs"}
+_LEVELLED = (*_AT_THE_SURFACE, "zg", "wap")  # nothing without the level that they are of
+_MANY_THINGS = ("ulwrf", "pres", "temperature")  # names that only a standard name makes clear
+_EXTREMES = {"maximum": "tasmax", "minimum": "tasmin"}
 _NEAR_THE_SURFACE = (*_AT_THE_SURFACE.values(), "tasmax", "tasmin", "sfcWind")
 _SAME = {
     "air_pressure_at_sea_level": "air_pressure_at_mean_sea_level",
     "sea_surface_skin_temperature": "surface_temperature",
     "lwe_precipitation_rate": "precipitation_flux",
     "geopotential": "geopotential_height",
+}
+_REALMS = {
+    **dict.fromkeys(("tos", "sos", "zos"), "ocean"),
+    **{"siconc": "seaIce", "snd": "landIce", "mrsos": "land"},
+}
+_TABLES: Mapping[str, Mapping[str, str]] = {  # by frequency and realm
+    "mon": {
+        **{"atmos": "Amon", "ocean": "Omon", "seaIce": "SImon"},
+        **{"land": "Lmon", "landIce": "LImon"},
+    },
+    "day": {
+        **{"atmos": "day", "ocean": "Oday", "seaIce": "SIday"},
+        **{"land": "day", "landIce": "Eday"},
+    },
+    "yr": {"atmos": "Eyr", "ocean": "Oyr"},
+    "6hr": {"atmos": "6hrPlev"},
+    "3hr": {"atmos": "3hr", "ocean": "3hr", "land": "3hr"},
+    "1hr": {"atmos": "E1hr"},
 }
 
 
@@ -82,9 +103,19 @@ class CmipVariable:
     offset: float
 
     @property
+    def realm(self) -> str:
+        return _REALMS.get(self.name, "atmos")
+
+    @property
     def at_surface(self) -> bool:
         """Whether it lies at some metres above the ground, so that its name says the level."""
         return self.name in _NEAR_THE_SURFACE
+
+
+def table_of(known: CmipVariable | None, frequency: str) -> str:
+    """CMIP's table of a variable; where CMIP has none, the frequency by its own name."""
+    realm = "atmos" if known is None else known.realm
+    return _TABLES.get(frequency, {}).get(realm, frequency)
 
 
 def standard_name_of(name: str) -> str | None:
@@ -94,12 +125,15 @@ def standard_name_of(name: str) -> str | None:
 
 def cmip_variable(name: str, attrs: Mapping[str, Any]) -> CmipVariable | None:
     """What CMIP calls a variable, by its name, or by standard name and level; None if nothing."""
-    found = _named(split_name(name)[0], attrs)
+    base = split_name(name)[0]
+    found = _named(base, attrs)
     if found is None:
         return None
     standard, unit, _ = _TABLE[found]
-    stated = str(attrs.get("standard_name", standard))
-    if _SAME.get(stated, stated) != standard:
+    stated = attrs.get("standard_name")
+    if stated is None and base.lower() in _MANY_THINGS:
+        return None
+    if stated is not None and _SAME.get(str(stated), str(stated)) != standard:
         return None
     own = str(attrs.get("units", ""))
     over = own in ("m2 s-2", "m**2 s**-2", "m2/s2", "m^2/s^2") and found == "zg"
@@ -113,7 +147,7 @@ def cmip_variable(name: str, attrs: Mapping[str, Any]) -> CmipVariable | None:
 
 def _named(base: str, attrs: Mapping[str, Any]) -> str | None:
     if base in _TABLE:
-        return base
+        return None if base in _LEVELLED and attrs.get("level_kind") else base
     for name, (_, _, elsewhere) in _TABLE.items():
         if base.lower() in elsewhere:
             return _lowered(name, attrs)
@@ -125,12 +159,20 @@ def _named(base: str, attrs: Mapping[str, Any]) -> str | None:
 
 
 def _lowered(name: str, attrs: Mapping[str, Any]) -> str | None:
-    """The surface variable where the level is a few metres; None where no level tells the two."""
-    if name not in _AT_THE_SURFACE:
+    """The surface variable where the level is a few metres; None where no level tells the two.
+
+    Levels of a model, and depths, are none of those that CMIP's names of the atmosphere mean.
+    """
+    if name not in _LEVELLED:
         return name
     unit, level = str(attrs.get("level_units", "")), attrs.get("level")
-    if level is None:
+    if level is None or attrs.get("level_kind"):
         return None
-    if unit in ("m", "metre", "metres", "meter", "meters"):
-        return _AT_THE_SURFACE[name] if float(level) <= 10 else None
-    return name
+    if unit not in ("m", "metre", "metres", "meter", "meters"):
+        return name
+    lower = _AT_THE_SURFACE.get(name) if float(level) <= 10 else None
+    methods = str(attrs.get("cell_methods", ""))
+    extreme = next((new for word, new in _EXTREMES.items() if f"time: {word}" in methods), None)
+    if extreme is None:
+        return lower
+    return extreme if lower == "tas" else None

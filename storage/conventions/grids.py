@@ -9,14 +9,14 @@ A HEALPix grid is one dimension `cell` with coordinates cell (its index), lat, l
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from storage.conventions.axes import Axes, SourceError
+from storage.conventions.axes import SourceError, positions_in_two_dimensions
 from storage.conventions.healpix import Grid, healpix_grid
+from storage.conventions.stored import Stored
 
 __all__ = ["Grid", "aligned", "check_latitudes", "check_longitudes", "grid_of_variable"]
 
@@ -30,27 +30,17 @@ _GRIB_GRIDS = {
 }
 
 
-def grid_of_variable(
-    table: xr.Dataset,
-    name: str,
-    axes: Axes,
-    declared: Mapping[str, str],
-    healpix: str | None,
-    where: str,
-    notes: list[str],
-) -> Grid:
-    """The grid of variable `name`.
+def grid_of_variable(stored: Stored) -> Grid:
+    """The grid of a variable.
 
-    Args:
-        declared: Coordinate or dimension by role.
-        healpix: Order of the cells, "ring" or "nested", where the file does not say it.
     Raises:
         SourceError: If it is not a global grid of rings.
     """
-    cells = healpix_grid(table, name, axes, declared, healpix, where, notes)
+    cells = healpix_grid(stored)
     if cells is not None:
         return cells
-    lat, lon = _one_dimensional(table, name, axes, where, notes)
+    where, notes = stored.where, stored.notes
+    lat, lon = _one_dimensional(stored)
     values = {"lat": np.asarray(lat.values, float), "lon": np.asarray(lon.values, float)}
     take: dict[str, slice | Array] = {}
     if values["lon"].size > 1 and (np.diff(values["lon"]) < 0).sum() > values["lon"].size / 2:
@@ -58,14 +48,39 @@ def grid_of_variable(
         take["lon"] = slice(None, None, -1)
         notes.append("longitudes ran westward, turned")
     kept, found = check_longitudes(values["lon"], where)
-    notes += [*check_latitudes(values["lat"], where), *found]
+    notes += [*check_latitudes(values["lat"], where, band=stored.declared.band), *found]
     if kept < values["lon"].size:
         turned = "lon" in take
         take["lon"] = slice(None, -kept - 1, -1) if turned else slice(0, kept)
         values["lon"] = values["lon"][:kept]
+    padding = _rows_beyond(values["lat"], where) if stored.declared.band else (0, 0)
+    if any(padding):
+        notes.append(
+            f"{sum(padding)} rows of latitude lack beyond {values['lat'].min():g} and "
+            f"{values['lat'].max():g}; they are missing values"
+        )
+        step = values["lat"][1] - values["lat"][0]
+        before, after = (np.arange(1, count + 1) * step for count in padding)
+        ends = values["lat"][[0, -1]]
+        values["lat"] = np.concatenate([ends[0] - before[::-1], values["lat"], ends[1] + after])
+        values["lat"] = np.clip(values["lat"], -90, 90)  # of a pole, but for rounding
     dims = {str(lat.dims[0]): "lat", str(lon.dims[0]): "lon"}
     coords = {role: xr.Variable((role,), value) for role, value in values.items()}
-    return Grid(coords, dims, take)
+    return Grid(coords, dims, take, padding)
+
+
+def _rows_beyond(lat: Array, where: str) -> tuple[int, int]:
+    """How many rows lack before the first latitude and after the last one, up to the poles."""
+    steps = np.diff(lat)
+    step = float(np.median(steps))
+    if np.abs(steps - step).max() > 0.01 * abs(step):
+        raise SourceError(
+            f"{where}: its latitudes are not equally spaced, so nothing says where the rows that "
+            "source.band accepts would lie; regrid to a global grid first (e.g. cdo remapcon)"
+        )
+    tops = (90 + lat[0], 90 - lat[-1]) if step > 0 else (90 - lat[0], 90 + lat[-1])
+    before, after = (max(0, int(np.floor(top / abs(step) + 1e-3))) for top in tops)
+    return before, after
 
 
 def aligned(grid: Grid, first: Grid, where: str, whose: str) -> dict[str, Array]:
@@ -100,7 +115,7 @@ def aligned(grid: Grid, first: Grid, where: str, whose: str) -> dict[str, Array]
     return take
 
 
-def check_latitudes(lat: Array, where: str) -> list[str]:
+def check_latitudes(lat: Array, where: str, *, band: bool = False) -> list[str]:
     """Notes on the latitudes.
 
     Raises:
@@ -119,10 +134,11 @@ def check_latitudes(lat: Array, where: str) -> list[str]:
             'coordinate? name the right one: [source] dims = { lat = "..." }'
         )
     gap = max(90 - lat.max(), 90 + lat.min())
-    if gap > 1.6 * np.abs(steps).max():
+    if gap > 1.6 * np.abs(steps).max() and not band:
         raise SourceError(
             f"{where}: latitudes reach from {lat.min():g} to {lat.max():g}, the grid is regional; "
-            "only global grids can be analysed on the sphere"
+            "only global grids can be analysed on the sphere. A band around the globe is accepted "
+            'by [source] band = true: the rows that lack are missing values, for fill = "harmonic"'
         )
     return ["latitudes descend, kept"] if steps[0] < 0 else []
 
@@ -168,40 +184,94 @@ def check_longitudes(lon: Array, where: str) -> tuple[int, list[str]]:
     return kept, notes
 
 
-def _one_dimensional(
-    table: xr.Dataset, name: str, axes: Axes, where: str, notes: list[str]
-) -> tuple[xr.Variable, xr.Variable]:
-    found = {"lat": axes.lat, "lon": axes.lon}
-    for role, coordinate in found.items():
-        if coordinate is None:
-            _refuse_other_grids(table, name, axes, where)
-            raise SourceError(
-                f"{where}: no {role} coordinate of {name} found; set its standard_name or units, "
-                f'or name it: [source] dims = {{ {role} = "..." }}. {name} has dims '
-                f"{', '.join(map(str, table[name].dims))}; variables there: "
-                f"{', '.join(map(str, table.variables))}"
-            )
-    assert axes.lat and axes.lon
-    lat, lon = table.variables[axes.lat], table.variables[axes.lon]
+def _one_dimensional(stored: Stored) -> tuple[xr.Variable, xr.Variable]:
+    name, where = stored.key, stored.where
+    _require_both(stored)
+    lat, lon = stored.coordinate("lat"), stored.coordinate("lon")
+    assert lat is not None and lon is not None
     if lat.ndim == 2 and lon.ndim == 2:
-        return _rectilinear(lat, lon, name, where, notes)
+        rows, columns = _rectilinear(lat, lon, stored)
+        _require_axes_agree(rows, columns, stored)
+        return rows, columns
     for role, variable in (("lat", lat), ("lon", lon)):
         if variable.ndim != 1:
             raise SourceError(
-                f"{where}: {found[role]} has {variable.ndim} dimensions, the grid is a single "
-                f"point, a cross-section or curvilinear; {REMEDY}"
+                f"{where}: {getattr(stored.axes, role)} has {variable.ndim} dimensions, the grid "
+                f"of {name} is a single point, a cross-section or curvilinear; {REMEDY}"
             )
     if lat.dims == lon.dims:
-        _refuse_other_grids(table, name, axes, where)
+        _refuse_other_grids(stored)
         raise SourceError(
-            f"{where}: {axes.lat} and {axes.lon} both run along {lat.dims[0]}, the grid is "
-            f"unstructured or a list of points; {REMEDY}"
+            f"{where}: {stored.axes.lat} and {stored.axes.lon} both run along {lat.dims[0]}, the "
+            f"grid is unstructured or a list of points; {REMEDY}"
         )
+    _require_no_other_positions(lat, lon, stored)
     return lat, lon
 
 
-def _refuse_other_grids(table: xr.Dataset, name: str, axes: Axes, where: str) -> None:
+def _require_both(stored: Stored) -> None:
+    for role in ("lat", "lon"):
+        if stored.coordinate(role) is None:
+            _refuse_other_grids(stored)
+            raise SourceError(
+                f"{stored.where}: no {role} coordinate of {stored.key} found; set its "
+                f'standard_name or units, or name it: [source] dims = {{ {role} = "..." }}. '
+                f"{stored.key} has dims {', '.join(map(str, stored.array.dims))}; variables there: "
+                f"{', '.join(map(str, stored.table.variables))}"
+            )
+
+
+def _require_no_other_positions(lat: xr.Variable, lon: xr.Variable, stored: Stored) -> None:
+    """Raise SourceError if the file has positions of every cell that contradict the axes.
+
+    Ocean models write nominal latitudes and longitudes as axes beside the true ones, which are
+    bent towards the poles.
+    """
+    if {"lat", "lon"} & set(stored.declared.dims):
+        return
+    for role, axis in (("lat", lat), ("lon", lon)):
+        for other in positions_in_two_dimensions(stored.table, stored.key, role):
+            known = stored.table.variables[other]
+            if set(known.dims) != {lat.dims[0], lon.dims[0]}:
+                continue
+            true = np.asarray(known.transpose(axis.dims[0], ...).values, float)
+            off = _degrees_apart(true, np.asarray(axis.values, float)[:, None], role)
+            if off > 0.1 * np.abs(np.diff(axis.values)).max(initial=0.0):
+                raise SourceError(
+                    f"{stored.where}: {other} says where the cells of {stored.key} lie, up to "
+                    f"{off:.3g} degrees away from its axis {getattr(stored.axes, role)}; the grid "
+                    f"is curvilinear. {REMEDY.capitalize()}. If the axis is right after all: "
+                    f'[source] dims = {{ {role} = "{getattr(stored.axes, role)}" }}'
+                )
+
+
+def _require_axes_agree(rows: xr.Variable, columns: xr.Variable, stored: Stored) -> None:
+    """Raise SourceError if two-dimensional positions are regular, but not those of the axes."""
+    if {"lat", "lon"} & set(stored.declared.dims):
+        return
+    for role, found in (("lat", rows), ("lon", columns)):
+        axis = stored.table.variables.get(found.dims[0])
+        units = str(axis.attrs.get("units", "")).lower() if axis is not None else ""
+        if axis is None or not units.startswith("degree") or axis.dims != found.dims:
+            continue
+        off = _degrees_apart(np.asarray(axis.values, float), np.asarray(found.values, float), role)
+        if off > 0.1 * np.abs(np.diff(found.values)).max(initial=0.0):
+            raise SourceError(
+                f"{stored.where}: {getattr(stored.axes, role)} and the axis {found.dims[0]} of "
+                f"{stored.key} are up to {off:.3g} degrees apart; say which is right: "
+                f'[source] dims = {{ {role} = "{found.dims[0]}" }}'
+            )
+
+
+def _degrees_apart(ours: Array, theirs: Array, role: str) -> float:
+    apart = np.abs(ours - theirs)
+    apart = np.minimum(apart % 360, 360 - apart % 360) if role == "lon" else apart
+    return float(np.nanmax(apart, initial=0.0))
+
+
+def _refuse_other_grids(stored: Stored) -> None:
     """Raise SourceError if the lack of latitudes or longitudes is explained by the grid."""
+    table, name, axes, where = stored.table, stored.key, stored.axes, stored.where
     if kind := _GRIB_GRIDS.get(str(table[name].attrs.get("GRIB_gridType"))):
         raise SourceError(f"{where}: {name} has one value after the other: {kind}")
     for other in table[name].dims:
@@ -221,7 +291,7 @@ def _refuse_other_grids(table: xr.Dataset, name: str, axes: Axes, where: str) ->
 
 
 def _rectilinear(
-    lat: xr.Variable, lon: xr.Variable, name: str, where: str, notes: list[str]
+    lat: xr.Variable, lon: xr.Variable, stored: Stored
 ) -> tuple[xr.Variable, xr.Variable]:
     """Two-dimensional coordinates that only repeat one-dimensional ones."""
     lon = lon.transpose(*lat.dims) if set(lon.dims) == set(lat.dims) else lon
@@ -232,11 +302,14 @@ def _rectilinear(
             lat.dims == lon.dims
             and np.ptp(rows, axis=1).max() < 1e-4 > np.ptp(columns, axis=1).max()
         ):
-            notes.append(f"{name}: two-dimensional coordinates repeat one-dimensional ones")
+            stored.notes.append(
+                f"{stored.name}: two-dimensional coordinates repeat one-dimensional ones"
+            )
             return (
                 xr.Variable((lat.dims[y],), rows[:, 0], lat.attrs),
                 xr.Variable((lat.dims[x],), columns[:, 0], lon.attrs),
             )
     raise SourceError(
-        f"{where}: the coordinates of {name} have 2 dimensions, the grid is curvilinear; {REMEDY}"
+        f"{stored.where}: the coordinates of {stored.key} have 2 dimensions, the grid is "
+        f"curvilinear; {REMEDY}"
     )

@@ -1,12 +1,10 @@
-"""HEALPix cells: their order by any of the dialects, or by where the cells lie.
+"""HEALPix cells: their order as the file says it (healpix_dialects), or by where the cells lie.
 
-Read are CF-1.13 (`grid_mapping_name`), easygems (`healpix_nside`, `healpix_order`), xdggs
-(`cell_ids` with `grid_name`) and the group attribute `dggs`; the order of cells is kept.
+The order of cells is kept.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +13,9 @@ import ducc0
 import numpy as np
 import xarray as xr
 
-from storage.conventions.axes import Axes, SourceError
+from storage.conventions.axes import SourceError
+from storage.conventions.healpix_dialects import Statement, agreed, statements
+from storage.conventions.stored import Stored
 
 __all__ = ["Grid", "healpix_grid"]
 
@@ -29,132 +29,103 @@ class Grid:
     coords: Mapping[str, xr.Variable]
     dims: Mapping[str, str]  # dimension in the file: "lat", "lon" or "cell"
     take: Mapping[str, slice | Array]  # by our dimension, where not everything in order
+    padding: tuple[int, int] = (0, 0)  # latitudes that lack before the first and after the last
 
     @property
     def names(self) -> tuple[str, ...]:
         return ("cell",) if "cell" in self.coords else ("lat", "lon")
 
 
-def healpix_grid(
-    table: xr.Dataset,
-    name: str,
-    axes: Axes,
-    declared: Mapping[str, str],
-    order: str | None,
-    where: str,
-    notes: list[str],
-) -> Grid | None:
-    """The grid of variable `name` if it is on HEALPix; None if it is on another grid.
+def healpix_grid(stored: Stored) -> Grid | None:
+    """The grid of a variable if it is on HEALPix; None if it is on another grid.
 
     Raises:
-        SourceError: If it is partial, in another indexing, or nothing says the order of its cells.
+        SourceError: If it is partial, in another indexing, nothing says the order of its cells, or
+            what is said does not agree.
     """
-    said = _said_order(table, name)
-    dims = [d for d in table[name].dims if d in _horizontal(table, name, axes, declared)]
-    if said is None and order is None:
-        return _by_position(table, axes, dims, where, notes)
-    if said is None and axes.lat and axes.lon and table[axes.lat].dims != table[axes.lon].dims:
+    declared, where = stored.declared.healpix, stored.where
+    said = agreed(statements(stored.table, stored.key), declared, where)
+    dims = [d for d in stored.array.dims if d in _horizontal(stored)]
+    if said is None and declared is None:
+        return _by_position(stored, dims)
+    lat, lon = stored.coordinate("lat"), stored.coordinate("lon")
+    if said is None and lat is not None and lon is not None and lat.dims != lon.dims:
         return None
-    full = [d for d in dims if _nside(table.sizes[d])]
+    dim, nside = _cells_of(stored, dims)
+    if said is not None and said.level is not None and 2**said.level != nside:
+        raise SourceError(
+            f"{where}: refinement level {said.level} has {12 * 4**said.level} cells, {dim} has "
+            f"{12 * nside**2}; the metadata belong to another level, or the map is partial"
+        )
+    scheme = _scheme(said, declared, where)
+    grid = _cells(nside, scheme, dim, _sorted_cells(stored, dim, nside), where)
+    _require_positions(stored, grid, dim, scheme)
+    return grid
+
+
+def _cells_of(stored: Stored, dims: list[Any]) -> tuple[str, int]:
+    """The dimension that has all cells of a sphere, and their nside."""
+    sizes = stored.array.sizes
+    full = [str(d) for d in dims if _nside(sizes[d])]
     if len(full) != 1:
-        sizes = ", ".join(f"{d} of {table.sizes[d]}" for d in dims)
+        listed = ", ".join(f"{d} of {sizes[d]}" for d in dims)
         raise SourceError(
-            f"{where}: {name} is said to be on HEALPix, but none of its dimensions ({sizes}) has "
-            "12 nside^2 cells; partial maps are regional, only global grids can be analysed. If "
-            'another dimension has the cells: [source] dims = { cell = "..." }'
+            f"{stored.where}: {stored.key} is said to be on HEALPix, but none of its dimensions "
+            f"({listed}) has 12 nside^2 cells; partial maps are regional, only global grids can be "
+            'analysed. If another dimension has the cells: [source] dims = { cell = "..." }'
         )
-    (dim,) = full
-    nside = _nside(table.sizes[dim])
-    scheme, level = said if said is not None else (order, None)
-    if level is not None and 2**level != nside:
+    return full[0], _nside(sizes[full[0]])
+
+
+def _scheme(said: Statement | None, declared: str | None, where: str) -> str:
+    told = None if said is None else said.scheme
+    known = told in ("ring", "nested")
+    if declared is not None and known and told != declared:
         raise SourceError(
-            f"{where}: refinement level {level} has {12 * 4**level} cells, {dim} has "
-            f"{table.sizes[dim]}; the metadata belong to another level, or the map is partial"
+            f'{where}: source.healpix is "{declared}", but the file says {told}; remove it'
         )
-    if order is not None and said is not None and scheme != order:
-        raise SourceError(
-            f'{where}: source.healpix is "{order}", but the file says {scheme}; remove it'
-        )
+    scheme = (told if known else declared or told) or "unstated"
     if scheme not in ("ring", "nested"):
         raise SourceError(
             f"{where}: HEALPix in {scheme} indexing; only ring and nested are read. If you know "
             'the order of the cells: [source] healpix = "nested"'
         )
-    take = _sorted_cells(table, dim, nside, where, notes)
-    grid = _cells(nside, scheme, dim, take, where)
-    _require_positions(table, axes, grid, dim, scheme, where)
-    return grid
+    return scheme
 
 
-def _horizontal(table: xr.Dataset, name: str, axes: Axes, declared: Mapping[str, str]) -> list[str]:
+def _horizontal(stored: Stored) -> list[str]:
     """Dimensions that may hold the cells."""
-    if "cell" in declared:
-        cell = declared["cell"]
+    table, axes = stored.table, stored.axes
+    if cell := stored.declared.dims.get("cell"):
         return [str(d) for d in (table[cell].dims if cell in table.variables else (cell,))]
     others = {axes.time, axes.level, axes.member} - {None}
     taken = {d for other in others for d in table[other].dims}
     taken -= {d for c in (axes.lat, axes.lon) if c for d in table[c].dims}
-    return [str(d) for d in table[name].dims if d not in taken]
+    return [str(d) for d in stored.array.dims if d not in taken]
 
 
-def _said_order(table: xr.Dataset, name: str) -> tuple[str, int | None] | None:
-    """Order and refinement level by any of the dialects."""
-    variable = table.variables[name]
-    mapping = variable.attrs.get("grid_mapping", variable.encoding.get("grid_mapping"))
-    listed = [mapping] if mapping in table.variables else []
-    others = [n for n, v in table.variables.items() if v.size == 1 or n in ("cell_ids", "cell")]
-    for other in [*listed, *others]:
-        attrs = table.variables[other].attrs
-        if attrs.get("grid_mapping_name") == "healpix" or attrs.get("grid_name") == "healpix":
-            level = attrs.get("refinement_level", attrs.get("level", attrs.get("resolution")))
-            nside = attrs.get("healpix_nside", attrs.get("nside"))
-            scheme = attrs.get("indexing_scheme", attrs.get("healpix_order"))
-            scheme = scheme if scheme is not None else ("nested" if attrs.get("nest") else None)
-            return _spelled(scheme, level, nside)
-        if "healpix_nside" in attrs or "healpix_order" in attrs:
-            return _spelled(attrs.get("healpix_order"), None, attrs.get("healpix_nside"))
-    described = table.attrs.get("dggs")
-    if isinstance(described, str) and described.startswith("{"):
-        described = json.loads(described)
-    if isinstance(described, Mapping) and described.get("name") == "healpix":
-        return _spelled(described.get("indexing_scheme"), described.get("refinement_level"), None)
-    if "healpix_nside" in table.attrs:
-        return _spelled(table.attrs.get("healpix_order"), None, table.attrs["healpix_nside"])
-    return None
-
-
-def _spelled(scheme: Any, level: Any, nside: Any) -> tuple[str, int | None]:
-    text = str(scheme if scheme is not None else "unstated").strip().lower()
-    text = {"nest": "nested", "nested": "nested", "ring": "ring"}.get(text, text)
-    if level is None and nside is not None:
-        level = np.log2(float(nside))
-    whole = level is not None and float(level).is_integer()
-    return text, int(level) if whole else None
-
-
-def _by_position(
-    table: xr.Dataset, axes: Axes, dims: list[str], where: str, notes: list[str]
-) -> Grid | None:
+def _by_position(stored: Stored, dims: list[Any]) -> Grid | None:
     """HEALPix that nobody declares, known by where its cells lie."""
-    if not (axes.lat and axes.lon):
-        full = [d for d in dims if table.sizes[d] >= 48 and _nside(table.sizes[d])]
-        if not axes.lat and not axes.lon and len(full) == 1:
+    lat, lon = stored.coordinate("lat"), stored.coordinate("lon")
+    if lat is None or lon is None:
+        sizes = stored.array.sizes
+        full = [d for d in dims if sizes[d] >= 48 and _nside(sizes[d])]
+        if lat is None and lon is None and len(full) == 1:
             raise SourceError(
-                f"{where}: {full[0]} has 12 nside^2 cells with nside {_nside(table.sizes[full[0]])}"
-                ", HEALPix perhaps, but nothing says the order of its cells; declare it: "
-                '[source] healpix = "nested" (or "ring")'
+                f"{stored.where}: {full[0]} has 12 nside^2 cells with nside "
+                f"{_nside(sizes[full[0]])}, HEALPix perhaps, but nothing says the order of its "
+                'cells; declare it: [source] healpix = "nested" (or "ring")'
             )
         return None
-    lat, lon = table.variables[axes.lat], table.variables[axes.lon]
     if lat.ndim != 1 or lat.dims != lon.dims or not _nside(lat.size):
         return None
+    nside = _nside(lat.size)
     for scheme in ("nested", "ring"):
-        nside = _nside(lat.size)
         if scheme == "nested" and nside & (nside - 1):
             continue
-        grid = _cells(nside, scheme, str(lat.dims[0]), None, where)
-        if _misplaced(table, axes, grid) < 0.1 * 58.6 / nside:
-            notes.append(f"HEALPix in {scheme} order, known by the positions of its cells")
+        grid = _cells(nside, scheme, str(lat.dims[0]), None, stored.where)
+        if _misplaced(lat, lon, grid) < 0.1 * 58.6 / nside:
+            stored.notes.append(f"HEALPix in {scheme} order, known by the positions of its cells")
             return grid
     return None
 
@@ -164,22 +135,20 @@ def _nside(cells: int) -> int:
     return nside if 12 * nside**2 == cells else 0
 
 
-def _sorted_cells(
-    table: xr.Dataset, dim: str, nside: int, where: str, notes: list[str]
-) -> Array | None:
+def _sorted_cells(stored: Stored, dim: str, nside: int) -> Array | None:
     """What brings cells with a stated index into the order of their index."""
-    for other, variable in table.variables.items():
+    for other, variable in stored.table.variables.items():
         index = variable.attrs.get("standard_name") == "healpix_index"
         named = str(other) in ("cell_ids", "cell", "healpix_index") and variable.dtype.kind in "iu"
         if variable.dims == (dim,) and (index or named):
             ids = np.asarray(variable.values).astype(np.int64)
             if not np.array_equal(np.sort(ids), np.arange(12 * nside**2)):
                 raise SourceError(
-                    f"{where}: {other} does not hold each of the {12 * nside**2} cells once"
+                    f"{stored.where}: {other} does not hold each of the {12 * nside**2} cells once"
                 )
             if np.array_equal(ids, np.arange(ids.size)):
                 return None
-            notes.append(f"cells put in the order of {other}")
+            stored.notes.append(f"cells put in the order of {other}")
             return np.argsort(ids)
     return None
 
@@ -205,32 +174,28 @@ def _cells(nside: int, scheme: str, dim: str, take: Array | None, where: str) ->
     return Grid(coords, {dim: "cell"}, {} if take is None else {"cell": take})
 
 
-def _misplaced(table: xr.Dataset, axes: Axes, grid: Grid) -> float:
+def _misplaced(lat: xr.Variable, lon: xr.Variable, grid: Grid) -> float:
     """The largest distance [degrees] between stated and true positions of cells."""
-    assert axes.lat and axes.lon
     stated = []
-    for name in (axes.lat, axes.lon):
-        values = np.asarray(table.variables[name].values, float)
-        radians = str(table.variables[name].attrs.get("units", "")).startswith("rad")
+    for coordinate in (lat, lon):
+        values = np.asarray(coordinate.values, float)
+        radians = str(coordinate.attrs.get("units", "")).startswith("rad")
         stated.append(values if radians else np.deg2rad(values))
     order = grid.take.get("cell", slice(None))
     true = [np.deg2rad(grid.coords[name].values) for name in ("lat", "lon")]
-    one, other = (_unit(lat, lon) for lat, lon in ((s[order] for s in stated), true))
+    one, other = (_unit(*place) for place in ([s[order] for s in stated], true))
     return float(np.rad2deg(np.linalg.norm(one - other, axis=-1).max()))
 
 
-def _require_positions(
-    table: xr.Dataset, axes: Axes, grid: Grid, dim: str, scheme: str, where: str
-) -> None:
-    if not (axes.lat and axes.lon):
+def _require_positions(stored: Stored, grid: Grid, dim: str, scheme: str) -> None:
+    lat, lon = stored.coordinate("lat"), stored.coordinate("lon")
+    if lat is None or lon is None or not (lat.dims == lon.dims == (dim,)):
         return
-    if any(table.variables[c].dims != (dim,) for c in (axes.lat, axes.lon)):
-        return
-    off = _misplaced(table, axes, grid)
+    off = _misplaced(lat, lon, grid)
     if off > 30 / int(grid.coords["crs"].attrs["healpix_nside"]):
         raise SourceError(
-            f"{where}: cells are said to be in {scheme} order, but their lat and lon are up to "
-            f"{off:.3g} degrees elsewhere; is the order the other one? repair the metadata"
+            f"{stored.where}: cells are said to be in {scheme} order, but their lat and lon are up "
+            f"to {off:.3g} degrees elsewhere; is the order the other one? repair the metadata"
         )
 
 

@@ -1,7 +1,8 @@
 """One level of a variable, by a name like `t@850`, and one index of any other dimension.
 
 A bare number is in hPa on a pressure axis, otherwise in the unit of the file; a unit may follow
-it: `t@85000Pa`, `u@10m`.
+it: `t@85000Pa`, `u@10m`. Levels of a model that are numbered by nominal pressures are asked for by
+the name of their coordinate: `t@992.5lev`.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ from collections.abc import Mapping
 import numpy as np
 import xarray as xr
 
-from storage.conventions.axes import SourceError, is_pressure
+from storage.conventions.axes import SourceError, follows_the_ground, is_pressure
 
-__all__ = ["choose", "level_index", "level_of", "said", "same_label", "split_name"]
+__all__ = ["choose", "level_index", "level_of", "nominal", "said", "same_label", "split_name"]
 
 _LEVEL = re.compile(r"(-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)\s*([A-Za-z][A-Za-z0-9_]*)?")
 _FACTORS = {
@@ -49,10 +50,24 @@ def level_index(coordinate: xr.DataArray, level: str, name: str, where: str) -> 
     """
     number, unit = _parsed(level)
     values = np.atleast_1d(np.asarray(coordinate.values, dtype=np.float64))
-    if is_pressure(coordinate) or unit:
+    if nominal(coordinate):
+        if unit != str(coordinate.name).lower():
+            raise SourceError(
+                f"{where}: {name}: the {coordinate.attrs['units']} of {coordinate.name} are "
+                f"nominal, its levels follow the ground ({_kind(coordinate)}); interpolate to "
+                "pressure levels first (e.g. cdo ml2pl), or take levels of the model as they are: "
+                f'variables = ["{split_name(name)[0]}@{values[-1]:.10g}{coordinate.name}"]'
+            )
+    elif is_pressure(coordinate) or unit:
         values, number = _comparable(coordinate, values, number, unit, name, where)
     hits = np.flatnonzero(np.isclose(values, number, rtol=1e-4, atol=1e-6))
     return int(hits[0]) if len(hits) else None
+
+
+def nominal(coordinate: xr.DataArray) -> bool:
+    """Whether levels of a model are numbered by pressures that they have nowhere."""
+    own = str(coordinate.attrs.get("units", "")).strip().lower()
+    return own in _FACTORS and follows_the_ground(coordinate)
 
 
 def said(coordinate: xr.DataArray) -> str:
@@ -62,6 +77,8 @@ def said(coordinate: xr.DataArray) -> str:
     if is_pressure(coordinate):
         values, unit = values * _FACTORS[unit.lower()], "hPa"
     shown = [f"{value:g}" for value in values]
+    if nominal(coordinate):
+        unit = f"{coordinate.name}, nominal {unit}"
     if len(shown) > 24:
         shown = [*shown[:12], "...", *shown[-4:]]
     return f"{', '.join(shown)} {unit}".strip()
@@ -74,7 +91,19 @@ def level_of(coordinate: xr.DataArray, index: int) -> dict[str, str | float]:
     unit = str(coordinate.attrs.get("units", "")).strip()
     if unit:
         attrs["level_units"] = unit
+    if kind := _kind(coordinate):
+        attrs["level_kind"] = kind
     return attrs
+
+
+def _kind(coordinate: xr.DataArray) -> str:
+    """What levels are where their unit does not say it: depths, levels of a model."""
+    said = str(coordinate.attrs.get("standard_name", "")).strip()
+    if follows_the_ground(coordinate):
+        return said or str(coordinate.attrs.get("long_name") or "model level")
+    names = (said, str(coordinate.name).lower())
+    down = coordinate.attrs.get("positive") == "down" and not is_pressure(coordinate)
+    return "depth" if down or any(name.startswith("depth") for name in names) else ""
 
 
 def choose(

@@ -31,7 +31,7 @@ import xarray as xr
 
 from storage.artifacts.published import NameConflict, Published
 from storage.artifacts.publishing import open_artifact
-from storage.conventions.cmip import CmipVariable, cmip_variable
+from storage.conventions.cmip import CmipVariable, cmip_variable, table_of
 from storage.conventions.labels import GRID_MAPPING
 from storage.conventions.levels import split_name
 from storage.conventions.quantities import conversion
@@ -43,8 +43,7 @@ FILL = np.float32(1e20)
 COMPRESSION = {"zlib": True, "complevel": 1, "shuffle": True}
 BOUNDS = {"time": "time_bnds", "lat": "lat_bnds", "lon": "lon_bnds"}
 EPOCH = "days since 1850-01-01"
-TABLES = {"mon": "Amon", "yr": "Ayr"}  # a frequency is the table of its name otherwise
-DATES = {"yr": "%Y", "mon": "%Y%m", "day": "%Y%m%d", "fx": "%Y%m%d"}  # else to the minute
+DATES = {"yr": "%Y", "mon": "%Y%m", "day": "%Y%m%d", "fx": "%Y%m%d"}  # hours: to the minute
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +99,7 @@ def planned_files(ensemble: xr.Dataset, cmip: Cmip | None = None) -> list[Export
             if cmip is None:
                 path, attrs = f"{name}/{name}_realization-{number}.nc", dict[str, Any]()
             else:
-                path, attrs = _as_cmip(ensemble, name, known[name][0], number, cmip)
+                path, attrs = _as_cmip(ensemble, name, *known[name], number, cmip)
             turned = known[name][1] if known else None
             files.append(
                 ExportedFile(path=path, variable=name, realization=number, attrs=attrs, cmip=turned)
@@ -172,12 +171,17 @@ def _cmip_names(ensemble: xr.Dataset) -> dict[str, tuple[str, CmipVariable | Non
 
 
 def _as_cmip(
-    ensemble: xr.Dataset, name: str, variable: str, number: int, cmip: Cmip
+    ensemble: xr.Dataset,
+    name: str,
+    variable: str,
+    known: CmipVariable | None,
+    number: int,
+    cmip: Cmip,
 ) -> tuple[str, dict[str, Any]]:
     frequency, grid = str(ensemble.attrs["frequency"]), _grid_label(ensemble)
-    table, variant = TABLES.get(frequency, frequency), f"r{number + 1}i1p1f1"
+    table, variant = table_of(known, frequency), f"r{number + 1}i1p1f1"
     version = "v" + re.sub(r"\D", "", str(ensemble.attrs["date_created"]))[:8]
-    layout = DATES.get(frequency, "%Y%m%d%H%M")
+    layout = DATES.get(frequency.lstrip("0123456789") or frequency, "%Y%m%d%H%M")
     ends = [ensemble["time"].isel(time=at).dt.strftime(layout).item() for at in (0, -1)]
     parts = (variable, table, cmip.model, cmip.experiment, variant, grid, "-".join(ends))
     folders = (
@@ -196,6 +200,8 @@ def _as_cmip(
         "table_id": table,
         "variable_id": variable,
         "grid_label": grid,
+        "frequency": frequency,
+        "realm": "atmos" if known is None else known.realm,
         "product": "model-output",
         "original_name": name,
     }
@@ -247,8 +253,8 @@ def _converted(field: xr.Dataset, file: ExportedFile) -> xr.Dataset:
 def _with_level(field: xr.Dataset, file: ExportedFile) -> xr.Dataset:
     """The field with its level as a scalar coordinate: a pressure, or CMIP's height."""
     attrs = dict(field[file.variable].attrs)
-    value, unit = attrs.pop("level", None), str(attrs.pop("level_units", ""))
-    pascal = conversion(unit, "Pa")
+    value, unit = attrs.get("level"), str(attrs.get("level_units", ""))
+    pascal = None if attrs.get("level_kind") else conversion(unit, "Pa")
     if value is not None and pascal is not None:
         name, number = "plev", float(value) * pascal[0]
         about = {"standard_name": "air_pressure", "units": "Pa", "positive": "down", "axis": "Z"}
@@ -258,7 +264,7 @@ def _with_level(field: xr.Dataset, file: ExportedFile) -> xr.Dataset:
     else:
         return field
     values = field[file.variable].copy(deep=False)
-    values.attrs = attrs
+    values.attrs = {k: v for k, v in attrs.items() if k not in ("level", "level_units")}
     return field.assign({file.variable: values}).assign_coords({name: ((), number, about)})
 
 

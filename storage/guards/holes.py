@@ -1,62 +1,136 @@
-"""Chunks that a local Zarr store does not have: they read as the fill value, as if measured.
+"""Chunks that a Zarr store does not have: they read as the fill value, as if measured.
 
 Writers leave out chunks that are all fill value, so a lack is no fault by itself. It is one where
 nothing at all is stored of a stretch of the first dimension and the fill value is a number, and
-where there is no fill value: such chunks read as anything.
+where there is no fill value: such chunks read as anything. Stores whose names can be listed are
+looked through before they are read; others when a chunk is asked for that is not there.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
-import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from math import prod
-from pathlib import Path
 from typing import Any
 
-__all__ = ["unstored"]
+__all__ = ["ChunkGrid", "chunk_grids", "unstored"]
+
+MOST_KEYS = 1 << 20  # looked at
+_REMEDY = (
+    "Complete the store; if they truly have that value everywhere, write them: "
+    "zarr.config.set({'array.write_empty_chunks': True})"
+)
 
 
-def unstored(root: Path) -> dict[str, str]:
-    """By array, in words: the stretches of which there is nothing in the store."""
-    found = {}
-    for folder, _, files in os.walk(root):
-        for document in {".zarray", "zarr.json"} & set(files):
-            array = json.loads(Path(folder, document).read_bytes())
-            if "shape" in array and (said := _lacking(Path(folder), array)):
-                found[Path(folder).name] = said
-    return found
+@dataclass(frozen=True)
+class ChunkGrid:
+    """Where the chunks of an array are that must not lack.
+
+    Attributes:
+        path: The array in its store.
+        counts: Chunks along each dimension.
+        rows: Length of a chunk along the first dimension.
+        fill: What an absent chunk reads as; None if that is anything.
+    """
+
+    path: str
+    counts: tuple[int, ...]
+    rows: int
+    fill: float | None
+    prefix: str
+    separator: str
+
+    def key(self, place: tuple[int, ...]) -> str:
+        return f"{self.path}/{self.prefix}{self.separator.join(map(str, place))}".lstrip("/")
+
+    def place(self, key: str) -> tuple[int, ...] | None:
+        """Which chunk a key of the store is; None if it is no chunk of this array."""
+        before = f"{self.path}/{self.prefix}".lstrip("/")
+        parts = key.removeprefix(before).split(self.separator) if key.startswith(before) else []
+        if len(parts) != len(self.counts) or not all(re.fullmatch(r"\d{1,15}", p) for p in parts):
+            return None
+        return tuple(map(int, parts))
+
+    def stretch(self, first: int) -> Iterator[str]:
+        """Keys of all chunks that have a place along the first dimension."""
+        others = itertools.product(*map(range, self.counts[1:]))
+        return (self.key((first, *rest)) for rest in itertools.islice(others, MOST_KEYS))
+
+    def lacking(self, places: set[tuple[int, ...]]) -> str:
+        """What lacks if only these chunks are there, in words; nothing if that is no fault."""
+        first = {place[0] for place in places}
+        absent = [one for one in range(min(self.counts[0], MOST_KEYS)) if one not in first]
+        if len(places) >= prod(self.counts) or not (absent or self.fill is None):
+            return ""
+        count = prod(self.counts) - len(places)
+        return self.said(f"{count} of {prod(self.counts)}", (absent or [0])[0])
+
+    def said(self, which: str, first: int) -> str:
+        reads = "anything" if self.fill is None else f"{self.fill:g}, their fill value"
+        name = self.path.rpartition("/")[2]
+        return (
+            f"chunks of {name} are not in the store: {which}, first from index {first * self.rows} "
+            f"on, would read as {reads}. {_REMEDY}"
+        )
 
 
-def _lacking(folder: Path, array: dict[str, Any]) -> str:
+def chunk_grids(name: str, document: Any) -> Iterator[ChunkGrid]:
+    """The arrays that a document of metadata describes, or that are consolidated in it."""
+    folder = name.rpartition("/")[0]
+    if name.endswith(".zmetadata"):
+        parts = {k: v for k, v in document["metadata"].items() if k.endswith(".zarray")}
+    elif name.endswith("zarr.json"):
+        inner = (document.get("consolidated_metadata") or {}).get("metadata", {})
+        parts = {"zarr.json": document, **{f"{k}/zarr.json": v for k, v in inner.items()}}
+    else:
+        parts = {".zarray": document} if name.endswith(".zarray") else {}
+    for key, array in parts.items():
+        path = "/".join(filter(None, (folder, key.rpartition("/")[0])))
+        if "shape" in array and (grid := _grid(path, array)):
+            yield grid
+
+
+def unstored(documents: Mapping[str, bytes], names: Iterable[str]) -> dict[str, str]:
+    """By path of an array, in words: the stretches of which there is nothing in the store.
+
+    Args:
+        documents: The metadata of all arrays, by their names in the store.
+        names: Names of all that is in the store.
+    """
+    grids: dict[str, ChunkGrid] = {}
+    for name, text in documents.items():
+        grids |= {grid.path: grid for grid in chunk_grids(name, json.loads(text))}
+    places: dict[str, set[tuple[int, ...]]] = {path: set() for path in grids}
+    for name in names:
+        for path in _parents(name):
+            if path in grids and (place := grids[path].place(name)) is not None:
+                places[path].add(place)
+    found = {path: grid.lacking(places[path]) for path, grid in grids.items()}
+    return {path: said for path, said in found.items() if said}
+
+
+def _parents(name: str) -> Iterator[str]:
+    parts = name.split("/")[:-1]
+    for count in range(len(parts), -1, -1):
+        yield "/".join(parts[:count])
+
+
+def _grid(path: str, array: Mapping[str, Any]) -> ChunkGrid | None:
     three = array["zarr_format"] == 3
     chunk = array["chunk_grid"]["configuration"]["chunk_shape"] if three else array["chunks"]
-    grid = [-(-size // max(1, part)) for size, part in zip(array["shape"], chunk, strict=True)]
-    fill, key = array.get("fill_value"), array.get("chunk_key_encoding", {"name": "default"})
-    if key["name"] != "default" or key.get("configuration", {}).get("separator", "/") != "/":
-        return ""
+    counts = tuple(-(-n // max(1, part)) for n, part in zip(array["shape"], chunk, strict=True))
+    fill = array.get("fill_value")
     number = isinstance(fill, int | float) and math.isfinite(fill)
-    if len(grid) < 2 or not (number or fill is None):
-        return ""
-    places = set(_stored(folder / "c" if three else folder, len(grid)))
-    first = {place[0] for place in places}
-    lacking = [index for index in range(min(grid[0], 1 << 20)) if index not in first]
-    if len(places) >= prod(grid) or not (lacking or fill is None):
-        return ""
-    begin = (lacking or [0])[0] * chunk[0]
-    return (
-        f"{prod(grid) - len(places)} of {prod(grid)}, first from index {begin} on, would read as "
-        f"{'anything' if fill is None else f'{fill:g}, their fill value'}"
-    )
-
-
-def _stored(folder: Path, ndim: int) -> Iterator[tuple[int, ...]]:
-    for place, _, files in os.walk(folder, followlinks=True):
-        inner = os.path.relpath(place, folder)
-        prefix = () if inner == "." else tuple(inner.split(os.sep))
-        for name in files:
-            key = [part for one in (*prefix, name) for part in one.split(".")]
-            if len(key) == ndim and all(re.fullmatch(r"\d+", part) for part in key):
-                yield tuple(map(int, key))
+    if len(counts) < 2 or not (number or fill is None):
+        return None
+    prefix, separator = "", str(array.get("dimension_separator") or ".")
+    if three:
+        encoding = array.get("chunk_key_encoding") or {"name": "default"}
+        plain = encoding["name"] == "default"
+        separator = (encoding.get("configuration") or {}).get("separator", "/" if plain else ".")
+        prefix = f"c{separator}" if plain else ""
+    return ChunkGrid(path, counts, int(chunk[0]), fill, prefix, str(separator))

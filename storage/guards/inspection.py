@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,13 +118,14 @@ def inspect(
     paths: str | Sequence[str],
     variables: Sequence[str],
     *,
-    group: str = "",
+    reading: Mapping[str, Any] | None = None,
     whole: bool = False,
 ) -> Inspection:
     """Start to look at all files that paths and patterns name; `wait()` for the outcome.
 
     Args:
         variables: Names of fields, as in `open_source`; their first values are read.
+        reading: What the configuration says of how files are read.
         whole: Read all values, up to 8 GiB, to find what broke a worker.
     Raises:
         SourceError: If a path names nothing, or something that is not read.
@@ -133,14 +134,14 @@ def inspect(
     if not files:
         return Inspection(files, None, [])
     sizes = [0 if is_remote(file) else _size(Path(file)) for file in files]
-    known = tuple((file, *_stamp(file)) for file in files), tuple(variables), group
+    known = tuple((file, *_stamp(file)) for file in files), tuple(variables), json.dumps(reading)
     if known in _SEEN and not whole:
         return Inspection(files, None, [])
     seconds = [SECONDS + size / BYTES_PER_SECOND for size in sizes]
     wish = {
         "files": [{"path": file} for file in files],
         "variables": list(variables),
-        "group": group,
+        "reading": dict(reading or {}),
         "remote": any(map(is_remote, files)),
         "seconds": seconds,
         "memory": MEMORY + min(4 * max(sizes), MOST_MEMORY),

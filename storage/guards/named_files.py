@@ -10,7 +10,7 @@ from pathlib import Path
 
 from storage.conventions.axes import SourceError, UnsafeSource
 
-__all__ = ["begins_with", "is_remote", "resolve"]
+__all__ = ["begins_with", "is_remote", "matching_files", "resolve"]
 
 _REMOTE = re.compile(r"(https?|s3)://[^\s:]")
 
@@ -27,7 +27,7 @@ def resolve(paths: str | Sequence[str]) -> list[str]:
         if is_remote(path):
             found.append(path)
             continue
-        matches = sorted(glob.glob(path))
+        matches = matching_files(path)
         if not matches:
             raise SourceError(f"{path}: no such file (looked from {Path.cwd()})")
         for match in matches:
@@ -39,6 +39,42 @@ def resolve(paths: str | Sequence[str]) -> list[str]:
                 )
         found += matches
     return list(dict.fromkeys(found))
+
+
+def matching_files(path: str) -> list[str]:
+    """What a path or a pattern names here, in order: a path that is there is no pattern.
+
+    `**` is any number of directories; each file that it leads to is taken once, and what lies in a
+    Zarr store is the store's.
+    """
+    if os.path.lexists(path):
+        return [path]
+    matches = sorted(glob.glob(_literal_as_far_as_it_is_there(path), recursive=True))
+    if "**" not in Path(path).parts:
+        return matches
+    inside, real, found = [one for one in matches if _is_store(one)], set[str](), []
+    for match in matches:
+        within = any(match.startswith(f"{store.rstrip('/')}/") for store in inside)
+        directory = os.path.isdir(match) and match not in inside
+        if not within and not directory and (place := os.path.realpath(match)) not in real:
+            real.add(place)
+            found.append(match)
+    return found
+
+
+def _literal_as_far_as_it_is_there(pattern: str) -> str:
+    """A pattern whose first directories are there by their letters, with these quoted."""
+    parts = Path(pattern).parts
+    for count in range(len(parts) - 1, 0, -1):
+        head = os.path.join(*parts[:count])
+        if os.path.isdir(head):
+            return os.path.join(glob.escape(head), *parts[count:])
+    return pattern
+
+
+def _is_store(path: str) -> bool:
+    documents = ("zarr.json", ".zgroup", ".zarray", ".zmetadata")
+    return any(os.path.exists(os.path.join(path, name)) for name in documents)
 
 
 def _require_address(path: str) -> None:

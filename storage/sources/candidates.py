@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import xarray as xr
 
 from storage.conventions.axes import UnsafeSource, find_axes, is_pressure, samples_name
-from storage.conventions.levels import said
+from storage.conventions.levels import nominal, said
 from storage.guards.inspection import inspect
 from storage.guards.named_files import resolve
 from storage.sources.formats.opening import UNREADABLE, open_tables
+from storage.sources.formats.reading import PLAIN, Reading
 from storage.sources.pieces import Declared, Piece, take
 
 __all__ = ["Content", "contents", "names_with_dims"]
@@ -45,17 +46,17 @@ class Content:
         return self.shape, self.samples
 
 
-def contents(paths: Sequence[str], group: str = "") -> list[Content]:
+def contents(paths: Sequence[str], reading: Reading = PLAIN) -> list[Content]:
     """Variables of the files with at least two dimensions, each once; metadata alone are read.
 
     Raises:
         UnsafeSource, SourceError: If a file is none that can be read.
     """
-    with inspect(paths, (), group=group) as looking:
+    with inspect(paths, (), reading=asdict(reading)) as looking:
         looking.wait()
     found: dict[str, Content] = {}
     for file in resolve(paths):
-        for one in _candidates(file, group):
+        for one in _candidates(file, reading):
             known = found.get(one.name, one)
             better = one if known.refused and not one.refused else known
             files = dict.fromkeys((*known.files, file))
@@ -63,21 +64,23 @@ def contents(paths: Sequence[str], group: str = "") -> list[Content]:
     return list(found.values())
 
 
-def names_with_dims(paths: Sequence[str], group: str = "") -> list[str]:
+def names_with_dims(paths: Sequence[str], reading: Reading = PLAIN) -> list[str]:
     """All variables of the first file as `name(dim, dim)`."""
     return [
         f"{name}({', '.join(map(str, variable.dims))})"
-        for table in open_tables(resolve(paths)[0], group)
+        for table in open_tables(resolve(paths)[0], reading)
         for name, variable in table.data_vars.items()
     ]
 
 
-def _candidates(file: str, group: str) -> Iterator[Content]:
-    for table in open_tables(file, group):
+def _candidates(file: str, reading: Reading) -> Iterator[Content]:
+    for table in open_tables(file, reading):
         for name, variable in table.data_vars.items():
             plain = variable.dtype.kind in "fiu" and variable.ndim > 1
             plain = plain or "GRIB_gridType" in variable.attrs  # one-dimensional where reduced
-            if plain and not _is_bounds(table, str(name)):
+            if why := table.encoding.get("refused", {}).get(str(name)):
+                yield Content(name=str(name), refused=why)
+            elif plain and not _is_bounds(table, str(name)):
                 yield from _contents(table, str(name), Path(file).name)
 
 
@@ -122,7 +125,8 @@ def _levels(coordinate: xr.DataArray) -> list[str]:
     values = np.asarray(coordinate.values, dtype=np.float64).ravel()
     if is_pressure(coordinate):
         return [said(coordinate[i : i + 1]).split()[0] for i in range(values.size)]
-    return [f"{value:.10g}" for value in values]
+    unit = str(coordinate.name) if nominal(coordinate) else ""
+    return [f"{value:.10g}{unit}" for value in values]
 
 
 def _is_bounds(table: xr.Dataset, name: str) -> bool:

@@ -68,6 +68,7 @@ def _look(file: Mapping[str, Any], wish: Mapping[str, Any]) -> dict[str, Any]:
     from storage.conventions.levels import split_name
     from storage.guards.named_files import begins_with
     from storage.sources.formats.opening import UNREADABLE, open_tables
+    from storage.sources.formats.reading import Reading
 
     path = file["path"]
     if begins_with(path, b"\x89HDF"):
@@ -81,7 +82,7 @@ def _look(file: Mapping[str, Any], wish: Mapping[str, Any]) -> dict[str, Any]:
             raise SourceError(
                 f"{path} cannot be opened, truncated or corrupt? ({' '.join(str(error).split())})"
             ) from error
-    tables = open_tables(path, wish["group"])
+    tables = open_tables(path, Reading(**wish["reading"]))
     wanted = {base for name in wish["variables"] for base in (name, split_name(name)[0])}
     try:
         size = 0

@@ -16,10 +16,10 @@ from storage.conventions.axes import SourceError
 from storage.conventions.grids import Grid, aligned
 from storage.conventions.quantities import in_unit
 from storage.conventions.stamps import Stamped, one_convention, require_even_steps, same_stamps
+from storage.conventions.stored import Declared
 from storage.conventions.times import iso, one_calendar, said_time
 from storage.sources.pieces import Piece
 from storage.sources.records import Records
-from storage.sources.selection import Declared
 
 __all__ = ["Series", "join_in_time", "merge", "numbered", "on_one_grid"]
 

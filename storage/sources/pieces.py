@@ -22,10 +22,12 @@ from storage.conventions.cmip import standard_name_of
 from storage.conventions.grids import Grid, grid_of_variable
 from storage.conventions.levels import split_name
 from storage.conventions.quantities import cf_standard_name, cf_unit
+from storage.conventions.stated_values import as_stated
+from storage.conventions.stored import Declared, Stored
 from storage.conventions.time_units import are_digits
 from storage.conventions.times import bounds_of, decode_times
 from storage.sources.forecasts import is_span, with_valid_times
-from storage.sources.selection import EXPVER, Declared, selected
+from storage.sources.selection import EXPVER, selected
 
 __all__ = ["Declared", "Piece", "take"]
 
@@ -87,8 +89,11 @@ def take(
     variable = table.variables[stored]
     if variable.dtype.kind not in "fiu":
         raise SourceError(f"{where}: {name} has type {variable.dtype}; fields are numbers")
-    grid = grid_of_variable(table, stored, axes, declared.dims, declared.healpix, where, notes)
-    chosen, attrs = selected(table, stored, axes, grid, name, level, declared, where, notes, static)
+    known = Stored(
+        table=table, key=stored, name=name, axes=axes, declared=declared, where=where, notes=notes
+    )
+    grid = grid_of_variable(known)
+    chosen, attrs = selected(known, grid, level, static=static)
     if chosen is None:
         return []
     attrs = {**_attrs(variable, name, declared, where, notes), **attrs}
@@ -98,7 +103,7 @@ def take(
         )
     whole = variable.isel({d: i for d, i in chosen.items() if d in variable.dims})
     if static:
-        return [_piece(whole, None, None, None, grid, attrs, name, where, notes)]
+        return [_piece(whole, None, None, None, grid, attrs, known)]
     assert axes.time
     times = table.variables[axes.time].isel(
         {d: i for d, i in chosen.items() if d in table.variables[axes.time].dims}
@@ -125,7 +130,7 @@ def take(
             part = whole.isel({short: i, long: there})
             column = np.take(dates, i, axis)[there]
             if there.size:
-                piece = _piece(part, long, column, None, grid, attrs, name, where, notes)
+                piece = _piece(part, long, column, None, grid, attrs, known)
                 found.append(replace(piece, lead=lead))
         return found
     dim = times.dims[0] if times.ndim else None
@@ -134,7 +139,7 @@ def take(
         there = np.flatnonzero(present)
         whole, dates = whole.isel({dim: there}), dates[there]
         bounds = None if bounds is None else bounds[there]
-    return [_piece(whole, dim, np.atleast_1d(dates), bounds, grid, attrs, name, where, notes)]
+    return [_piece(whole, dim, np.atleast_1d(dates), bounds, grid, attrs, known)]
 
 
 def _present(
@@ -242,9 +247,7 @@ def _piece(
     bounds: Array | None,
     grid: Grid,
     attrs: Mapping[str, Any],
-    name: str,
-    where: str,
-    notes: list[str],
+    stored: Stored,
 ) -> Piece:
     roles = {**grid.dims, **({time: "time"} if time is not None else {})}
     assert set(variable.dims) <= {*roles, EXPVER}
@@ -255,14 +258,19 @@ def _piece(
     if EXPVER in blocks.dims:
         first, *rest = (blocks.isel({EXPVER: i}) for i in range(blocks.sizes[EXPVER]))
         blocks = reduce(lambda have, other: have.where(have.notnull(), other), rest, first)
-    lazy = xr.Variable(tuple(roles[d] for d in blocks.dims), blocks.data)
+    lazy = xr.Variable(
+        tuple(roles[d] for d in blocks.dims), as_stated(blocks.data, variable, stored)
+    )
     if lazy.dims != wanted:
-        notes.append(f"{name}: dims {variable.dims} put in the order {wanted}")
+        stored.notes.append(f"{stored.name}: dims {variable.dims} put in the order {wanted}")
         lazy = lazy.transpose(*wanted)
     data = lazy.isel({dim: part for dim, part in grid.take.items() if dim in lazy.dims}).data
+    if any(grid.padding):
+        rows = [(0, 0)] * (data.ndim - 2) + [grid.padding, (0, 0)]
+        data = da.pad(data.astype(np.float32), rows, constant_values=np.nan)
     data = data[None] if dates is not None and time is None else data
     data = data.astype(np.float32)
-    return Piece(where, dates, bounds, data, attrs, grid)
+    return Piece(stored.where, dates, bounds, data, attrs, grid)
 
 
 def _blocks(variable: xr.Variable, time: Any) -> dict[Any, int]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from storage.guards.inspection import inspect
 from storage.guards.named_files import resolve
 from storage.sources.empty_maps import require_values_at_all_times
 from storage.sources.formats.opening import UNREADABLE, open_tables
+from storage.sources.formats.reading import Reading
 from storage.sources.joins import join_in_time, merge, numbered, on_one_grid
 from storage.sources.pieces import Declared, Piece, take
 from storage.sources.survey import survey_of
@@ -75,6 +76,9 @@ def open_source(
     stamps: str | None = None,
     healpix: str | None = None,
     group: str = "",
+    grib: Mapping[str, int | str] | None = None,
+    zarr_fill: str | None = None,
+    band: bool = False,
     check_values: bool = True,
 ) -> tuple[xr.Dataset, SourceReport]:
     """Open files as one data set.
@@ -99,8 +103,11 @@ def open_source(
             there ("day-end", "month-end"), or the instant as it is ("kept"). None: as bounds say.
         healpix: Order of HEALPix cells, "ring" or "nested", where the files do not say it.
         group: The group in NetCDF or Zarr files.
+        grib: Keys of eccodes that GRIB messages have to have, where several stand for one field.
+        zarr_fill: What a fill value of 0 stands for in Zarr 2: "value" or "missing".
+        band: Accept latitudes that do not reach the poles; the rows that lack are missing.
         check_values: Read all values once, to find undeclared fills and missing values. Without
-            it only metadata are read, and the variables in `missing`.
+            it only metadata are read.
     Returns:
         Dask-backed float32 fields, NaN where missing, with time, lat, lon (and cell, crs) and,
         where the source has them, time bounds as coordinate; and the report.
@@ -116,14 +123,18 @@ def open_source(
         select=dict(select or {}),
         samples=samples,
         units=dict(units or {}),
+        missing=dict(missing or {}),
+        valid_range=dict(valid_range or {}),
         healpix=healpix,
         stamps=stamps,
         period=period,
         drop=tuple(drop),
+        band=band,
     )
+    reading = Reading(group=group, grib=dict(grib or {}), zarr_fill=zarr_fill or "")
     notes: list[str] = []
     try:
-        pieces, attrs = _collect(files, variables, static, declared, group, notes)
+        pieces, attrs = _collect(files, variables, static, declared, reading, notes)
         first = pieces[variables[0]][0]
         pieces = {name: on_one_grid(found, first, notes) for name, found in pieces.items()}
         members = numbered({piece.member for name in variables for piece in pieces[name]}, notes)
@@ -135,7 +146,7 @@ def open_source(
     except UNREADABLE as error:
         if hasattr(error, "exit_code"):
             raise
-        raise unreadable(files, (*variables, *static), group, error) from error
+        raise unreadable(files, (*variables, *static), reading, error) from error
     (one, *_) = series.values()
     gaps = find_gaps(np.unique(np.concatenate([one.records.times, one.dropped])))
     if gaps and not allow_gaps:
@@ -151,9 +162,9 @@ def open_source(
     except UNREADABLE as error:
         if hasattr(error, "exit_code"):
             raise
-        raise unreadable(files, (*variables, *static), group, error) from error
+        raise unreadable(files, (*variables, *static), reading, error) from error
     origins = {name: one.records.file for name, one in series.items()}
-    require_values_at_all_times(dataset["time"], settled.empty, files, origins, group)
+    require_values_at_all_times(dataset["time"], settled.empty, files, origins, reading.group)
     report = SourceReport(
         tuple(files),
         tuple(dict.fromkeys(notes)),
@@ -174,7 +185,7 @@ def look(
     notes: list[str],
     everything: bool = True,
 ) -> Settled:
-    """Read the values once, a few times together, or only those of variables in `missing`.
+    """Read the values once, a few times together, or none.
 
     Raises:
         SourceError: If values look like a fill value that nobody declared, or lie outside the
@@ -185,10 +196,10 @@ def look(
             raise SourceError(
                 f"source.{key} names {min(strangers)!r}, which is not among the variables"
             )
-    looked = [name for name in names if everything or name in missing]
+    looked = list(names) if everything else []
     surveys = {name: survey_of(dataset[name], missing.get(name)) for name in looked}
     settled = settle(dataset, surveys, missing, notes)
-    for name in looked if everything else ():
+    for name in looked:
         judge(dataset[name], surveys[name], valid_range.get(name))
     return settled
 
@@ -198,7 +209,7 @@ def _collect(
     variables: Sequence[str],
     static: Sequence[str],
     declared: Declared,
-    group: str,
+    reading: Reading,
     notes: list[str],
 ) -> tuple[dict[str, list[Piece]], dict[str, Any]]:
     """The pieces of every variable, from whatever file has them; attributes of the first file."""
@@ -208,8 +219,9 @@ def _collect(
     known: set[str] = set()
     for number, file in enumerate(files):
         where, useful = Path(file).name, False
-        tables = open_tables(file, group)
+        tables = open_tables(file, reading)
         for table in tables:
+            notes += table.encoding.get("notes", ())
             attrs = attrs or {str(k): v for k, v in table.attrs.items()}
             for name in pieces:
                 _require_stored(table, split_name(name)[0], file)
@@ -240,13 +252,8 @@ def _collect(
 
 
 def _require_stored(table: xr.Dataset, name: str, file: str) -> None:
-    lacking = table.encoding.get("unstored", {}).get(name)
-    if lacking:
-        raise SourceError(
-            f"{file}: chunks of {name} are not in the store: {lacking}. Complete the store; if "
-            "they truly have that value everywhere, write them: "
-            "zarr.config.set({'array.write_empty_chunks': True})"
-        )
+    if why := table.encoding.get("refused", {}).get(name):
+        raise SourceError(f"{file}: {why}")
 
 
 def _levels(table: xr.Dataset, base: str) -> str:
@@ -268,11 +275,11 @@ def _absent(files: Sequence[str], name: str, seen: Mapping[str, Sequence[str]]) 
 
 
 def unreadable(
-    files: Sequence[str], names: Sequence[str], group: str, error: Exception
+    files: Sequence[str], names: Sequence[str], reading: Reading, error: Exception
 ) -> Exception:
     """The error of the first file that does not read through, found by a child process."""
     try:
-        inspect(files, names, group=group, whole=True).wait()
+        inspect(files, names, reading=asdict(reading), whole=True).wait()
     except SourceError as found:
         return found
     if type(error) is RuntimeError:

@@ -15,7 +15,7 @@ or before anything is written if masks decide what is written.
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from math import ceil, floor, log2
 from pathlib import Path
@@ -40,6 +40,7 @@ from storage.places.places import Place
 from storage.sources.covariates import add_covariates
 from storage.sources.empty_maps import as_ranges, require_values_at_all_times
 from storage.sources.formats.opening import UNREADABLE
+from storage.sources.formats.reading import Reading
 from storage.sources.source_files import digest_of, file_digests
 from storage.sources.sources import (
     Missing,
@@ -183,7 +184,7 @@ def look_first(source: Source, *, whole: bool = False) -> Inspection:
     """Have a child process open the files, before this one or a worker does."""
     tables = [file for file in source.covariates.values() if not file.endswith(".csv")]
     names = (*source.variables, *source.static, *source.covariates)
-    return inspect((*source.paths, *tables), names, group=source.group, whole=whole)
+    return inspect((*source.paths, *tables), names, reading=asdict(reading_of(source)), whole=whole)
 
 
 @contextmanager
@@ -368,7 +369,7 @@ def _loaded(part: xr.Dataset, source: Source) -> xr.Dataset:
         if hasattr(error, "exit_code"):
             raise
         names = (*source.variables, *source.static)
-        raise unreadable(source_files(source), names, source.group, error) from error
+        raise unreadable(source_files(source), names, reading_of(source), error) from error
 
 
 def _seen(block: xr.DataArray, source: Source) -> Survey:
@@ -392,10 +393,17 @@ def _mapped(*arguments: Any, **options: Any) -> list[Any]:
         raise
 
 
+def reading_of(source: Source) -> Reading:
+    """The part of the configuration that says how files are read."""
+    return Reading(group=source.group, grib=source.grib, zarr_fill=source.zarr_fill or "")
+
+
 def how_to_open(source: Source) -> dict[str, Any]:
     """The part of the configuration that says where things are in the files."""
     names = (
         "units",
+        "missing",
+        "valid_range",
         "allow_gaps",
         "static",
         "dims",
@@ -406,5 +414,8 @@ def how_to_open(source: Source) -> dict[str, Any]:
         "stamps",
         "healpix",
         "group",
+        "grib",
+        "zarr_fill",
+        "band",
     )
     return {name: getattr(source, name) for name in names}

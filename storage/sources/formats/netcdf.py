@@ -8,13 +8,13 @@ from pathlib import Path
 import xarray as xr
 
 from storage.guards.netcdf3 import require_whole
-from storage.sources.formats.reading import LAZILY
+from storage.sources.formats.reading import LAZILY, Reading
 
 __all__ = ["open_netcdf"]
 
 os.environ.pop("HDF5_PLUGIN_PATH", None)  # netCDF4 brings the filters that are used
 
 
-def open_netcdf(path: str, group: str) -> list[xr.Dataset]:
+def open_netcdf(path: str, reading: Reading) -> list[xr.Dataset]:
     require_whole(Path(path))
-    return [xr.open_dataset(path, engine="netcdf4", group=group or None, **LAZILY)]
+    return [xr.open_dataset(path, engine="netcdf4", group=reading.group or None, **LAZILY)]

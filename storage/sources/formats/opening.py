@@ -20,6 +20,7 @@ from storage.conventions.axes import SourceError
 from storage.guards.named_files import is_remote
 from storage.sources.formats.grib import open_grib
 from storage.sources.formats.netcdf import open_netcdf
+from storage.sources.formats.reading import PLAIN, Reading
 from storage.sources.formats.references import open_reference
 from storage.sources.formats.zarr import open_remote, open_zarr
 
@@ -38,7 +39,7 @@ _FOREIGN = {
 }
 
 
-def open_tables(path: str, group: str = "") -> list[xr.Dataset]:
+def open_tables(path: str, reading: Reading = PLAIN) -> list[xr.Dataset]:
     """The data sets in a file: one, except in GRIB. Packed numbers are unpacked when read.
 
     Raises:
@@ -47,7 +48,7 @@ def open_tables(path: str, group: str = "") -> list[xr.Dataset]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # several fill values: each of them is masked
-            return _opener(path)(path, group)
+            return _opener(path)(path, reading)
     except SourceError:
         raise
     except UNREADABLE as error:
@@ -56,7 +57,7 @@ def open_tables(path: str, group: str = "") -> list[xr.Dataset]:
         ) from error
 
 
-def _opener(path: str) -> Callable[[str, str], list[xr.Dataset]]:
+def _opener(path: str) -> Callable[[str, Reading], list[xr.Dataset]]:
     if is_remote(path):
         return open_remote
     file = Path(path)

@@ -12,13 +12,13 @@ import xarray as xr
 
 from storage.conventions.axes import SourceError, UnsafeSource
 from storage.guards.codecs import examine_documents
-from storage.sources.formats.reading import DOCUMENTS, LAZILY
-from storage.sources.formats.zarr import SourceStore
+from storage.sources.formats.reading import DOCUMENTS, Reading
+from storage.sources.formats.zarr import SourceStore, opened_table
 
-__all__ = ["open_reference"]
+__all__ = ["files_led_to", "open_reference"]
 
 
-def open_reference(path: str, group: str) -> list[xr.Dataset]:
+def open_reference(path: str, reading: Reading) -> list[xr.Dataset]:
     import fsspec
     from zarr.storage import FsspecStore
 
@@ -40,10 +40,20 @@ def open_reference(path: str, group: str) -> list[xr.Dataset]:
         path,
     )
     local = fsspec.filesystem("reference", fo=references, remote_protocol="file", asynchronous=True)
-    store: Any = SourceStore(FsspecStore(local, read_only=True, path=""))
-    return [
-        xr.open_dataset(store, engine="zarr", consolidated=False, group=group or None, **LAZILY)
-    ]
+    store = SourceStore(FsspecStore(local, read_only=True, path=""), path)
+    return [opened_table(store, reading, consolidated=False)]
+
+
+def files_led_to(path: Path) -> dict[str, Path]:
+    """The local files that a reference leads to, by the names that it has for them."""
+    try:
+        references = json.loads(path.read_text())
+        references = references.get("refs", references)
+        targets = [one[0] for one in references.values() if isinstance(one, list) and one]
+    except (ValueError, AttributeError):
+        return {}  # it is refused when it is opened
+    found = {str(one): Path(str(one).removeprefix("file://")) for one in targets}
+    return {name: file for name, file in found.items() if file.is_file()}
 
 
 def _require_inside(references: Mapping[str, Any], file: Path) -> None:

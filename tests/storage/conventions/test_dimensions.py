@@ -378,3 +378,47 @@ def test_what_tells_no_members_apart_is_refused(tmp_path):
     for name in ("time", "lat"):
         refused(f"samples is '{name}', along which ta has its times, grid", path, samples=name)
     refused("has no such dimension", path, samples="numbers")
+
+
+def hybrid(**attrs: object) -> xr.Dataset:
+    """Levels of a model with nominal pressures, as CAM writes them."""
+    levels = levelled([200.0, 850.0, 992.5], "hPa", "lev")
+    levels.lev.attrs = {"units": "hPa", "positive": "down", **attrs}
+    return levels
+
+
+@row(
+    "dimension",
+    "hybrid levels with nominal pressures (CAM's `lev`, `pfull`)",
+    "refused as pressures; `t@992.5lev` or `select = { lev = 992.5 }` takes a level of "
+    "the model, of which no export claims a pressure",
+)
+@pytest.mark.parametrize(
+    "attrs",
+    [
+        {"standard_name": "atmosphere_hybrid_sigma_pressure_coordinate"},
+        {"formula_terms": "a: hyam b: hybm p0: P0 ps: PS"},
+        {"long_name": "hybrid level at midpoints (1000*(A+B))"},
+        {"long_name": "ref full pressure level"},
+    ],
+)
+def test_hybrid_levels_are_no_pressures(tmp_path, attrs):
+    path = write(tmp_path, hybrid(**attrs))
+    for name in ("ta@850", "ta@850hPa", "ta@85000Pa"):
+        refused(r"nominal, its levels follow the ground .*\"ta@992.5lev\"", path, [name])
+    for name, options in (("ta@992.5lev", {}), ("ta", {"select": {"lev": 992.5}})):
+        fields, _ = open_source(path, [name], **options)
+        np.testing.assert_array_equal(fields[name], hybrid().ta[:, 2])
+        assert fields[name].attrs["level_kind"]
+    refused(r"3 levels \(200, 850, 992.5 lev, nominal hPa\).*ta@200lev", path)
+    plain, _ = open_source(write(tmp_path, hybrid(standard_name="air_pressure"), "b.nc"),
+                           ["ta@850"])  # fmt: skip
+    assert "level_kind" not in plain["ta@850"].attrs
+
+
+def test_init_names_hybrid_levels_as_such(tmp_path):
+    from storage.sources.candidates import contents
+
+    path = write(tmp_path, hybrid(formula_terms="a: hyam b: hybm"))
+    names = [one.name for one in contents([path]) if not one.refused]
+    assert names == ["ta@200lev", "ta@850lev", "ta@992.5lev"]

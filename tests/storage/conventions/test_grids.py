@@ -142,6 +142,75 @@ def test_curvilinear_grids_are_refused(tmp_path):
     refused("curvilinear; regrid", write(tmp_path, source))
 
 
+def bent(named: bool = True) -> xr.Dataset:
+    """As ocean models write it: nominal axes, and the true positions of cells beside them."""
+    source = regular().rename(lat="yh", lon="xh")
+    lat, lon = np.meshgrid(source.yh, source.xh, indexing="ij")
+    lat = lat + 20 * np.cos(np.deg2rad(lon)) * (lat > 40)
+    for axis, unit in (("yh", "degrees_north"), ("xh", "degrees_east")):
+        source[axis].attrs = {"units": unit, "long_name": "nominal"}
+    source["geolat"] = (("yh", "xh"), lat, {"units": "degrees_north"})
+    source["geolon"] = (("yh", "xh"), lon, {"units": "degrees_east"})
+    if named:
+        source.ta.encoding["coordinates"] = "geolat geolon"
+    return source
+
+
+@row(
+    "grid",
+    "true positions in two dimensions beside nominal axes (MOM6, NEMO), named by `coordinates` or "
+    "not",
+    "refused where they differ: regrid; `dims = { lat = ... }` takes the axes",
+)
+@pytest.mark.parametrize("named", [True, False])
+def test_true_positions_are_believed_before_nominal_axes(tmp_path, named):
+    path = write(tmp_path, bent(named))
+    refused("curvilinear. *Regrid|the grid is curvilinear; regrid", path)
+    fields, _ = open_source(path, ["ta"], dims={"lat": "yh", "lon": "xh"})
+    np.testing.assert_array_equal(fields.lat, regular().lat)
+    agreeing = regular().rename(lat="yh", lon="xh")
+    lat, lon = np.meshgrid(agreeing.yh, agreeing.xh, indexing="ij")
+    agreeing["geolat"] = (("yh", "xh"), lat, {"units": "degrees_north"})
+    agreeing["geolon"] = (("yh", "xh"), lon + 360, {"units": "degrees_east"})
+    if named:
+        agreeing.ta.encoding["coordinates"] = "geolat geolon"
+    fields, _ = open_source(write(tmp_path, agreeing, "b.nc"), ["ta"])
+    np.testing.assert_array_equal(fields.lat, regular().lat)
+
+
+def test_regular_positions_that_are_not_those_of_the_axes_are_refused(tmp_path):
+    source = bent()
+    lat, lon = np.meshgrid(regular().lat + 9.0, regular().lon, indexing="ij")
+    source["geolat"], source["geolon"] = source.geolat.copy(data=lat), source.geolon.copy(data=lon)
+    path = write(tmp_path, source)
+    refused(r"9 degrees apart; say which is right: .source. dims = \{ lat = \"yh\" \}", path)
+    assert open_source(path, ["ta"], dims={"lat": "yh", "lon": "xh"})[0].lat[0] == -67.5
+
+
+@row(
+    "grid",
+    "a band of latitudes around the globe (CHIRPS, GLORYS)",
+    "refused; with `band = true` the rows that lack are missing values",
+)
+@pytest.mark.parametrize("descending", [False, True])
+def test_a_band_of_latitudes_is_taken_as_a_globe_with_missing_rows(tmp_path, descending):
+    whole = regular(lat=np.arange(-85.0, 90, 10))
+    part = whole.sel(lat=slice(-55, 65))
+    if descending:
+        whole, part = (one.isel(lat=slice(None, None, -1)) for one in (whole, part))
+    path = write(tmp_path, part)
+    refused("the grid is regional.*band = true", path)
+    fields, report = open_source(path, ["ta"], band=True)
+    np.testing.assert_allclose(fields.lat, whole.lat)
+    xr.testing.assert_equal(fields.ta.dropna("lat"), part.ta)
+    assert report.missing["ta"].static
+    assert any("5 rows of latitude lack beyond -55 and 65" in note for note in report.notes)
+    with_pole = write(tmp_path, regular(lat=np.arange(-80.0, 91, 10)), "b.nc")
+    assert open_source(with_pole, ["ta"], band=True)[0].lat.values[[0, -1]].tolist() == [-90, 90]
+    unequal = write(tmp_path, regular(lat=[-50.0, -20, 0, 30]), "c.nc")
+    refused("not equally spaced", unequal, band=True)
+
+
 @row("grid", "unstructured cells, lists of stations", "refused: regrid")
 def test_unstructured_grids_are_refused(tmp_path):
     points = regular().stack(ncells=("lat", "lon")).reset_index("ncells")
@@ -235,6 +304,48 @@ def test_healpix_that_contradicts_itself_is_refused(tmp_path):
     refused("refinement level 3 has 768 cells, cell has 192", write(tmp_path, other))
     path = write(tmp_path, cf(cells("nested"), "nested"))
     refused('source.healpix is "ring", but the file says nested', path, healpix="ring")
+
+
+def test_healpix_stated_twice(tmp_path):
+    source = cf(cells("nested"), "ring")
+    attrs = {"grid_name": "healpix", "level": 2, "indexing_scheme": "nested"}
+    source = source.assign_coords(cell_ids=("cell", np.arange(192), attrs))
+    path = write(tmp_path, source)
+    refused(r"said to be ring \(healpix_crs\) and nested \(cell_ids\)", path)
+    fields, _ = open_source(path, ["ta"], healpix="nested")
+    require_cells(fields, "nested")
+    source.cell_ids.attrs["level"] = 3
+    refused(r"said to be 2 \(healpix_crs\) and 3 \(cell_ids\)", write(tmp_path, source),
+            healpix="nested")  # fmt: skip
+
+
+@row(
+    "grid",
+    "HEALPix of which two things are said (`crs` ring, `cell_ids` nested)",
+    'refused; `[source] healpix = "nested"` decides',
+)
+@pytest.mark.parametrize(("nest", "scheme"), [(True, "nested"), (False, "ring")])
+def test_healpix_by_the_older_words_of_xdggs(tmp_path, nest, scheme):
+    """`nest: False` says ring, and contradicts a grid mapping that says nested."""
+    attrs = {"grid_name": "healpix", "nside": NSIDE, "nest": nest}
+    ids = np.arange(192)
+    path = write(
+        tmp_path,
+        cells(scheme, dim="cells").assign_coords(cell_ids=("cells", ids, attrs)),
+        "a.zarr",
+        zarr_format=2,
+    )
+    fields, _ = open_source(path, ["ta"])
+    require_cells(fields, scheme)
+    other = {"nested": "ring", "ring": "nested"}[scheme]
+    source = cf(cells(scheme), other).assign_coords(cell_ids=("cell", ids, attrs))
+    refused("the order of its HEALPix cells is said to be",
+            write(tmp_path, source, "b.zarr", zarr_format=2))  # fmt: skip
+
+
+def test_healpix_in_another_indexing_is_read_by_what_is_declared(tmp_path):
+    path = write(tmp_path, cf(cells("ring"), "nuniq"))
+    require_cells(open_source(path, ["ta"], healpix="ring")[0], "ring")
 
 
 @row("grid", "HEALPix of a part of the sphere, or in another indexing", "refused")

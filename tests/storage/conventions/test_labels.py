@@ -7,6 +7,7 @@ import pytest
 import xarray as xr
 
 from storage.conventions import labels
+from storage.conventions.attributes import frequency_of
 
 
 @pytest.fixture
@@ -80,3 +81,17 @@ def test_faults_are_named(ensemble, source):
     source.ta.attrs.pop("units")
     with pytest.raises(labels.LabelError, match="no units"):
         labels.validate(source, "fields")
+
+
+@pytest.mark.parametrize(
+    ("step", "name"),
+    [
+        ("30m", "30min"), ("1h", "1hr"), ("3h", "3hr"), ("6h", "6hr"), ("12h", "12hr"),
+        ("1D", "day"), ("5D", "5day"), ("7D", "7day"), ("10D", "10day"), ("30D", "mon"),
+        ("91D", "3mon"), ("365D", "yr"), ("3652D", "10yr"),
+    ],
+)  # fmt: skip
+def test_an_interval_is_called_what_it_is(step, name):
+    one = np.timedelta64(int(step[:-1]), step[-1])
+    times = np.datetime64("2000-01-01", "ns") + np.arange(5) * one
+    assert frequency_of(xr.DataArray(times, dims="time")) == name

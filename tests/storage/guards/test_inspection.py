@@ -17,10 +17,10 @@ FAULT = """
 import os, resource, signal, socket, subprocess, sys, time
 import storage.sources.formats.opening
 whole = storage.sources.formats.opening.open_tables
-def broken(path, group=""):
+def broken(path, *options):
     if "bad" in path:
         {fault}
-    return whole(path, group)
+    return whole(path, *options)
 storage.sources.formats.opening.open_tables = broken
 from storage.sources.inspector import main
 main()

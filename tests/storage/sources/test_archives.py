@@ -138,12 +138,12 @@ def test_ceres(tmp_path):
     "the middle of its bounds is taken, noted; constants like `P0` are no levels",
 )
 def test_cesm(tmp_path):
-    fields, report = open_source(archives.cesm(tmp_path), ["TS", "U@859.5", "V@859.5"])
+    fields, report = open_source(archives.cesm(tmp_path), ["TS", "U@859.5lev", "V@859.5lev"])
     assert str(fields.time.values[0]) == "0001-01-16 12:00:00"
     assert str(fields.time_bnds.values[0, 1]) == "0001-02-01 00:00:00"
     assert "times stood at the end of their bounds, put in the middle" in report.notes
     assert "level" not in fields.TS.attrs
-    assert fields["U@859.5"].attrs["level"] == 859.5
+    assert fields["U@859.5lev"].attrs["level"] == 859.5
 
 
 @row("archive", "JRA-55 by NCL: `initial_time0_hours`, `g0_lat_1`", "read")

@@ -164,17 +164,22 @@ def message(file: Any, short: str, date: int, level: int = 0, step: int = 0, **k
         **{"longitudeOfFirstGridPointInDegrees": 0},
         **{"longitudeOfLastGridPointInDegrees": 360 - 360 / NLON},
     }
+    interval, seed = keys.pop("stepRange", None), keys.pop("seed", date + level)
     number = keys.pop("number", None)
     if number is not None:
         keys |= {"productDefinitionTemplateNumber": 1, "number": number}
-    for key, value in {**(grid if "_ll_" in sample else {}), **keys, "shortName": short}.items():
+    named = {"shortName": short} if short else {}
+    for key, value in {**(grid if "_ll_" in sample else {}), **keys, **named}.items():
         eccodes.codes_set(handle, key, value)
     if level:
         eccodes.codes_set(handle, "level", level)
     eccodes.codes_set(handle, "dataDate", date)
     eccodes.codes_set(handle, "step", step)
+    if interval:
+        eccodes.codes_set(handle, "stepType", "accum")
+        eccodes.codes_set(handle, "stepRange", interval)
     if "_ll_" in sample:
-        field = values(NLAT, NLON, seed=date + level) - 80 + level / 10
+        field = values(NLAT, NLON, seed=seed) - 80 + level / 10
         eccodes.codes_set_values(handle, field.astype(float).ravel())
     eccodes.codes_write(handle, file)
     eccodes.codes_release(handle)

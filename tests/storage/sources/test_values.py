@@ -121,3 +121,73 @@ def test_names_with_levels_are_quoted_in_remedies(tmp_path):
     path = write(tmp_path, source)
     assert '[source] missing = { "ta@850" = -999.0 }' in refused("fill value", path, ["ta@850"])
     assert opened(tmp_path, source, "ta@850", missing={"ta@850": -999.0})[1].missing
+
+
+@row(
+    "value",
+    "values beyond `valid_range`, `valid_min` or `valid_max`, packed or not",
+    "missing, noted; `[source] valid_range` takes the attribute's place",
+)
+@pytest.mark.parametrize(
+    "attrs",
+    [{"valid_max": 330.0}, {"valid_range": [200.0, 330.0]}, {"valid_min": 200, "valid_max": 330}],
+)
+def test_values_beyond_the_valid_range_of_a_file_are_missing(tmp_path, attrs):
+    source = regular()
+    source.ta.values[2, 1, 3] = 350.0
+    source.ta.attrs |= attrs
+    path = write(tmp_path, source)
+    fields, report = open_source(path, ["ta"])
+    assert np.isnan(fields.ta[2, 1, 3]) and report.missing["ta"].count == 1
+    assert any("missing, as the file's valid range says" in note for note in report.notes)
+    assert not {"valid_max", "valid_min", "valid_range"} & set(fields.ta.attrs)
+    fields, report = open_source(path, ["ta"], valid_range={"ta": (200.0, 360.0)})
+    assert fields.ta[2, 1, 3] == 350.0 and not report.missing
+    refused("350.0 is out of range", path, valid_range={"ta": (200.0, 340.0)})
+    fields, report = open_source(path, ["ta"], missing={"ta": 350.0})
+    assert report.missing["ta"].count == 1, "a declaration of before still finds its value"
+
+
+@pytest.mark.parametrize(
+    ("kind", "valid", "expected"),
+    [
+        ("i2", np.array([-1000, 1000], "i2"), 1),  # of the packed numbers
+        ("i2", np.array([270.0, 290.0], "f4"), 1),  # of the unpacked ones
+        ("u1", np.array([0, 200], "u1"), 1),
+        ("i1", np.array([0, -56], "i1"), 1),  # unsigned, said as signed: up to 200
+        ("i2", np.array([-2000, 2000], "i2"), 0),
+    ],
+)
+def test_valid_ranges_are_of_packed_or_unpacked_numbers_by_their_type(
+    tmp_path, kind, valid, expected
+):
+    path = tmp_path / "a.nc"
+    regular().drop_vars("ta").to_netcdf(path)
+    numbers = {"i2": 1100, "u1": 210, "i1": 210}[kind]
+    with netCDF4.Dataset(path, "a") as file:
+        file.set_auto_maskandscale(False)
+        variable = file.createVariable("ta", kind, ("time", "lat", "lon"))
+        variable.set_auto_maskandscale(False)
+        offset = 280.0 if kind == "i2" else 200.0
+        variable.setncatts({"units": "K", "scale_factor": 0.01 if kind == "i2" else 0.5,
+                            "add_offset": offset, "valid_range": valid})  # fmt: skip
+        if kind == "i1":
+            variable.setncattr("_Unsigned", "true")
+        variable[:] = np.full((6, 4, 8), 100, kind)
+        variable[3, 2, 1] = np.array(numbers, "i8").astype(kind)
+    _, report = open_source(str(path), ["ta"])
+    assert sum(one.count for one in report.missing.values()) == expected
+
+
+def test_values_at_the_bounds_are_valid(tmp_path):
+    source = regular()
+    source.ta.values[0, 0, :2] = 330.0, 200.1
+    source.ta.attrs |= {"valid_max": np.float64(330.0), "valid_min": np.float64(200.1)}
+    assert not opened(tmp_path, source)[1].missing
+
+
+@pytest.mark.parametrize("valid", ["200, 330", [1.0, 2.0, 3.0], [330.0, 200.0], []])
+def test_a_valid_range_that_is_none_is_passed_over(tmp_path, valid):
+    source = regular()
+    source.ta.attrs["valid_range"] = valid
+    assert not opened(tmp_path, source)[1].missing
