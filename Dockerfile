@@ -1,5 +1,5 @@
 # Server, worker and runs: one image. Nothing in it is written at run time but /data and /tmp, so the
-# root may be read-only: docker run --read-only --tmpfs /tmp -v spherescore:/data ...
+# root may be read-only: docker run --read-only --tmpfs /tmp -v data:/data IMAGE spherescore run ...
 FROM python:3.11.14-slim-bookworm
 
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
@@ -17,12 +17,11 @@ COPY pyproject.toml constraints.txt README.md ./
 COPY pipeline ./pipeline
 COPY storage ./storage
 COPY flows ./flows
-COPY deploy ./deploy
 RUN python -m pip install --no-cache-dir --disable-pip-version-check \
-      -c constraints.txt --extra-index-url "${TORCH_INDEX}" '.[grib,remote]' \
+      -c constraints.txt --extra-index-url "${TORCH_INDEX}" '.[grib,kubernetes,remote]' \
     && useradd --uid 10001 --create-home --home-dir /data spherescore
 
 USER 10001:10001
 VOLUME /data
-ENTRYPOINT ["spherescore"]
-CMD ["--help"]
+# No ENTRYPOINT: Prefect's workers, the Dask operator and compose.yaml say whole commands.
+CMD ["spherescore", "--help"]

@@ -17,7 +17,7 @@ from flows.errors import Interrupted
 
 if TYPE_CHECKING:
     from flows.config.schema import RunConfig
-    from flows.deployments.register import Wanted
+    from flows.deployments.wanted import Wanted
     from flows.stages.base import Receipt
 
 LOGGER = logging.getLogger("spherescore")
@@ -201,16 +201,18 @@ def up(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _wanted(arguments: argparse.Namespace, config: Path | None) -> "Wanted":
-    from flows.deployments.register import Wanted
+    from flows.deployments.wanted import Wanted
 
-    names = ("file", "pool", "kind", "gpus", "nightly", "weekly", "timezone")
+    names = ("name", "directory", "pool", "kind", "gpus", "nightly", "weekly", "timezone")
     given = {name: getattr(arguments, name) for name in names if hasattr(arguments, name)}
     return Wanted(config=config, **given)
 
 
 def _deployed(wanted: "Wanted", *, check: bool) -> dict[str, Any]:
     from flows.cli.words import say
-    from flows.deployments.register import NotDeployed
+    from flows.deployments.server import NotDeployed, set_client_environment
+
+    set_client_environment()  # before Prefect is imported
     from flows.deployments.register import deploy as deploy_all
 
     findings = []

@@ -131,13 +131,16 @@ def parser() -> argparse.ArgumentParser:
 
 def _add_deploy(one: argparse.ArgumentParser) -> None:
     one.add_argument("--check", action="store_true", help="only look; makes a probe run")
+    one.add_argument("--name", default="", help="of the deployments; else that of the file")
     one.add_argument("--pool", default="spherescore", help="work pool")
+    one.add_argument(
+        "--directory", type=Path, help="where runs start on the workers' machines; else this one"
+    )
     one.add_argument("--kind", choices=("process", "docker", "kubernetes"), default="process")
     _add_when(one)
 
 
 def _add_when(one: argparse.ArgumentParser) -> None:
-    one.add_argument("--file", type=Path, default=Path("deploy/prefect.yaml"), help="deployments")
     one.add_argument("--gpus", type=int, default=1, help="stages on a GPU at once")
     one.add_argument("--nightly", default="0 2 * * *", metavar="CRON", help="new files taken in")
     one.add_argument("--weekly", default="0 4 * * 0", metavar="CRON", help="training")

@@ -1,43 +1,106 @@
 """Workers as pods, by the Dask operator: a DaskCluster made with a stage and deleted with it.
 
-The resource is plain data, made here and handed to `kubectl`; `python -m flows.cluster.kubernetes
-CONFIG` prints it. The operator replaces pods that are lost. Its own way of growing and shrinking
-asks schedulers in the clear, so the size is fixed.
+The resource is plain data, made here and handed to Kubernetes by kr8s, which finds its way as
+kubectl does; `python -m flows.cluster.kubernetes CONFIG` prints it. The operator replaces pods that
+are lost. Its own way of growing and shrinking asks schedulers in the clear, so the size is fixed.
 """
 
 import json
-import shutil
-import subprocess
+import logging
+import os
 import sys
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from flows.cluster.dask_settings import WORKER_ENVIRONMENT
 from flows.config.schema import Cluster
+from flows.config.strict import ConfigError
 from flows.errors import WorkersLost
 
+LOGGER = logging.getLogger("spherescore")
 PORT = 8786
 CERTIFICATES = "/etc/spherescore/tls"
-COMMAND_SECONDS = 120.0
+OUR_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")  # in a pod
 
 
 @contextmanager
-def dask_cluster(cluster: Cluster) -> Iterator[None]:
-    """The DaskCluster of a configuration, gone when the block is left.
+def dask_cluster(cluster: Cluster) -> Iterator[Cluster]:
+    """The DaskCluster of a configuration under a name of its own, gone when the block is left.
 
+    The name is new each time: what a killed run has left behind is in nobody's way. In a pod the
+    cluster belongs to that pod, and Kubernetes removes it when the pod is removed.
+
+    Returns:
+        The configuration with that name.
     Raises:
-        WorkersLost: If there is no kubectl, or in its words what it refuses.
+        ConfigError: If kr8s is not installed.
+        WorkersLost: If Kubernetes does not make it, in its words.
     """
-    if shutil.which("kubectl") is None:
-        raise WorkersLost('there is no kubectl here, with which cluster.kind "kubernetes" works')
-    there = cluster.kubernetes
-    _kubectl(["create", "-f", "-"], json.dumps(resource(cluster)))
     try:
-        yield
+        import kr8s
+        from kr8s.objects import new_class
+    except ImportError as error:
+        raise ConfigError(
+            'cluster.kind "kubernetes" needs kr8s: pip install "spherescore[kubernetes]"'
+        ) from error
+
+    there = cluster.kubernetes
+    name = f"{there.name}-{uuid.uuid4().hex[:8]}"
+    made = replace(cluster, kubernetes=replace(there, name=name))
+    try:
+        api = kr8s.api(namespace=there.namespace)
+        wanted = resource(made)
+        wanted["metadata"]["ownerReferences"] = _owner(api, there.namespace)
+        kind = new_class("DaskCluster", "kubernetes.dask.org/v1", asyncio=False)
+        created = kind(wanted, api=api)
+        created.create()
+    except Exception as error:
+        raise WorkersLost(
+            f"Kubernetes did not make the DaskCluster {name} in namespace {there.namespace}: "
+            f"{_words(error)}; nothing was started (docs/clusters.md says what it needs)"
+        ) from error
+    try:
+        yield made
     finally:
-        where = ["--namespace", there.namespace, "--ignore-not-found"]
-        _kubectl(["delete", "daskcluster.kubernetes.dask.org", there.name, *where], None)
+        try:
+            created.delete()
+        except kr8s.NotFoundError:
+            pass
+        except Exception as error:  # what the stage has published stands
+            LOGGER.warning(
+                "the DaskCluster %s could not be deleted (%s) and its pods go on: kubectl delete "
+                "daskcluster.kubernetes.dask.org %s --namespace %s",
+                *(name, _words(error), name, there.namespace),
+            )
+
+
+def _owner(api: Any, namespace: str) -> list[dict[str, Any]]:
+    """The pod of this run as the owner of what it makes; nothing outside of that namespace."""
+    from kr8s.objects import Pod
+
+    if not OUR_NAMESPACE.exists() or OUR_NAMESPACE.read_text().strip() != namespace:
+        return []
+    name = os.environ.get("HOSTNAME", "")
+    try:
+        pod = Pod({"metadata": {"name": name, "namespace": namespace}}, api=api)
+        pod.refresh()
+    except Exception as error:
+        LOGGER.warning(
+            "the pod %s cannot be read (%s): if this run is killed, its Dask cluster stays until "
+            "somebody deletes it",
+            *(name, _words(error)),
+        )
+        return []
+    owner = {"apiVersion": "v1", "kind": "Pod", "name": name, "uid": pod.metadata["uid"]}
+    return [owner]
+
+
+def _words(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def address_of(cluster: Cluster) -> str:
@@ -95,7 +158,7 @@ def _pod(cluster: Cluster, name: str, command: list[str], needs: dict[str, str])
             {
                 "name": name,
                 "image": there.image,
-                "args": [*command, *tls],
+                "command": [*command, *tls],  # whatever the image starts by itself
                 "workingDir": there.mount,
                 "env": [{"name": n, "value": v} for n, v in WORKER_ENVIRONMENT.items()],
                 "resources": {"requests": needs, "limits": needs},
@@ -125,23 +188,6 @@ def _memory(cluster: Cluster) -> str:
     from dask.utils import parse_bytes
 
     return str(parse_bytes(cluster.memory))
-
-
-def _kubectl(command: list[str], said: str | None) -> None:
-    try:
-        subprocess.run(
-            ["kubectl", *command],
-            input=said,
-            check=True,
-            capture_output=True,
-            text=True,
-            timeout=COMMAND_SECONDS,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise WorkersLost(f"kubectl has not answered for {COMMAND_SECONDS:.0f} s") from error
-    except subprocess.CalledProcessError as error:
-        said = " ".join(error.stderr.split())
-        raise WorkersLost(f"kubectl {command[0]}: {said}") from error
 
 
 if __name__ == "__main__":

@@ -38,6 +38,7 @@ def local_client(cluster: Cluster, scratch: Path) -> Iterator["Client"]:
     """
     import dask
     from distributed import Client, LocalCluster
+    from distributed.security import Security
 
     scratch.mkdir(parents=True, exist_ok=True)
     share = memory_share(cluster.workers)
@@ -62,6 +63,9 @@ def local_client(cluster: Cluster, scratch: Path) -> Iterator["Client"]:
                     threads_per_worker=1,
                     processes=True,
                     host=LOOPBACK,
+                    # Every user of this machine reaches loopback, and who reaches a scheduler
+                    # runs code as us: certificates that this process alone has.
+                    security=Security.temporary(),
                     dashboard_address=f"{LOOPBACK}:0",
                     worker_dashboard_address=f"{LOOPBACK}:0",
                     memory_limit=share if cluster.memory == "auto" else cluster.memory,

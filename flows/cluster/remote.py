@@ -115,7 +115,8 @@ def _on_kubernetes(cluster: Cluster, scratch: Path) -> Iterator["Client"]:
 
     placed = replace(cluster, kind="address", address=address_of(cluster), gpus=0, scratch="")
     security_of(placed)  # before anything is made
-    with dask_cluster(cluster), ExitStack() as stack:
+    with dask_cluster(cluster) as made, ExitStack() as stack:
+        placed = replace(placed, address=address_of(made))
         deadline = time.monotonic() + cluster.patience
         while True:
             try:

@@ -6,6 +6,7 @@ Asked strictly: without the limit Prefect would let all of them through and say 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from flows.cluster.local import client_on_demand
 from flows.config.schema import RunConfig
 from flows.errors import ExitCode
 
@@ -28,7 +29,7 @@ def gpu_slot(stage: str, config: RunConfig) -> Iterator[None]:
     """
     from prefect.runtime import deployment
 
-    if stage not in COMPUTING or deployment.id is None or not _on_gpu(config):
+    if stage not in COMPUTING or deployment.id is None or not on_gpu(stage, config):
         yield
         return
     with slot(LIMIT):
@@ -62,9 +63,25 @@ def slot(limit: str) -> Iterator[None]:
         ) from error
 
 
-def _on_gpu(config: RunConfig) -> bool:
-    if config.train.device == "cpu":
-        return False
-    from flows.stages.trained_model import device_of
+def on_gpu(stage: str, config: RunConfig) -> bool:
+    """Whether a stage computes on a GPU: of this machine, or of the workers that do its units."""
+    device, cluster = config.train.device, config.cluster
+    if device != "auto":
+        return device == "cuda"
+    if cluster.kind == "local" or (stage == "train" and config.train.ranks == 1):
+        from flows.stages.trained_model import device_of
 
-    return device_of(config).type == "cuda"
+        return device_of(config).type == "cuda"
+    if cluster.kind != "address":
+        return cluster.gpus > 0  # its workers are not there before the stage is
+    with client_on_demand(cluster, config.layout.scratch) as client:
+        workers = client.scheduler_info(n_workers=-1)["workers"].values()
+        return any(one["resources"].get("GPU") for one in workers) or any(
+            client.run(_sees_a_gpu).values()
+        )
+
+
+def _sees_a_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()

@@ -1,111 +1,35 @@
-"""What a Prefect server needs for our deployments: made where it is lacking, looked at in any case.
+"""Makes on a Prefect server what our runs need and it lacks, and looks whether all is there.
 
-    work pool           process, Docker or Kubernetes; base job templates in deploy/pools
+    work pool           process, Docker or Kubernetes; base job templates in flows/deployments/pools
     limit `gpu`         one slot for each stage that computes on a GPU
-    automation          runs whose heartbeats stop are called crashed
-    deployments         of deploy/prefect.yaml, by `prefect deploy`
+    work queue          of each root, in which one run at a time is at work
+    automations         runs that fell silent, or were never begun, are called crashed
+    deployments         of flows/deployments/definitions
     a scheduled run     the probe's, which has to happen
 
-`--check` makes nothing but the probe's run.
+What somebody has paused by hand stays paused, and is told.
 """
 
-import json
-import os
-import subprocess
-import sys
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
+from datetime import timedelta
+from typing import TYPE_CHECKING
 
+from flows.deployments.automations import automations, fits
+from flows.deployments.definitions import definitions
 from flows.deployments.gpu_limit import LIMIT
-from flows.deployments.prefect_settings import PROBE, RUN, heartbeat_window
-from flows.errors import ExitCode
+from flows.deployments.inspect import Finding, inspect, taken_by_another
+from flows.deployments.pool import job_template
+from flows.deployments.prefect_settings import heartbeat_window
+from flows.deployments.scheduled_run import scheduled_run
+from flows.deployments.server import NotDeployed, server
+from flows.deployments.wanted import Wanted
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
-
-AUTOMATION = "spherescore: runs without heartbeats are crashed"
-ENDED = ("Completed", "Failed", "Cancelled", "Crashed")
-PROBE_SECONDS = 180.0
-PROBE_INTERVAL = 20
-
-Kind = Literal["process", "docker", "kubernetes"]
-
-
-class ServerUnavailable(RuntimeError):
-    """No Prefect server answers where one was expected."""
-
-    exit_code = ExitCode.NO_SERVER
-
-
-class NotDeployed(RuntimeError):
-    """The server lacks something, or what is scheduled does not happen."""
-
-    exit_code = ExitCode.NOT_DEPLOYED
-
-
-@dataclass(frozen=True, kw_only=True)
-class Wanted:
-    """What to deploy: one configuration, where and when its runs happen."""
-
-    config: Path | None  # None: the server's part only
-    file: Path = Path("deploy/prefect.yaml")
-    pool: str = "spherescore"
-    kind: Kind = "process"
-    gpus: int = 1
-    nightly: str = "0 2 * * *"
-    weekly: str = "0 4 * * 0"
-    timezone: str = "UTC"
-
-    @property
-    def name(self) -> str:
-        return self.config.stem if self.config else "none"
-
-    @property
-    def deployments(self) -> list[str]:
-        """Full names of what the file makes."""
-        probe = [f"{PROBE}/probe"]
-        if self.config is None:
-            return probe
-        stages = ("ingest", "preprocess", "train", "generate", "verify")
-        runs = [f"spherescore/{self.name}{suffix}" for suffix in ("", "-nightly", "-weekly")]
-        return runs + [f"{stage}/{self.name}-{stage}" for stage in stages] + probe
-
-    def environment(self) -> dict[str, str]:
-        """What fills in the file."""
-        return {
-            **os.environ,
-            **{name: os.environ.get(name, value) for name, value in RUN.items()},
-            "SPHERESCORE_NAME": self.name,
-            "SPHERESCORE_CONFIG": str(self.config.absolute()) if self.config else "",
-            "SPHERESCORE_DIRECTORY": str(Path.cwd()),
-            "SPHERESCORE_POOL": self.pool,
-            "SPHERESCORE_NIGHTLY": self.nightly,
-            "SPHERESCORE_WEEKLY": self.weekly,
-            "SPHERESCORE_TIMEZONE": self.timezone,
-        }
-
-
-@dataclass(frozen=True, kw_only=True)
-class Finding:
-    """One thing that was looked at. `ok` is as it should be; `text` says what was found."""
-
-    what: str
-    ok: bool
-    made: bool = False
-    text: str = field(default="")
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-    def words(self) -> str:
-        """A line for a person."""
-        sign = "made" if self.made else "ok" if self.ok else "NOT OK"
-        return f"{sign:<8}{self.what}: {self.text}"
+    from prefect.client.schemas.responses import DeploymentResponse
+    from prefect.deployments.runner import RunnerDeployment
 
 
 def deploy(wanted: Wanted, *, check: bool = False) -> Iterator[Finding]:
@@ -113,247 +37,113 @@ def deploy(wanted: Wanted, *, check: bool = False) -> Iterator[Finding]:
 
     Raises:
         ServerUnavailable: If no server answers.
+        NotDeployed: If the pool or the name belongs to something else; nothing is changed then.
     """
     with server() as client:
-        yield _lease_storage(client)
-        for looked_at in (_pool, _limit, _automation):
-            yield looked_at(client, wanted, check)
-        if not check:
-            _register(wanted)
-        for name in wanted.deployments:
-            yield _deployment(client, name, made=not check)
-        yield _scheduled_run(client, wanted)
+        made = frozenset() if check else register(client, wanted)
+        for finding in inspect(client, wanted):
+            kept = not check and "by hand" in finding.text
+            yield replace(finding, ok=finding.ok or kept, made=finding.what in made and finding.ok)
+        yield scheduled_run(client, wanted)
 
 
-@contextmanager
-def server() -> Iterator["SyncPrefectClient"]:
-    """A client of the server of PREFECT_API_URL, which answers."""
-    from prefect.client.orchestration import get_client
-    from prefect.settings import get_current_settings
+def register(client: "SyncPrefectClient", wanted: Wanted) -> frozenset[str]:
+    """Make what is lacking; returns what that was, as it is called in findings.
 
-    url = get_current_settings().api.url
-    if url is None:
-        raise ServerUnavailable(
-            "PREFECT_API_URL is not set; `spherescore up DIRECTORY` starts a server and writes "
-            "DIRECTORY/environment, which sets it"
+    Raises:
+        NotDeployed: If the pool or the name belongs to something else.
+    """
+    if theirs := taken_by_another(client, wanted):
+        raise NotDeployed(
+            f"{wanted.deployments[0]} is a deployment of {theirs}; {wanted.config} would take its "
+            "place: give its deployments a name of their own with --name"
         )
-    with get_client(sync_client=True) as client:
-        try:
-            client.read_work_pools(limit=1)
-        except Exception as error:
-            raise ServerUnavailable(
-                f"no Prefect server answers at {url} ({type(error).__name__}: {error}); see "
-                "whether it runs, and whether PREFECT_API_AUTH_STRING is the server's"
-            ) from error
-        yield client
+    described = definitions(wanted)
+    made = {*_pool(client, wanted), *_limit(client, wanted), *_automations(client)}
+    if wanted.config is not None:
+        made |= {*_queue(client, wanted)}
+    for one in described:
+        made.add(_deployment(client, wanted, one))
+    return frozenset(made)
 
 
-def automation(window: timedelta) -> Any:
-    """Runs of which nothing is heard within `window` are called crashed."""
-    from prefect.automations import AutomationCore
-    from prefect.client.schemas.objects import StateType
-    from prefect.events.actions import ChangeFlowRunState
-    from prefect.events.schemas.automations import EventTrigger, Posture
-    from prefect.events.schemas.events import ResourceSpecification
-
-    heartbeat = "prefect.flow-run.heartbeat"
-    return AutomationCore(
-        name=AUTOMATION,
-        description="A machine that dies cannot say so; made by `spherescore deploy`.",
-        trigger=EventTrigger(
-            after={heartbeat},
-            expect={heartbeat, *(f"prefect.flow-run.{state}" for state in ENDED)},
-            match=ResourceSpecification({"prefect.resource.id": ["prefect.flow-run.*"]}),
-            for_each={"prefect.resource.id"},
-            posture=Posture.Proactive,
-            threshold=1,
-            within=window,
-        ),
-        actions=[
-            ChangeFlowRunState(
-                name=None,
-                state=StateType.CRASHED,
-                force=False,
-                message=f"No heartbeat for {window.total_seconds():.0f} s: the machine or the "
-                "worker is gone. What is finished is safe; the next run goes on.",
-            )
-        ],
-    )
-
-
-def _lease_storage(client: "SyncPrefectClient") -> Finding:
-    settings = client._client.get("/admin/settings").json()
-    storage = settings["server"]["concurrency"]["lease_storage"].rpartition(".")[2]
-    return Finding(
-        what="leases of slots",
-        ok=storage != "memory",
-        text="on disk, kept when the server restarts"
-        if storage != "memory"
-        else "in memory: a restart of the server would lose held slots for good; start it with "
-        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE="
-        "prefect.server.concurrency.lease_storage.filesystem",
-    )
-
-
-def _pool(client: "SyncPrefectClient", wanted: Wanted, check: bool) -> Finding:
+def _pool(client: "SyncPrefectClient", wanted: Wanted) -> Iterator[str]:
     from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
     from prefect.exceptions import ObjectNotFound
 
-    what, template = f"work pool {wanted.pool}", job_template(wanted)
+    template = job_template(wanted.kind)
     try:
         pool = client.read_work_pool(wanted.pool)
     except ObjectNotFound:
-        if check:
-            return Finding(what=what, ok=False, text="there is none; run `spherescore deploy`")
         made = WorkPoolCreate(name=wanted.pool, type=wanted.kind, base_job_template=template)
         client.create_work_pool(made)
-        return Finding(what=what, ok=True, made=True, text=f"of type {wanted.kind}")
+        yield f"work pool {wanted.pool}"
+        return
     if pool.type != wanted.kind:
-        text = f"is of type {pool.type}, not {wanted.kind}; give another --pool"
-        return Finding(what=what, ok=False, text=text)
-    if pool.is_paused:
-        return Finding(what=what, ok=False, text=f"is paused: prefect work-pool resume {pool.name}")
+        raise NotDeployed(
+            f"work pool {wanted.pool} is of type {pool.type}, not {wanted.kind}; give another "
+            "--pool, or this --kind"
+        )
     if template and template != pool.base_job_template:
-        if check:
-            return Finding(what=what, ok=False, text="has another job template than deploy/pools")
         client.update_work_pool(pool.name, WorkPoolUpdate(base_job_template=template))
-    return Finding(what=what, ok=True, text=f"of type {pool.type}")
+        yield f"work pool {wanted.pool}"
 
 
-def job_template(wanted: Wanted) -> dict[str, Any]:
-    """The base job template of a pool that needs one of ours; empty for processes."""
-    if wanted.kind == "process":
-        return {}
-    path = wanted.file.parent / "pools" / f"{wanted.kind}.json"
-    template: dict[str, Any] = json.loads(path.read_text())
-    return template
-
-
-def _limit(client: "SyncPrefectClient", wanted: Wanted, check: bool) -> Finding:
+def _limit(client: "SyncPrefectClient", wanted: Wanted) -> Iterator[str]:
     from prefect.exceptions import ObjectNotFound
 
-    what = f"concurrency limit {LIMIT}"
     try:
         found = client.read_global_concurrency_limit_by_name(LIMIT)
     except ObjectNotFound:
-        if check:
-            text = "there is none, so nothing keeps stages from sharing a GPU"
-            return Finding(what=what, ok=False, text=text)
+        found = None
+    if found is None or found.limit != wanted.gpus:
         client.upsert_global_concurrency_limit_by_name(LIMIT, wanted.gpus)
-        return Finding(what=what, ok=True, made=True, text=f"{wanted.gpus} at once")
-    if not check and found.limit != wanted.gpus:
-        client.upsert_global_concurrency_limit_by_name(LIMIT, wanted.gpus)
-        return Finding(what=what, ok=True, made=True, text=f"{wanted.gpus} at once")
-    ok = found.active and found.limit > 0
-    return Finding(what=what, ok=ok, text=f"{found.limit} at once" if ok else "is switched off")
+        yield f"concurrency limit {LIMIT}"
 
 
-def _automation(client: "SyncPrefectClient", wanted: Wanted, check: bool) -> Finding:
-    what, window = "heartbeat automation", timedelta(seconds=heartbeat_window())
-    found = [one for one in client.read_automations() if one.name == AUTOMATION]
-    fits = [one for one in found if one.enabled and _within(one.trigger) >= window]
-    text = f"crashed after {window.total_seconds():.0f} s without a heartbeat"
-    if len(found) == 1 and fits:
-        return Finding(what=what, ok=True, text=text)
-    if check:
-        state = "there is none" if not found else "is off, or its window is shorter than that"
-        return Finding(what=what, ok=False, text=f"{state}; wanted: {text}")
-    for one in found:
-        client.delete_automation(one.id)
-    client.create_automation(automation(window))
-    return Finding(what=what, ok=True, made=True, text=text)
+def _automations(client: "SyncPrefectClient") -> Iterator[str]:
+    there = client.read_automations()
+    for wanted in automations(timedelta(seconds=heartbeat_window())):
+        found = [one for one in there if one.name == wanted.name]
+        if len(found) == 1 and fits(found[0], wanted):
+            continue
+        for one in found:
+            client.delete_automation(one.id)
+        client.create_automation(wanted)
+        yield f"automation {wanted.name!r}"
 
 
-def _within(trigger: Any) -> timedelta:
-    return getattr(trigger, "within", None) or timedelta()
-
-
-def _register(wanted: Wanted) -> None:
-    if not wanted.file.exists():
-        raise NotDeployed(
-            f"{wanted.file} is not there; run this in the checkout, or name it with --file"
-        )
-    command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy"]
-    command += ["--prefect-file", str(wanted.file)]
-    command += ["--all"] if wanted.config else ["--name", "probe"]
-    done = subprocess.run(
-        command, env=wanted.environment(), capture_output=True, text=True, timeout=300
-    )
-    if done.returncode:
-        words = " ".join((done.stdout + done.stderr).split())[-600:]
-        raise NotDeployed(f"`prefect deploy` of {wanted.file} failed: {words}")
-
-
-def _deployment(client: "SyncPrefectClient", name: str, *, made: bool) -> Finding:
+def _queue(client: "SyncPrefectClient", wanted: Wanted) -> Iterator[str]:
     from prefect.exceptions import ObjectNotFound
 
     try:
-        found = client.read_deployment_by_name(name)
+        found = client.read_work_queue_by_name(wanted.queue, wanted.pool)
     except ObjectNotFound:
-        return Finding(what=f"deployment {name}", ok=False, text="there is none")
-    plans = [one for one in found.schedules if one.active]
-    when = ", ".join(str(getattr(one.schedule, "cron", one.schedule)) for one in plans)
-    if found.paused:
-        return Finding(what=f"deployment {name}", ok=False, text="is paused")
-    text = f"at {when}" if when else "on request"
-    return Finding(what=f"deployment {name}", ok=True, made=made, text=text)
+        client.create_work_queue(
+            wanted.queue,
+            description=f"Runs in {wanted.root}, one at a time.",
+            concurrency_limit=1,
+            work_pool_name=wanted.pool,
+        )
+    else:
+        if found.concurrency_limit == 1:
+            return
+        client.update_work_queue(found.id, concurrency_limit=1)
+    yield f"work queue {wanted.queue}"
 
 
-def _scheduled_run(client: "SyncPrefectClient", wanted: Wanted) -> Finding:
-    """Give the probe a schedule until the scheduler had it run, then take it away."""
-    from prefect.client.schemas.actions import DeploymentScheduleCreate
-    from prefect.client.schemas.schedules import IntervalSchedule
+def _deployment(client: "SyncPrefectClient", wanted: Wanted, made: "RunnerDeployment") -> str:
+    """Create or update one, with the pauses that somebody gave to an older one of its name."""
     from prefect.exceptions import ObjectNotFound
 
-    what, began = "a scheduled run", time.monotonic()
-    try:
-        probe = client.read_deployment_by_name(f"{PROBE}/probe")
-    except ObjectNotFound:
-        return Finding(what=what, ok=False, text="the probe is not deployed")
-    asked = datetime.now(UTC)
-    often = IntervalSchedule(
-        interval=timedelta(seconds=PROBE_INTERVAL), anchor_date=asked, timezone="UTC"
-    )
-    plan, *_ = client.create_deployment_schedules(
-        probe.id, [DeploymentScheduleCreate(schedule=often, active=True)]
-    )
-    try:
-        while (took := time.monotonic() - began) < PROBE_SECONDS:
-            states = _states_since(client, probe.id, asked)
-            if "Completed" in states:
-                return Finding(what=what, ok=True, text=f"happened after {took:.0f} s")
-            if any(state in ("Failed", "Crashed") for state in states):
-                return Finding(what=what, ok=False, text=f"ended as {states}; see the worker's log")
-            time.sleep(0.5)
-    finally:
-        client.delete_deployment_schedule(probe.id, plan.id)
-    return Finding(what=what, ok=False, text=_why_not(client, wanted, states))
+    with suppress(ObjectNotFound):
+        _keep_pauses(client.read_deployment_by_name(made.full_name), made)
+    made.apply(work_pool_name=wanted.pool)
+    return f"deployment {made.full_name}"
 
 
-def _states_since(client: "SyncPrefectClient", deployment: Any, since: datetime) -> list[str]:
-    from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
-
-    ours = DeploymentFilter(id=DeploymentFilterId(any_=[deployment]))
-    runs = client.read_flow_runs(deployment_filter=ours)
-    return [
-        str(run.state_name)
-        for run in runs
-        if run.auto_scheduled and run.expected_start_time and run.expected_start_time >= since
-    ]
-
-
-def _why_not(client: "SyncPrefectClient", wanted: Wanted, states: Sequence[str]) -> str:
-    seconds = f"{PROBE_SECONDS:.0f} s"
-    if not states:
-        return (
-            f"the server scheduled nothing within {seconds}: its scheduler does not run; look into "
-            "its log (SQLAlchemy 2.1 is one known cause: pip install -c constraints.txt)"
-        )
-    workers = client.read_workers_for_work_pool(wanted.pool)
-    alive = [one for one in workers if str(one.status).endswith("ONLINE")]
-    if not alive:
-        return (
-            f"no worker of pool {wanted.pool} is online; start one: "
-            f"prefect worker start --pool {wanted.pool}"
-        )
-    return f"was {' and '.join(sorted(set(states)))} for {seconds} though a worker is online"
+def _keep_pauses(found: "DeploymentResponse", made: "RunnerDeployment") -> None:
+    made.paused = found.paused
+    if found.schedules and not any(one.active for one in found.schedules):
+        for schedule in made.schedules or []:
+            schedule.active = False

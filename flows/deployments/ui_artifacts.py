@@ -1,9 +1,7 @@
 """What a person sees of a run in the Prefect UI. Showing never stops what is computed."""
 
-import hashlib
 import logging
 import os
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -18,6 +16,7 @@ from prefect.artifacts import (
 )
 
 from flows.config.schema import RunConfig
+from flows.deployments.wanted import mark_of
 from flows.progress import Progress, at_intervals
 from flows.stages.base import Receipt
 from storage.places.places import BucketPath, Place
@@ -36,10 +35,9 @@ class _Silence:
 def key_of(config: RunConfig, name: str) -> str:
     """The key of an artifact in Prefect, which all roots share: a version of this root's alone."""
     root = config.layout.path
-    whole = str(root) if isinstance(root, BucketPath) else os.path.realpath(root)
-    digest = hashlib.sha256(whole.encode()).hexdigest()[:8]
-    plain = re.sub(r"[^a-z0-9]+", "-", root.name.lower()).strip("-")[:40]
-    return "-".join(filter(None, (name, plain, digest)))
+    return (
+        f"{name}-{mark_of(str(root) if isinstance(root, BucketPath) else os.path.realpath(root))}"
+    )
 
 
 def shown_progress(config: RunConfig, name: str) -> Progress:

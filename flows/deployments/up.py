@@ -3,13 +3,18 @@
     DIRECTORY/
       environment     lines for a shell that is to speak to this server
       secret          user and password of the server
+      tls/            certificates of the Dask cluster, made anew at each start
+      lock            held by the `up` that is at work here, and says which that is
       prefect.db      what Prefect knows, and beside it leases of slots and results
       *.log           output of each child
 
 All children listen on loopback and end with us.
 """
 
+import fcntl
 import http.client
+import os
+import shlex
 import socket
 import sys
 import time
@@ -26,7 +31,7 @@ from flows.deployments.prefect_settings import (
     shell_lines,
 )
 from flows.processes.network_boundary import LOOPBACK
-from flows.processes.supervisor import Service, wait_until
+from flows.processes.supervisor import Service, ServiceFailed, wait_until
 
 READY_SECONDS = 120.0
 POOL = "spherescore"
@@ -64,7 +69,7 @@ class Machine:
 
     @property
     def scheduler(self) -> str:
-        return f"tcp://{LOOPBACK}:{self.ports.scheduler}"
+        return self.environment[SCHEDULER]
 
     @property
     def dashboard(self) -> str:
@@ -95,11 +100,22 @@ def machine(
     Raises:
         ServiceFailed: If one of them does not start.
     """
-    state = state.absolute()
-    secret, ports = kept_secret(state), (ports or Ports()).resolved()
+    with _alone(state.absolute()):
+        yield from _machine(state.absolute(), (ports or Ports()).resolved(), workers, runs_at_once)
+
+
+def _machine(state: Path, ports: Ports, workers: int, runs_at_once: int) -> Iterator[Machine]:
+    secret, certificates = kept_secret(state), _certificates(state / "tls")
     serving = server_environment(state, ports.server, secret)
     asking = client_environment(state, ports.server, secret)
-    asking[SCHEDULER] = f"tcp://{LOOPBACK}:{ports.scheduler}"
+    meeting = {SCHEDULER: f"tls://{LOOPBACK}:{ports.scheduler}"}
+    meeting |= {f"DASK_DISTRIBUTED__COMM__TLS__{name}": at for name, at in certificates.items()}
+    asking |= meeting
+    secure = [
+        *("--tls-ca-file", certificates["CA_FILE"]),
+        *("--tls-cert", certificates["CLIENT__CERT"]),
+        *("--tls-key", certificates["CLIENT__KEY"]),
+    ]
 
     def service(name: str, environment: Mapping[str, str], *command: str) -> Service:
         return Service(
@@ -114,14 +130,14 @@ def machine(
         "scheduler",
         asking,
         *("distributed.cli.dask_scheduler", "--host", LOOPBACK),
-        *("--port", str(ports.scheduler)),
+        *("--protocol", "tls", "--port", str(ports.scheduler), *secure),
         *("--dashboard-address", f"{LOOPBACK}:{ports.dashboard}"),
     )
     dask = [
         service(
             f"dask-worker-{number}",
             asking,
-            *("distributed.cli.dask_worker", f"tcp://{LOOPBACK}:{ports.scheduler}"),
+            *("distributed.cli.dask_worker", meeting[SCHEDULER], *secure),
             *("--host", LOOPBACK, "--nthreads", "1", "--nworkers", "1"),
             *("--dashboard-address", f"{LOOPBACK}:0"),
             *("--local-directory", str(state / "dask"), "--name", f"worker-{number}"),
@@ -142,14 +158,70 @@ def machine(
         wait_until(lambda: answers(ports.dashboard, "/health"), scheduler, READY_SECONDS)
         stack.callback(worker.stop)
         worker.start()
-        (state / "environment").write_text(shell_lines(asking))
-        (state / "environment").chmod(0o600)
+        lines = "".join(f"export {name}={shlex.quote(at)}\n" for name, at in meeting.items())
+        write_for_owner(state / "environment", shell_lines(asking) + lines)
         yield Machine(
             state=state,
             ports=ports,
             services=(server, scheduler, *dask, worker),
             environment=asking,
         )
+
+
+@contextmanager
+def _alone(state: Path) -> Iterator[None]:
+    """Hold the directory: two servers on one database would lose what either of them writes.
+
+    Raises:
+        ServiceFailed: If another `up` holds it, or if its disk has no locks.
+    """
+    state.mkdir(parents=True, exist_ok=True, mode=0o700)
+    path = state / "lock"
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    with os.fdopen(descriptor, "r+") as held:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ServiceFailed(
+                f"{state} is in use by another `spherescore up`, {held.read() or 'just started'}; "
+                f"speak to that one (. {state}/environment), end it, or name another directory"
+            ) from None
+        except OSError as error:
+            raise ServiceFailed(
+                f"{state} lies on a disk without file locks ({error.strerror}), which the server's "
+                "database needs; name a directory on a local disk"
+            ) from error
+        held.truncate(0)
+        held.write(f"process {os.getpid()} of {socket.gethostname()}")
+        held.flush()
+        yield
+
+
+def _certificates(directory: Path) -> dict[str, str]:
+    """Paths of a certificate that the Dask cluster shows and asks for, by the end of the names of
+    Dask's settings. Whoever cannot read it, another user of this machine, reaches no worker."""
+    from distributed.security import Security
+
+    made = Security.temporary()
+    directory.mkdir(exist_ok=True, mode=0o700)
+    texts = {
+        "CA_FILE": ("ca.pem", made.tls_ca_file),
+        "CLIENT__CERT": ("cert.pem", made.tls_client_cert),
+        "CLIENT__KEY": ("key.pem", made.tls_client_key),
+    }
+    for file, text in texts.values():
+        write_for_owner(directory / file, text)
+    return {name: str(directory / file) for name, (file, _) in texts.items()}
+
+
+def write_for_owner(path: Path, text: str) -> None:
+    """Write a file that nobody else can read at any time, whole before it has its name."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside.unlink(missing_ok=True)
+    descriptor = os.open(beside, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+    with os.fdopen(descriptor, "w") as out:
+        out.write(text)
+    beside.replace(path)
 
 
 def free_port(wanted: int = 0) -> int:

@@ -9,7 +9,14 @@ from urllib.parse import urlsplit
 
 from flows.errors import ExitCode
 
-__all__ = ["LOOPBACK", "Refused", "exempt_loopback", "is_loopback", "require_guarded_prefect"]
+__all__ = [
+    "LOOPBACK",
+    "Refused",
+    "exempt_loopback",
+    "is_loopback",
+    "require_guarded_prefect",
+    "without_password",
+]
 
 LOOPBACK = "127.0.0.1"
 
@@ -55,12 +62,13 @@ def require_guarded_prefect(settings: Mapping[str, str]) -> None:
         keys = (key, "PREFECT_API_KEY") if address == "PREFECT_API_URL" else (key,)
         if known and not is_loopback(known) and not any(settings.get(k) for k in keys):
             raise Refused(
-                f"{address} is {_without_password(known)}, which is not on this machine, and "
+                f"{address} is {without_password(known)}, which is not on this machine, and "
                 f"{key} is not set; set it on the server and here, or leave {address} out of the "
                 "environment, .env, prefect.toml, pyproject.toml and Prefect's profile: a run has "
                 "a server of its own on loopback"
             )
 
 
-def _without_password(address: str) -> str:
+def without_password(address: str) -> str:
+    """An address as it may be printed."""
     return address.rpartition("@")[2] if "@" in address else address

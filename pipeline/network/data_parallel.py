@@ -6,6 +6,8 @@ A sum over ranks has the same bits on every rank, so ranks that begin alike stay
 from __future__ import annotations
 
 import datetime
+import os
+import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -46,6 +48,8 @@ def joined(
 ) -> Iterator[Group]:
     """A group whose ranks meet at `address`, which rank 0 opens: host:port, or "env://".
 
+    Nothing that they say is encrypted. Ranks that meet on loopback listen there and nowhere else.
+
     Raises:
         RuntimeError: If they do not all come in time; at a sum, if one of them is lost.
     """
@@ -53,8 +57,16 @@ def joined(
     store = None
     if address != "env://":
         host, _, port = address.rpartition(":")
+        _stay_on_loopback(host)
         store = TCPStore(
-            host, int(port), size, is_master=rank == 0, timeout=timeout, wait_for_workers=False
+            host,
+            int(port),
+            size,
+            is_master=rank == 0,
+            timeout=timeout,
+            wait_for_workers=False,
+            # By itself it would listen on all networks of the host.
+            master_listen_fd=_listening(host, int(port)) if rank == 0 else None,
         )
     dist.init_process_group(
         "nccl" if gpu else "gloo",
@@ -68,3 +80,19 @@ def joined(
         yield Group(rank, size)
     finally:
         dist.destroy_process_group()
+
+
+def _listening(host: str, port: int) -> int:
+    """The descriptor of a socket that listens on one address; who is given it closes it."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as one:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        one.bind((host, port))
+        one.listen()
+        return one.detach()
+
+
+def _stay_on_loopback(host: str) -> None:
+    """Have gloo listen on loopback where the ranks meet there; else it takes the host's address."""
+    if host in ("127.0.0.1", "::1"):
+        names = [name for _, name in socket.if_nameindex() if name.startswith("lo")]
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", names[0])

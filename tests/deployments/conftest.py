@@ -37,11 +37,13 @@ class Site:
     def environment(self) -> dict[str, str]:
         return {**self.machine.environment, "PYTHONPATH": str(HERE), "OMP_NUM_THREADS": "1"}
 
-    def command(self, *words: str, check: bool = True) -> "subprocess.CompletedProcess[str]":
+    def command(
+        self, *words: str, check: bool = True, given: Mapping[str, str] | None = None
+    ) -> "subprocess.CompletedProcess[str]":
         """`spherescore WORDS` against this server."""
         done = subprocess.run(
             [sys.executable, "-m", "flows.cli.main", *words],
-            env=self.environment,
+            env={**self.environment, **(given or {})},
             cwd=HERE,
             capture_output=True,
             text=True,

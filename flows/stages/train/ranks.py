@@ -16,8 +16,9 @@ import socket
 import sys
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from flows.cluster.map_units import STALL_SECONDS, UnitFailed
 from flows.cluster.worker_setup import do_unit, installation
@@ -51,6 +52,7 @@ def train_on_workers(config: RunConfig, client: "Client", progress: Progress) ->
         for attempt in range(1, ATTEMPTS + 1):
             chosen = _gathered(client, config.train.ranks)
             LOGGER.info("train: %d ranks, on %s", len(chosen), ", ".join(chosen))
+            _tell_of_the_open(chosen)
             try:
                 ranks = _begin(config, client, chosen, topic, attempt)
                 try:
@@ -67,6 +69,17 @@ def train_on_workers(config: RunConfig, client: "Client", progress: Progress) ->
         "have saved is safe. If memory was short, lower train.batch or raise cluster.memory or "
         "train.accumulate; then run again"
     )
+
+
+def _tell_of_the_open(workers: Iterable[str]) -> None:
+    """Say it where ranks talk over a network: nothing of PyTorch's encrypts what they say."""
+    hosts = sorted({urlsplit(worker).hostname or worker for worker in workers})
+    if len(hosts) > 1:
+        LOGGER.warning(
+            "train: ranks on %s exchange gradients and weights unencrypted; let nobody else reach "
+            "that network, or train on one host (docs/clusters.md)",
+            ", ".join(hosts),
+        )
 
 
 class _GroupLost(RuntimeError):

@@ -1,11 +1,20 @@
 """`spherescore up` as a person starts it: one machine with a deployed run, until it is stopped."""
 
+import errno
+import fcntl
+import os
 import re
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import psutil
+import pytest
+
+from flows.deployments.up import Ports, machine, write_for_owner
+from flows.processes.supervisor import ServiceFailed
+from tests.services import Certificates
 
 PATIENCE = 240
 
@@ -30,15 +39,70 @@ def test_a_machine_comes_up_with_a_deployed_run_and_goes_with_all_its_children(
         errors.seek(0)
         assert process.poll() is None, said + errors.read()
         children = psutil.Process(process.pid).children(recursive=True)
+        assert machine_is_guarded(tmp_path / "machine", tmp_path / "stranger")
+        second = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
         process.send_signal(signal.SIGTERM)
         assert process.wait(PATIENCE) == 0
     finally:
         process.kill()
         process.wait()
         errors.close()
+    assert second.returncode == 44
+    assert f"in use by another `spherescore up`, process {process.pid} of" in second.stderr
     assert "NOT OK" not in said
     assert len(re.findall(r"^made +deployment ", said, re.M)) == 9
     assert re.search(r"^ok +a scheduled run: happened", said, re.M)
     assert len(children) >= 4
     _, alive = psutil.wait_procs(children, timeout=10)
     assert alive == []
+
+
+def machine_is_guarded(state: Path, stranger: Path) -> bool:
+    """What another shell reads leads to the Dask workers, and other certificates do not."""
+    assert (state / "environment").stat().st_mode & 0o077 == 0
+    shell = f'. {state}/environment && exec "{sys.executable}" -c "$0"'
+    ask = (
+        "from pathlib import Path\n"
+        "from flows.cluster.remote import placed, remote_client\n"
+        "from flows.config.schema import Cluster\n"
+        "with remote_client(placed(Cluster(kind='address')), Path('{}')) as client:\n"
+        "    print(client.scheduler.address[:6], client.submit(abs, -3).result())\n"
+    ).format(state / "seen")
+    plain = {name: at for name, at in os.environ.items() if "DASK" not in name}
+    said = subprocess.run(["sh", "-c", shell, ask], env=plain, capture_output=True, text=True)
+    assert said.stdout == "tls:// 3\n", said.stderr
+    others = Certificates(stranger).table
+    tls = f"kind='address', tls=Tls(ca='{others['ca']}', cert='{others['cert']}',"
+    ask = ask.replace("kind='address'", f"{tls} key='{others['key']}')")
+    ask = ask.replace("import Cluster", "import Cluster, Tls")
+    refused = subprocess.run(["sh", "-c", shell, ask], env=plain, capture_output=True, text=True)
+    return "do not trust each other" in refused.stderr
+
+
+def test_a_reader_who_has_the_environment_open_sees_nothing_of_the_next_one(tmp_path: Path) -> None:
+    path = tmp_path / "environment"
+    path.write_text("old")
+    path.chmod(0o644)
+    before = os.umask(0)
+    try:
+        with path.open() as stranger:
+            write_for_owner(path, "secret")
+            assert stranger.read() == "old"
+        assert path.stat().st_mode & 0o777 == 0o600
+    finally:
+        os.umask(before)
+    assert path.read_text() == "secret"
+    assert [one.name for one in tmp_path.iterdir()] == ["environment"]
+
+
+def test_a_directory_on_a_disk_without_locks_is_refused_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(*_: object) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", none)
+    refused = pytest.raises(ServiceFailed, match=f"{tmp_path}.*without file locks.*local disk")
+    with refused, machine(tmp_path, ports=Ports(server=0, scheduler=0, dashboard=0)):
+        pass
+    assert not (tmp_path / "secret").exists()

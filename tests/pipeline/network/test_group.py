@@ -8,6 +8,7 @@ import signal
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 
@@ -35,6 +36,7 @@ def rank_of_two(rank, address, place, poison):
     with joined(rank, 2, address, gpu=False, wait=60.0) as group:
         training = some_training(group=group, covariates=2)
         training.agree()
+        (place / f"listens-{rank}").write_text("\n".join(listening(os.getpid())))
         if poison == "nan" and rank == 1:
             with torch.no_grad():
                 next(training.model.parameters()).fill_(float("nan"))
@@ -72,6 +74,18 @@ def test_the_parts_of_a_batch_are_the_batch(size: int, whole: int):
     parts = [list(range(whole))[Group(rank, size).part(whole)] for rank in range(size)]
     assert [*itertools.chain(*parts)] == list(range(whole))
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+def listening(pid: int) -> list[str]:
+    """Addresses on which a process listens."""
+    found = psutil.Process(pid).net_connections("inet")
+    return [one.laddr.ip for one in found if one.status == psutil.CONN_LISTEN]
+
+
+def test_ranks_that_meet_on_loopback_listen_nowhere_else(tmp_path: Path):
+    assert two_ranks(tmp_path) == [0, 0]
+    heard = [(tmp_path / f"listens-{rank}").read_text().split() for rank in (0, 1)]
+    assert len(heard[0]) == 2 and {*heard[0], *heard[1]} == {"127.0.0.1"}
 
 
 def moved(tensors) -> np.ndarray:
