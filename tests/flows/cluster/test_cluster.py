@@ -10,7 +10,9 @@ from typing import Any
 import dask
 import psutil
 import pytest
+from distributed import Client
 from distributed.client import ClosedClientError
+from distributed.security import Security
 
 from flows.cluster import local
 from flows.cluster.local import client_on_demand, local_client
@@ -19,6 +21,7 @@ from flows.config.schema import Cluster
 from flows.errors import Stalled, WorkersLost
 from flows.processes import machine
 from flows.progress import Progress
+from tests.services import Certificates
 
 # Workers import functions by name, and this file is no module to them: Dask sends them by value.
 
@@ -197,6 +200,20 @@ def test_a_container_may_have_less_memory_than_its_machine(
 
 def test_everything_listens_on_loopback_only(client: Any) -> None:
     assert listeners() == {"127.0.0.1"}
+
+
+def test_another_user_of_this_machine_cannot_use_the_workers(client: Any, tmp_path: Path) -> None:
+    """Everybody reaches loopback; a stranger has no certificate, or one of their own."""
+    address = client.scheduler.address
+    strangers = Certificates(tmp_path / "stranger").table
+    files = {"tls_ca_file": "ca", "tls_client_cert": "cert", "tls_client_key": "key"}
+    other = Security(
+        require_encryption=True, **{name: strangers[file] for name, file in files.items()}
+    )
+    for place, security in ((address.replace("tls", "tcp"), None), (address, other)):
+        with pytest.raises(OSError, match=r"[Tt]imed out|certificate does not match|closed"):
+            Client(place, security=security, timeout=5, set_as_default=False)
+    assert client.submit(abs, -1).result() == 1
 
 
 def test_nothing_is_left_of_a_cluster(tmp_path: Path) -> None:

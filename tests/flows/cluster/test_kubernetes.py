@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from flows.cluster import kubernetes
+from flows.cluster import kubernetes, remote
 from flows.cluster.map_units import map_units
 from flows.cluster.remote import remote_client
 from flows.config.schema import Cluster, ConfigError, Kubernetes, Tls
