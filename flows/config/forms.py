@@ -26,6 +26,7 @@ from pydantic import (
 
 from flows.config.form_texts import SECTIONS, TEXTS
 from flows.config.schema import RunConfig, read_config
+from flows.config.strict import key_of
 
 STRICT = ConfigDict(extra="forbid", use_attribute_docstrings=False)
 
@@ -56,10 +57,11 @@ def form_of(kind: type, key: str = "", base: type[BaseModel] = _Section) -> type
     hints = typing.get_type_hints(kind)
     made: dict[str, Any] = {}
     for field in dataclasses.fields(kind):
-        place = f"{key}.{field.name}" if key else field.name
+        name = key_of(field)
+        place = f"{key}.{name}" if key else name
         text = TEXTS.get(place) or SECTIONS.get(place)
         annotation = _annotation(hints[field.name], place)
-        made[field.name] = (annotation, Field(_default(field), title=field.name, description=text))
+        made[name] = (annotation, Field(_default(field), title=name, description=text))
     return create_model(kind.__name__, __base__=base, **made)
 
 

@@ -1,6 +1,6 @@
 """The one configuration of a run: nested frozen dataclasses, read strictly from TOML.
 
-    [run] [source] [split] [spectral] [train] [generate] [verify] [cluster]
+    [run] [source] [split] [spectral] [sequence] [train] [generate] [verify] [cluster]
 
 Every section refuses nonsense at birth with its dotted key, its value and what was expected. Paths
 are relative to the working directory, or begin with `~`. A stage's content key is made of
@@ -36,6 +36,9 @@ DATED = r"\d{4}-\d\d(-\d\d(T\d\d(:\d\d(:\d\d)?)?)?)?"  # a month, a day, a time
 BOUNDED = 'source.transform "logit" or "rank" of a variable with bounds'
 LARGEST_FILE = 4 << 20  # a configuration, in bytes
 LARGEST_DEGREE = 20_000  # a kilometre
+LONGEST_PAST = 8  # days that a day is drawn given
+VAR = "gaussian:var"  # the linear law of sequences
+DRAW = "draw"  # where a sequence begins: in the law of single days
 ADDRESS = r"(tcp|tls)://.+:\d+"  # of a Dask scheduler; tcp on loopback only
 EVALUATIONS_PER_STEP = {"gei-heun": 2, "z-heun": 2, "z-rk4": 4}  # one where not said
 
@@ -219,11 +222,27 @@ class Spectral:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Sequence:
+    """How days follow each other: the law of a day given the `past` days before it."""
+
+    past: int = 0  # 0: days are drawn by themselves
+
+    def __post_init__(self) -> None:
+        most = f"a whole number in [0, {LONGEST_PAST}]"
+        _require(0 <= self.past <= LONGEST_PAST, "sequence.past", self.past, most)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Train:
     """The score model and its optimisation; ends at `minutes` or `steps`, whichever is first."""
 
     model: Literal[
-        "network", "gaussian:isotropic", "gaussian:channels", "gaussian:m-block", "gaussian:eof"
+        "network",
+        "gaussian:isotropic",
+        "gaussian:channels",
+        "gaussian:m-block",
+        "gaussian:eof",
+        "gaussian:var",
     ] = "network"
     minutes: float | None = None
     steps: int | None = None
@@ -250,6 +269,27 @@ class Train:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DrawnSequence:
+    """Days that follow each other: each is drawn given those before it."""
+
+    start: str
+    days: int  # times, as far apart as those of the source
+    realizations: int = 1
+    from_: str = DRAW  # or a date of the source, the day before `start`: a forecast
+
+    def __post_init__(self) -> None:
+        key = "generate.sequences"
+        _require_day(self.start, f"{key}.start")
+        for name in ("days", "realizations"):
+            value = getattr(self, name)
+            _require(value > 0, f"{key}.{name}", value, "a positive number")
+        if self.from_ != DRAW:
+            _require_day(self.from_, f"{key}.from")
+            before = self.from_ < self.start
+            _require(before, f"{key}.from", self.from_, f'"{DRAW}" or the day before start')
+
+
+@dataclass(frozen=True, kw_only=True)
 class Generate:
     """What to draw: `realizations` fields for each calendar time, in microbatches of fixed size."""
 
@@ -264,6 +304,7 @@ class Generate:
     grid: str = "source"  # or another one, by name: pipeline/sphere/named_grids
     attributes: Mapping[str, str] = field(default_factory=dict)  # of ACDD, for readers
     series: bool = False  # whether a copy is made that is chunked for series at few places
+    sequences: tuple[DrawnSequence, ...] = ()  # one, for now
 
     def __post_init__(self) -> None:
         for name in ("realizations", "evaluations", "grid_exponent", "batch", "microbatch"):
@@ -290,6 +331,7 @@ class Generate:
                 grid_named(self.grid)
             except ValueError as error:
                 raise ConfigError(f"generate.grid: {error}") from error
+        _require(len(self.sequences) <= 1, "generate.sequences", len(self.sequences), "one at most")
         _require(len(self.times) > 0, "generate.times", self.times, "at least one date")
         for day in self.times:
             _require_day(day, "generate.times")
@@ -414,6 +456,7 @@ class RunConfig:
     spectral: Spectral
     train: Train
     generate: Generate
+    sequence: Sequence = field(default_factory=Sequence)
     verify: Verify = field(default_factory=Verify)
     cluster: Cluster = field(default_factory=Cluster)
 
@@ -424,6 +467,16 @@ class RunConfig:
                     f"generate.covariates.{name} is not in source.covariates"
                     f"{nearest(name, tuple(self.source.covariates))}"
                 )
+        if self.train.model == VAR or self.generate.sequences:
+            wanted = f'at least 1 for train.model "{VAR}" and for generate.sequences'
+            _require(self.sequence.past > 0, "sequence.past", self.sequence.past, wanted)
+        if self.generate.sequences:
+            wanted = f'"{VAR}" where generate.sequences are drawn'
+            _require(self.train.model == VAR, "train.model", self.train.model, wanted)
+        if self.sequence.past:
+            alone = self.source.samples == ""
+            wanted = "nothing where sequence.past is set: samples do not follow each other"
+            _require(alone, "source.samples", self.source.samples, wanted)
 
     @classmethod
     def from_dict(cls, table: Mapping[str, Any]) -> "RunConfig":

@@ -38,19 +38,21 @@ def read_table(kind: type[T], table: object, key: str = "") -> T:
     """
     if not isinstance(table, Mapping):
         raise ConfigError(f"{key}: expected a table, got {table!r}")
-    fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    fields = {key_of(field): field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     for name in table:
         if name not in fields:
             raise ConfigError(f"{_dotted(key, name)} is not a known key{nearest(name, fields)}")
     hints = typing.get_type_hints(kind)
     values = {}
     for name, field in fields.items():
+        hint = hints[field.name]
         if name in table:
-            values[name] = read_value(hints[name], table[name], _dotted(key, name))
+            values[field.name] = read_value(hint, table[name], _dotted(key, name))
         elif _has_default(field):
             continue
-        elif dataclasses.is_dataclass(hints[name]):
-            values[name] = read_table(hints[name], {}, _dotted(key, name))
+        elif dataclasses.is_dataclass(hint):
+            table_of = typing.cast(type, hint)
+            values[field.name] = read_table(table_of, {}, _dotted(key, name))
         else:
             raise ConfigError(f"{_dotted(key, name)} is missing; it has no default")
     return kind(**values)
@@ -85,6 +87,11 @@ def read_value(kind: Any, value: object, key: str) -> Any:
     raise ConfigError(f"{key}: expected {_spoken(kind)}, got {value!r}")
 
 
+def key_of(field: "dataclasses.Field[Any]") -> str:
+    """The key of a field in a file; one that Python keeps for itself has a line after it."""
+    return field.name.removesuffix("_")
+
+
 def nearest(name: object, known: Iterable[str]) -> str:
     """The end of a message: the known name that looks like this one, or all of them."""
     known = list(known)
@@ -97,7 +104,7 @@ def nearest(name: object, known: Iterable[str]) -> str:
 def plain(value: Any) -> Any:
     """The inverse of reading: dataclasses, tuples and mappings as dicts and lists, for JSON."""
     if dataclasses.is_dataclass(value):
-        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {key_of(f): plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, Mapping):
         return {name: plain(item) for name, item in value.items()}
     if isinstance(value, tuple):

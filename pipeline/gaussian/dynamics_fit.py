@@ -28,63 +28,86 @@ from pipeline.gaussian.dynamics import Innovations, SequenceLaw
 from pipeline.gaussian.lags import LagMoments, OrderLayout
 from pipeline.gaussian.moments import ComplexArray, positions
 
-__all__ = ["choose_sequence", "fit_sequence", "shrunk", "toeplitz"]
+__all__ = ["choose_sequence", "fit_alone", "fit_sequence", "shrunk", "toeplitz"]
 
 SHRINKAGES = (0.0, 0.003, 0.01, 0.02, 0.04, 0.08, 0.15, 0.3, 0.6, 1.0)
 REACHES = (1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 20.0, np.inf)  # degrees
 FIRST_SHRINKAGE = 0.02  # at which the reach is chosen
 
 Choice = Mapping[str, FloatArray]
+Predictors = Callable[[ComplexArray], list[tuple[ComplexArray, ComplexArray]]]
 
 
-def choose_sequence(train: LagMoments, validation: LagMoments) -> dict[str, FloatArray]:
+def choose_sequence(
+    train: LagMoments,
+    validation: LagMoments,
+    *,
+    alone: bool = False,
+    reaches: Sequence[float] = REACHES,
+) -> dict[str, FloatArray]:
     """Reach and shrinkage of each order, and the shrinkage beyond the block degree.
 
     Both are those under which validation days are likeliest given the `past` days before them;
     first the reach, then the shrinkage.
+
+    Args:
+        alone: whether the law is that of `fit_alone`.
+        reaches: of the taper, among which is chosen.
     """
-    target, layout, days = train.channel_lags(), train.layout, train.past + 1
+    target, layout = train.channel_lags(), train.layout
     reach, shrinkage = np.empty(layout.degree + 1), np.empty(layout.degree + 1)
     for m in range(layout.degree + 1):
         seen = toeplitz(validation.sequence(m))
 
         def misfit(far: float, shrinkage: float, m: int = m, seen: ComplexArray = seen) -> float:
             law = shrunk(train, m, target, reach=far, shrinkage=shrinkage)
-            return _misfit(toeplitz(law), seen, days)
+            return _misfit(law, seen, alone)
 
-        reach[m] = _best(REACHES, partial(misfit, shrinkage=FIRST_SHRINKAGE))
+        reach[m] = _best(reaches, partial(misfit, shrinkage=FIRST_SHRINKAGE))
         shrinkage[m] = _best(SHRINKAGES, partial(misfit, reach[m]))
-    beyond = _best(SHRINKAGES, partial(_misfit_beyond, train, validation, target))
+    beyond = _best(SHRINKAGES, partial(_misfit_beyond, train, validation, target, alone))
     return {"reach": reach, "shrinkage": shrinkage, "beyond_shrinkage": np.array(beyond)}
 
 
 def _misfit_beyond(
-    train: LagMoments, validation: LagMoments, target: FloatArray, shrinkage: float
+    train: LagMoments, validation: LagMoments, target: FloatArray, alone: bool, shrinkage: float
 ) -> float:
     """The misfit of all places beyond the block degree; 0 where there are none."""
     weight = np.where(train.layout.beyond_orders() == 0, 0.5, 1.0)
-    law = toeplitz(_shrunk_beyond(train, target, shrinkage))
+    law = _shrunk_beyond(train, target, shrinkage)
     seen = toeplitz(_by_place(validation.beyond) / validation.samples)
     return math.fsum(
-        float(part) * _misfit(own, other, train.past + 1)
+        float(part) * _misfit(own, other, alone)
         for part, own, other in zip(weight, law, seen, strict=True)
     )
 
 
 def fit_sequence(train: LagMoments, choice: Choice) -> SequenceLaw:
     """The law of sequences with the lags of training days, tapered and shrunk as was chosen."""
+    return _fit(train, choice, _predictors)
+
+
+def fit_alone(train: LagMoments, choice: Choice) -> SequenceLaw:
+    """The rung below: each coefficient follows its own last day, and what is new covaries.
+
+    A comparison for densities given the day before. Its draws would leave the covariance of a
+    single day, which is that of `fit_sequence`.
+    """
+    return _fit(train.up_to(1), choice, _predictors_alone)
+
+
+def _fit(train: LagMoments, choice: Choice, predictors: Predictors) -> SequenceLaw:
     layout, past, target = train.layout, train.past, train.channel_lags()
     known = [
-        _predictors(
+        predictors(
             shrunk(train, m, target, reach=choice["reach"][m], shrinkage=choice["shrinkage"][m])
         )
         for m in range(layout.degree + 1)
     ]
     beyond = [
-        _predictors(one) for one in _shrunk_beyond(train, target, float(choice["beyond_shrinkage"]))
+        predictors(one) for one in _shrunk_beyond(train, target, float(choice["beyond_shrinkage"]))
     ]
-    size = past * layout.channels
-    none = np.empty((0, layout.channels, size), np.complex128)
+    none = np.empty((0, layout.channels, past * layout.channels), np.complex128)
     return SequenceLaw(
         layout=layout,
         blocks=tuple(tuple(order[days][0] for order in known) for days in range(1, past + 1)),
@@ -167,6 +190,15 @@ def _predictors(sequence: ComplexArray) -> list[tuple[ComplexArray, ComplexArray
     return found
 
 
+def _predictors_alone(sequence: ComplexArray) -> list[tuple[ComplexArray, ComplexArray]]:
+    """Regression of each coordinate on itself alone, a day before, and what that leaves."""
+    now, then = sequence[0] + SMALLEST_VARIANCE * np.eye(sequence.shape[1]), sequence[1]
+    own = np.diagonal(then) / np.diagonal(now)
+    cross = then * own.conj()
+    left = now - cross - cross.conj().T + own[:, None] * now * own.conj()
+    return [(np.empty((len(now), 0), np.complex128), now), (np.diag(own), left)]
+
+
 def _factor(covariance: ComplexArray) -> ComplexArray:
     """The lower Cholesky factor, with the smallest variance added to every coordinate: some have
     none (winds have no degree 0), and few days leave directions without any."""
@@ -175,22 +207,29 @@ def _factor(covariance: ComplexArray) -> ComplexArray:
     return factor
 
 
-def _misfit(covariance: ComplexArray, seen: ComplexArray, days: int) -> float:
-    """tr(Sigma^-1 C) + log det Sigma of the last of some days given those before it.
+def _misfit(sequence: ComplexArray, seen: ComplexArray, alone: bool) -> float:
+    """tr(Sigma^-1 C) + log det Sigma of a day given those before it.
 
     Args:
-        covariance: of the law, of so many consecutive days.
-        seen: that of the days it is judged on.
+        sequence: the lags of the law.
+        seen: the covariance of as many consecutive days of those it is judged on.
     """
-    try:
-        factor = _factor(covariance)
-    except np.linalg.LinAlgError:  # rounding has taken what few days leave
-        return np.inf
-    last = slice(len(factor) - len(factor) // days, None)
-    unit = np.eye(len(factor), dtype=np.complex128)[:, last]
-    # The rows of L^-1 of the last day: what it has that is new, in units of its deviation.
-    rows = solve_triangular(factor, unit, lower=True, trans="C").conj().T
-    scale = np.diagonal(factor).real[last]
+    if alone:
+        regression, left = _predictors_alone(sequence)[1]
+        factor = _factor(left)
+        new = np.concatenate([-regression, np.eye(len(left))], axis=1)
+        rows = solve_triangular(factor, new, lower=True)
+        scale = np.diagonal(factor).real
+    else:
+        try:
+            factor = _factor(toeplitz(sequence))
+        except np.linalg.LinAlgError:  # rounding has taken what few days leave
+            return np.inf
+        last = slice(len(factor) - sequence.shape[1], None)
+        unit = np.eye(len(factor), dtype=np.complex128)[:, last]
+        # The rows of L^-1 of the last day: what it has that is new, in units of its deviation.
+        rows = solve_triangular(factor, unit, lower=True, trans="C").conj().T
+        scale = np.diagonal(factor).real[last]
     return float((rows.conj() * (rows @ seen)).sum().real + 2 * np.log(scale).sum())
 
 

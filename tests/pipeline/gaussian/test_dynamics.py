@@ -12,7 +12,13 @@ from pipeline.diffusion.sampler import INTEGRATORS, Sampler
 from pipeline.diffusion.score import GaussianScore
 from pipeline.gaussian.baselines import Baseline
 from pipeline.gaussian.dynamics import SequenceLaw
-from pipeline.gaussian.dynamics_fit import choose_sequence, fit_sequence, shrunk, toeplitz
+from pipeline.gaussian.dynamics_fit import (
+    choose_sequence,
+    fit_alone,
+    fit_sequence,
+    shrunk,
+    toeplitz,
+)
 from pipeline.gaussian.fit import Moments, fit_channels, fit_m_block
 from pipeline.gaussian.lags import LagMoments, OrderLayout, contiguous
 from pipeline.gaussian.moments import positions
@@ -311,6 +317,29 @@ def test_each_rung_of_the_ladder_gains_what_its_law_says_it_gains():
         error = 4 * gain.std() / len(gain) ** 0.5  # neighbouring days hang together
         assert gain.mean() == pytest.approx(exact[rung] - exact[rung - 1], abs=3 * error)
         assert exact[rung] > exact[rung - 1]
+
+
+def test_a_coefficient_that_follows_itself_alone_gains_less_than_all_together():
+    """The rung between: exact for data whose coefficients do so, and below VAR(1) otherwise."""
+    noise, x = white(3000, 26), np.zeros((3000, *SHAPE))
+    noise[:, 1] = 0.6 * noise[:, 0] + 0.8 * noise[:, 1]
+    rate = np.random.default_rng(27).uniform(0.2, 0.8, SHAPE)
+    for k in range(1, 3000):
+        x[k] = rate * x[k - 1] + noise[k]
+    lags = LagMoments.of(x, 1)
+    alone, together = fit_alone(lags, KEPT), fit_sequence(lags, KEPT)
+    own = np.abs(np.diagonal(alone.blocks[0][0]))
+    expected = np.sort(rate[:, [n * n + n for n in range(LMAX + 1)]].ravel())
+    np.testing.assert_allclose(np.sort(own), expected, atol=0.06)
+    single = fit_sequence(lags.up_to(0), KEPT)
+    gains = [law.log_density(x)[1:].mean() for law in (single, alone, together)]
+    assert gains[1] > gains[0] + 5
+    assert gains[2] == pytest.approx(gains[1], abs=0.5)  # only what 72 more numbers fit of noise
+    waves = travelling(1500, 0.7, 0.9, 28)
+    waves[:, 1] = np.roll(waves[:, 0], 1, axis=0)  # the other channel is yesterday's
+    lags = LagMoments.of(waves, 1)
+    alone, together = fit_alone(lags, KEPT), fit_sequence(lags, KEPT)
+    assert together.log_density(waves)[1:].mean() > alone.log_density(waves)[1:].mean() + 10
 
 
 def test_members_drawn_alone_or_together_are_the_same_sequences():
