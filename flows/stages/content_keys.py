@@ -188,6 +188,7 @@ def _preprocess_key(config: RunConfig, inputs: Mapping[str, str]) -> str:
             "spectral.joint",
             "spectral.tail",
             "spectral.harmonics",
+            "sequence.past",
         ),
         inputs=inputs,
         code=code_of("flows.stages.preprocess.preprocess"),

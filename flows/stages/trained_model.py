@@ -7,7 +7,7 @@ import numpy as np
 import torch
 import xarray as xr
 
-from flows.config.schema import RunConfig
+from flows.config.schema import VAR, RunConfig
 from flows.stages.conditions import condition_of
 from flows.stages.preprocess.normals import baseline_of
 from pipeline.diffusion.matching import MatchedScore
@@ -97,9 +97,11 @@ def loaded(
 
 
 def baseline_name(config: RunConfig) -> str:
-    """Of the Gaussian law that the model begins with, or is."""
+    """The Gaussian law of single days that the model starts from, or that it is."""
     if config.train.model == "network":
         return config.spectral.baseline
+    if config.train.model == VAR:  # which tells how days follow each other
+        return "m-block"
     return config.train.model.removeprefix("gaussian:")
 
 

@@ -24,8 +24,9 @@ from pipeline.arrays import FloatArray
 from pipeline.gaussian.moments import ComplexArray
 from pipeline.sphere.coefficients import from_complex, lmax_of, to_complex
 
-__all__ = ["LagMoments", "OrderLayout", "contiguous"]
+__all__ = ["LagMoments", "OrderLayout", "block_degree", "contiguous"]
 
+LARGEST_BYTES = 2 << 30  # of a law of sequences
 LONGEST_GAP = 1.5  # median steps between neighbours that still follow each other
 
 
@@ -243,6 +244,18 @@ def contiguous(times: NDArray[np.generic]) -> list[slice]:
     usual = np.sort(steps)[len(steps) // 2]
     breaks = [0, *(np.flatnonzero(steps > LONGEST_GAP * usual) + 1).tolist(), len(times)]
     return [slice(a, b) for a, b in itertools.pairwise(breaks)]
+
+
+def block_degree(channels: int, lmax: int, past: int) -> int:
+    """The degree up to which all degrees of an order go together: the largest, up to lmax, whose
+    law takes no more than `LARGEST_BYTES`."""
+    matrices = past * (past + 1) // 2 + 2 * (past + 1)
+
+    def size(band: int) -> int:
+        squares = (band + 1) * (band + 2) * (2 * band + 3) // 6
+        return 16 * channels**2 * matrices * squares
+
+    return max((band for band in range(lmax + 1) if size(band) <= LARGEST_BYTES), default=0)
 
 
 def _pairs(z: ComplexArray, lag: int, before: int, subscripts: str) -> ComplexArray:

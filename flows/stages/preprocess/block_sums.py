@@ -103,7 +103,7 @@ def squares_in_holes(
 ) -> FloatArray:
     """Sums of squares of what fills the masked cells, (channel, *grid); 0 in the others."""
     total = np.zeros_like(anomalies.scale)
-    for values, rows in _anomalous(source, anomalies, block, span):
+    for values, rows in anomalous(source, anomalies, block, span):
         squares = np.square(anomalies.anomalies(values, rows)).sum(axis=0)
         total += np.where(anomalies.mask, squares, 0.0)
     return total
@@ -120,7 +120,7 @@ def coefficient_moments(
     """
     weight = anomalies.grid.area / (4.0 * np.pi)
     total, energy, left = None, np.zeros(len(anomalies.channels)), np.zeros_like(anomalies.scale)
-    for values, rows in _anomalous(source, anomalies, block, span):
+    for values, rows in anomalous(source, anomalies, block, span):
         scaled = anomalies.anomalies(values, rows)
         energy += np.square(scaled).sum(axis=0).reshape(len(energy), -1) @ weight.ravel()
         grid, pairs = anomalies.grid, anomalies.pairs
@@ -153,7 +153,7 @@ def write_whitened(
     return artifacts.write_unit(path, unit, block)
 
 
-def _anomalous(
+def anomalous(
     source: artifacts.Published, normals: Normals, block: int, span: Span
 ) -> Iterator[tuple[FloatArray, FloatArray]]:
     """What the anomalies of a span are made of."""

@@ -37,6 +37,7 @@ from flows.stages.preprocess.climatology import fit_removed
 from flows.stages.preprocess.fitting import Fitting, block_times
 from flows.stages.preprocess.laws import fit_laws, observe
 from flows.stages.preprocess.reference import chosen_words
+from flows.stages.preprocess.sequence_law import with_sequence_law
 from pipeline.fields.precision import precision_for
 from pipeline.fields.seasons import season_notes, unseen_stretches
 from pipeline.fields.whitening import to_whitened
@@ -99,6 +100,7 @@ def _publish_normals(layout: StoreLayout, content: str, fitting: Fitting) -> art
     dataset = dataset.merge(removed.trend.to_variables())
     covariates = tuple(config.source.covariates)
     dataset = dataset.merge(covariate_variables(fields, covariates, config.split.train))
+    dataset = with_sequence_law(dataset, fitting, anomalies)
     whitening = replace(anomalies, factor=laws.reference.factor)
     (single,) = fitting.sums(rounding, whitening, spans=fitting.train[:1], label="precision")
     dataset.attrs |= {
