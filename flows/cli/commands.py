@@ -264,7 +264,8 @@ def _result(
     layout = config.layout
     made: dict[str, Any] = {}
     kinds = [kind for stage in STAGES for kind in stage.kinds]
-    for kind in [*kinds, "series"] if config.generate.series else kinds:
+    kinds += ["series"] * config.generate.series + ["sequences"] * bool(config.generate.sequences)
+    for kind in kinds:
         published = artifacts.published(layout, kind)
         if published is not None:
             path = artifacts.address(layout, published)

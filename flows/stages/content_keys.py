@@ -9,6 +9,7 @@ run with nothing to do, import no torch for them.
 import json
 from collections.abc import Callable, Mapping
 from hashlib import sha256
+from typing import Any
 
 import xarray as xr
 
@@ -37,6 +38,7 @@ __all__ = [
     "key_of",
     "lineage",
     "normals_family",
+    "sequence_key",
     "source_files",
     "training_family",
     "training_parent",
@@ -129,9 +131,43 @@ def ensemble_key(
             # Units know neither of these, so a family does not depend on them.
             "attributes": dict(config.generate.attributes) if realizations is not None else {},
             "series": config.generate.series and realizations is not None,
+            **_with_sequences(config, kind == "ensemble" and realizations is not None),
         },
         inputs=_digests(layout, "checkpoints", "normals"),
         code=code_of("flows.stages.generate.generate"),
+    )
+
+
+def _with_sequences(config: RunConfig, whole: bool) -> dict[str, Any]:
+    """An ensemble that is asked for together with sequences is not there without them."""
+    asked = config.subset("generate.sequences")["generate.sequences"]
+    return {"sequences": asked} if whole and asked else {}
+
+
+def sequence_key(
+    config: RunConfig, layout: StoreLayout, kind: str, begun: str, *, family: bool = False
+) -> str:
+    """Content key of sequences, or of their family: those that share units.
+
+    Args:
+        kind: "states", or "sequences" for the fields that are made of them.
+        begun: digest of the days that they begin with.
+        family: without how many there are, and how long they are.
+    """
+    (asked,) = config.subset("generate.sequences")["generate.sequences"]
+    known = ("start", "from") if family else tuple(asked)
+    covariates = config.subset("generate.covariates")
+    fields = kind == "sequences"
+    return content_key(
+        stage=f"generate {kind}",
+        schema=SCHEMAS["generate"],
+        config=config.subset("run.seed", "train.model", "generate.microbatch")
+        | covariates
+        | {name: asked[name] for name in known}
+        | ({"grid": config.generate.grid} if fields else {})
+        | ({"attributes": dict(config.generate.attributes)} if fields and not family else {}),
+        inputs={**_digests(layout, "checkpoints", "normals"), "begun": begun},
+        code=code_of("flows.stages.generate.sequences"),
     )
 
 

@@ -64,14 +64,18 @@ def require_seen(asked: xr.DataArray, unseen: Sequence[Stretch]) -> None:
         )
 
 
-def at_dates(dates: Sequence[str], times: xr.DataArray) -> xr.DataArray:
-    """Dates of `generate.times` as times of the data's calendar, stamped as the data are.
+def at_dates(
+    dates: Sequence[str], times: xr.DataArray, key: str = "generate.times"
+) -> xr.DataArray:
+    """Dates of the configuration as times of the data's calendar, stamped as the data are.
 
+    Args:
+        key: where they stand in it.
     Raises:
         ConfigError: If a date is none of that calendar.
     """
     for day in dates:
-        _require_date(day, times, "generate.times")
+        _require_date(day, times, key)
     values = stamps_on(dates, times.values)
     return xr.DataArray(values, dims="time", coords={"time": values}, name="time")
 

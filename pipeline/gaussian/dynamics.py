@@ -13,7 +13,7 @@ a gap have an exact density, too. In
     y = U^T (x_k - K o_k),    o_k = (x_{k-p}, ..., x_{k-1}),    variances s
 
 everything that is known of single days holds as it is (baselines.py): score, integrators and
-certificate see y alone. Notation: docs/mathematics.md, 12.
+certificate see y alone. Notation: docs/mathematics.md, 10.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ about that, both to **the whole sequence of lags at once**, which keeps it posit
 
 so the autoregression of what comes out is stable, and its stationary covariances are what comes
 out. Reach and a of each order are those under which validation days are likeliest. Shrinking the
-lags one by one would promise neither. Notation: docs/mathematics.md, 12.
+lags one by one would promise neither. Notation: docs/mathematics.md, 10.
 """
 
 from __future__ import annotations

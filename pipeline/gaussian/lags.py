@@ -9,7 +9,7 @@ the propagation of waves: real lags would not have it.
 The sums are biased, divided by the number of days and not by the number of pairs: the sequence
 S(0), ..., S(past) of a series is then that of the series between zeros, which is positive, and so
 are sums of such sequences. Sums over blocks of days add up; a block is given the days before it,
-and days that do not follow each other are never paired. Notation: docs/mathematics.md, 12.
+and days that do not follow each other are never paired. Notation: docs/mathematics.md, 10.
 """
 
 from __future__ import annotations

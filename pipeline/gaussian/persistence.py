@@ -5,7 +5,7 @@
 of white noise e_k with an address of its own for each day. Its lags are those of an autoregression
 with coefficient a, as near as the memory is long, and w_k follows from addresses alone: a sequence
 that is interrupted, extended or cut into units needs no state of it. Notation:
-docs/mathematics.md, 12.
+docs/mathematics.md, 10.
 """
 
 from __future__ import annotations

@@ -25,6 +25,8 @@ _BESIDE = re.compile(r"\..+\.\d+-[0-9a-f]{8}")  # as storage.places.files.beside
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _ARTIFACT = re.compile(r"([a-z]+)-([0-9a-f]{16})(\.zarr|\.records)?")
 
+UNTOLD = ("verification", "series", "states", "sequences")  # kinds that no stage is asked for
+
 
 @dataclass(frozen=True)
 class Garbage:
@@ -46,7 +48,7 @@ def garbage(layout: StoreLayout, keys: Collection[str]) -> list[Garbage]:
     found = []
     needed, artifacts = _needed(layout), layout.artifacts
     known = {key[:16] for key in keys}
-    told = {kind for kind in KINDS if kind not in ("verification", "series")}
+    told = {kind for kind in KINDS if kind not in UNTOLD}
     groups: dict[str, list[Place]] = {}
     for path in matching(artifacts, "*"):
         match = _ARTIFACT.fullmatch(path.name)

@@ -29,6 +29,8 @@ KINDS = (
     "checkpoints",
     "ensemble",
     "series",
+    "states",
+    "sequences",
     "verification",
     "report",
 )

@@ -5,7 +5,8 @@ Dimensions, in this order where they occur:
     fields        time, lat, lon | cell     a time for each member, if members are samples
     normals       channel, season, grid, degree
     whitened      time, channel, coefficient
-    ensemble      realization, time, lat, lon | cell
+    ensemble      realization, time, lat, lon | cell; sequences the same, times one after the other
+    states        realization, time, channel, coefficient
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ _LEADING = {
     "fields": ("time",),
     "whitened": ("time", "channel", "coefficient"),
     "ensemble": ("realization", "time"),
+    "sequences": ("realization", "time"),
     "verification": ("realization", "time"),
 }
 

@@ -64,7 +64,7 @@ def draw_units(
         return []
     torch.set_num_threads(1)
     model, constants = loaded(config, checkpoint, normals)
-    placed = _placed(normals, grid, constants)
+    placed = placed_on(normals, grid, constants)
     part = times.isel(time=units[0].region["time"])
     wanted = [unit.region["realization"].start for unit in units]
     x = whitened_draws(config, model, constants, wanted, part)
@@ -75,7 +75,7 @@ def draw_units(
         for number, unit in enumerate(units):
             noise = white_remainder(config, placed, wanted[number : number + 1], part["time"])
             block = to_fields(x.isel(realization=[number]), placed, noise)
-            _require_finite(unit, block, placed)
+            require_finite(unit, block, placed)
             wait(written)
             written.append(pool.submit(artifacts.write_unit, path, unit, block, extra=extra))
     return [each.result() for each in written]
@@ -96,7 +96,7 @@ def whitened_draws(
     """
     sampler, size = sampler_of(config), config.generate.microbatch
     score = model.drawn_by(sampler)
-    channels, conditions = _channels(normals), times["condition"].values
+    channels, conditions = channels_of(normals), times["condition"].values
     lmax, device = int(normals.attrs["lmax"]), score.baseline.variance.device
     tail = tail_of(normals)
     shape = (
@@ -127,7 +127,7 @@ def whitened_draws(
             for row, number in enumerate(realizations):
                 if number in members:
                     result[row, column] = drawn[number - members.start]
-    return _label(result, times, normals)
+    return labelled(result, times, normals)
 
 
 def _with_tail(
@@ -137,7 +137,7 @@ def _with_tail(
     normals: xr.Dataset,
 ) -> np.ndarray:
     """Draws (draw, channel, coefficient) up to lmax, and beyond from their own noise."""
-    white = [address.white(0, _channels(normals), tail.last) for address in addresses]
+    white = [address.white(0, channels_of(normals), tail.last) for address in addresses]
     beyond = tail.draw(drawn, np.stack(white)[..., drawn.shape[-1] :])
     return np.concatenate([drawn, beyond], axis=-1)
 
@@ -149,7 +149,7 @@ def white_remainder(
 
     On another grid than the source's: more coefficients of the noise that the draws begin with.
     """
-    grid, channels = grid_of(normals), _channels(normals)
+    grid, channels = grid_of(normals), channels_of(normals)
     last = normals.attrs.get("noise_lmax")
     white = [
         [
@@ -176,7 +176,7 @@ def gaussian_ensemble(
     addresses = _addresses(config, range(realizations), times)
     white = np.array(
         [
-            [address.white(0, _channels(normals), int(normals.attrs["lmax"])) for address in row]
+            [address.white(0, channels_of(normals), int(normals.attrs["lmax"])) for address in row]
             for row in addresses
         ]
     )
@@ -185,23 +185,23 @@ def gaussian_ensemble(
         drawn = zip(x, addresses, strict=True)
         x = np.stack([_with_tail(part, tail, row, normals) for part, row in drawn])
     remainder = white_remainder(config, normals, range(realizations), times)
-    return to_fields(_label(x, conditions, normals), normals, remainder)
+    return to_fields(labelled(x, conditions, normals), normals, remainder)
 
 
-def _label(x: np.ndarray, conditions: xr.Dataset, normals: xr.Dataset) -> xr.DataArray:
-    labelled = xr.DataArray(
+def labelled(x: np.ndarray, conditions: xr.Dataset, normals: xr.Dataset) -> xr.DataArray:
+    draws = xr.DataArray(
         x,
         dims=("realization", "time", "channel", "coefficient"),
         coords={
             "time": conditions["time"],
             "phase": ("time", season_phase(conditions["time"])),
-            "channel": _channels(normals),
+            "channel": channels_of(normals),
         },
     )
-    return with_predictors(labelled, conditions)
+    return with_predictors(draws, conditions)
 
 
-def _channels(normals: xr.Dataset) -> list[str]:
+def channels_of(normals: xr.Dataset) -> list[str]:
     return [str(name) for name in normals["channel"].values]
 
 
@@ -218,7 +218,7 @@ def _addresses(
     ]
 
 
-def _require_finite(unit: artifacts.Unit, block: xr.Dataset, placed: xr.Dataset) -> None:
+def require_finite(unit: artifacts.Unit, block: xr.Dataset, placed: xr.Dataset) -> None:
     for name, values in block.items():
         if not _finite_where_data_are(values, placed):
             raise SampleNotFinite(
@@ -237,7 +237,7 @@ def _finite_where_data_are(values: xr.DataArray, normals: xr.Dataset) -> bool:
 _PLACED: dict[tuple[str, str], xr.Dataset] = {}
 
 
-def _placed(normals: artifacts.Published, grid: str, constants: xr.Dataset) -> xr.Dataset:
+def placed_on(normals: artifacts.Published, grid: str, constants: xr.Dataset) -> xr.Dataset:
     """The normals on the grid that is drawn on."""
     if grid == "source":
         return constants

@@ -17,13 +17,9 @@ too (flows/stages/generate/series).
 import itertools
 import time as clock
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from functools import partial
-from hashlib import sha256
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import xarray as xr
 
 from flows.cluster.map_units import map_units
@@ -31,17 +27,15 @@ from flows.config.schema import RunConfig
 from flows.progress import Progress
 from flows.stages.base import Receipt, published_input
 from flows.stages.conditions import asked_times, beyond_training
-from flows.stages.content_keys import code_of, ensemble_key
+from flows.stages.content_keys import ensemble_key
 from flows.stages.generate.chunks import TIMES_PER_CHUNK
 from flows.stages.generate.draws import Draw, draw_units
+from flows.stages.generate.sequences import publish_sequences
 from flows.stages.generate.series import publish_series
-from pipeline.fields.standardisation import variables_of
-from pipeline.sphere.grid import RingGrid
-from pipeline.sphere.named_grids import grid_coordinates, grid_named, grid_of
+from flows.stages.generate.templates import ensemble_template, provenance_of
+from pipeline.sphere.named_grids import grid_named, grid_of
 from storage.artifacts import publishing as artifacts
-from storage.artifacts.keys import canonical_json
 from storage.artifacts.layout import StoreLayout
-from storage.conventions.labels import label_ensemble
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -53,6 +47,8 @@ KIND = "ensemble"
 def run(config: RunConfig, layout: StoreLayout, client: "Client", progress: Progress) -> Receipt:
     """Draw and publish the ensemble that the configuration asks for."""
     began = clock.monotonic()
+    if config.generate.sequences:
+        publish_sequences(config, layout, client, progress)
     times = asked_times(config, layout)
     realizations = config.generate.realizations
     published = generate_ensemble(config, layout, client, progress, KIND, times, realizations)
@@ -85,7 +81,7 @@ def generate_ensemble(
     path = layout.artifact(kind, content)
     name = config.generate.grid if kind == KIND else "source"
     grid = grid_of(artifacts.open_artifact(normals)) if name == "source" else grid_named(name)
-    template = _template(
+    template = ensemble_template(
         layout, artifacts.open_artifact(normals), grid, times["time"], realizations
     )
     shards = {"realization": 1, "time": min(TIMES_PER_CHUNK, times.sizes["time"])}
@@ -107,7 +103,7 @@ def generate_ensemble(
         figures["beyond training"] = beyond
     provenance = {
         **config.generate.attributes,
-        **_provenance(config, layout, family),
+        **provenance_of(config, layout, family),
         "grid": grid.describe(),
         "grid_origin": "source" if name == "source" else "chosen",
         "figures": figures,
@@ -119,49 +115,6 @@ def generate_ensemble(
         keys = content, family
         publish_series(layout, client, progress, path, keys, template, provenance)
     return artifacts.publish(layout, kind, content, units, provenance, [*there, *written])
-
-
-def _provenance(config: RunConfig, layout: StoreLayout, family: str) -> dict[str, Any]:
-    """Where an ensemble comes from, and what it takes to draw it again."""
-    fields, sampler = published_input(layout, "fields"), config.generate
-    code, table = version("spherescore"), config.to_dict()
-    return {
-        "id": sampler.attributes.get("id", f"spherescore-{family[:16]}"),
-        "history": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} spherescore {code}: drawn with "
-        f"{sampler.integrator}, {sampler.evaluations} evaluations",
-        "spherescore_version": code,
-        "code_digest": code_of(__name__),
-        "config": table,
-        "config_digest": sha256(canonical_json(table).encode()).hexdigest(),
-        "source_digest": fields.attrs.get("source_digest", ""),
-        "fields_digest": fields.digest,
-        "run_seed": config.run.seed,
-        "noise": "Philox, its key the sha256 of seed/realization/time/variable/step",
-        "sampler": f"{sampler.integrator}, {sampler.evaluations} evaluations, times "
-        f"of exponent {sampler.grid_exponent:g}",
-        "microbatch": sampler.microbatch,
-    }
-
-
-def _template(
-    layout: StoreLayout,
-    normals: xr.Dataset,
-    grid: RingGrid,
-    times: xr.DataArray,
-    realizations: int,
-) -> xr.Dataset:
-    source = artifacts.open_published(layout, "fields")
-    places = grid_coordinates(grid)
-    if grid == grid_of(normals):
-        places |= {name: source[name] for name in places if name in source.coords}
-    shape = (realizations, len(times), *grid.shape)
-    empty = np.broadcast_to(np.float32(0), shape)
-    dims = ("realization", "time", *grid.dims)
-    dataset = xr.Dataset(
-        {str(name): (dims, empty) for name in variables_of(normals)},
-        coords={"time": times} | places,
-    )
-    return label_ensemble(dataset, source, realizations=np.arange(realizations))
 
 
 def _draws(units: Sequence[artifacts.Unit], batch: int) -> list[Draw]:

@@ -96,7 +96,7 @@ class Fitting:
         return harmonics_of(self.phase, self.config.spectral.harmonics)
 
     def sums(
-        self, count: Callable[..., R], *subject: Any, spans: Sequence[Span], label: str
+        self, count: Callable[..., R], *subject: Any, spans: Sequence[Any], label: str
     ) -> list[R]:
         """What `count(source, *subject, block, span)` gives for each span, on the workers."""
         counted = partial(count, self.source, *subject, self.block)

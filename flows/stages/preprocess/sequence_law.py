@@ -15,17 +15,15 @@ a split.
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial, reduce
+from functools import reduce
 from operator import add
-from typing import TYPE_CHECKING
 
 import numpy as np
 import xarray as xr
 
-from flows.cluster.map_units import map_units
-from flows.config.schema import Period, RunConfig, within
-from flows.progress import Progress
-from flows.stages.preprocess.block_sums import Span, loaded
+from flows.config.schema import Period, within
+from flows.stages.preprocess.block_sums import Span, anomalous
+from flows.stages.preprocess.fitting import SPANS, Fitting
 from flows.stages.preprocess.normals import tail_of
 from pipeline.arrays import FloatArray
 from pipeline.errors import UnusableData
@@ -40,11 +38,7 @@ from pipeline.sphere.coefficients import orders
 from pipeline.sphere.stacked import analysis, synthesis
 from storage.artifacts import publishing as artifacts
 
-if TYPE_CHECKING:
-    from distributed import Client
-
 PREFIX = "sequence_"
-SPANS = 8  # sums come back from so many parts of a stretch, whatever the number of workers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,33 +78,20 @@ class Whitening:
     tail: GaussianTail | None
 
 
-def with_sequence_law(
-    dataset: xr.Dataset,
-    config: RunConfig,
-    source: artifacts.Published,
-    anomalies: Normals,
-    block: int,
-    client: "Client",
-    progress: Progress,
-) -> xr.Dataset:
+def with_sequence_law(dataset: xr.Dataset, fitting: Fitting, anomalies: Normals) -> xr.Dataset:
     """`normals` with the law of sequences that the configuration asks for; as they are if none is.
 
     Args:
         anomalies: the same normals as the transformation to scaled anomalies.
-        block: times that a worker holds at once.
     """
-    past = config.sequence.past
+    past, split = fitting.config.sequence.past, fitting.config.split
     if not past:
         return dataset
-    fields = artifacts.open_artifact(source)
     whitening = Whitening(
         anomalies=anomalies, inverse=np.linalg.inv(factor_of(dataset)), tail=tail_of(dataset)
     )
-    splits = [
-        _spans(fields, period, block) for period in (config.split.train, config.split.validation)
-    ]
-    measure = partial(seen_in, source, whitening, past, block)
-    found = map_units(client, measure, splits[0] + splits[1], progress, label="sequences")
+    splits = [_spans(fitting, period) for period in (split.train, split.validation)]
+    found = fitting.sums(seen_in, whitening, past, spans=splits[0] + splits[1], label="sequences")
     train, validation = (
         reduce(add, part) for part in (found[: len(splits[0])], found[len(splits[0]) :])
     )
@@ -192,8 +173,7 @@ def _coefficients(
     """Of some days at a time: x, what the coefficients leave, and the tail less its mean."""
     anomalies, tail = whitening.anomalies, whitening.tail
     grid, pairs, size = anomalies.grid, anomalies.pairs, (anomalies.lmax + 1) ** 2
-    transforms = anomalies.pointwise
-    for values, rows in loaded(source, transforms, anomalies.trend, block, span):
+    for values, rows in anomalous(source, anomalies, block, span):
         scaled = anomalies.anomalies(values, rows)
         coefficients = analysis(grid, anomalies.tail, pairs, scaled)
         left = scaled - synthesis(grid, pairs, coefficients)
@@ -228,19 +208,16 @@ def _neighbours(values: FloatArray, before: int) -> FloatArray:
     return np.stack([products, np.einsum("kpc,kpc->p", values[before:], values[before:])])
 
 
-def _spans(fields: xr.Dataset, period: Period, block: int) -> list[Follow]:
+def _spans(fitting: Fitting, period: Period) -> list[Follow]:
     """Spans of the period whose times follow each other, cut where blocks are."""
-    known = within(period)
-    index = fields.indexes["time"].slice_indexer(known.start, known.stop)
-    times = fields["time"].values[index]
+    known, block = within(period), fitting.block
+    index = fitting.fields.indexes["time"].slice_indexer(known.start, known.stop)
     found = []
-    for stretch in contiguous(times):
+    for stretch in contiguous(fitting.fields["time"].values[index]):
         first, stop = index.start + stretch.start, index.start + stretch.stop
         step = block * max(1, -(-(stop - first) // (SPANS * block)))
         edges = [first, *range((first // step + 1) * step, stop, step), stop]
         found += [Follow(Span(a, b), a - first) for a, b in itertools.pairwise(edges)]
-    if not found:
-        raise UnusableData(f"the data have no times from {period[0]} to {period[1]}")
     return found
 
 
