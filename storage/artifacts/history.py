@@ -14,6 +14,7 @@ import xarray as xr
 
 from storage.artifacts.keys import canonical_json
 from storage.artifacts.layout import StoreLayout, manifest_of
+from storage.artifacts.overlaps import overlaps
 from storage.artifacts.published import CorruptArtifact, Published
 from storage.artifacts.publishing import find, open_artifact, published
 from storage.artifacts.sealed import read_json
@@ -109,9 +110,10 @@ class _Held:
         for name, array in self.arrays.items():
             axis = array.dims.index("time")
             size, shard = array.shape[axis], array.shards[axis]
-            for start in range(part.start - part.start % shard, part.stop, shard):
-                first, last = max(start, part.start), min(start + shard, size, part.stop)
-                files = self.files[name, start // shard]
+            for piece in overlaps([slice(part.start, min(part.stop, size))], [shard]):
+                (number,), (target,) = piece.place, piece.target
+                start, files = number * shard, self.files[name, number]
+                first, last = part.start + target.start, part.start + target.stop
                 if last - first == shard:
                     yield [name, first, last, files]
                 elif by_place and start + shard <= size:

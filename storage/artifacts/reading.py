@@ -13,6 +13,7 @@ import xarray as xr
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
+from storage.artifacts.overlaps import overlaps
 from storage.artifacts.shards import ShardLayout
 from storage.artifacts.units import WaitingArray
 from storage.places.places import Place
@@ -75,23 +76,9 @@ class StoredArray(BackendArray):
         return values[tuple(0 if isinstance(k, int | np.integer) else slice(None) for k in key)]
 
     def _fill(self, region: tuple[slice, ...], out: npt.NDArray[Any]) -> None:
-        for part, file in self._shards(region):
-            inside, target = zip(*part, strict=True)
-            self.layout.read(file, inside, out[target])
-
-    def _shards(self, region: tuple[slice, ...]) -> Iterator[tuple[list[Any], Place]]:
-        """For every shard of a region the part in the shard and in the region, by dimension."""
-        ranges = (
-            range(part.start // shard, -(-part.stop // shard))
-            for part, shard in zip(region, self.layout.shard, strict=True)
-        )
-        for index in itertools.product(*ranges):
-            parts = []
-            for i, shard, part in zip(index, self.layout.shard, region, strict=True):
-                start, stop = max(i * shard, part.start), min((i + 1) * shard, part.stop)
-                inside = slice(start - i * shard, stop - i * shard)
-                parts.append((inside, slice(start - part.start, stop - part.start)))
-            yield parts, self.directory.joinpath("c", *map(str, index))
+        for shard in overlaps(region, self.layout.shard):
+            file = self.directory.joinpath("c", *map(str, shard.place))
+            self.layout.read(file, shard.inside, out[shard.target])
 
 
 def _places(key: Any, size: int) -> npt.NDArray[np.intp]:

@@ -7,7 +7,6 @@ zarr reads what is written here.
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from numcodecs import blosc  # type: ignore[import-untyped]
 
+from storage.artifacts.overlaps import Slices, overlaps
 from storage.places.places import Place, opened
 
 __all__ = ["CorruptShard", "ShardLayout"]
@@ -26,7 +26,6 @@ __all__ = ["CorruptShard", "ShardLayout"]
 blosc.use_threads = False
 
 Array = npt.NDArray[Any]
-Slices = tuple[slice, ...]
 
 _CHECKSUM = 4  # bytes
 _SHUFFLE = {"noshuffle": 0, "shuffle": 1, "bitshuffle": 2}
@@ -121,24 +120,20 @@ class ShardLayout:
             size = 16 * math.prod(self.chunks)
             end, file_size = stream.end(size + _CHECKSUM)
             index = _checked(end, file).view("<u8").reshape(*self.chunks, 2)
-            ranges = (
-                range(part.start // chunk, -(-part.stop // chunk))
-                for part, chunk in zip(selection, self.chunk, strict=True)
-            )
-            places = list(itertools.product(*ranges))
+            chunks = list(overlaps(selection, self.chunk))
+            places = [chunk.place for chunk in chunks]
             for place in places:
                 if index[place][0] > file_size:
                     raise CorruptShard(f"{file} lacks chunk {place}, which every unit writes")
             starts, lengths = ([int(index[place][side]) for place in places] for side in (0, 1))
-            for place, content in zip(places, stream.parts(starts, lengths), strict=True):
+            for chunk, content in zip(chunks, stream.parts(starts, lengths), strict=True):
                 data = _checked(content, file)
                 if self.blosc is not None and _unpacked(data) != self._bytes:
                     raise CorruptShard(
-                        f"{file}: chunk {place} claims {_unpacked(data)} bytes, a chunk has "
+                        f"{file}: chunk {chunk.place} claims {_unpacked(data)} bytes, a chunk has "
                         f"{self._bytes}"
                     )
-                inside, target = _overlap(place, self.chunk, selection)
-                self._decode(data, inside, out[target])
+                self._decode(data, chunk.inside, out[chunk.target])
 
     def _encoded(self, part: Array) -> Any:
         if part.shape != self.chunk:
@@ -169,18 +164,6 @@ def _inner(sharding: Mapping[str, Any]) -> list[dict[str, Any]]:
         raise ValueError(f"an array of units is sharded, index at the end; got {sharding}")
     codecs: list[dict[str, Any]] = configuration["codecs"]
     return codecs
-
-
-def _overlap(
-    place: Sequence[int], chunk: Sequence[int], selection: Slices
-) -> tuple[Slices, Slices]:
-    """The part of a chunk that is selected, and where it lies in the selection."""
-    inside, target = [], []
-    for i, n, part in zip(place, chunk, selection, strict=True):
-        start, stop = max(i * n, part.start), min((i + 1) * n, part.stop)
-        inside.append(slice(start - i * n, stop - i * n))
-        target.append(slice(start - part.start, stop - part.start))
-    return tuple(inside), tuple(target)
 
 
 def _unpacked(data: Array) -> int:

@@ -233,6 +233,83 @@ add(
 add("NetCDF4 in a group", lambda d, r: source(netcdf(d / "a.nc", group="G"), group="G"), 0)
 
 
+# ------------------------------------------------------------------ what a time stands for
+
+
+def ended(first: float = 0.0, instant: bool = False) -> Change:
+    """Daily means stamped at the end of their bounds, with an instant before them."""
+
+    def change(made: xr.Dataset) -> xr.Dataset:
+        stop = first + np.arange(made.sizes["time"]) + (not instant)
+        made = timed(stop, bounds="time_bnds")(made)
+        start = np.maximum(stop - 1, first)
+        return made.assign(time_bnds=(("time", "nv"), np.stack([start, stop], axis=1)))
+
+    return change
+
+
+def cubed(made: xr.Dataset, units: str = "hours") -> xr.Dataset:
+    """Twenty starts with two leads."""
+    both = xr.concat([made, made + 1], "lead_time").transpose("time", "lead_time", ...)
+    both["ta"].attrs = made.ta.attrs
+    return both.assign_coords(lead_time=("lead_time", [0, 6], {"units": units} if units else {}))
+
+
+def texts(*words: str) -> Change:
+    def change(made: xr.Dataset) -> xr.Dataset:
+        text = [f"2000-01-{day + 1:02d}T12:00:00" for day in range(20)]
+        text[: len(words)] = words
+        return made.assign_coords(time=("time", np.array(text, dtype="S19")))
+
+    return change
+
+
+def hollow(*places: int, cells: Any = slice(None)) -> Change:
+    def change(made: xr.Dataset) -> xr.Dataset:
+        made.ta.values[list(places), cells] = np.nan
+        return made
+
+    return change
+
+
+def declared(change: Change, **more: Any) -> Callable[[Path, random.Random], Any]:
+    return lambda d, r: source(netcdf(d / "a.nc", change(regular(20))), **more)
+
+
+def _unwritten(made: xr.Dataset) -> xr.Dataset:
+    return placed(lon=np.where(np.arange(8) == 3, 9.97e36, np.arange(8) * 45.0))(made)
+
+
+add("days at the end of their bounds", changed(ended()), 0)
+add(
+    "an instant before days that are stamped at their end",
+    lambda d, r: source(netcdf(d / "a.nc", ended(instant=True)(regular(21)))),
+    0,
+)
+add("days stamped at their end, undeclared", two(ended(), timed(DAYS + 21)), 10)
+add("a day twice, two hours apart", two(_same, timed(DAYS + 12 + 1 / 12)), 10)
+add("hours in float32", changed(lambda m: _in_float32(m)), 0)
+add("a lead that is selected", declared(cubed, select={"lead_time": 6}), 0)
+add("a lead without a unit", declared(lambda m: cubed(m, ""), select={"lead_time": 6}), 10)
+add("times as text", changed(texts()), 0)
+add("times as text that is no date", changed(texts("soon")), 10)
+add("a calendar of THIRTY_DAY_MONTHS", changed(timed(DAYS, calendar="THIRTY_DAY_MONTHS")), 0)
+add("a time that was never written", changed(timed(np.where(DAYS == 7, 9.97e36, DAYS))), 10)
+add("a longitude that was never written", changed(_unwritten), 10)
+add("empty maps", changed(hollow(3, 4)), 10)
+add("empty maps with a fill", declared(hollow(3, 4), fill=0.0), 10)
+add("empty maps that are dropped", declared(hollow(3, 4), drop=["2000-01-04/2000-01-05"]), 0)
+add("empty maps, all dropped", declared(hollow(3, 7), drop=["empty"]), 0)
+add("a fill that no temperature has", declared(hollow(3, cells=0), fill=0.0), 10)
+add("a mask that moves, masked", declared(hollow(3, cells=0), fill="mask-ever"), 0)
+
+
+def _in_float32(made: xr.Dataset) -> xr.Dataset:
+    hours = 36500 + np.arange(20) + np.arange(20) % 2 / 24
+    found = timed(hours, units="days since 1900-01-25")(made)
+    return found.assign_coords(time=("time", hours.astype("f4"), found.time.attrs))
+
+
 # ------------------------------------------------------------------ series along time
 
 
@@ -332,7 +409,12 @@ def instead(old: str, new: str) -> Callable[[str], str]:
     return change
 
 
+def _later_test(text: str) -> str:
+    return text.replace("2000-01-16", "2010-01-16").replace("2000-01-20", "2010-01-20")
+
+
 add("a configuration", config(lambda t: t), 0)
+add("a split without data", config(_later_test), 10)
 for _name, _edit in {
     "is empty": lambda t: "",
     "is no TOML": lambda t: "{ json: 1 }",
