@@ -31,19 +31,18 @@ from flows.progress import Progress
 from flows.stages.base import Receipt
 from flows.stages.content_keys import digest_of_source, ingest_key, source_files
 from flows.stages.dates import require_dates
+from flows.stages.ingest.policies import beforehand, masks_of, require_values
 from flows.stages.ingest.unit_marks import marked
 from storage.artifacts import publishing as artifacts
 from storage.artifacts.layout import StoreLayout
-from storage.conventions.axes import toml_key
 from storage.guards.inspection import Inspection, inspect
 from storage.places.places import Place
 from storage.sources.covariates import add_covariates
-from storage.sources.empty_maps import as_ranges, require_values_at_all_times
+from storage.sources.empty_maps import as_ranges
 from storage.sources.formats.opening import UNREADABLE
 from storage.sources.formats.reading import Reading
 from storage.sources.source_files import digest_of, file_digests
 from storage.sources.sources import (
-    Missing,
     SourceError,
     SourceReport,
     look,
@@ -51,7 +50,7 @@ from storage.sources.sources import (
     unreadable,
 )
 from storage.sources.survey import Survey, total
-from storage.sources.values import Settled, constant_zeros, is_plausible, judge, settle
+from storage.sources.values import Settled, constant_zeros, judge, settle
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -61,7 +60,6 @@ KIND = "fields"
 
 CHUNK_BYTES = 1 << 20  # read at once, per variable
 SHARD_BYTES = 64 << 20  # written at once, per variable, at most
-MASK_EVER = "mask-ever"  # the policy of cells that are missing at some times
 FEWEST_UNITS = 16  # as far as whole chunks allow, so that a small source keeps workers busy too
 
 Masks = Mapping[str, np.ndarray]
@@ -86,56 +84,39 @@ def run(
     """
     assert client is not None
     began = time.monotonic()
-    source = config.source
-    files = source_files(source)
-    with look_first(source) as looking:  # while their digests are made
-        digests = file_digests(files)
-        looking.wait()
+    digests = _digests_of_files(config.source)
     digest = digest_of(digests)
     content = ingest_key(config, digest)
-    source = _without_empty_maps(source, digest, client, progress)
+    source = _without_empty_maps(config.source, digest, client, progress)
     fields, report = open_fields(source)
     require_dates(config, fields["time"])
-    path = layout.artifact(KIND, content)
-    sizes = unit_sizes(fields, source)
-    family = ingest_key(config, "any")
-    shards = {"time": sizes["shard"]}
-    units = artifacts.plan_units({"time": fields.sizes["time"]}, shards)
     notes: list[str] = []
     maps = look(fields, source.static, {}, {}, notes)
     settled = Settled(fields, {}, {}, {}, {}, {})
     if beforehand(source):
         surveys = _surveyed(source, fields, digest, client, progress)
         settled = settle(fields, surveys, source.missing, notes)
-        _require_policies(source, settled, maps, fields, report)
+        require_values(source, settled, maps, fields, report)
     masks = masks_of(source, settled, notes)
 
+    path, family = layout.artifact(KIND, content), ingest_key(config, "any")
+    sizes = unit_sizes(fields, source)
+    shards = {"time": sizes["shard"]}
     artifacts.create(path, fields, chunks={"time": sizes["chunk"]}, shards=shards, family=family)
+    units = artifacts.plan_units({"time": fields.sizes["time"]}, shards)
     units = marked(units, fields, report, digests, masks)
     there, missing = artifacts.adopt_units(path, units, artifacts.donors(layout, KIND, family))
     write = partial(write_fields, path, source, digest, masks, fills=settled.fills)
     with _faults_of_files(source, digest):
         written = _mapped(client, write, missing, progress, label="fields", done=len(there))
     if not beforehand(source):
-        records = artifacts.unit_records(path, units)
-        found = [_from_json(record["extra"]["survey"]) for record in records]
-        surveys = summed(found)
+        surveys = _seen_in_writing(path, units)
         settled = settle(fields, surveys, {}, notes)
-    _require_policies(source, settled, maps, fields, report)
+    require_values(source, settled, maps, fields, report)
 
     _require_unchanged(source, digest)
-    figures: dict[str, Any] = {
-        "times": fields.sizes["time"],
-        "variables": len(config.source.variables),
-    }
-    zeros = {
-        name: words
-        for name, seen in surveys.items()
-        if name not in source.missing and (words := constant_zeros(name, seen))
-    }
-    if zeros:
-        figures["zeros"] = zeros
-        notes += [f"{name}: {words}" for name, words in zeros.items()]
+    figures = _figures(source, fields, surveys)
+    notes += [f"{name}: {words}" for name, words in figures.get("zeros", {}).items()]
     attrs = {
         "figures": figures,
         "seconds": time.monotonic() - began,
@@ -180,6 +161,14 @@ def _surveyed(
         return summed(_mapped(client, survey, units, progress, label="survey"))
 
 
+def _digests_of_files(source: Source) -> dict[str, str]:
+    """sha256 of each file, made while a child looks at them."""
+    with look_first(source) as looking:
+        digests = file_digests(source_files(source))
+        looking.wait()
+    return digests
+
+
 def look_first(source: Source, *, whole: bool = False) -> Inspection:
     """Have a child process open the files, before this one or a worker does."""
     tables = [file for file in source.covariates.values() if not file.endswith(".csv")]
@@ -213,81 +202,6 @@ def _require_unchanged(source: Source, digest: str) -> None:
         )
 
 
-def beforehand(source: Source) -> bool:
-    """Whether what is written depends on masks, so that all values are looked at first.
-
-    Otherwise they are looked at while they are written, and read once.
-    """
-    policies = [source.fill_of(name) for name in source.variables]
-    masked = any(isinstance(policy, float) or policy == MASK_EVER for policy in policies)
-    return bool(source.missing) or masked
-
-
-def masks_of(source: Source, settled: Settled, notes: list[str]) -> dict[str, np.ndarray]:
-    """The cells of each variable that have no value in the fields."""
-    masks = {}
-    for name in source.variables:
-        if name not in settled.masks:
-            continue
-        masks[name] = settled.masks[name]
-        if source.fill_of(name) == MASK_EVER:
-            masks[name] = settled.ever[name]
-            more = int((masks[name] & ~settled.masks[name]).sum())
-            notes.append(f"{name}: {more} cells that are missing at some times are masked at all")
-    return masks
-
-
-def _require_policies(
-    source: Source, settled: Settled, maps: Settled, fields: xr.Dataset, report: SourceReport
-) -> None:
-    require_values_at_all_times(
-        fields["time"], settled.empty, report.files, report.origins, source.group
-    )
-    require_policies(source, {**settled.missing, **maps.missing}, fields)
-
-
-def require_policies(source: Source, missing: Mapping[str, Missing], fields: xr.Dataset) -> None:
-    """Raise SourceError if values are missing in a way `source.fill` does not provide for."""
-    for name, found in missing.items():
-        policy, key = source.fill_of(name), toml_key(name)
-        bounds = source.valid_range.get(name)
-        if isinstance(policy, float) and not found.static:
-            plausible, low, high = is_plausible(fields[name], policy, bounds)
-            if not plausible:
-                unit = fields[name].attrs.get("units")
-                raise SourceError(
-                    f"source.fill: {name} would be {policy:g} {unit} where it is missing, which is "
-                    f"out of range ({low:g} to {high:g}). Mask the cells that are missing at some "
-                    f'time: source.fill = {{ {key} = "{MASK_EVER}" }}'
-                )
-        elif not found.static and policy != MASK_EVER:
-            raise SourceError(_moving(name, found, is_plausible(fields[name], 0.0, bounds)[0]))
-        if policy == MASK_EVER and found.everywhere:
-            raise SourceError(
-                f"{name}: every cell is missing at some time, so that masking those leaves nothing;"
-                " complete the source"
-            )
-        if policy == "refuse":
-            raise SourceError(
-                f"{name}: {found.fraction:.1%} of its values are missing; say how the model shall "
-                f'fill these cells: source.fill = {{ {key} = "harmonic" }} (the '
-                "ensemble has them masked again)"
-            )
-
-
-def _moving(name: str, found: Missing, zero: bool) -> str:
-    """How cells can be dealt with that are missing at some times only."""
-    key = toml_key(name)
-    some = f"{found.moving} of them are" if found.moving < found.count else "all of them"
-    stands = f", or say what it stands for: source.fill = {{ {key} = 0.0 }}" if zero else ""
-    return (
-        f"{name}: {found.count} values are missing, {some} in {found.cells} cells that have values "
-        "at other times, as at a moving ice edge or in a satellite's gaps; only cells that are "
-        "missing always can be filled from their neighbours. Complete the source, mask these cells "
-        f'at all times: source.fill = {{ {key} = "{MASK_EVER}" }}{stands}'
-    )
-
-
 def survey_fields(source: Source, digest: str, unit: artifacts.Unit) -> Surveys:
     """Look at the values of one unit, a variable at a time. Runs on a worker.
 
@@ -299,6 +213,23 @@ def survey_fields(source: Source, digest: str, unit: artifacts.Unit) -> Surveys:
         name: _seen(_loaded(fields[[name]].isel(unit.region), source)[name], source)
         for name in source.variables
     }
+
+
+def _seen_in_writing(path: Place, units: Sequence[artifacts.Unit]) -> Surveys:
+    """The surveys that workers made of the units that they wrote."""
+    records = artifacts.unit_records(path, units)
+    return summed([_from_json(record["extra"]["survey"]) for record in records])
+
+
+def _figures(source: Source, fields: xr.Dataset, surveys: Surveys) -> dict[str, Any]:
+    """What a summary says; `zeros` are variables that are 0 at many cells at all times."""
+    zeros = {
+        name: words
+        for name, seen in surveys.items()
+        if name not in source.missing and (words := constant_zeros(name, seen))
+    }
+    figures = {"times": fields.sizes["time"], "variables": len(source.variables)}
+    return figures | ({"zeros": zeros} if zeros else {})
 
 
 def summed(found: Sequence[Surveys]) -> Surveys:

@@ -7,10 +7,11 @@ import pytest
 import xarray as xr
 
 from flows.cluster.map_units import UnitFailed
-from flows.config.schema import RunConfig, read_config, within
+from flows.config.schema import ConfigError, RunConfig, read_config, within
 from flows.progress import Progress
 from flows.stages.content_keys import key_of
 from flows.stages.ingest import ingest
+from pipeline.errors import UnusableData
 from storage.artifacts import publishing as artifacts
 from storage.artifacts.layout import StoreLayout
 from storage.sources.sources import SourceError
@@ -196,7 +197,7 @@ def test_splits_without_data_are_refused_before_anything_is_written(
     shift = {"train": "1990", "validation": "1991", "test": "2031"}[name]
     table["split"][name] = [f"{shift}{day[4:]}" for day in table["split"][name]]
     config = RunConfig.from_dict(table)
-    with pytest.raises(SourceError, match=rf"split.{name} is {shift}.*the source has no time"):
+    with pytest.raises(UnusableData, match=rf"split.{name}: the data have no times from {shift}"):
         ingest.run(config, layout_of(config), client, quiet)
     assert not list(Path(config.run.root).glob("**/zarr.json"))
 
@@ -221,7 +222,7 @@ def test_splits_end_with_their_months_in_a_calendar_of_360_days(
     table["split"]["validation"] = ["2001-01-31", "2001-02-30"]
     table["split"]["train"] = ["2001-01-01", "2001-01-30"]
     config = RunConfig.from_dict(table)
-    with pytest.raises(SourceError, match=r"split.validation has 2001-01-31, which is no day"):
+    with pytest.raises(ConfigError, match=r"split.validation: 2001-01-31 is no date of the cal"):
         ingest.run(config, layout_of(config), client, quiet)
 
 
