@@ -19,8 +19,10 @@ from flows import run as runs
 from flows.config.schema import RunConfig
 from flows.deployments.embedded import run_shown
 from flows.deployments.prefect_settings import EMBEDDED, set_prefect_environment
+from flows.errors import Interrupted
 from flows.plan.costs import Workload
 from flows.plan.plan import NotEnoughMemory, NotEnoughSpace, estimate, preflight
+from flows.processes import signals
 from flows.progress import at_intervals
 from flows.stages.base import STAGES, Receipt
 from storage.artifacts.layout import StoreLayout
@@ -69,6 +71,23 @@ def test_what_a_stage_raises_is_raised_and_not_blamed_on_prefect(
     with pytest.raises(SourceError, match="absent"):
         run_shown(config, "ingest")
     assert "goes on without it" not in caplog.text
+
+
+def test_an_interruption_that_prefect_hides_is_no_failing_prefect(
+    config: RunConfig, prefect_harness: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its server gets the signal, too, and its client then raises an error of its own."""
+    from flows.deployments import flows as flow
+
+    def signalled(stage: str, config: RunConfig) -> AbstractContextManager[None]:
+        monkeypatch.setattr(signals, "_CAUGHT", [signal.SIGTERM])
+        raise ConnectionError("All connection attempts failed")
+
+    monkeypatch.setattr(flow, "gpu_slot", signalled)
+    with pytest.raises(Interrupted) as stopped:
+        run_shown(config, "ingest")
+    assert stopped.value.exit_code == 143
+    assert not config.layout.name("fields").exists()
 
 
 def test_a_fault_of_this_house_outside_of_stages_is_raised_and_not_blamed_on_prefect(

@@ -303,6 +303,14 @@ def test_the_command_exports_a_root(world, tmp_path, capsys, table, write_config
     assert "needs HEALPix cells" in capsys.readouterr().err
 
 
+def test_names_of_cmip_are_refused_for_a_pyramid(table, write_config, tmp_path, capsys):
+    to = tmp_path / "out"
+    options = ["--to", str(to), "--format", "pyramid", "--cmip", "MPI-M/ICON/historical"]
+    assert cli.main(["export", write_config(table), *options]) == 2
+    assert "--cmip names NetCDF files, and --format is pyramid" in capsys.readouterr().err
+    assert not to.exists()
+
+
 def test_parents_are_means_of_the_children_that_are_there():
     children = np.array([1, 2, 3, 6, np.nan, 4, np.nan, 8, *[np.nan] * 4], np.float32)
     np.testing.assert_array_equal(parents(children), [3, 6, np.nan])
