@@ -5,22 +5,20 @@ better what is done; losing its database costs no work.
 """
 
 import logging
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Annotated, Any
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
-from prefect.runtime import deployment, flow_run
+from prefect.runtime import flow_run
 from pydantic import AfterValidator, Field
 
 from flows.config.forms import ConfigParameter, config_from
 from flows.config.schema import RunConfig
 from flows.deployments.gpu_limit import gpu_slot
 from flows.deployments.ui_artifacts import show_receipt, show_run, shown_progress
-from flows.processes.turns import turn
 from flows.run import refuse_unready, run_stage
 from flows.stages.base import LAST, STAGES, Stage, stages_until
 from storage.artifacts.lock import in_use
@@ -75,8 +73,7 @@ def pipeline(config: ConfigParameter, until: StageName = LAST) -> list[dict[str,
         until: The last stage.
     """
     read = config_from(config)
-    with _turn(read):
-        receipts = [_staged(stage)(stage.name, read.to_dict()) for stage in stages_until(until)]
+    receipts = [_staged(stage)(stage.name, read.to_dict()) for stage in stages_until(until)]
     show_run(read, receipts)
     return receipts
 
@@ -147,21 +144,10 @@ def run_one(name: str, config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _alone(name: str, config: RunConfig) -> dict[str, Any]:
-    with _turn(config):
-        refuse_unready(config, config.layout, name)
-        return _staged(_STAGES[name])(name, config.to_dict())
+    refuse_unready(config, config.layout, name)
+    return _staged(_STAGES[name])(name, config.to_dict())
 
 
 def _staged(stage: Stage) -> Any:
     name = f"{stage.name}: {stage.summary}"
     return run_one.with_options(name=stage.name, task_run_name=name)
-
-
-@contextmanager
-def _turn(config: RunConfig) -> Iterator[None]:
-    """Runs that Prefect places do not overlap in a root, of whatever deployment they are."""
-    if deployment.id is None:
-        yield
-        return
-    with turn(config.layout):
-        yield

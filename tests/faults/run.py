@@ -20,7 +20,17 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from tests.faults import crashes, flips, hostile, kills, objects, progress, space, trainings
+from tests.faults import (
+    crashes,
+    flips,
+    hostile,
+    interruptions,
+    kills,
+    objects,
+    progress,
+    space,
+    trainings,
+)
 from tests.faults.operations import OPERATIONS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -70,6 +80,10 @@ LANES: dict[str, tuple[str, Lane]] = {
     "runs killed": ("SIGKILL to the whole process group at random times", kills.runs_killed),
     "workers killed": ("six places of a unit, in three stages", kills.workers_killed),
     "flow killed": ("SIGKILL to the process of flow and scheduler alone", kills.flow_killed),
+    "interruptions": (
+        "SIGINT and SIGTERM to the process group, in every stage",
+        interruptions.lane,
+    ),
     "zombies": ("workers stopped in a unit, going on after its publication", kills.zombies),
     "Prefect": ("server killed, database deleted, two runs at once", kills.prefect_lost),
     "worker counts": ("1 and 4 workers instead of 2", kills.worker_counts),
