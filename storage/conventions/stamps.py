@@ -82,9 +82,9 @@ def one_convention(
     Raises:
         SourceError: If some files have no bounds to decide by, or a day or month has two times.
     """
-    if declared in _WHOLE:
-        return [_as_whole(one, str(declared)) for one in series]
     series = _without_instants(series, notes)
+    if declared in _WHOLE:
+        return [_as_whole(one, str(declared)) if one.dates.size else one for one in series]
     bounded = [
         one for one in series if one.dates.size and one.bounds is not None and not one.instants
     ]
@@ -141,21 +141,24 @@ def require_even_steps(
             raise SourceError(
                 f"{said_time(first)} ({files[one]}) and {said_time(second)} ({files[other]}) are "
                 f"{_spoken(step)} apart, where the usual step is {_spoken(usual)}; "
-                f"{_remedy(first, second, usual)}"
+                f"{_remedy(first, second, usual, apart=one != other)}"
             )
 
 
 def same_stamps(ours: Array, theirs: Array) -> str | None:
-    """ "month" or "day", if two series that differ have the same ones; else None."""
+    """What `source.stamps` has to say for two series that differ to be the same; None if nothing.
+
+    Means in the middle of their day and instants at its end are those of the same day.
+    """
     for kind, least in (("month", _MONTH), ("day", 0.99 * _DAY)):
-        one, other = (np.unique(edges(times, kind)[0]) for times in (ours, theirs))
-        alone = one.size == np.unique(ours).size and other.size == np.unique(theirs).size
-        if (
-            alone
-            and min(map(usual_step, (ours, theirs))) >= least
-            and np.intersect1d(one, other).size == min(one.size, other.size)
-        ):
-            return kind
+        if min(map(usual_step, (ours, theirs))) < least:
+            continue
+        for declared, shift in ((kind, 0.0), (f"{kind}-end", SECOND)):
+            inside = [times - timedelta_like(times, shift) for times in (ours, theirs)]
+            one, other = (np.unique(edges(times, kind)[0]) for times in inside)
+            alone = one.size == np.unique(ours).size and other.size == np.unique(theirs).size
+            if alone and np.intersect1d(one, other).size == min(one.size, other.size):
+                return declared
     return None
 
 
@@ -356,19 +359,19 @@ def _unbounded(one: Stamped, other: Stamped) -> SourceError:
     )
 
 
-def _remedy(first: Any, second: Any, usual: float) -> str:
-    for kind, least in (("month", _MONTH), ("day", 0.99 * _DAY)):
-        pair = np.empty(2, dtype=object) if not isinstance(first, np.datetime64) else None
-        both = np.array([first, second]) if pair is None else pair
-        if pair is not None:
-            pair[:] = [first, second]
+def _remedy(first: Any, second: Any, usual: float, *, apart: bool) -> str:
+    """What to write about two stamps that are too near, of two files if they are apart."""
+    both = np.empty(2, dtype="M8[ns]" if isinstance(first, np.datetime64) else object)
+    both[:] = [first, second]
+    drop = f'drop = ["{iso(both)[1]}"]'
+    for kind, least in (("month", _MONTH), ("day", 0.99 * _DAY)) if apart else ():
         starts = edges(both, kind)[0]
         if usual >= least and starts[0] == starts[1]:
             return (
                 f"if they are the same {kind}, say that stamps stand for one: [source] stamps = "
-                f'"{kind}"; else take one of them out: drop = ["{said_time(second)}"]'
+                f'"{kind}"; else take one of them out: {drop}'
             )
-    return f'take one of them out: [source] drop = ["{said_time(second)}"]'
+    return f"take one of them out: [source] {drop}"
 
 
 def _spoken(span: float) -> str:

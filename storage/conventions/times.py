@@ -211,7 +211,7 @@ def _without_rounding(dates: Array, variable: xr.Variable) -> tuple[Array, str]:
         return dates, ""
     values = np.abs(variable.values)
     coarse = float(np.spacing(values.max(initial=0))) * _SECONDS[word[0]]
-    near, day = max(coarse, 0.5), _second_of_day(dates)
+    near, day = max(coarse, 0.4), _second_of_day(dates)
     for step, named in _GRIDS:
         off = np.round(day / step) * step - day
         if step > 2 * near and np.abs(off).max(initial=0) <= near:

@@ -97,9 +97,9 @@ def join_in_time(
         notes.append("times were not in order, sorted")
     records = _within(records, declared.period, name)
     files = [piece.where for piece in pieces]
+    records, dropped = _without(records, declared.drop, name, notes)
     records = _once(records, data, name, pieces, notes)
     require_even_steps(records.times, records.piece, stamped, files)
-    records, dropped = _without(records, declared.drop, name, notes)
     return Series(
         records=records,
         members=members if len(members) > 1 else {},
@@ -237,9 +237,11 @@ def _without(
         raise SourceError(f"{name}: source.drop leaves no time")
     dropped = records.times[out]
     if dropped.size:
+        span = f"{said_time(dropped[0])} to {said_time(dropped[-1])}"
         notes.append(
-            f"{dropped.size} times dropped, as source.drop says, {said_time(dropped[0])} to "
-            f"{said_time(dropped[-1])}"
+            f"{dropped.size} times dropped, as source.drop says, {span}"
+            if dropped.size > 1
+            else f"1 time dropped, as source.drop says, {said_time(dropped[0])}"
         )
     return records.take(~out), dropped
 
@@ -322,9 +324,11 @@ def _together(ours: Array, theirs: Array) -> str:
     if common.size and inside == [common.size] * 2:
         days = [str(common[i])[:10] for i in (0, -1)]
         return f'take the common part: [source] period = ["{days[0]}", "{days[1]}"]'
-    if kind := same_stamps(ours, theirs):
+    if stamps := same_stamps(ours, theirs):
+        kind, _, end = stamps.partition("-")
+        what = f"stand at the end of their {kind}" if end else f"stand for a {kind}"
         return (
-            f"they stamp the same {kind}s otherwise; say that stamps stand for a {kind}: "
-            f'[source] stamps = "{kind}"'
+            f"they stamp the same {kind}s otherwise; say that stamps {what}: "
+            f'[source] stamps = "{stamps}"'
         )
     return "bring them to the same times"

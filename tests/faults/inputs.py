@@ -112,7 +112,7 @@ def grib(path: Path, edition: int = 2) -> Path:
     from tests.storage.sources.test_formats import message
 
     with path.open("wb") as file:
-        for day in range(20000101, 20000107):
+        for day in range(20000101, 20000121):
             message(file, "t", day, 850, sample=f"regular_ll_pl_grib{edition}")
     return path
 

@@ -241,3 +241,35 @@ def test_days_at_noon_and_at_midnight_are_the_same_days(tmp_path):
 def test_a_month_that_has_many_times_is_refused(tmp_path):
     path = write(tmp_path, stamped(np.arange(40.0)))
     refused(r"source.stamps.*a.nc has 2000-01-01 and 2000-01-02 in one month", path, stamps="month")
+
+
+@row(
+    "time",
+    "means of days and instants at their end in two variables",
+    'refused; `[source] stamps = "day-end"` makes them the same days',
+)
+def test_means_and_instants_at_the_end_of_the_same_days(tmp_path):
+    write(tmp_path, stamped(*ends(0, 6)), "a.nc")
+    instants = stamped(np.arange(1.0, 7), cell_methods="time: point").rename(ta="tb")
+    write(tmp_path, instants, "b.nc")
+    paths = str(tmp_path / "*.nc")
+    refused(r'\[source\] stamps = "day-end"', paths, ["ta", "tb"])
+    fields, _ = open_source(paths, ["ta", "tb"], stamps="day-end")
+    np.testing.assert_array_equal(fields.time, days() + np.timedelta64(12, "h"))
+
+
+def test_what_stamps_are_is_said_of_means_alone(tmp_path):
+    """The instant that CESM writes first is of no day."""
+    stop, bounds = ends(0, 5)
+    write(tmp_path, stamped(np.r_[0.0, stop], np.r_[[[0.0, 0.0]], bounds]), "a.nc")
+    write(tmp_path, stamped(np.arange(6.0, 12), seed=1), "b.nc")
+    fields, _ = open_source(str(tmp_path / "*.nc"), ["ta"], stamps="day-end")
+    np.testing.assert_array_equal(fields.time, days(11) + np.timedelta64(12, "h"))
+
+
+def test_two_stamps_of_one_file_that_are_too_near_are_dropped_not_renamed(tmp_path):
+    path = write(tmp_path, stamped([0, 1, 2, 2.01, 3, 4, 5]))
+    text = refused("2000-01-03 .a.nc. and 2000-01-03T00:14:24 .a.nc. are 864 seconds apart", path)
+    assert text.endswith('[source] drop = ["2000-01-03T00:14:24"]')
+    fields, _ = open_source(path, ["ta"], drop=["2000-01-03T00:14:24"])
+    assert days_of(fields) == [f"2000-01-0{day}" for day in range(1, 7)]
