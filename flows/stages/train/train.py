@@ -135,16 +135,14 @@ def _train_network(
     precision = str(native_precision(device)).removeprefix("torch.")
     if state is not None:
         precision = state.meta["precision"]
-    training, good = _beginning(config, normals, precision, group), 0  # the step to go back to
+    training = _beginning(config, normals, precision, group, parent)
+    good = 0  # the step to go back to
     if state is not None:
         good = state.meta.get("good", 0)  # the last state of all does not tell
         training.restore(state.step, state.tensors, state.meta)
         training.seconds = float(state.meta.get("seconds", 60 * (config.train.minutes or 0)))
         LOGGER.info("train: goes on after step %d", state.step)
     elif parent is not None:
-        last = checkpoints.load_latest(parent.path)
-        assert last is not None
-        training.begin_from(last.tensors)
         LOGGER.info("train: begins with the weights of %s", parent.path.name)
     training.agree()
 
@@ -164,7 +162,9 @@ def _train_network(
         try:
             training.advance(x, condition, baseline, batch=batches.batch)
         except TrainingDiverged as error:
-            beginning = _beginning(config, normals, precision, group) if good == 0 else None
+            beginning = None
+            if good == 0:
+                beginning = _beginning(config, normals, precision, group, parent)
             _roll_back(training, directory, good, beginning, error)
             continue
         validated = training.validation_due
@@ -202,9 +202,15 @@ def _train_network(
     }
 
 
-def _beginning(config: RunConfig, normals: xr.Dataset, precision: str, group: Group) -> Training:
-    """The training before its first step."""
-    return Training(
+def _beginning(
+    config: RunConfig,
+    normals: xr.Dataset,
+    precision: str,
+    group: Group,
+    parent: artifacts.Published | None,
+) -> Training:
+    """The training before its first step, with the weights of the training it goes on from."""
+    training = Training(
         model=untrained(config, normals, getattr(torch, precision)).to(device_of(config)),
         config=TrainingConfig(
             steps=config.train.steps,
@@ -217,6 +223,15 @@ def _beginning(config: RunConfig, normals: xr.Dataset, precision: str, group: Gr
         times=certified_sampler(config).times,
         group=group,
     )
+    if parent is not None:
+        last = checkpoints.load_latest(parent.path)
+        if last is None:
+            raise artifacts.CorruptArtifact(
+                f"{parent.path} holds no state that verifies, and this training goes on from it; "
+                'run `spherescore check`, or set train.start = "scratch"'
+            )
+        training.begin_from(last.tensors)
+    return training
 
 
 def _roll_back(

@@ -13,6 +13,7 @@ from flows.stages.train import train
 from pipeline.network.train import Training, TrainingDiverged
 from storage.artifacts import publishing as artifacts
 from storage.artifacts.layout import StoreLayout, records_of
+from storage.training import checkpoints
 from tests.small import run_stages, small_table
 
 
@@ -131,3 +132,33 @@ def test_a_training_that_diverges_again_and_again_is_given_up(
     config = replace(config, train=replace(config.train, steps=30, width=8, blocks=1, batch=8))
     with pytest.raises(TrainingDiverged, match=r"17\. It went back 3 times, from step 17 to 15"):
         trained_with(config, layout, monkeypatch, 9)
+
+
+def test_a_warm_start_that_diverges_before_its_first_validation_stays_a_warm_one(
+    preprocessed: tuple[RunConfig, StoreLayout], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, layout = preprocessed
+    short = replace(config.train, steps=30, width=8, blocks=1, batch=8)
+    train.run(replace(config, train=short), layout, None, silent)
+    parent = artifacts.published(layout, "checkpoints")
+    assert parent is not None
+    last = checkpoints.load_latest(parent.path)
+    assert last is not None
+    known = {n[5:]: v for n, v in last.tensors.items() if n.startswith("best/")}
+    real, begun = Training.advance, list[bool]()
+
+    def advance(self: Training, *arguments: Any, **options: Any) -> None:
+        if self.step == 0:
+            ours = self.to_tensors()
+            begun.append(all(np.array_equal(ours[f"model/{n}"], v) for n, v in known.items()))
+        if self.step == 2 and not self.rollbacks:
+            raise TrainingDiverged("the loss is nan at step 2")
+        real(self, *arguments, **options)
+
+    monkeypatch.setattr(Training, "advance", advance)
+    warm = replace(short, start="last", learning_rate=short.learning_rate / 2)
+    train.run(replace(config, train=warm), layout, None, silent)
+    found = artifacts.published(layout, "checkpoints")
+    assert found is not None and found.attrs["started_from"] == parent.digest
+    assert [(one["step"], one["to"]) for one in found.attrs["rollbacks"]] == [(2, 0)]
+    assert begun == [True, True]
