@@ -75,12 +75,14 @@ def grid_coordinates(grid: RingGrid) -> dict[str, Any]:
     if grid.kind == "healpix":
         nside = max(grid.points) // 4
         latitude, longitude = grid.coordinates
-        mapping = {"grid_mapping_name": "healpix", "indexing_scheme": grid.ordering}
+        mapping: dict[str, Any] = {"grid_mapping_name": "healpix", "indexing_scheme": grid.ordering}
+        if nside & (nside - 1) == 0:  # other rings have cells, and no level of refinement
+            mapping["refinement_level"] = nside.bit_length() - 1
         return {
             "cell": np.arange(grid.size),
             "lat": ("cell", latitude),
             "lon": ("cell", longitude),
-            "crs": ((), np.int32(0), mapping | {"refinement_level": nside.bit_length() - 1}),
+            "crs": ((), np.int32(0), mapping),
         }
     longitudes = grid.first_longitudes[0] + 360.0 * np.arange(grid.points[0]) / grid.points[0]
     return {"lat": np.asarray(grid.latitudes), "lon": longitudes}

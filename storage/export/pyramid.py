@@ -43,7 +43,7 @@ def write_pyramid(ensemble: Published, directory: Path) -> bool:
     """Write all levels, a few fields in memory; False if they are there already.
 
     Raises:
-        NoPyramid: If the ensemble is not on HEALPix.
+        NoPyramid: If the ensemble is not on HEALPix, or its nside is no power of two.
         NameConflict: If something else has the name.
     """
     fields = open_artifact(ensemble)
@@ -51,6 +51,11 @@ def write_pyramid(ensemble: Published, directory: Path) -> bool:
         raise NoPyramid(
             f"a pyramid needs HEALPix cells; the ensemble is on {fields.attrs.get('grid', 'rings')}"
             ': draw it with [generate] grid = "healpix:64:nested"'
+        )
+    if "refinement_level" not in fields[GRID_MAPPING].attrs:
+        raise NoPyramid(
+            f"a pyramid needs HEALPix cells with nside a power of two; the ensemble has "
+            f"{fields.sizes['cell']} cells: draw it with [generate] grid = \"healpix:64:nested\""
         )
     target = directory / NAME
     if target.exists():

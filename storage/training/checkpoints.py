@@ -76,8 +76,9 @@ def save(
         except OSError:
             if _fault(target) is not None:
                 raise
+    kept = None if also is None else _place(directory, also)
     for old in _newest_first(directory)[keep:]:
-        if old != _place(directory, also):
+        if old != kept:
             _drop(old)
     return target
 
@@ -139,8 +140,8 @@ def publish(layout: StoreLayout, key: str, attrs: Mapping[str, Any]) -> Publishe
     return publish_directory(layout, "checkpoints", key, matching(verified[0], "*"), attrs)
 
 
-def _place(directory: Place, step: int | None) -> Place:
-    return directory / f"step-{step or 0:09d}"
+def _place(directory: Place, step: int) -> Place:
+    return directory / f"step-{step:09d}"
 
 
 def _drop(path: Place) -> None:

@@ -22,12 +22,13 @@ import xarray as xr
 
 from flows.cli import main as cli
 from flows.cli.export import export_with
+from pipeline.sphere.grid import RingGrid
 from pipeline.sphere.named_grids import grid_coordinates, grid_named
 from storage.artifacts import publishing as artifacts
 from storage.artifacts.layout import StoreLayout
 from storage.conventions.labels import label_ensemble
 from storage.export.netcdf import Cmip, planned_files, write_netcdf
-from storage.export.pyramid import parents
+from storage.export.pyramid import NoPyramid, parents
 
 REALIZATIONS, DAYS = 2, 3
 
@@ -54,13 +55,13 @@ def here(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 
 def publish_ensemble(
     root: Path,
-    grid: str = "gaussian:12x24",
+    grid: str | RingGrid = "gaussian:12x24",
     realizations: int = REALIZATIONS,
     days: int = DAYS,
     names: dict[str, dict[str, Any]] | None = None,
 ) -> artifacts.Published:
     """Temperature, and precipitation that is masked on a continent; or other variables."""
-    where = grid_named(grid)
+    where = grid_named(grid) if isinstance(grid, str) else grid
     time = xr.date_range("2001-07-14T12:00", periods=days, freq="D")
     shape = (realizations, days, *where.shape)
     values = np.random.default_rng(0).standard_normal((2, *shape)).astype("f4")
@@ -315,6 +316,12 @@ def test_parents_are_means_of_the_children_that_are_there():
     children = np.array([1, 2, 3, 6, np.nan, 4, np.nan, 8, *[np.nan] * 4], np.float32)
     np.testing.assert_array_equal(parents(children), [3, 6, np.nan])
     assert parents(children).dtype == np.float32
+
+
+def test_cells_that_have_no_parents_make_no_pyramid(tmp_path):
+    publish_ensemble(tmp_path / "run", RingGrid.healpix(12))
+    with pytest.raises(NoPyramid, match="nside a power of two"):
+        exported(tmp_path / "run", tmp_path / "out", "pyramid")
 
 
 @pytest.mark.parametrize("grid", ["healpix:8", "healpix:8:nested"])

@@ -31,6 +31,12 @@ def coefficients(lmax=LMAX, number=3):
     return np.random.default_rng(4).standard_normal((number, (lmax + 1) ** 2))
 
 
+@pytest.mark.parametrize(("nside", "level"), [(1, 0), (2, 1), (64, 6), (12, None), (48, None)])
+def test_rings_have_a_refinement_level_only_where_nside_is_a_power_of_two(nside, level):
+    _, _, mapping = grid_coordinates(RingGrid.healpix(nside))["crs"]
+    assert mapping.get("refinement_level") == level
+
+
 @pytest.mark.parametrize(
     ("name", "expected"),
     [

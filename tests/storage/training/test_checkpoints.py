@@ -52,6 +52,13 @@ def test_three_states_are_kept(tmp_path):
     ]
 
 
+def test_the_first_state_goes_as_every_other_one_does(tmp_path):
+    save_steps(tmp_path, 0, 1, 2, 3)
+    assert sorted(p.name[-1] for p in tmp_path.iterdir()) == ["1", "2", "3"]
+    checkpoints.save(tmp_path, 4, tensors(4), {}, also=1)
+    assert sorted(p.name[-1] for p in tmp_path.iterdir()) == ["1", "2", "3", "4"]
+
+
 @pytest.mark.parametrize("file", ["tensors.safetensors", "meta.json", "manifest.json"])
 @pytest.mark.parametrize("harm", ["flip", "truncate", "delete"])
 def test_a_bad_newest_is_reported_and_the_one_before_is_used(tmp_path, caplog, file, harm):
