@@ -59,7 +59,7 @@ from storage.artifacts.units import (
 from storage.places.files import (
     inventory,
     make_directory,
-    make_durable,
+    make_entries_durable,
     make_files_durable,
     write_directory_once,
     write_file_once,
@@ -184,8 +184,12 @@ def publish_files(
 
 
 def point_name(layout: StoreLayout, artifact: Published) -> Published:
-    """Make the name of the kind lead to this artifact, in one step; then show what is in it."""
+    """Make the name of the kind lead to this artifact, in one step; then show what is in it.
+
+    Who published it may have died before that was on disk, so it is waited for.
+    """
     name = layout.name(artifact.kind)
+    make_entries_durable(artifact.path, [marker_of(artifact.path).name])
     try:
         point(name, artifact.path)
         for place in layout.shown(artifact.kind):
@@ -275,7 +279,8 @@ def _seal(
     marker = sealed_root(root, attributes)
     records = records_of(path)
     make_directory(records)
-    make_durable(records.parent)
+    if put is None:
+        make_entries_durable(path, [str(file["path"]) for file in files])
     if not isinstance(records, BucketPath):  # those of units were not waited for
         make_files_durable(records.glob("*.json"))
     write_json(manifest_of(path, digest), {"files": files, "digest": digest})

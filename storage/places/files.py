@@ -13,13 +13,16 @@ import secrets
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from contextlib import suppress
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from storage.places import buckets
 from storage.places.places import BucketPath, Place, below
 
 _BLOCK = 1 << 20
+# What the errors say of a disk that cannot do something at all, not of one that failed to do it.
+LACKING = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, errno.EPERM)
 DISK_THREADS = 8
 
 
@@ -35,14 +38,39 @@ def sha256_of(path: Place) -> str:
 
 
 def make_durable(path: Place) -> None:
-    """Wait until a file, or the entries of a directory, are on disk."""
+    """Wait until a file, or the entries of a directory, are on disk.
+
+    Some disks (SMB, FUSE) cannot be asked to keep a directory; they keep it as well as they do.
+    """
     if isinstance(path, BucketPath):
         return
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in LACKING or not path.is_dir():
+            raise
     finally:
         os.close(descriptor)
+
+
+def make_entries_durable(directory: Place, names: Iterable[str]) -> None:
+    """Wait until the names of these files are on disk, and of all directories that lead to them.
+
+    A directory is asked for whoever made it: a process that died may not have come to that.
+
+    Args:
+        names: Paths below `directory`.
+    """
+    if isinstance(directory, BucketPath):
+        return
+    inside = {directory / parent for name in names for parent in PurePosixPath(name).parents}
+    make_files_durable(sorted(inside))
+    for above in directory.absolute().parents:
+        with suppress(PermissionError):  # what we may not even list is not of our making
+            make_durable(above)
+        if above.is_mount():
+            break
 
 
 def make_files_durable(paths: Iterable[Place]) -> None:

@@ -29,7 +29,7 @@ from storage.artifacts.layout import StoreLayout
 from storage.artifacts.published import IncompleteArtifact, Published
 from storage.artifacts.publishing import find, point_name, publish_directory
 from storage.artifacts.sealed import json_bytes, read_json
-from storage.places.files import CorruptFile, remove, sha256_of, write_directory
+from storage.places.files import CorruptFile, make_durable, remove, sha256_of, write_directory
 from storage.places.places import BucketPath, Place, matching
 
 LOGGER = logging.getLogger("spherescore")
@@ -76,6 +76,7 @@ def save(
         except OSError:
             if _fault(target) is not None:
                 raise
+    make_durable(directory)  # before older ones go: another process may have saved this one
     kept = None if also is None else _place(directory, also)
     for old in _newest_first(directory)[keep:]:
         if old != kept:
@@ -134,6 +135,7 @@ def publish(layout: StoreLayout, key: str, attrs: Mapping[str, Any]) -> Publishe
     verified = [path for path in _newest_first(directory) if _fault(path) is None]
     if not verified:
         raise IncompleteArtifact(f"{directory} holds no state to publish; train first")
+    make_durable(directory)
     for path in directory.iterdir():
         if path != verified[0]:
             remove(path)

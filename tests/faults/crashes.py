@@ -29,7 +29,7 @@ from tests.faults.operations import MISTAKES, OPERATIONS, Operation, digests
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = Path(__file__).with_name("disk.c")
-MODES = {"count": 0, "killed": 1, "torn": 2, "lost": 3, "full": 4, "failing": 5}
+MODES = {"count": 0, "killed": 1, "torn": 2, "lost": 3, "full": 4, "failing": 5, "heirs": 6}
 SECONDS = 60  # no child takes longer
 
 
@@ -41,7 +41,9 @@ def run(jobs: Sequence[Job], directory: Path) -> list[dict[str, Any]]:
 
     Modes: "killed" (the process dies; a write is cut in half), "torn" (the power fails: files that
     were not fsynced are empty), "lost" (and names in directories that were not fsynced are as
-    before), "full" (no space from that call on), "failing" (one call gives EIO).
+    before), "full" (no space from that call on), "failing" (one call gives EIO), "heirs" (the
+    process dies and the power stays; another one goes on to the end, or to some later call, and
+    then the power fails: what neither of them has fsynced is lost).
 
     Args:
         directory: for the compiled disk and the stores.
@@ -74,13 +76,14 @@ def _every_point(operation: Operation, mode: str, first: int, step: int) -> dict
     list_engines()  # what every reader asks for once, and starts no thread
     with tempfile.TemporaryDirectory() as scratch:
         base = Path(scratch)
-        _must(lambda: operation.prepare(StoreLayout(f"{base}/prepared")))
+        _must(lambda: operation.prepare(_layout(base / "prepared")))
         (base / "prepared").mkdir(exist_ok=True)
         golden = _golden(operation, base)
-        calls, complete = golden["calls"], _must(lambda: digests(StoreLayout(f"{base}/golden")))
+        calls, complete = golden["calls"], _must(lambda: digests(_layout(base / "golden")))
         points, bad = range(first, calls + 1, step), []
         for point in points:
-            said = _one(operation, mode, point, base, complete)
+            try_one = _with_an_heir if mode == "heirs" else _one
+            said = try_one(operation, mode, point, base, complete)
             bad += [f"{mode} at call {point}: {sentence}" for sentence in said]
     return {"calls": calls, "tried": len(points), "bad": bad}
 
@@ -90,7 +93,7 @@ def _golden(operation: Operation, base: Path) -> dict[str, Any]:
 
     def count() -> dict[str, Any]:
         disk = _armed(base, root, "count", 0)
-        operation.act(StoreLayout(str(root)))
+        operation.act(_layout(root))
         disk.disk_disarm()
         return {"calls": disk.disk_calls()}
 
@@ -101,7 +104,7 @@ def _one(
     operation: Operation, mode: str, point: int, base: Path, complete: dict[str, str]
 ) -> list[str]:
     root = _copy(base, "faulty")
-    layout = StoreLayout(str(root))
+    layout = _layout(root)
     (base / "stash").mkdir(exist_ok=True)
 
     def disturbed() -> str:
@@ -129,15 +132,64 @@ def _one(
     return [] if last_bytes == complete else ["after resuming: other bytes than undisturbed"]
 
 
-def _survive(operation: Operation, layout: StoreLayout) -> list[str]:
-    """What a process that comes after the fault finds wrong, before and after going on."""
-    wrong = [f"after the fault: {sentence}" for sentence in operation.complaints(layout, False)]
+def _with_an_heir(
+    operation: Operation, mode: str, point: int, base: Path, complete: dict[str, str]
+) -> list[str]:
+    """One process is killed, a second one goes on, and the power fails at its end or before."""
+    wrong = []
+    for later in (0, 1 + 7 * point % 64):
+        root, reached = _copy(base, "faulty"), base / "reached"
+        layout = _layout(root)
+        (base / "stash").mkdir(exist_ok=True)
+        reached.unlink(missing_ok=True)
+
+        def first(root: Path = root, layout: StoreLayout = layout) -> None:
+            _armed(base, root, mode, point)
+            operation.act(layout)
+
+        def second(
+            root: Path = root, layout: StoreLayout = layout, later: int = later, end: Path = reached
+        ) -> None:
+            disk = _armed(base, root, "lost", later or 1 << 40)
+            operation.act(layout)
+            end.touch()
+            disk.disk_fail()
+
+        _in_child(first)
+        ended, said = _in_child(second)
+        if ended != signal.SIGKILL:
+            return [f"the second process was not killed: {ended}, {said}"]
+        done = reached.exists()
+        ended, said = _in_child(lambda layout=layout, done=done: _survive(operation, layout, done))
+        shutil.rmtree(base / "stash", ignore_errors=True)
+        place = "the end" if done else f"call {later}"
+        if ended or said:
+            said = said or [f"what comes after the fault ends with signal {ended}"]
+            wrong += [f"power fails at {place} of the second: {one}" for one in said]
+        elif _must(lambda layout=layout: digests(layout)) != complete:
+            wrong.append(f"power fails at {place} of the second: other bytes than undisturbed")
+    return wrong
+
+
+def _survive(operation: Operation, layout: StoreLayout, done: bool = False) -> list[str]:
+    """What a process that comes after the fault finds wrong, before and after going on.
+
+    Args:
+        done: whether the operation had come to its end before the fault.
+    """
+    wrong = [f"after the fault: {sentence}" for sentence in operation.complaints(layout, done)]
     operation.act(layout)
     return wrong + [f"after resuming: {one}" for one in operation.complaints(layout, True)]
 
 
+def _layout(root: Path) -> StoreLayout:
+    """Where an operation works: below directories that it makes itself."""
+    return StoreLayout(f"{root}/deep/run")
+
+
 def _armed(base: Path, root: Path, mode: str, point: int) -> Any:
     disk = ctypes.CDLL(None)
+    disk.disk_arm.argtypes = [ctypes.c_char_p, ctypes.c_char_p, ctypes.c_int, ctypes.c_long]
     disk.disk_arm(str(root).encode(), str(base / "stash").encode(), MODES[mode], point)
     return disk
 

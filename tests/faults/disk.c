@@ -3,7 +3,12 @@
    Every call that changes files below `root` is counted. At the n-th the process is killed, or
    the disk is full from then on, or the call fails once. At a kill the power may fail as well:
    files that were written and not fsynced are then empty, and names that were made, moved or
-   removed in a directory that was not fsynced since are as they were before. */
+   removed in a directory that was not fsynced since are as they were before. An heir is a process
+   that goes on where another one was killed while the power stayed: what that one had not fsynced
+   is written to `stash` at its death, and whoever arms the disk next can lose it, too.
+
+   DISK_ROOT and DISK_LACKS, a list of links, symlinks, locks, renames (those that replace nothing)
+   and directories (fsync of them), make a disk below that root which cannot do these. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -14,11 +19,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/sendfile.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { COUNT = 0, KILL = 1, TORN = 2, LOST = 3, FULL = 4, EIO_ONCE = 5 };
+enum { COUNT = 0, KILL = 1, TORN = 2, LOST = 3, FULL = 4, EIO_ONCE = 5, HEIR = 6 };
 enum { MADE, MOVED, REMOVED };
 #define ENTRIES 65536
 #define PATH 1024
@@ -27,7 +33,7 @@ typedef struct { dev_t dev; ino_t ino; int fd; } Data;
 typedef struct { int what; dev_t dev; ino_t ino; char *path, *from, *old; } Name;
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static char root[PATH], stash[PATH];
+static char root[PATH], stash[PATH], poor[PATH], lack[PATH];
 static int mode = -1, files, names, stashed, dying;
 static long at, calls;
 static Data data[ENTRIES];
@@ -41,6 +47,9 @@ static int (*real_rename)(const char *, const char *);
 static int (*real_unlink)(const char *);
 static int (*real_link)(const char *, const char *);
 
+static void inherit(void);
+static void power_fails(void);
+
 void disk_arm(const char *where, const char *keep, int how, long when) {
     real_rename = dlsym(RTLD_NEXT, "rename");
     real_unlink = dlsym(RTLD_NEXT, "unlink");
@@ -48,20 +57,32 @@ void disk_arm(const char *where, const char *keep, int how, long when) {
     snprintf(root, PATH, "%s", where);
     snprintf(stash, PATH, "%s", keep);
     files = names = stashed = dying = 0;
+    inherit();
     at = when, calls = 0, mode = how;
+}
+
+/* The power fails now, whatever was asked for. */
+void disk_fail(void) {
+    dying = 1;
+    power_fails();
+    kill(getpid(), SIGKILL);
+}
+
+__attribute__((constructor)) static void begin(void) {
+    if (getenv("DISK_ROOT")) snprintf(poor, PATH, "%s", getenv("DISK_ROOT"));
+    if (getenv("DISK_LACKS")) snprintf(lack, PATH, "%s", getenv("DISK_LACKS"));
 }
 
 long disk_calls(void) { return calls; }
 void disk_disarm(void) { mode = -1; }
 
-static int below(const char *path) {
-    size_t n = strlen(root);
-    return mode >= 0 && !dying && !strncmp(path, root, n) && (path[n] == '/' || !path[n]);
+static int under(const char *top, const char *path) {
+    size_t n = strlen(top);
+    return !strncmp(path, top, n) && (path[n] == '/' || !path[n]);
 }
 
-static int full_path(int directory, const char *path, char *out) {
+static int resolved(int directory, const char *path, char *out) {
     char link[64], base[PATH];
-    if (mode < 0) return 0;
     if (path && path[0] == '/') snprintf(out, PATH, "%s", path);
     else {
         ssize_t n;
@@ -76,8 +97,22 @@ static int full_path(int directory, const char *path, char *out) {
             if (snprintf(out, PATH, "%s/%s", base, path) >= PATH) abort();
         } else snprintf(out, PATH, "%s", base);
     }
-    return below(out);
+    return 1;
 }
+
+static int full_path(int directory, const char *path, char *out) {
+    return mode >= 0 && !dying && resolved(directory, path, out) && under(root, out);
+}
+
+static int lacks(const char *what, int directory, const char *path) {
+    char full[PATH], said[PATH + 2], word[64];
+    if (!poor[0]) return 0;
+    snprintf(said, sizeof said, " %s ", lack);
+    snprintf(word, sizeof word, " %s ", what);
+    return strstr(said, word) && resolved(directory, path, full) && under(poor, full);
+}
+#define UNLESS_LACKED(what, directory, path, failure) \
+    if (lacks(what, directory, path)) { errno = failure; return -1; }
 
 static char *new_stash(void) {
     char path[PATH + 32];
@@ -135,6 +170,53 @@ static void power_fails(void) {
     }
 }
 
+/* What is not on disk at a death: dirty files, under a name of the stash, and names. */
+static void bequeath(void) {
+    char path[PATH + 32], from[64];
+    snprintf(path, sizeof path, "%s/heir", stash);
+    FILE *will = fopen(path, "w");
+    if (!will) abort();
+    for (int i = 0; i < files; i++) {
+        char *kept = new_stash();
+        snprintf(from, sizeof from, "/proc/self/fd/%d", data[i].fd);
+        if (!linkat(AT_FDCWD, from, AT_FDCWD, kept, AT_SYMLINK_FOLLOW))
+            fprintf(will, "data\t%s\n", kept);
+    }
+    for (int i = 0; i < names; i++) {
+        Name *n = &name[i];
+        fprintf(will, "name\t%d\t%lu\t%lu\t%s\t%s\t%s\n", n->what, (unsigned long)n->dev,
+                (unsigned long)n->ino, n->path, n->from ? n->from : "-", n->old ? n->old : "-");
+    }
+    fprintf(will, "stashed\t%d\n", stashed);
+    fclose(will);
+}
+
+static void inherit(void) {
+    char path[PATH + 32], line[4 * PATH];
+    snprintf(path, sizeof path, "%s/heir", stash);
+    FILE *will = fopen(path, "r");
+    if (!will) return;
+    while (fgets(line, sizeof line, will)) {
+        char a[PATH], b[PATH], c[PATH];
+        unsigned long dev, ino;
+        int what;
+        struct stat s;
+        if (sscanf(line, "data\t%1023[^\t\n]", a) == 1) {
+            int fd = open(a, O_WRONLY);
+            if (fd < 0 || fstat(fd, &s) || files == ENTRIES) abort();
+            data[files++] = (Data){s.st_dev, s.st_ino, fcntl(fd, F_DUPFD_CLOEXEC, 100)};
+            close(fd);
+        } else if (sscanf(line, "name\t%d\t%lu\t%lu\t%1023[^\t]\t%1023[^\t]\t%1023[^\t\n]",
+                          &what, &dev, &ino, a, b, c) == 6) {
+            if (names == ENTRIES) abort();
+            name[names++] = (Name){what, dev, ino, strdup(a), strcmp(b, "-") ? strdup(b) : NULL,
+                                   strcmp(c, "-") ? strdup(c) : NULL};
+        } else sscanf(line, "stashed\t%d", &stashed);
+    }
+    fclose(will);
+    real_unlink(path);
+}
+
 /* Called with the lock held before each change; an errno if the call must fail. */
 static int fault(int takes_space) {
     calls++;
@@ -142,7 +224,8 @@ static int fault(int takes_space) {
     if (mode == FULL) return takes_space ? ENOSPC : 0;
     if (mode == EIO_ONCE) return calls == at ? EIO : 0;
     dying = 1;
-    if (mode != KILL) power_fails();
+    if (mode == HEIR) bequeath();
+    else if (mode != KILL) power_fails();
     kill(getpid(), SIGKILL);
     for (;;) pause();
 }
@@ -189,7 +272,7 @@ OPEN(openat64, int directory COMMA, directory)
         if (!full_path(fd, NULL, full)) return real PASSED; \
         pthread_mutex_lock(&lock); \
         written(fd); \
-        if (calls + 1 == at && mode == KILL) { ssize_t half = real HALF; (void)half; } \
+        if (calls + 1 == at && (mode == KILL || mode == HEIR)) { ssize_t half = real HALF; (void)half; } \
         int failed = fault(1); \
         if (failed) { pthread_mutex_unlock(&lock); errno = failed; return -1; } \
         ssize_t result = real PASSED; \
@@ -209,6 +292,9 @@ WRITE(sendfile, (int fd, int in, off_t *o, size_t n), S4, (fd, in, o, n), (fd, i
     int NAME(int fd) { \
         REAL(int, #NAME, int); \
         char full[PATH]; \
+        struct stat what; \
+        if (!fstat(fd, &what) && S_ISDIR(what.st_mode)) \
+            UNLESS_LACKED("directories", fd, NULL, EINVAL) \
         if (!full_path(fd, NULL, full)) return real(fd); \
         GUARD(0) \
         int result = real(fd); \
@@ -238,7 +324,7 @@ int renameat(int from_fd, const char *from, int to_fd, const char *to) {
     GUARD(0)
     struct stat s;
     char *old = NULL;
-    if (mode == LOST && !lstat(b, &s) && !S_ISDIR(s.st_mode)) {
+    if ((mode == LOST || mode == HEIR) && !lstat(b, &s) && !S_ISDIR(s.st_mode)) {
         old = new_stash();
         if (real_link(b, old)) abort();
     }
@@ -248,9 +334,29 @@ int renameat(int from_fd, const char *from, int to_fd, const char *to) {
 }
 int rename(const char *from, const char *to) { return renameat(AT_FDCWD, from, AT_FDCWD, to); }
 
+/* As those ask for it who want nothing replaced. */
+int renameat2(int from_fd, const char *from, int to_fd, const char *to, unsigned flags) {
+    REAL(int, "renameat2", int, const char *, int, const char *, unsigned);
+    char a[PATH], b[PATH];
+    UNLESS_LACKED("renames", to_fd, to, EINVAL)
+    if (!full_path(from_fd, from, a) | !full_path(to_fd, to, b))
+        return real(from_fd, from, to_fd, to, flags);
+    GUARD(0)
+    int result = real(from_fd, from, to_fd, to, flags);
+    if (!result) follow(a, b), remember(MOVED, b, a, NULL);
+    DONE(result);
+}
+
+int flock(int fd, int how) {
+    REAL(int, "flock", int, int);
+    UNLESS_LACKED("locks", fd, NULL, ENOSYS)
+    return real(fd, how);
+}
+
 int linkat(int from_fd, const char *from, int to_fd, const char *to, int flags) {
     REAL(int, "linkat", int, const char *, int, const char *, int);
     char b[PATH];
+    UNLESS_LACKED("links", to_fd, to, EPERM)
     if (!full_path(to_fd, to, b)) return real(from_fd, from, to_fd, to, flags);
     GUARD(1)
     int result = real(from_fd, from, to_fd, to, flags);
@@ -262,6 +368,7 @@ int link(const char *from, const char *to) { return linkat(AT_FDCWD, from, AT_FD
 int symlinkat(const char *target, int directory, const char *path) {
     REAL(int, "symlinkat", const char *, int, const char *);
     char b[PATH];
+    UNLESS_LACKED("symlinks", directory, path, EPERM)
     if (!full_path(directory, path, b)) return real(target, directory, path);
     GUARD(1)
     int result = real(target, directory, path);
@@ -287,7 +394,7 @@ int unlinkat(int directory, const char *path, int flags) {
     if (!full_path(directory, path, b)) return real(directory, path, flags);
     GUARD(0)
     char *old = NULL;
-    if (mode == LOST) {
+    if (mode == LOST || mode == HEIR) {
         old = new_stash();
         if (flags & AT_REMOVEDIR ? mkdir(old, 0777) : real_link(b, old)) old = NULL;
     }

@@ -69,6 +69,10 @@ LANES: dict[str, tuple[str, Lane]] = {
         "the same, and what was not fsynced is empty, or its name gone too",
         crash_points(("torn", "lost")),
     ),
+    "two processes in a power failure": (
+        "one killed before every change of a file; a second goes on, and then the power fails",
+        crash_points(("heirs",)),
+    ),
     "failing disk": (
         "no space from every change on, or one call fails",
         crash_points(("full", "failing")),

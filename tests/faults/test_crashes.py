@@ -15,7 +15,15 @@ PLACES = {
     "report": (2, 4),
 }
 JOBS = [(name, mode, *where) for name, where in PLACES.items() for mode in MODES]
-MISTAKES = [("careless", "torn", 158, 20)]
+HEIRS = {
+    "publication": (200, 40),
+    "growth": (230, 50),
+    "checkpoint": (13, 4),
+    "training's end": (40, 8),
+    "report": (30, 12),
+}
+JOBS += [(name, "heirs", *where) for name, where in HEIRS.items()]
+MISTAKES = [("careless", "torn", 158, 20), ("careless", "heirs", 150, 20)]
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +39,7 @@ def test_after_a_fault_a_store_is_whole_and_goes_on(found, job):
     assert found[job]["bad"] == []
 
 
-@pytest.mark.parametrize("job", MISTAKES, ids=lambda job: job[0])
+@pytest.mark.parametrize("job", MISTAKES, ids=lambda job: f"{job[0]}, {job[1]}")
 def test_the_lane_finds_a_mistake(found, job):
     assert found[job]["bad"]
 

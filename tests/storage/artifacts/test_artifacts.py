@@ -391,6 +391,50 @@ def test_publishing_again_changes_nothing(layout):
     assert {p: p.read_bytes() for p in first.path.rglob("*") if p.is_file()} == before
 
 
+@pytest.fixture
+def durable(monkeypatch) -> dict[Path, list[str]]:
+    """What is waited for until it is on disk: for each directory the names in it by then."""
+    found: dict[Path, list[str]] = {}
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        real(descriptor)
+        path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+        if path.is_dir():
+            found[path] = [one.name for one in path.iterdir()]
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    return found
+
+
+def test_a_publication_waits_for_every_directory_whoever_made_it(layout, durable):
+    dataset = fields()
+    path = create(layout, dataset)
+    for unit in plan(dataset):
+        artifacts.write_unit(path, unit, part(dataset, unit))
+    durable.clear()  # those who made them died before they had waited
+    artifact = artifacts.publish(layout, "ensemble", KEY, plan(dataset), {})
+    files = [artifact.path / "zarr.json", *(artifact.path / "ta" / "c").rglob("*")]
+    for file in (*files, *files[0].parents[:4]):
+        assert file.name in durable[file.parent], file
+
+
+@pytest.mark.parametrize("kind", ["store", "files"])
+def test_what_another_published_is_waited_for_before_a_name_leads_there(layout, durable, kind):
+    if kind == "store":
+        made = build(layout, fields())
+    else:
+        made = artifacts.publish_files(layout, "report", KEY, {"scores.json": b"{}"}, {})
+    layout.name(made.kind).unlink()
+    durable.clear()
+    found = artifacts.find(layout, made.kind, KEY)
+    artifacts.point_name(layout, found)
+    marker = "zarr.json" if kind == "store" else "published.json"
+    assert marker in durable[made.path]
+    assert made.path.name in durable[made.path.parent]
+    assert "artifacts" in durable[layout.path]
+
+
 def test_the_name_moves_to_the_new_artifact_and_the_old_one_stays(layout):
     old = build(layout, fields())
     new = build(layout, fields() + np.float32(1), OTHER_KEY)
