@@ -13,7 +13,7 @@ ENV PYTHONDONTWRITEBYTECODE=1 \
     MPLCONFIGDIR=/tmp/matplotlib
 
 WORKDIR /app
-COPY pyproject.toml constraints.txt README.md ./
+COPY pyproject.toml constraints.txt README.md spherescore.py ./
 COPY pipeline ./pipeline
 COPY storage ./storage
 COPY flows ./flows

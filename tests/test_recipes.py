@@ -2,7 +2,6 @@
 
 import ast
 import re
-import shutil
 import warnings
 from pathlib import Path
 
@@ -61,10 +60,8 @@ def publish(root: Path, grid: str) -> artifacts.Published:
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with what the page speaks of."""
     place = tmp_path_factory.mktemp("recipes")
-    rings = publish(place / "rings", "gaussian:12x24")
-    cells = publish(place / "cells", "healpix:8:nested")
-    shutil.copytree(rings.path, place / "ensemble.zarr")
-    shutil.copytree(cells.path, place / "healpix.zarr")
+    rings = publish(place / "runs" / "demo", "gaussian:12x24")
+    cells = publish(place / "runs" / "cells", "healpix:8:nested")
     (place / "out").mkdir()
     for file in planned_files(artifacts.open_artifact(rings)):
         write_netcdf(rings, place / "out", file)
@@ -81,6 +78,8 @@ def packages(block: str) -> set[str]:
 def test_the_recipe_runs_without_a_warning(block, place, monkeypatch):
     for name in packages(block) & {"xdggs", "hvplot.xarray"}:
         pytest.importorskip(name, reason="`make test` installs it")
+    if 'engine="spherescore"' in block and "spherescore" not in xr.backends.list_engines():
+        pytest.skip("the environment was made before the engine; `make test` renews it")
     monkeypatch.chdir(place)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -91,6 +90,14 @@ def test_the_recipe_runs_without_a_warning(block, place, monkeypatch):
     for name, value in made.items():
         arrays = value.data_vars.values() if isinstance(value, xr.Dataset) else [value]
         assert all(array.size for array in arrays), name
+
+
+def test_no_page_tells_people_to_read_through_a_name():
+    """Through one zarr reads two ensembles if another is published meanwhile."""
+    for page in (PAGE, PAGE.parent.parent / "README.md"):
+        for line in page.read_text().splitlines():
+            if "open_zarr(" in line or "open_datatree(" in line:
+                assert "realpath" in line or '"out/' in line, f"{page.name}: {line}"
 
 
 def test_the_page_has_recipes():

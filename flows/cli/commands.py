@@ -105,8 +105,10 @@ def check(arguments: argparse.Namespace) -> dict[str, Any]:
     config = _prepare(arguments, logs=False)
     from storage.artifacts import audit
     from storage.artifacts import publishing as artifacts
+    from storage.artifacts.lock import in_use
 
-    problems = audit.check(config.layout)
+    with in_use(config.layout, reading=True):
+        problems = audit.check(config.layout)
     code = artifacts.CorruptArtifact.exit_code * bool(problems)
     return {"root": config.run.root, "problems": problems, "exit_code": code}
 

@@ -7,6 +7,7 @@ NetCDF files are made on the cluster, one task each; a second export finds them 
 import json
 from functools import partial
 from pathlib import Path
+from tempfile import gettempdir
 from typing import TYPE_CHECKING, Any
 
 from flows.cluster.local import client_on_demand
@@ -16,6 +17,7 @@ from flows.progress import Progress, stage_progress
 from flows.stages.base import published_input
 from storage.artifacts import publishing as artifacts
 from storage.artifacts.layout import StoreLayout
+from storage.artifacts.lock import in_use
 from storage.artifacts.sealed import read_json
 from storage.export.netcdf import Cmip, is_written, planned_files, write_netcdf
 from storage.export.pyramid import NAME, write_pyramid
@@ -30,14 +32,15 @@ ITEM = "item.json"
 
 
 def export(config: RunConfig, directory: Path, format: str, cmip: Cmip | None) -> dict[str, Any]:
-    """Export the ensemble of a run to a directory.
+    """Export the ensemble of a run, in which nothing is written, to a directory.
 
     Returns:
         `directory`, `item`, and how many files there are and were `written` now.
     """
     layout = config.layout
     with (
-        client_on_demand(config.cluster, layout.scratch) as client,
+        in_use(layout, reading=True),
+        client_on_demand(config.cluster, Path(gettempdir())) as client,
         stage_progress("export") as progress,
     ):
         return export_with(client, progress, layout, directory, format, cmip)

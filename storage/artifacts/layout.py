@@ -107,7 +107,7 @@ class StoreLayout:
 
     @property
     def lock(self) -> Path:
-        """Held by whoever works in the root, or from this machine in a bucket; see usage."""
+        """Held by who works in a root on a disk, or reads all of it; see storage/artifacts/lock."""
         root = self.path
         return (self.on_this_machine if isinstance(root, BucketPath) else root) / ".lock"
 

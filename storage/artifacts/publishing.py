@@ -22,6 +22,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import xarray as xr
@@ -200,9 +201,9 @@ def point_name(layout: StoreLayout, artifact: Published) -> Published:
 
 
 def address(layout: StoreLayout, artifact: Published) -> str:
-    """What other programs open: the name, or in a bucket, where are no links, the artifact."""
-    named = isinstance(artifact.path, BucketPath)
-    return str(artifact.path if named else layout.name(artifact.kind))
+    """What other programs open: the name, or where are no links, as in a bucket, the artifact."""
+    name = layout.name(artifact.kind)
+    return str(name if isinstance(name, Path) and name.is_symlink() else artifact.path)
 
 
 def published(layout: StoreLayout, kind: str) -> Published | None:

@@ -7,17 +7,19 @@ be written (`template.json`: family, order of variables, waiting arrays).
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import dask.array as da
 import xarray as xr
 from zarr.codecs import BloscCodec, Crc32cCodec
+from zarr.core.buffer import Buffer
+from zarr.storage import MemoryStore
 
 from storage.artifacts.layout import StoreLayout, records_of
 from storage.artifacts.sealed import read_json, read_sealed, write_sealed
@@ -27,7 +29,8 @@ from storage.places.files import (
     make_directory,
     make_durable,
     make_tree_durable,
-    put_tree,
+    write_file,
+    write_new,
 )
 from storage.places.places import BucketPath, Place, matching
 
@@ -66,22 +69,25 @@ def create(
         "family": family,
         "order": [str(name) for name in (*prepared.coords, *prepared.data_vars)],
     }
-    records = records_of(path)
+    records, files = records_of(path), _files(prepared, waiting, encodings)
+    metadata = {name: json.loads(files[f"{name}/zarr.json"]) for name in waiting}
+    root = json.loads(files.pop("zarr.json"))
     if isinstance(path, BucketPath):
-        with TemporaryDirectory() as directory:
-            staging = Path(directory) / "store"
-            root = _write(prepared, staging, waiting, encodings)
-            put_tree(staging, path)
-            write_sealed(records / "root.json", root)
-            described = {"waiting": describe_waiting(staging, waiting)}
-            write_sealed(records / _TEMPLATE, about | described)
-        return
-    staging = beside_of(path)
-    make_directory(path.parent)
-    root = _write(prepared, staging, waiting, encodings)
+        for name, content in files.items():
+            write_file(path / name, content)
     make_directory(records)
     write_sealed(records / "root.json", root)
-    write_sealed(records / _TEMPLATE, about | {"waiting": describe_waiting(staging, waiting)})
+    write_sealed(records / _TEMPLATE, about | {"waiting": describe_waiting(metadata)})
+    if isinstance(path, Path):
+        _put(path, files)
+
+
+def _put(path: Path, files: Mapping[str, bytes]) -> None:
+    """Make a local store of these files appear at once, unless another was faster."""
+    staging = beside_of(path)
+    for name, content in files.items():
+        make_directory((staging / name).parent)
+        write_new(staging / name, content)
     make_tree_durable(staging)
     try:
         os.rename(staging, path)
@@ -99,15 +105,16 @@ def _is_laid_out(path: Place) -> bool:
     return path.exists()
 
 
-def _write(
-    prepared: xr.Dataset,
-    store: Path,
-    waiting: Sequence[str],
-    encodings: dict[str, dict[str, Any]],
-) -> dict[str, Any]:
-    """Write all but what waits, and no root; returns the root's metadata."""
+def _files(
+    prepared: xr.Dataset, waiting: Sequence[str], encodings: dict[str, dict[str, Any]]
+) -> dict[str, bytes]:
+    """All files of the store but those that wait, by path, in their order.
+
+    zarr writes them into memory: on a disk it wants hard links, which some have not.
+    """
+    written: dict[str, Buffer] = {}
     prepared.to_zarr(
-        store,
+        MemoryStore(written),
         mode="w-",
         compute=False,
         zarr_format=3,
@@ -116,10 +123,9 @@ def _write(
         encoding=encodings,
     )
     for name, variable in prepared.variables.items():
-        assert name in waiting or not variable.size or (store / str(name) / "c").exists()
-    root = read_json(store / "zarr.json")
-    (store / "zarr.json").unlink()
-    return root
+        there = any(key.startswith(f"{name}/c") for key in written)
+        assert name in waiting or not variable.size or there
+    return {name: written[name].to_bytes() for name in sorted(written)}
 
 
 def donors(layout: StoreLayout, kind: str, family: str) -> list[Place]:

@@ -192,9 +192,8 @@ def adopt_units(
     return [*there.values()], [unit for unit in units if unit.name not in there]
 
 
-def describe_waiting(store: Place, names: Iterable[str]) -> dict[str, Record]:
-    """What `waiting_arrays` will read from the template's record, from the arrays' metadata."""
-    metadata = {name: read_json(store / name / "zarr.json") for name in names}
+def describe_waiting(metadata: Mapping[str, Record]) -> dict[str, Record]:
+    """What `waiting_arrays` will read from the template's record, from the arrays' zarr.json."""
     return {
         name: {
             "dims": array["dimension_names"],

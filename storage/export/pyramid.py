@@ -55,7 +55,7 @@ def write_pyramid(ensemble: Published, directory: Path) -> bool:
     if "refinement_level" not in fields[GRID_MAPPING].attrs:
         raise NoPyramid(
             f"a pyramid needs HEALPix cells with nside a power of two; the ensemble has "
-            f"{fields.sizes['cell']} cells: draw it with [generate] grid = \"healpix:64:nested\""
+            f'{fields.sizes["cell"]} cells: draw it with [generate] grid = "healpix:64:nested"'
         )
     target = directory / NAME
     if target.exists():
@@ -89,12 +89,12 @@ def _write(fields: xr.Dataset, digest: str, store: Path) -> None:
     nested = fields[GRID_MAPPING].attrs["indexing_scheme"] == "nested"
     cells = np.arange(fields.sizes["cell"])
     order = cells if nested else healpy.nest2ring(2**top, cells)
-    zarr.open_group(store, mode="w-").attrs.update(
+    zarr.open_group(store, mode="w").attrs.update(
         {**fields.attrs, "ensemble_digest": digest, "refinement_levels": list(range(top, -1, -1))}
     )
     for level in range(top, -1, -1):
         _template(fields, level).to_zarr(
-            store, group=str(level), mode="w-", compute=False, consolidated=False
+            store, group=str(level), mode="w", compute=False, consolidated=False
         )
     root = zarr.open_group(store, mode="r+")
     for name in map(str, fields.data_vars):

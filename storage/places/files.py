@@ -6,6 +6,7 @@ there the same verbs put whole objects, and only a copy has several steps.
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import hashlib
 import os
@@ -22,7 +23,8 @@ from storage.places.places import BucketPath, Place, below
 
 _BLOCK = 1 << 20
 # What the errors say of a disk that cannot do something at all, not of one that failed to do it.
-LACKING = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, errno.EPERM)
+LACKING = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, errno.EPERM, errno.ENOLCK)
+UNLINKED = (errno.EXDEV, errno.EMLINK)  # links within one directory only, or not so many
 DISK_THREADS = 8
 
 
@@ -130,10 +132,35 @@ def write_file_once(path: Place, content: bytes, beside: Place) -> None:
     one = beside_of(beside)
     _write_durably(one, content)
     try:
-        os.link(one, path)
+        _name_once(one, path)
     finally:
-        one.unlink()
+        one.unlink(missing_ok=True)
     make_durable(path.parent)
+
+
+def _name_once(source: Path, target: Path) -> None:
+    """Give a file a name that nothing has: by a link, else by a renaming that replaces nothing.
+
+    Where a disk has neither, who looks first and then renames may replace what another process
+    put there in between; that is the same artifact, and whole.
+    """
+    try:
+        os.link(source, target)
+        return
+    except OSError as error:
+        if error.errno not in (*LACKING, *UNLINKED):
+            raise
+    renaming = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if renaming is not None:
+        here, names = -100, (os.fsencode(source), os.fsencode(target))  # AT_FDCWD
+        if renaming(here, names[0], here, names[1], 1) == 0:  # RENAME_NOREPLACE
+            return
+        number = ctypes.get_errno()
+        if number not in LACKING:
+            raise OSError(number, os.strerror(number), str(source), None, str(target))
+    if os.path.lexists(target):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
+    os.replace(source, target)
 
 
 def write_together(files: Mapping[Place, Iterable[Any]], beside: Place) -> list[tuple[int, str]]:
@@ -247,13 +274,6 @@ def copy_into_place(source: Place, target: Place, beside: Place) -> None:
         shutil.copyfile(source, one)
         make_durable(one)
     move_into_place(one, target)
-
-
-def put_tree(directory: Path, target: BucketPath) -> None:
-    """Put all files below a local directory into a bucket."""
-    for file in sorted(directory.rglob("*")):
-        if file.is_file():
-            write_file(target / file.relative_to(directory).as_posix(), file.read_bytes())
 
 
 def _write_hashed(path: Path, parts: Iterable[Any]) -> tuple[int, str]:

@@ -8,7 +8,7 @@
    is written to `stash` at its death, and whoever arms the disk next can lose it, too.
 
    DISK_ROOT and DISK_LACKS, a list of links, symlinks, locks, renames (those that replace nothing)
-   and directories (fsync of them), make a disk below that root which cannot do these. */
+   directories (fsync of them) and writing, make a disk below that root which cannot do these. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -240,6 +240,8 @@ static int fault(int takes_space) {
 static int opened(int directory, const char *path, int flags, mode_t bits) {
     REAL(int, "openat", int, const char *, int, ...);
     char full[PATH];
+    if (flags & (O_WRONLY | O_RDWR | O_CREAT | O_TRUNC))
+        UNLESS_LACKED("writing", directory, path, EACCES)
     if (!(flags & (O_WRONLY | O_RDWR | O_CREAT | O_TRUNC)) || !full_path(directory, path, full))
         return real(directory, path, flags, bits);
     GUARD(flags & O_CREAT)
@@ -319,6 +321,7 @@ static void follow(const char *from, const char *to) {
 int renameat(int from_fd, const char *from, int to_fd, const char *to) {
     REAL(int, "renameat", int, const char *, int, const char *);
     char a[PATH], b[PATH];
+    UNLESS_LACKED("writing", to_fd, to, EACCES)
     if (!full_path(from_fd, from, a) | !full_path(to_fd, to, b))
         return real(from_fd, from, to_fd, to);
     GUARD(0)
@@ -369,6 +372,7 @@ int symlinkat(const char *target, int directory, const char *path) {
     REAL(int, "symlinkat", const char *, int, const char *);
     char b[PATH];
     UNLESS_LACKED("symlinks", directory, path, EPERM)
+    UNLESS_LACKED("writing", directory, path, EACCES)
     if (!full_path(directory, path, b)) return real(target, directory, path);
     GUARD(1)
     int result = real(target, directory, path);
@@ -380,6 +384,7 @@ int symlink(const char *target, const char *path) { return symlinkat(target, AT_
 int mkdirat(int directory, const char *path, mode_t bits) {
     REAL(int, "mkdirat", int, const char *, mode_t);
     char b[PATH];
+    UNLESS_LACKED("writing", directory, path, EACCES)
     if (!full_path(directory, path, b)) return real(directory, path, bits);
     GUARD(1)
     int result = real(directory, path, bits);
@@ -391,6 +396,7 @@ int mkdir(const char *path, mode_t bits) { return mkdirat(AT_FDCWD, path, bits);
 int unlinkat(int directory, const char *path, int flags) {
     REAL(int, "unlinkat", int, const char *, int);
     char b[PATH];
+    UNLESS_LACKED("writing", directory, path, EACCES)
     if (!full_path(directory, path, b)) return real(directory, path, flags);
     GUARD(0)
     char *old = NULL;

@@ -27,6 +27,7 @@ from tests.faults import (
     interruptions,
     kills,
     objects,
+    poor,
     progress,
     space,
     trainings,
@@ -100,6 +101,7 @@ LANES: dict[str, tuple[str, Lane]] = {
     ),
     "memory": ("a unit takes ever more memory", progress.too_little_memory),
     "hung unit": ("a unit never returns", progress.hung_unit),
+    "poor disks": ("no links, no locks, nothing may be written by who reads", poor.poor_disks),
     "disk full": ("no bytes or no inodes left, in every stage", space.disk_full),
 }
 

@@ -103,6 +103,7 @@ class Run:
 
     Attributes:
         aside: directory for markers, journal and output.
+        environment: what its processes have besides.
     """
 
     config: Path
@@ -110,13 +111,14 @@ class Run:
     aside: Path
     settings: dict[str, Any] = field(default_factory=dict)
     faults: list[dict[str, Any]] = field(default_factory=list)
+    environment: dict[str, str] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
 
     @property
     def layout(self) -> StoreLayout:
         return StoreLayout(str(self.root))
 
-    def start(self, command: str = "run") -> subprocess.Popen[bytes]:
+    def start(self, command: str = "run", *options: str) -> subprocess.Popen[bytes]:
         """Start `spherescore` in a process group of its own."""
         self.aside.mkdir(parents=True, exist_ok=True)
         orders = {
@@ -135,11 +137,12 @@ class Run:
             "SPHERESCORE_CACHE": str(self.config.parent / "cache"),
             "OMP_NUM_THREADS": "1",  # two runs at once would wait for each other's threads
             MARK: str(self.root),
+            **self.environment,
         }
         environment.pop("PREFECT_HOME", None)
         with (self.aside / "output").open("ab") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "flows.cli.main", command, str(self.config)],
+                [sys.executable, "-m", "flows.cli.main", command, str(self.config), *options],
                 env=environment,
                 stdout=output,
                 stderr=output,
@@ -152,9 +155,9 @@ class Run:
         assert self.process is not None
         return self.process.wait(seconds)
 
-    def finish(self, command: str = "run") -> int:
+    def finish(self, command: str = "run", *options: str) -> int:
         """Start, or start again, and wait for the end; its exit code."""
-        self.start(command)
+        self.start(command, *options)
         return self.wait()
 
     def kill(self) -> None:

@@ -8,22 +8,22 @@ from tests.faults import crashes
 
 MODES = ("killed", "torn", "lost", "full", "failing")
 PLACES = {
-    "publication": (25, 96),
-    "growth": (160, 60),
+    "publication": (25, 70),
+    "growth": (130, 50),
     "checkpoint": (3, 5),
     "training's end": (30, 4),
     "report": (2, 4),
 }
 JOBS = [(name, mode, *where) for name, where in PLACES.items() for mode in MODES]
 HEIRS = {
-    "publication": (200, 40),
-    "growth": (230, 50),
+    "publication": (110, 50),
+    "growth": (170, 45),
     "checkpoint": (13, 4),
     "training's end": (40, 8),
     "report": (30, 12),
 }
 JOBS += [(name, "heirs", *where) for name, where in HEIRS.items()]
-MISTAKES = [("careless", "torn", 158, 20), ("careless", "heirs", 150, 20)]
+MISTAKES = [("careless", "torn", 60, 20), ("careless", "heirs", 60, 20)]
 
 
 @pytest.fixture(scope="module")
