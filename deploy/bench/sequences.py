@@ -21,16 +21,14 @@ import numpy as np
 import torch
 import xarray as xr
 
-from pipeline.certificate.path_bound import block_error
-from pipeline.gaussian.dynamics import SequenceLaw
 from pipeline.gaussian.dynamics_fit import REACHES, choose_sequence, fit_alone, fit_sequence
 from pipeline.gaussian.fit import Moments, choose_shrinkage, fit_m_block
 from pipeline.gaussian.lags import LagMoments, contiguous
+from pipeline.scores.intervals import mean_interval
 from storage.artifacts import publishing as artifacts
 from storage.artifacts.layout import StoreLayout
 
 PAST = 3
-BLOCK = 15  # days that the bootstrap keeps together
 
 
 def main() -> None:
@@ -56,7 +54,7 @@ def main() -> None:
         )
         law = fit_alone(lags, choice) if alone else fit_sequence(lags, choice)
         seconds = time.monotonic() - began
-        tell(name, density(law, judged)[PAST:] - zero, seconds, choice)
+        tell(name, law.log_density(judged)[PAST:] - zero, seconds, choice)
 
 
 def rungs() -> list[tuple[str, int, bool, bool]]:
@@ -90,15 +88,11 @@ def single_days(
     return law.log_density(torch.from_numpy(judged)).numpy()
 
 
-def density(law: SequenceLaw, x: np.ndarray) -> np.ndarray:
-    return law.log_density(x)
-
-
 def tell(name: str, gain: np.ndarray, seconds: float, choice: dict[str, np.ndarray]) -> None:
-    error = block_error(gain, BLOCK, np.random.default_rng(0))
+    found = mean_interval(gain)
     chosen = {key: np.round(value, 3).tolist() for key, value in choice.items()}
-    line = f"{name:28s} {gain.mean():8.1f} +- {float(error):5.1f} nats per day  ({seconds:.0f} s)"
-    print(line, flush=True)
+    line = f"{name:28s} {gain.mean():8.1f} [{found.low:.0f}, {found.high:.0f}] nats per day"
+    print(f"{line}  ({seconds:.0f} s)", flush=True)
     print("    " + json.dumps(chosen), flush=True)
 
 

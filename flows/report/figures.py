@@ -197,7 +197,7 @@ def _colour_bar(figure: Figure, image: Any, box: Sequence[float], unit: str) -> 
 def spectrum_ratios(spectra: Mapping[str, Any], titles: Mapping[str, str]) -> Figure:
     """Power per degree over the held-out power, each candidate with its 95 % band."""
     with matplotlib.rc_context(STYLE):
-        figure, panels = _panels(len(spectra))
+        figure, panels = panels_of(len(spectra))
         for axes, (name, curve) in zip(panels, spectra.items(), strict=True):
             axes.axhline(1, color="#8a94a0", linewidth=0.8)
             for owner, ratio in curve["ratio"].items():
@@ -210,7 +210,7 @@ def spectrum_ratios(spectra: Mapping[str, Any], titles: Mapping[str, str]) -> Fi
             axes.set_yscale("log", base=2)
             axes.set_ylim(0.4, 2.5)
             axes.set_yticks([0.5, 1, 2], ["½", "1", "2"])
-            axes.set_title(_short(titles[name], len(spectra)), fontsize=9, loc="left")
+            axes.set_title(short_title(titles[name], len(spectra)), fontsize=9, loc="left")
             axes.set_xlabel("degree", fontsize=8)
         _legend(figure, next(iter(spectra.values()))["ratio"])
     return figure
@@ -220,7 +220,7 @@ def rank_histograms(ranks: Mapping[str, Any], titles: Mapping[str, str]) -> Figu
     """Density of the truth's rank among the realizations; flat when the two are exchangeable."""
     shown = ("channels", "m-block", "noise-floor", "model")
     with matplotlib.rc_context(STYLE):
-        figure, panels = _panels(len(ranks))
+        figure, panels = panels_of(len(ranks))
         for axes, (name, by_owner) in zip(panels, ranks.items(), strict=True):
             axes.axhline(1, color="#8a94a0", linewidth=0.8)
             for owner in (each for each in shown if each in by_owner):
@@ -235,7 +235,7 @@ def rank_histograms(ranks: Mapping[str, Any], titles: Mapping[str, str]) -> Figu
             axes.set_ylim(0, min(top, 4.0))
             axes.set_xlim(0, 1)
             axes.set_xticks([0, 0.5, 1], ["low", "", "high"])
-            axes.set_title(_short(titles[name], len(ranks)), fontsize=9, loc="left")
+            axes.set_title(short_title(titles[name], len(ranks)), fontsize=9, loc="left")
         _legend(figure, [owner for owner in shown if owner in next(iter(ranks.values()))])
     return figure
 
@@ -314,7 +314,7 @@ def svg(figure: Figure, text: str) -> str:
     )
 
 
-def _short(title: str, panels: int) -> str:
+def short_title(title: str, panels: int) -> str:
     """A title that fits over its panel."""
     return title if panels <= MANY else textwrap.shorten(title, 30, placeholder=" …")
 
@@ -326,7 +326,7 @@ def _pixels(figure: Figure) -> Image.Image:
     return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
 
 
-def _panels(number: int) -> tuple[Figure, list[Axes]]:
+def panels_of(number: int) -> tuple[Figure, list[Axes]]:
     columns, width, height = (3, 3.4, 2.15) if number <= MANY else (5, 2.04, 1.6)
     columns = min(columns, number)
     rows = -(-number // columns)

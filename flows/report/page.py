@@ -16,6 +16,7 @@ from statistics import median
 from flows.report.certificate_section import certificate_section
 from flows.report.figures import MANY, NAMES
 from flows.report.score_tables import BESIDE, MATRIX, Card, period, ratios, scores_section
+from flows.report.time_section import time_section
 from pipeline.scores.score_card import FLOOR
 
 
@@ -25,13 +26,14 @@ def render(card: Card, pictures: Mapping[str, str]) -> str:
     Args:
         card: The content of scores.json.
         pictures: HTML elements: `overview`, `fields/<variable>`, `anomalies/<variable>`,
-            `maps/<variable>`, `spectra`, `ranks`, `certificate`, `compatibility`; what is absent is
-            left out.
+            `maps/<variable>`, `spectra`, `ranks`, `certificate`, `time`, `compatibility`; what is
+            absent is left out.
     """
     titles = {
         "fields": "Generated beside real",
         "scores": "Scores",
         "certificate": "Beyond Gaussian",
+        "time": "Day after day",
         "maps": "Climate maps",
         "spectra": "Spectra",
         "compatibility": "Data and noise",
@@ -44,6 +46,7 @@ def render(card: Card, pictures: Mapping[str, str]) -> str:
         "fields": _fields(card, pictures),
         "scores": scores_section(card),
         "certificate": certificate_section(card, pictures),
+        "time": time_section(card, pictures),
         "maps": _maps(card, pictures),
         "spectra": _spectra(card, pictures),
         "compatibility": _compatibility(pictures),

@@ -322,9 +322,15 @@ def _verify(config: RunConfig, layout: StoreLayout) -> str:
         stage="verify",
         schema=SCHEMAS["verify"],
         config=config.subset("run.seed", "split", "verify", *SAMPLER, "generate.microbatch"),
-        inputs=_digests(layout, *REPORTED),
+        inputs=_digests(layout, *REPORTED) | _drawn_states(config, layout),
         code=code_of("flows.stages.verify.verify"),
     )
+
+
+def _drawn_states(config: RunConfig, layout: StoreLayout) -> dict[str, str]:
+    """Digest of the sequences that a report is about, if it is about some."""
+    states = published(layout, "states") if config.generate.sequences else None
+    return {} if states is None else {"states": states.digest}
 
 
 def _digests(layout: StoreLayout, *kinds: str) -> dict[str, str]:

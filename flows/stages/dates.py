@@ -48,9 +48,13 @@ def require_dates(config: RunConfig, times: xr.DataArray) -> None:
     require_seen(at_dates(config.generate.times, times), unseen_stretches(phase))
 
 
-def require_seen(asked: xr.DataArray, unseen: Sequence[Stretch]) -> None:
+def require_seen(
+    asked: xr.DataArray, unseen: Sequence[Stretch], key: str = "generate.times"
+) -> None:
     """Refuse dates in parts of the year that the training times have not seen.
 
+    Args:
+        key: where they stand in the configuration.
     Raises:
         UnusableData: With the dates and the remedy.
     """
@@ -58,7 +62,7 @@ def require_seen(asked: xr.DataArray, unseen: Sequence[Stretch]) -> None:
     if strange:
         more = f" and {len(strange) - 3} more" if len(strange) > 3 else ""
         raise UnusableData(
-            f"generate.times: {', '.join(strange[:3])}{more}: split.train has no data within half "
+            f"{key}: {', '.join(strange[:3])}{more}: split.train has no data within half "
             f"a month of that season ({spoken_stretches(unseen)}), so its mean would be "
             "extrapolated. Ask for dates of the seasons that were learned, or train on whole years"
         )

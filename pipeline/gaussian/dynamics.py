@@ -159,27 +159,28 @@ class SequenceLaw:
             drawn.append(self.next(past, noise))
         return np.stack(drawn)
 
-    def residuals(self, x: NDArray[np.floating]) -> Iterator[tuple[slice, int, FloatArray]]:
+    def residuals(
+        self, x: NDArray[np.floating], at_most: int | None = None
+    ) -> Iterator[tuple[slice, int, FloatArray]]:
         """x - K o of consecutive days (day, channel, coefficient), by the days that are known.
 
+        Args:
+            at_most: so many days before are used, though more may be known.
         Yields:
             Days, how many days before each of them were used, and their residuals.
         """
-        for days in range(min(self.past, len(x))):
+        most = self.past if at_most is None else min(at_most, self.past)
+        for days in range(min(most, len(x))):
             part = slice(days, days + 1)
             yield part, days, x[part] - self.mean(x[None, :days])
-        if len(x) > self.past:
-            windows = (
-                np.stack([x[k : len(x) - self.past + k] for k in range(self.past)], axis=1)
-                if self.past
-                else np.empty((len(x), 0, *x.shape[1:]))
-            )
-            yield slice(self.past, len(x)), self.past, x[self.past :] - self.mean(windows)
+        if len(x) > most:
+            before = np.arange(len(x) - most)[:, None] + np.arange(most)
+            yield slice(most, len(x)), most, x[most:] - self.mean(x[before])
 
-    def log_density(self, x: NDArray[np.floating]) -> FloatArray:
+    def log_density(self, x: NDArray[np.floating], at_most: int | None = None) -> FloatArray:
         """log of the density [nats] of each of consecutive days given those before it, (day,)."""
         nats = np.empty(len(x))
-        for part, days, left in self.residuals(np.asarray(x, dtype=np.float64)):
+        for part, days, left in self.residuals(np.asarray(x, dtype=np.float64), at_most):
             nats[part] = self.innovations[days].log_density(torch.from_numpy(left)).numpy()
         return nats
 

@@ -30,7 +30,7 @@ def times_of_sequence(config: RunConfig, layout: StoreLayout, asked: DrawnSequen
     times = xr.DataArray(values, dims="time", coords={"time": values}, name="time")
     published_input(layout, "normals")
     normals = artifacts.open_published(layout, "normals")
-    require_seen(times, unseen_of(normals))
+    require_seen(times, unseen_of(normals), KEY)
     return conditioned(times, config.generate.covariates, normals)
 
 

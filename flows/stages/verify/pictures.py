@@ -12,6 +12,7 @@ from flows.report import figures
 from flows.report.compatibility import compatibility_curves
 from flows.report.maps import Raster
 from flows.report.sheet import contact_sheet
+from flows.report.time_section import correlation_curves
 from flows.stages.conditions import conditioned, with_predictors
 from pipeline.fields.climatology import season_phase
 from pipeline.fields.other_grid import placed_normals
@@ -62,6 +63,9 @@ def pictures(
     made["ranks"] = figures.svg(figures.rank_histograms(card["ranks"], titles), "Rank histograms")
     splits = figures.certificate_splits(card["certificate"], titles)
     made["certificate"] = figures.svg(splits, "Certificate")
+    if "misses" in card.get("time", {}):
+        curves = correlation_curves(card["time"], titles)
+        made["time"] = figures.svg(curves, "Autocorrelation by lag")
     made["compatibility"] = figures.svg(compatibility_curves(normals, titles), "Compatibility")
     return made
 

@@ -13,6 +13,7 @@ scores.json
     certificate  J_G, likelihood and bounds: see flows/stages/verify/certificate
     memorisation levels, generated, held_out: quantiles of distances to the nearest training field
     caveats      sentences: what was asked for or scored outside of the training data
+    time         how days follow each other, for runs of sequences: see flows/stages/verify/in_time
     provenance   config, digests and seconds by artifact, software, source
 
 The candidates are described in flows/stages/verify/candidates.
@@ -60,6 +61,7 @@ def run(config: RunConfig, layout: StoreLayout, client: "Client", progress: Prog
     from flows.stages.generate import draws, generate
     from flows.stages.verify import pictures as pages
     from flows.stages.verify.certificate import certificate
+    from flows.stages.verify.in_time import in_time
 
     began = clock.monotonic()
     content = key_of(STAGE, config, layout)
@@ -88,6 +90,8 @@ def run(config: RunConfig, layout: StoreLayout, client: "Client", progress: Prog
         "certificate": certified,
         "memorisation": _memory(config, layout, arena, candidates["model"], normals),
     }
+    if (sequences := in_time(config, layout, normals)) is not None:
+        card["time"] = sequences
     progress(2, 4, "the pictures")
     pictures = pages.pictures(card, layout, arena, candidates["model"].fields, normals)
     progress(3, 4, "the page")

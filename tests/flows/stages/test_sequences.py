@@ -13,10 +13,12 @@ import xarray as xr
 from distributed import Client
 
 from flows.config.schema import ConfigError, RunConfig
+from flows.report.time_section import correlation_curves, time_section
 from flows.stages.generate import generate, sequences
 from flows.stages.preprocess import preprocess
 from flows.stages.preprocess.sequence_law import sequence_law_of
 from flows.stages.train import train
+from flows.stages.verify.in_time import in_time
 from pipeline.fields.climatology import season_phase
 from pipeline.fields.whitening import to_whitened
 from pipeline.gaussian.dynamics_fit import choose_sequence, fit_sequence
@@ -26,7 +28,7 @@ from pipeline.sphere.harmonics import plan
 from storage.artifacts import publishing as artifacts
 from storage.artifacts.layout import StoreLayout
 
-GRID, LMAX, DAYS = RingGrid.gaussian(12), 5, 400
+GRID, LMAX, DAYS = RingGrid.gaussian(12), 5, 730
 
 
 def silent(*_: Any) -> None:
@@ -80,9 +82,9 @@ def make_config(root: Path, days: int = 20, realizations: int = 3, **changes: An
         "run": {"root": str(root), "seed": 3},
         "source": {"paths": ["-"], "variables": ["ta", "zg"]},
         "split": {
-            "train": ["2000-01-01", "2000-09-15"],
-            "validation": ["2000-09-16", "2000-12-01"],
-            "test": ["2000-12-02", "2001-01-31"],
+            "train": ["2000-01-01", "2000-12-31"],
+            "validation": ["2001-01-01", "2001-06-30"],
+            "test": ["2001-07-01", "2001-12-30"],
         },
         "spectral": {"lmax": LMAX},
         "sequence": {"past": 2},
@@ -140,11 +142,11 @@ def test_the_law_in_normals_is_the_one_that_the_whitened_days_give(trained):
     x = artifacts.open_published(layout, "whitened")["x"].load()
     parts = [
         LagMoments.of(x.sel(time=slice(*period)).values.astype(np.float64), 2)
-        for period in (("2000-01-01", "2000-09-15"), ("2000-09-16", "2000-12-01"))
+        for period in (("2000-01-01", "2000-12-31"), ("2001-01-01", "2001-06-30"))
     ]
     choice = choose_sequence(*parts)
     expected, found = fit_sequence(parts[0], choice), sequence_law_of(normals)
-    test = x.sel(time=slice("2000-12-02", None)).values.astype(np.float64)
+    test = x.sel(time=slice("2001-07-01", None)).values.astype(np.float64)
     np.testing.assert_allclose(found.log_density(test), expected.log_density(test), atol=0.02)
     past = np.random.default_rng(1).standard_normal((2, 2, 36))
     np.testing.assert_allclose(found.mean(past), expected.mean(past), atol=2e-3)
@@ -248,28 +250,51 @@ def test_days_follow_each_other_as_those_of_the_data_do(root, here):
             np.testing.assert_allclose(got[7:], expected[7:], atol=0.13)
 
 
+def test_the_report_says_what_the_days_before_are_worth_and_what_the_draws_miss(root, here):
+    config = make_config(root, days=300, realizations=2)
+    layout = config.layout
+    drawn(config, here)
+    normals = artifacts.open_published(layout, "normals").load()
+    found = in_time(config, layout, normals)
+    law = sequence_law_of(normals)
+    x = artifacts.open_published(layout, "whitened")["x"]
+    x = x.sel(time=slice(*config.split.test)).values.astype(np.float64)
+    expected = (law.log_density(x) - law.log_density(x, at_most=0))[2:].mean()
+    assert found["ladder"]["2"]["nats"] == pytest.approx(expected)
+    assert found["ladder"]["1"]["low"] > 5
+    assert found["channels"] == ["ta", "zg"]
+    model, floor = (np.array(found["misses"][name]) for name in ("model", "floor"))
+    assert model.shape == (31, 2)
+    assert model[1:6].mean() < 1.5 * floor[1:6].mean()
+    page = time_section({"time": found}, {})
+    assert f"<b>{expected:.0f}</b>" in page
+    assert "in brackets" in page
+    correlation_curves(found, {"ta": "Temperature", "zg": "Height"})
+    assert time_section({}, {}) == ""
+
+
 def test_a_forecast_goes_on_from_a_day_of_the_source(root, here):
-    sequence = {"start": "2001-01-11", "from": "2001-01-10"}
+    sequence = {"start": "2001-08-11", "from": "2001-08-10"}
     config = make_config(root, realizations=24, days=3, sequence=sequence)
     found = drawn(config, here)
     normals = artifacts.open_published(config.layout, "normals").load()
     members = [to_whitened(found.isel(realization=k), normals)["x"].values for k in range(24)]
     x = artifacts.open_published(config.layout, "whitened")["x"]
-    past = x.sel(time=slice("2001-01-09", "2001-01-10")).values.astype(np.float64)
+    past = x.sel(time=slice("2001-08-09", "2001-08-10")).values.astype(np.float64)
     law = sequence_law_of(normals)
     mean = law.mean(past)
     spread = np.stack(members)[:, 0].astype(np.float64) - mean
     score = law.innovations[2].rotate(torch.from_numpy(spread)).numpy()
     score /= np.sqrt(law.innovations[2].variance.numpy())
     assert np.square(score).mean() == pytest.approx(1.0, abs=0.1)
-    truth = x.sel(time="2001-01-11").values[0]
+    truth = x.sel(time="2001-08-11").values[0]
     assert np.square(mean - truth).sum() < 0.7 * np.square(truth).sum()
 
 
 @pytest.mark.parametrize(
     ("sequence", "words"),
     [
-        ({"start": "2001-01-12", "from": "2001-01-10"}, "does not follow .* is 2001-01-11T12"),
+        ({"start": "2001-08-12", "from": "2001-08-10"}, "does not follow .* is 2001-08-11T12"),
         (
             {"start": "2009-01-02", "from": "2009-01-01"},
             "source has no day 2009-01-01; it has 2000",

@@ -1,0 +1,98 @@
+"""How days follow each other: what the law of sequences knows, and what its draws do.
+
+    past, days            days that a day is drawn given; held-out days of the ladder
+    ladder                gain in log-density over days drawn by themselves [nats per day], with its
+                          95 % interval, by how many days before are known: exact, no estimate of a
+                          bound
+    lags, degrees         of the autocorrelations
+    truth, model, floor   autocorrelation (lag, channel, degree) of held-out days, of drawn
+                          sequences, and of training days in stretches as long as the held-out ones
+    misses                {model, floor}: root mean square over degrees of the difference from the
+                          truth, (lag, channel)
+    channels
+
+The last four are absent where no sequences were drawn.
+"""
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from flows.config.schema import Period, RunConfig, within
+from flows.stages.preprocess.sequence_law import sequence_law_of
+from pipeline.arrays import FloatArray
+from pipeline.gaussian.lags import contiguous
+from pipeline.scores.intervals import mean_interval
+from pipeline.scores.temporal import autocorrelation, lag_products, misses
+from storage.artifacts import publishing as artifacts
+from storage.artifacts.layout import StoreLayout
+
+LAGS = 30
+MEMBERS, DAYS = 8, 1024  # of drawn sequences that are looked at
+
+
+def in_time(config: RunConfig, layout: StoreLayout, normals: xr.Dataset) -> dict[str, Any] | None:
+    """What the report says of sequences; None for a run of single days."""
+    if not config.sequence.past:
+        return None
+    whitened = artifacts.open_published(layout, "whitened")["x"]
+    truth = _stretches(whitened, config.split.test)
+    found = {"past": config.sequence.past, **_ladder(normals, truth)}
+    states = artifacts.published(layout, "states") if config.generate.sequences else None
+    if states is None:
+        return found
+    drawn = artifacts.open_artifact(states)["x"].isel(
+        realization=slice(0, MEMBERS), time=slice(0, DAYS)
+    )
+    length = max(len(part) for part in truth)
+    lags = min(LAGS, length - 1, drawn.sizes["time"] - 1)
+    real = autocorrelation(lag_products(part, lags) for part in truth if len(part) > lags)
+    model = autocorrelation(
+        lag_products(drawn.isel(realization=number).values.astype(np.float64), lags)
+        for number in range(drawn.sizes["realization"])
+    )
+    floors = [
+        autocorrelation([lag_products(part[start : start + length], lags)])
+        for part in _stretches(whitened, config.split.train)
+        for start in range(0, len(part) - length + 1, length)
+    ]
+    missed = {"model": misses(model, real).tolist()}
+    if floors:
+        squares = [np.square(misses(floor, real)) for floor in floors]
+        missed["floor"] = np.sqrt(np.mean(squares, axis=0)).tolist()
+    return found | {
+        "lags": lags,
+        "degrees": int(normals.attrs["lmax"]),
+        "channels": [str(name) for name in normals["channel"].values],
+        "truth": _rounded(real),
+        "model": _rounded(model),
+        "misses": missed,
+    }
+
+
+def _ladder(normals: xr.Dataset, truth: list[FloatArray]) -> dict[str, Any]:
+    """Nats per day that each day before is worth, on days that have all of them."""
+    law = sequence_law_of(normals)
+    parts = [part for part in truth if len(part) > law.past]
+    rungs = {}
+    nats = [
+        np.concatenate([law.log_density(part, at_most=days)[law.past :] for part in parts])
+        for days in range(law.past + 1)
+    ]
+    for days in range(1, law.past + 1):
+        interval = mean_interval(nats[days] - nats[0])
+        rungs[str(days)] = {"nats": interval.value, "low": interval.low, "high": interval.high}
+    return {"days": len(nats[0]), "ladder": rungs}
+
+
+def _stretches(x: xr.DataArray, period: Period) -> list[FloatArray]:
+    """The days of a period that follow each other."""
+    part = x.sel(time=within(period))
+    days = part.values.astype(np.float64)
+    return [days[stretch] for stretch in contiguous(part["time"].values)]
+
+
+def _rounded(values: FloatArray) -> list[Any]:
+    rounded: list[Any] = np.round(values, 4).tolist()
+    return rounded
