@@ -75,71 +75,102 @@ def take(
     if not static and declared.samples:
         return _members(table, name, declared, where, notes)
     base, level = split_name(name)
-    stored = name if name in table.variables else base
-    level = None if stored == name else level
-    if stored not in table.variables:
+    key = name if name in table.variables else base
+    level = None if key == name else level
+    if key not in table.variables:
         return []
-    if not static:
-        table = _with_times(table, stored, declared, where)
-    axes = find_axes(table, stored, declared.dims, where)
-    if not static:
-        table, axes = with_valid_times(
-            table, stored, axes, declared.dims, declared.units, where, notes
-        )
-    variable = table.variables[stored]
-    if variable.dtype.kind not in "fiu":
-        raise SourceError(f"{where}: {name} has type {variable.dtype}; fields are numbers")
-    known = Stored(
-        table=table, key=stored, name=name, axes=axes, declared=declared, where=where, notes=notes
-    )
+    known = _known(table, key, name, declared, where, notes, static=static)
     grid = grid_of_variable(known)
-    chosen, attrs = selected(known, grid, level, static=static)
+    chosen, of_level = selected(known, grid, level, static=static)
     if chosen is None:
         return []
-    attrs = {**_attrs(variable, name, declared, where, notes), **attrs}
-    if EXPVER in variable.dims and EXPVER not in chosen:
-        notes.append(
-            f"{name}: the versions along {EXPVER} put together, the first that has a value"
-        )
+    variable = known.array.variable
+    attrs = {**_attrs(variable, name, declared, where, notes), **of_level}
     whole = variable.isel({d: i for d, i in chosen.items() if d in variable.dims})
     if static:
         return [_piece(whole, None, None, None, grid, attrs, known)]
-    assert axes.time
-    times = table.variables[axes.time].isel(
-        {d: i for d, i in chosen.items() if d in table.variables[axes.time].dims}
+    return _in_time(whole, chosen, grid, attrs, known)
+
+
+def _known(
+    table: xr.Dataset,
+    key: str,
+    name: str,
+    declared: Declared,
+    where: str,
+    notes: list[str],
+    *,
+    static: bool,
+) -> Stored:
+    """The variable with its coordinates, its times those at which it is valid."""
+    if not static:
+        table = _with_times(table, key, declared, where)
+    axes = find_axes(table, key, declared.dims, where)
+    if not static:
+        table, axes = with_valid_times(
+            table, key, axes, declared.dims, declared.units, where, notes
+        )
+    if table[key].dtype.kind not in "fiu":
+        raise SourceError(f"{where}: {name} has type {table[key].dtype}; fields are numbers")
+    return Stored(
+        table=table, key=key, name=name, axes=axes, declared=declared, where=where, notes=notes
     )
-    dates = decode_times(table.assign_coords({axes.time: times}), axes.time, where, notes)
+
+
+def _in_time(
+    whole: xr.Variable,
+    chosen: Mapping[Any, int],
+    grid: Grid,
+    attrs: Mapping[str, Any],
+    known: Stored,
+) -> list[Piece]:
+    """One piece along time, or one for each of the fewer of starts and leads."""
+    axis, table, where = known.axes.time, known.table, known.where
+    assert axis
+    along = table.variables[axis]
+    times = along.isel({d: i for d, i in chosen.items() if d in along.dims})
+    dates = decode_times(table.assign_coords({axis: times}), axis, where, known.notes)
     if are_digits(times):
-        notes.append(f"{axes.time} has no units, its digits are dates")
-    present = _present(table, stored, chosen, times)
+        known.notes.append(f"{axis} has no units, its digits are dates")
+    present = _present(table, known.key, chosen, times)
     if not present.all():
-        notes.append(
-            f"{where}: {int((~present).sum())} of {present.size} times of {name} have no message, "
-            "left out"
+        known.notes.append(
+            f"{where}: {int((~present).sum())} of {present.size} times of {known.name} have no "
+            "message, left out"
         )
     if times.ndim == 2:
-        # Forecasts: valid times along reference time and step. A piece for each of the shorter.
-        short = min(times.dims, key=lambda d: times.sizes[d])
-        (long,) = (d for d in times.dims if d != short)
-        notes.append(f"{name}: times along {long} and {short} put in one row")
-        lead = _lead_of(table, times.dims)
-        axis = times.dims.index(short)
-        found = []
-        for i in range(times.sizes[short]):
-            there = np.flatnonzero(np.take(present, i, axis))
-            part = whole.isel({short: i, long: there})
-            column = np.take(dates, i, axis)[there]
-            if there.size:
-                piece = _piece(part, long, column, None, grid, attrs, known)
-                found.append(replace(piece, lead=lead))
-        return found
+        return _forecasts(whole, times.dims, dates, present, grid, attrs, known)
     dim = times.dims[0] if times.ndim else None
-    bounds = bounds_of(table, axes.time, dates)
+    bounds = bounds_of(table, axis, dates)
     if dim is not None and not present.all():
         there = np.flatnonzero(present)
         whole, dates = whole.isel({dim: there}), dates[there]
         bounds = None if bounds is None else bounds[there]
     return [_piece(whole, dim, np.atleast_1d(dates), bounds, grid, attrs, known)]
+
+
+def _forecasts(
+    whole: xr.Variable,
+    dims: tuple[Any, ...],
+    dates: Array,
+    present: Array,
+    grid: Grid,
+    attrs: Mapping[str, Any],
+    known: Stored,
+) -> list[Piece]:
+    """Valid times along reference time and step: a piece for each of the shorter."""
+    short = min(dims, key=lambda d: whole.sizes[d])
+    (long,) = (d for d in dims if d != short)
+    known.notes.append(f"{known.name}: times along {long} and {short} put in one row")
+    lead, axis, found = _lead_of(known.table, dims), dims.index(short), []
+    for i in range(whole.sizes[short]):
+        there = np.flatnonzero(np.take(present, i, axis))
+        if there.size:
+            part = whole.isel({short: i, long: there})
+            column = np.take(dates, i, axis)[there]
+            piece = _piece(part, long, column, None, grid, attrs, known)
+            found.append(replace(piece, lead=lead))
+    return found
 
 
 def _present(
@@ -256,6 +287,9 @@ def _piece(
     # Named here, for Dask would pickle the file's reader to make a name of it: half the time.
     blocks: Any = variable.chunk(chunks, name=f"piece-{uuid4().hex}")
     if EXPVER in blocks.dims:
+        stored.notes.append(
+            f"{stored.name}: the versions along {EXPVER} put together, the first that has a value"
+        )
         first, *rest = (blocks.isel({EXPVER: i}) for i in range(blocks.sizes[EXPVER]))
         blocks = reduce(lambda have, other: have.where(have.notnull(), other), rest, first)
     lazy = xr.Variable(
