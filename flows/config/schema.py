@@ -425,14 +425,15 @@ class Cluster:
             known = self.address == "" or re.fullmatch(ADDRESS, self.address) is not None
             _require(known, "cluster.address", self.address, "an address like tls://host:8786")
         else:
-            _require(not self.address, "cluster.address", self.address, 'cluster.kind "address"')
+            none = f'nothing where cluster.kind is "{self.kind}" (only "address" takes one)'
+            _require(not self.address, "cluster.address", self.address, none)
         if self.most is not None:
             least = self.most >= self.workers
             _require(least, "cluster.most", self.most, "at least cluster.workers")
         started = self.kind not in ("local", "address")
         for name in ("most", "gpus", "scratch"):
             value = getattr(self, name)
-            kinds = 'cluster.kind "slurm" or "kubernetes"'
+            kinds = f'nothing where cluster.kind is "{self.kind}" (only "slurm" and "kubernetes" take it)'
             _require(started or not value, f"cluster.{name}", value, kinds)
         if started:
             said = self.memory != "auto"

@@ -29,6 +29,7 @@ from tests.faults import (
     objects,
     poor,
     progress,
+    roots,
     space,
     trainings,
 )
@@ -88,6 +89,10 @@ LANES: dict[str, tuple[str, Lane]] = {
     "interruptions": (
         "SIGINT and SIGTERM to the process group, in every stage",
         interruptions.lane,
+    ),
+    "relative roots": (
+        "a run whose root is relative, under seven spellings of it",
+        roots.lane,
     ),
     "zombies": ("workers stopped in a unit, going on after its publication", kills.zombies),
     "Prefect": ("server killed, database deleted, two runs at once", kills.prefect_lost),

@@ -101,7 +101,15 @@ def test_a_job_asks_for_what_the_configuration_says(tmp_path: Path) -> None:
         ({"memory": "auto"}, r"cluster\.memory: expected a size"),
         ({"most": 1}, r"cluster\.most: expected at least cluster\.workers"),
         ({"slurm": {"per_job": 2}}, r"cluster\.slurm\.per_job: expected 1"),
-        ({"kind": "local"}, r'cluster\.gpus: expected cluster\.kind "slurm"'),
+        (
+            {"kind": "local"},
+            r'cluster\.gpus: expected nothing where cluster\.kind is "local" \(only "slurm" and ',
+        ),
+        (
+            {"address": "tls://host:8786"},
+            r'cluster\.address: expected nothing where cluster\.kind is "slurm" \(only "address" '
+            r"takes one\), got 'tls://host:8786'",
+        ),
     ],
 )
 def test_what_jobs_cannot_be_is_refused(options: dict[str, Any], message: str) -> None:

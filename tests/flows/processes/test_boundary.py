@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any
 from urllib.request import proxy_bypass
 
 import pytest
 
+from flows.cli.main import main
 from flows.deployments.prefect_settings import EMBEDDED
 from flows.processes.network_boundary import (
     Refused,
@@ -20,6 +24,7 @@ from flows.processes.network_boundary import (
     is_loopback,
     require_guarded_prefect,
 )
+from flows.stages.base import STAGES
 from tests.small import small_table
 
 LISTENS = "0A"
@@ -134,6 +139,15 @@ def listeners(mark: str) -> set[tuple[str, str]]:
     return found
 
 
+def states(config: str, directory: Path) -> list[str]:
+    """What `spherescore status` says of each stage, asked from a directory."""
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(StringIO()) as said:
+        patch.chdir(directory)
+        assert main(["status", config, "--json"]) == 0
+    stages = json.loads(said.getvalue().splitlines()[-1])["stages"]
+    return [stage["state"] for stage in stages.values()]
+
+
 def on_loopback(address: str) -> bool:
     mapped = address.removeprefix("0000000000000000FFFF0000")
     return mapped.endswith("7F") if len(mapped) == 8 else address == "0" * 24 + "01000000"
@@ -188,7 +202,10 @@ def test_prefect_measures_nobody_and_pickles_nothing(tmp_path: Path) -> None:
 def test_a_whole_run_listens_on_loopback_only_and_keeps_no_secret(
     tmp_path: Path, write_config: Callable[[dict[str, Any]], str]
 ) -> None:
-    """What any process of a run listens on, while it runs; what it leaves on disk and says."""
+    """What any process of a run listens on, while it runs; what it leaves on disk and says.
+
+    Its root is relative, as in the first configuration of most people: all is up to date after it.
+    """
     secrets = {
         "AWS_SECRET_ACCESS_KEY": "secret-of-a-bucket",
         "PREFECT_API_AUTH_STRING": "me:secret-of-a-server",
@@ -197,9 +214,13 @@ def test_a_whole_run_listens_on_loopback_only_and_keeps_no_secret(
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
     environment |= {"SPHERESCORE_MARK": str(tmp_path), **secrets}
     seen: set[tuple[str, str]] = set()
+    table = small_table(tmp_path)
+    table["run"]["root"] = "run"
+    config = write_config(table)
     with subprocess.Popen(
-        [sys.executable, "-m", "flows.cli.main", "run", write_config(small_table(tmp_path))],
-        env=environment,
+        [sys.executable, "-m", "flows.cli.main", "run", config],
+        env=environment | {"PYTHONPATH": str(Path(__file__).parents[3])},
+        cwd=tmp_path,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     ) as running:
@@ -209,6 +230,7 @@ def test_a_whole_run_listens_on_loopback_only_and_keeps_no_secret(
             said += line
             seen |= listeners(mark)
     assert running.returncode == 0, said.decode()
+    assert states(config, tmp_path) == ["up to date"] * len(STAGES)
     assert len(seen) >= 2  # the schedulers' at least
     assert {address for address, _ in seen if not on_loopback(address)} == set()
     left = [path for path in (tmp_path / "run").rglob("*") if path.is_file()]
