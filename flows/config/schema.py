@@ -433,7 +433,8 @@ class Cluster:
         started = self.kind not in ("local", "address")
         for name in ("most", "gpus", "scratch"):
             value = getattr(self, name)
-            kinds = f'nothing where cluster.kind is "{self.kind}" (only "slurm" and "kubernetes" take it)'
+            takers = '(only "slurm" and "kubernetes" take it)'
+            kinds = f'nothing where cluster.kind is "{self.kind}" {takers}'
             _require(started or not value, f"cluster.{name}", value, kinds)
         if started:
             said = self.memory != "auto"

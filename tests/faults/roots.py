@@ -1,5 +1,5 @@
-"""A root is a place, however it is spelled: a whole run whose root is relative, looked at from other
-directories, through a link and with a slash at its end, and then run again under each spelling."""
+"""A root is a place, however it is spelled: a whole run whose root is relative, looked at from
+other directories, through a link, with a slash at its end, and run again under each spelling."""
 
 from __future__ import annotations
 
