@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from flows.cluster.dask_settings import UNIT_SECONDS, dask_setting
 from flows.cluster.worker_setup import do_unit_aloud, installation
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 U = TypeVar("U")
 R = TypeVar("R")
+Lines = list[tuple[int, str]]  # levels, and what was logged
 
 LOGGER = logging.getLogger("spherescore")
 STALL_SECONDS = 1800.0  # of clusters that others set up: longer than any one unit
@@ -53,7 +54,7 @@ def map_units(
 
     Args:
         function: Importable by workers (a module's function, or a partial of one).
-        progress: Told after every unit, with `done` (finished by an earlier run) counted in.
+        progress: Told after units, with `done` (finished by an earlier run) counted in.
         label: What a unit is called in messages.
         resource: Of Dask, e.g. "GPU": only workers that have it do units, if any worker has it.
     Raises:
@@ -65,49 +66,85 @@ def map_units(
     progress(done, total, label)
     if not units:
         return []
-    from distributed.client import ClosedClientError
-
     crew = _Crew(client, resource)
-    call = partial(do_unit_aloud, installation(), function)
-    waiting = iter(enumerate(units))
-    ended: queue.SimpleQueue[Future] = queue.SimpleQueue()
-    running: dict[Future, int] = {}
-    results: dict[int, R] = {}
+    flight = _Flight(client, partial(do_unit_aloud, installation(), function), units, label, crew)
     latest = time.monotonic()
     try:
-        while len(results) < len(units):
-            try:
-                room = crew.look(len(results), len(units)) - len(running)
-                for index, unit in itertools.islice(waiting, max(0, room)):
-                    future = client.submit(
-                        call, unit, pure=False, retries=0, resources=crew.resources
-                    )
-                    running[future] = index
-                    future.add_done_callback(ended.put)
-                batch = _those_that(ended)
-                _refuse_failures([(f, f"{label} {units[running[f]]}") for f in batch])
-                values = client.gather(batch) if batch else []
-            except (OSError, CancelledError, ClosedClientError) as error:  # and TimeoutError
-                raise WorkersLost(
-                    f"the scheduler does not answer any more ({error or type(error).__name__}); "
-                    f"{len(results)} of {len(units)} are done and safe; run again to go on"
-                ) from error
-            if not batch and time.monotonic() - latest > crew.deadline:
+        while len(flight.results) < len(units):
+            ended = flight.advance()
+            if ended:
+                latest = time.monotonic()
+            elif time.monotonic() - latest > crew.deadline:
                 raise Stalled(
-                    f"no {label} ended within {crew.deadline:.0f} s, {len(results)} of "
+                    f"no {label} ended within {crew.deadline:.0f} s, {len(flight.results)} of "
                     f"{len(units)} are done and safe; run again to go on from there, and raise "
                     "cluster.unit_minutes if units take that long"
                 )
-            for future, (value, lines) in zip(batch, values, strict=True):
-                latest = time.monotonic()
-                results[running.pop(future)] = value
+            for lines in ended:
                 for level, line in lines:
                     LOGGER.log(level, "%s", line)
-                progress(done + len(results), total, label)
+            if ended:
+                progress(done + len(flight.results), total, label)
     finally:
-        if running:
-            client.cancel(list(running))
-    return [results[index] for index in range(len(units))]
+        flight.cancel()
+    return [flight.results[index] for index in range(len(units))]
+
+
+class _Flight(Generic[U, R]):
+    """The units that are on their way to workers and back."""
+
+    def __init__(
+        self,
+        client: "Client",
+        call: Callable[[U], tuple[R, Lines]],
+        units: Sequence[U],
+        label: str,
+        crew: "_Crew",
+    ) -> None:
+        self._client, self._call, self._units = client, call, units
+        self._label, self._crew = label, crew
+        self._waiting = iter(enumerate(units))
+        self._ended: queue.SimpleQueue[Future] = queue.SimpleQueue()
+        self._running: dict[Future, int] = {}
+        self.results: dict[int, R] = {}
+
+    def advance(self) -> list[Lines]:
+        """Send what there is room for, and take in what has ended; what was logged by each.
+
+        Raises:
+            WorkersLost: If the scheduler does not answer, or the workers of a unit died.
+            UnitFailed: If a unit raised.
+        """
+        from distributed.client import ClosedClientError
+
+        try:
+            self._send()
+            batch = _those_that(self._ended)
+            running = [(one, f"{self._label} {self._units[self._running[one]]}") for one in batch]
+            _refuse_failures(running)
+            found = self._client.gather(batch) if batch else []
+        except (OSError, CancelledError, ClosedClientError) as error:  # TimeoutError is an OSError
+            raise WorkersLost(
+                f"the scheduler does not answer any more ({error or type(error).__name__}); "
+                f"{len(self.results)} of {len(self._units)} are done and safe; run again to go on"
+            ) from error
+        for future, (value, _) in zip(batch, found, strict=True):
+            self.results[self._running.pop(future)] = value
+        return [lines for _, lines in found]
+
+    def _send(self) -> None:
+        room = self._crew.look(len(self.results), len(self._units)) - len(self._running)
+        for index, unit in itertools.islice(self._waiting, max(0, room)):
+            future = self._client.submit(
+                self._call, unit, pure=False, retries=0, resources=self._crew.resources
+            )
+            self._running[future] = index
+            future.add_done_callback(self._ended.put)
+
+    def cancel(self) -> None:
+        """Give up what is on its way."""
+        if self._running:
+            self._client.cancel(list(self._running))
 
 
 class _Crew:

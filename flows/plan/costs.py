@@ -271,66 +271,79 @@ def seconds(stage: str, done: Work, load: Workload, machines: Machines, price: P
 
 def estimates(load: Workload, machines: Machines, price: Prices | None) -> list[Estimate]:
     """Time, bytes, files, units and memory of every stage."""
-    channels, field, shard = load.channels, load.field_bytes, load.shard
-    shards = ceil(load.times / shard)
-    whitened = 4 * channels * load.coefficients
-    model = (32 << 20) * ceil(load.width / 32) ** 2  # weights, their mean, optimizer
-    laws = 8 * load.covariances
-    sampling = INTERPRETER_BYTES + 64 * load.microbatch * field + 2 * laws
-    training = INTERPRETER_BYTES + series_kept(load, machines) + 8 * model + 2 * laws
-    judging = INTERPRETER_BYTES + 2 * load.scored * field + 2 * laws + 8 * ROWS * whitened
-    placed = field if load.drawn_points is None else 4 * channels * load.drawn_points
-    maps = 0 if load.drawn_points is None else 40  # the normals on both grids
-    drawing = (10 * min(TIMES_PER_CHUNK, load.ensemble[1]) + maps) * placed
-    made = {
-        (realizations, times): channels * realizations * ceil(times / TIMES_PER_CHUNK) + 20
-        for realizations, times in (load.ensemble, load.verification)
-    }
-    sizes = {  # bytes, files, memory of a worker and of the process of the run
-        "ingest": (
-            load.times * field,
-            channels * shards + 20,
-            INTERPRETER_BYTES + 3 * shard * field,
-            INTERPRETER_BYTES,
-        ),
-        "preprocess": (
-            load.times * whitened + 8 * 8 * channels * load.points + 2 * laws,
-            shards + 60,
-            INTERPRETER_BYTES + 4 * shard * field + 4 * laws,
-            INTERPRETER_BYTES + 4 * laws + 8 * 8 * channels * load.points,
-        ),
-        "train": (
-            3 * model,
-            12,
-            training if machines.ranks > 1 else 0,
-            INTERPRETER_BYTES if machines.ranks > 1 else training,
-        ),
-        "generate": (
-            load.drawn * placed * (1 + load.series),
-            made[load.ensemble],
-            sampling + drawing,
-            INTERPRETER_BYTES,
-        ),
-        "verify": (
-            load.scored * field,
-            made[load.verification],
-            sampling + 10 * min(TIMES_PER_CHUNK, load.verification[1]) * field,
-            judging,
-        ),
-    }
     counts = work(load)
     return [
         Estimate(
             stage=stage,
             seconds=None if price is None else seconds(stage, counts[stage], load, machines, price),
-            bytes=size,
-            files=number,
             units=max(1, counts[stage].units),
-            memory=memory,
-            memory_here=here,
+            **vars(size),
         )
-        for stage, (size, number, memory, here) in sizes.items()
+        for stage, size in _sizes(load, machines).items()
     ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Size:
+    """What of an estimate is counted in bytes and files."""
+
+    bytes: int
+    files: int
+    memory: int = 0
+    memory_here: int = INTERPRETER_BYTES
+
+
+def _sizes(load: Workload, machines: Machines) -> dict[str, _Size]:
+    """By stage."""
+    channels, field, shard = load.channels, load.field_bytes, load.shard
+    shards = ceil(load.times / shard)
+    whitened = 4 * channels * load.coefficients
+    model = (32 << 20) * ceil(load.width / 32) ** 2  # weights, their mean, optimizer
+    laws, maps = 8 * load.covariances, 8 * 8 * channels * load.points
+    training = INTERPRETER_BYTES + series_kept(load, machines) + 8 * model + 2 * laws
+    on_workers = {"memory": training}
+    sampling = INTERPRETER_BYTES + 64 * load.microbatch * field + 2 * laws
+    placed = field if load.drawn_points is None else 4 * channels * load.drawn_points
+    normals = 0 if load.drawn_points is None else 40  # on both grids
+
+    def files(realizations: int, times: int) -> int:
+        return channels * realizations * ceil(times / TIMES_PER_CHUNK) + 20
+
+    def drawing(times: int, one: int, more: int = 0) -> int:
+        return sampling + (10 * min(TIMES_PER_CHUNK, times) + more) * one
+
+    return {
+        "ingest": _Size(
+            bytes=load.times * field,
+            files=channels * shards + 20,
+            memory=INTERPRETER_BYTES + 3 * shard * field,
+        ),
+        "preprocess": _Size(
+            bytes=load.times * whitened + maps + 2 * laws,
+            files=shards + 60,
+            memory=INTERPRETER_BYTES + 4 * shard * field + 4 * laws,
+            memory_here=INTERPRETER_BYTES + 4 * laws + maps,
+        ),
+        "train": _Size(
+            bytes=3 * model,
+            files=12,
+            **(on_workers if machines.ranks > 1 else {"memory_here": training}),
+        ),
+        "generate": _Size(
+            bytes=load.drawn * placed * (1 + load.series),
+            files=files(*load.ensemble),
+            memory=drawing(load.ensemble[1], placed, normals),
+        ),
+        "verify": _Size(
+            bytes=load.scored * field,
+            files=files(*load.verification),
+            memory=drawing(load.verification[1], field),
+            memory_here=INTERPRETER_BYTES
+            + 2 * load.scored * field
+            + 2 * laws
+            + 8 * ROWS * whitened,
+        ),
+    }
 
 
 def series_kept(load: Workload, machines: Machines) -> int:

@@ -63,26 +63,8 @@ def call(
         ChildFailed: If the function raised.
     """
     before = _oom_kills()
-    hearing, saying = os.pipe()
+    process, hearing = _begun(target, arguments)
     try:
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "flows.processes.child", target, str(saying)],
-            stdin=subprocess.PIPE,
-            stdout=sys.stderr if _is_file(sys.stderr) else None,
-            pass_fds=[saying],
-            start_new_session=True,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(_places())},
-        )
-    except BaseException:
-        os.close(hearing)
-        raise
-    finally:
-        os.close(saying)
-    try:
-        assert process.stdin is not None
-        with suppress(BrokenPipeError):
-            process.stdin.write(json.dumps(dict(arguments)).encode() + b"\n")
-            process.stdin.flush()
         ending = _listen(hearing, progress, silence)
         if ending is None:
             raise Stalled(
@@ -102,9 +84,37 @@ def call(
             "cluster.workers, or take a machine with more; run again to go on from the last state"
         )
     raise WorkersLost(
-        f"{target} ended with {_spoken(process.returncode)} and without a result; what it has "
+        f"{target} ended with {_words_of(process.returncode)} and without a result; what it has "
         "saved is safe; run again to go on from there"
     )
+
+
+def _begun(target: str, arguments: Mapping[str, Any]) -> "tuple[subprocess.Popen[bytes], int]":
+    """The child, told what to do, and the end of the pipe on which it is heard."""
+    hearing, saying = os.pipe()
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "flows.processes.child", target, str(saying)],
+            stdin=subprocess.PIPE,
+            stdout=sys.stderr if _is_file(sys.stderr) else None,
+            pass_fds=[saying],
+            start_new_session=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(_places())},
+        )
+        try:
+            assert process.stdin is not None
+            with suppress(BrokenPipeError):
+                process.stdin.write(json.dumps(dict(arguments)).encode() + b"\n")
+                process.stdin.flush()
+        except BaseException:
+            _end(process)
+            raise
+    except BaseException:
+        os.close(hearing)
+        raise
+    finally:
+        os.close(saying)
+    return process, hearing
 
 
 def _listen(hearing: int, progress: Progress, silence: float) -> dict[str, Any] | None:
@@ -164,7 +174,7 @@ def _oom_kills() -> int:
     return count
 
 
-def _spoken(code: int | None) -> str:
+def _words_of(code: int | None) -> str:
     if code is not None and code < 0:
         return f"signal {-code} ({signal.Signals(-code).name})"
     return f"exit code {code}"

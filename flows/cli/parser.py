@@ -1,0 +1,120 @@
+"""The commands of `spherescore` and their options."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from flows.cli import commands as do
+from flows.stages.base import STAGES
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(
+        prog="spherescore", description="From raw global fields to a verified generated ensemble."
+    )
+    parsers = top.add_subparsers(required=True, metavar="command")
+    _add_init(parsers)
+    _add(parsers, do.run, "all stages, those that are up to date skipped", works=True)
+    what = "estimate bytes, files, memory and units of each stage; writes nothing"
+    _add(parsers, do.plan, what)
+    for stage in STAGES:
+        _add(parsers, do.stage, stage.summary, name=stage.name, works=True)
+    what = "what is published, and whether it is up to date with the config"
+    _add(parsers, do.status, what)
+    _add(parsers, do.check, "read every published byte again and compare its digest")
+    _add(parsers, do.runs, "history: every training and ensemble, what differed, what came of it")
+    cleaning = _add(parsers, do.clean, "remove what no name refers to; without --yes only say what")
+    cleaning.add_argument("--yes", action="store_true", help="remove it")
+    _add_export(parsers)
+    _add_deploy(_add(parsers, do.deploy, "register the run's deployments with a Prefect server"))
+    _add_up(parsers)
+    return top
+
+
+def _add(
+    parsers: Any,
+    command: Any,
+    text: str,
+    where: str = "the run's TOML file",
+    kind: type = Path,
+    *,
+    name: str = "",
+    several: str = "",
+    works: bool = False,
+) -> argparse.ArgumentParser:
+    """A command that takes a path, or several under that name.
+
+    Args:
+        works: Whether it is a run, which ends with all that it has started.
+    """
+    name = name or command.__name__
+    one: argparse.ArgumentParser = parsers.add_parser(
+        name, help=text, description=text[0].upper() + text[1:] + "."
+    )
+    one.add_argument(several or "config", nargs="+" if several else None, type=kind, help=where)
+    one.add_argument("--json", action="store_true", help="last line: one JSON object")
+    one.add_argument("--debug", action="store_true", help="tracebacks and debug messages")
+    words = "receipts" if works else name
+    one.set_defaults(command=command, stage=name, works=works, words=words)
+    return one
+
+
+def _add_init(parsers: Any) -> None:
+    one = _add(
+        parsers,
+        do.init,
+        "look at files and write a first configuration for them",
+        "files, patterns in quotes, or addresses of stores",
+        str,
+        several="paths",
+    )
+    one.add_argument("--to", type=Path, help="TOML file to write; else it is printed")
+    one.add_argument("--root", default="runs/first", help="where the run shall live")
+
+
+def _add_export(parsers: Any) -> None:
+    one = _add(
+        parsers,
+        do.export,
+        "write the ensemble as NetCDF files or as a HEALPix pyramid",
+        "the run's TOML file, or its root",
+        str,  # a root may be an address
+    )
+    one.add_argument("--to", type=Path, required=True, help="directory to write to")
+    one.add_argument("--format", choices=("netcdf", "pyramid"), default="netcdf")
+    one.add_argument("--cmip", metavar="INSTITUTION/MODEL/EXPERIMENT", help="CMIP's names")
+
+
+def _add_up(parsers: Any) -> None:
+    one = _add(
+        parsers,
+        do.up,
+        "Prefect server and worker, a Dask cluster and deployments on this machine, until stopped",
+        "directory for what they keep",
+    )
+    one.add_argument(
+        "--deploy", type=Path, action="append", default=[], metavar="CONFIG", help="may be repeated"
+    )
+    _add_when(one)
+    one.add_argument("--port", type=int, default=4200, help="of server and UI; 0: a free one")
+    one.add_argument("--scheduler-port", type=int, default=8786, help="of Dask")
+    one.add_argument("--dashboard-port", type=int, default=8787, help="of Dask")
+    one.add_argument("--workers", type=int, default=2, help="of Dask, one thread each")
+
+
+def _add_deploy(one: argparse.ArgumentParser) -> None:
+    one.add_argument("--check", action="store_true", help="only look; makes a probe run")
+    one.add_argument("--name", default="", help="of the deployments; else that of the file")
+    one.add_argument("--pool", default="spherescore", help="work pool")
+    one.add_argument(
+        "--directory", type=Path, help="where runs start on the workers' machines; else this one"
+    )
+    one.add_argument("--kind", choices=("process", "docker", "kubernetes"), default="process")
+    _add_when(one)
+
+
+def _add_when(one: argparse.ArgumentParser) -> None:
+    one.add_argument("--gpus", type=int, default=1, help="stages on a GPU at once")
+    one.add_argument("--nightly", default="0 2 * * *", metavar="CRON", help="new files taken in")
+    one.add_argument("--weekly", default="0 4 * * 0", metavar="CRON", help="training")
+    one.add_argument("--timezone", default="UTC", help="of both")
