@@ -7,6 +7,7 @@ import xarray as xr
 
 from storage.conventions.axes import SourceError
 from storage.sources.covariates import decimal_year, read_covariate
+from tests.storage.imitations import row
 
 
 def daily(first: str, days: int) -> xr.DataArray:
@@ -91,6 +92,7 @@ def series(tmp_path, numbers, units: str, bounds=None, values=None, **attrs: str
     return str(path)
 
 
+@row("time", "times of covariates: `months since`, calendars, decimal years", "read as of fields")
 def test_months_since_are_read_as_they_are_of_fields(tmp_path, monthly):
     path = series(tmp_path, np.arange(24), "months since 2000-01-01")
     times = daily("2000-02-01", 400)
@@ -102,6 +104,7 @@ def test_months_since_are_read_as_they_are_of_fields(tmp_path, monthly):
     assert index.values[0] == pytest.approx(1.0, abs=0.05)
 
 
+@row("time", "a covariate that is stamped at the end of its bounds", "put in their middle")
 def test_an_index_that_is_stamped_at_its_end_is_put_in_the_middle(tmp_path):
     """Fields are; the mean of January would be taken for that of 1 February."""
     starts = np.arange("2000-01", "2002-02", dtype="M8[M]").astype("M8[D]")
@@ -121,6 +124,7 @@ def test_calendars_of_models_and_other_spellings_are_read(tmp_path):
     assert index.values[0] == pytest.approx(12.0)
 
 
+@row("time", "years alone among the times of a table of covariates", "refused with the record")
 def test_years_in_a_table_are_no_nanoseconds(tmp_path):
     path = tmp_path / "co2.csv"
     path.write_text("time,co2\n1999,360\n2000,361\n2001,362\n")
