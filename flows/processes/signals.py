@@ -35,7 +35,7 @@ ECHO = 1.0  # `timeout` signals its child, and at once the group of its child
 
 _TAKEN: list[bool] = []  # whether this process has taken signals over
 _CAUGHT: list[int] = []  # of this process, the first one first
-_DEADLINES: list[float] = []  # the latest one counts
+_DEADLINES: list[float] = []  # the earliest one counts
 _HANDLED: list[float] = []  # when the main thread was told
 _AGAIN: list[int] = []  # signals that are ours: the exception of the first one was lost
 
@@ -100,7 +100,7 @@ def raise_if_caught(error: BaseException) -> None:
 def hurry() -> None:
     """After a signal, once all that is ours is left in order: little time to what is not."""
     if _CAUGHT:
-        _DEADLINES.append(min(time.monotonic() + HURRY, *_DEADLINES[-1:]))
+        _DEADLINES.append(time.monotonic() + HURRY)
 
 
 @contextmanager
@@ -172,7 +172,7 @@ def _listen(hearing: int, seconds: float, last_words: Callable[[int], object]) -
     _CAUGHT.append(number)
     _DEADLINES.append(first + seconds)
     told = True
-    while (now := time.monotonic()) < _DEADLINES[-1]:
+    while (now := time.monotonic()) < min(_DEADLINES):
         if not told:
             time.sleep(0.1)
             continue

@@ -81,3 +81,31 @@ def test_a_process_that_swallows_its_interruption_ends_all_the_same(
     assert time.monotonic() - began < 30
     assert process.returncode == 130
     assert said == "last words 2\n"
+
+
+HURRIED = """
+import time
+from flows.processes.signals import ending_within, hurry, take_over
+
+take_over()
+with ending_within(50.0, lambda number: print("last words", number, flush=True)):
+    try:
+        print("begun", flush=True)
+        time.sleep(60)
+    finally:
+        hurry()
+        time.sleep(60)
+"""
+
+
+def test_what_is_not_ours_has_little_time_once_ours_is_left() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", HURRIED], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "begun\n"
+        began = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        said, _ = process.communicate(timeout=60)
+    assert time.monotonic() - began < 20
+    assert (process.returncode, said) == (143, "last words 15\n")
