@@ -33,8 +33,7 @@ def run_shown(config: RunConfig, until: str) -> list[Receipt]:
         if hasattr(error, "exit_code") or _is_ours(error):
             raise
         LOGGER.warning(
-            "Prefect does not answer any more (%s: %s); the run goes on without it",
-            type(error).__name__,
+            "Prefect does not answer any more (%s); the run goes on without it",
             one_line(error)[:200],
         )
     finally:
