@@ -28,20 +28,16 @@ if LOGGER.level == logging.NOTSET:  # Prefect hands our lines on, but leaves the
     LOGGER.setLevel(logging.INFO)
 # What stages raised, which Prefect may hide behind errors of its own; set by who wants to know.
 stage_failures: ContextVar[list[Exception] | None] = ContextVar("stage_failures", default=None)
+_STAGES = {stage.name: stage for stage in STAGES}
 
 
 def _known(name: str) -> str:
-    names = [stage.name for stage in STAGES]
-    if name not in names:
-        raise ValueError(f"{name!r} is no stage; the stages are {', '.join(names)}")
+    if name not in _STAGES:
+        raise ValueError(f"{name!r} is no stage; the stages are {', '.join(_STAGES)}")
     return name
 
 
-StageName = Annotated[
-    str,
-    Field(json_schema_extra={"enum": [stage.name for stage in STAGES]}),
-    AfterValidator(_known),
-]
+StageName = Annotated[str, Field(json_schema_extra={"enum": list(_STAGES)}), AfterValidator(_known)]
 
 
 def _about() -> str:
@@ -52,7 +48,7 @@ def _about() -> str:
         name = Path(config).stem
     else:
         table = config if isinstance(config, Mapping) else config.to_table()
-        name = Path(table["run"]["root"]).name
+        name = Path(table["run"]["root"]).resolve().name
     until = given.get("until")
     last = until or flow_run.flow_name or ""
     return f"{name}: {STAGES[0].name} to {last}" if until else f"{name}: {last}"
@@ -103,6 +99,7 @@ def _as_flow(stage: Stage) -> Any:
     )
 
 
+@_as_flow(_STAGES["generate"])
 def generate(
     config: ConfigParameter, realizations: int | None = None, times: list[str] | None = None
 ) -> dict[str, Any]:
@@ -120,11 +117,9 @@ def generate(
     return _alone("generate", RunConfig.from_dict(read.to_dict() | {"generate": asked}))
 
 
-_STAGES = {stage.name: stage for stage in STAGES}
 ingest, preprocess, train, verify = (
     _flow_of(_STAGES[name]) for name in ("ingest", "preprocess", "train", "verify")
 )
-generate = _as_flow(_STAGES["generate"])(generate)
 
 
 @task(retries=0, persist_result=False, cache_policy=NO_CACHE)
