@@ -29,6 +29,7 @@ from tests.faults import (
     objects,
     poor,
     progress,
+    readers,
     roots,
     space,
     trainings,
@@ -42,14 +43,14 @@ BEGIN, END = "<!-- faults:begin -->", "<!-- faults:end -->"
 Lane = Callable[[Path], dict[str, Any]]  # -> tried, bad (sentences), said
 
 
-def crash_points(modes: tuple[str, ...]) -> Lane:
-    """One fault at every change of a file, in every operation."""
+def crash_points(modes: tuple[str, ...], step: int = 1) -> Lane:
+    """One fault at every change of a file, or at each `step`-th, in every operation."""
 
     def lane(directory: Path) -> dict[str, Any]:
         crashes.compiled(directory)
         jobs = [(name, mode) for name in OPERATIONS for mode in modes]
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            found = list(pool.map(lambda job: crashes.run([(*job, 1, 1)], directory)[0], jobs))
+            found = list(pool.map(lambda job: crashes.run([(*job, 1, step)], directory)[0], jobs))
         points = {name: one["calls"] for (name, _), one in zip(jobs, found, strict=True)}
         return {
             "tried": sum(one["tried"] for one in found),
@@ -72,8 +73,8 @@ LANES: dict[str, tuple[str, Lane]] = {
         crash_points(("torn", "lost")),
     ),
     "two processes in a power failure": (
-        "one killed before every change of a file; a second goes on, and then the power fails",
-        crash_points(("heirs",)),
+        "one killed before each third change of a file; a second goes on, then the power fails",
+        crash_points(("heirs",), step=3),
     ),
     "failing disk": (
         "no space from every change on, or one call fails",
@@ -107,6 +108,11 @@ LANES: dict[str, tuple[str, Lane]] = {
     "memory": ("a unit takes ever more memory", progress.too_little_memory),
     "hung unit": ("a unit never returns", progress.hung_unit),
     "poor disks": ("no links, no locks, nothing may be written by who reads", poor.poor_disks),
+    "swapped names": (
+        "the name led elsewhere before each read of readers that stay open",
+        readers.swapped_names,
+    ),
+    "leases": ("`clean` while `check` or `export` stands still in the middle", readers.leases),
     "disk full": ("no bytes or no inodes left, in every stage", space.disk_full),
 }
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from flows import run as runs
+from flows.cli.export import export
 from flows.cli.main import main, parser
 from flows.config.schema import RunConfig
 from flows.stages.base import STAGES
@@ -166,6 +167,27 @@ def test_ingest_then_status_then_check_then_a_flipped_bit(
     shard.write_bytes(content)
     assert main(["check", path]) == 20
     assert "fields" in capsys.readouterr().out
+
+
+def test_check_and_export_keep_clean_out(
+    config: RunConfig,
+    table: dict[str, Any],
+    write_config: Write,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    def clean(*_: object) -> None:
+        with in_use(config.layout, alone=True):
+            pass
+
+    config.layout.artifacts.mkdir(parents=True)  # type: ignore[union-attr]
+    clean()
+    monkeypatch.setattr("storage.artifacts.audit.check", clean)
+    assert main(["check", write_config(table)]) == RootInUse.exit_code
+    monkeypatch.setattr("flows.cli.export.export_with", clean)
+    with pytest.raises(RootInUse, match="`export` or `check` reads"):
+        export(config, tmp_path / "out", "netcdf", None)
+    assert not (tmp_path / "out").exists()
 
 
 def test_clean_says_what_would_go_and_takes_it_only_when_told(
