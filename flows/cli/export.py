@@ -5,9 +5,9 @@ NetCDF files are made on the cluster, one task each; a second export finds them 
 """
 
 import json
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from tempfile import gettempdir
 from typing import TYPE_CHECKING, Any
 
 from flows.cluster.local import client_on_demand
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 FORMATS = ("netcdf", "pyramid")
 ITEM = "item.json"
+SCRATCH = ".scratch"
 
 
 def export(config: RunConfig, directory: Path, format: str, cmip: Cmip | None) -> dict[str, Any]:
@@ -38,12 +39,16 @@ def export(config: RunConfig, directory: Path, format: str, cmip: Cmip | None) -
         `directory`, `item`, and how many files there are and were `written` now.
     """
     layout = config.layout
+    scratch = directory.absolute() / SCRATCH  # all workers reach it, for they write beside it
     with (
         in_use(layout, reading=True),
-        client_on_demand(config.cluster, Path(gettempdir())) as client,
+        client_on_demand(config.cluster, scratch) as client,
         stage_progress("export") as progress,
     ):
-        return export_with(client, progress, layout, directory, format, cmip)
+        result = export_with(client, progress, layout, directory, format, cmip)
+    with suppress(OSError):  # absent, or with the logs of a cluster
+        scratch.rmdir()
+    return result
 
 
 def export_with(
