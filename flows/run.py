@@ -23,7 +23,7 @@ from flows.stages.base import LAST, STAGES, Receipt, Stage, skipped, stages_unti
 from flows.stages.content_keys import key_of
 from storage.artifacts.layout import StoreLayout
 from storage.artifacts.lock import in_use
-from storage.artifacts.publishing import IncompleteArtifact
+from storage.errors import IncompleteArtifact
 from storage.places.places import Place
 
 if TYPE_CHECKING:

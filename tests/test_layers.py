@@ -20,6 +20,10 @@ LADDERS = {
         *("errors", "arrays", "sphere", "gaussian", "fields", "diffusion", "scores"),
         *("certificate", "network"),
     ),
+    "storage": (
+        *("errors", "places", "conventions", "guards", "sources", "artifacts", "training"),
+        "export",
+    ),
     "flows": (
         *("errors", "progress", "config", "processes", "cluster", "report", "stages", "plan"),
         *("run", "deployments", "cli"),

@@ -17,7 +17,7 @@ from flows.config.draft_split import Periods, periods_of
 from flows.config.draft_values import declarations
 from flows.config.schema import ConfigError, RunConfig, expanded
 from pipeline.sphere.named_grids import grid_of
-from storage.conventions.axes import SourceError
+from storage.errors import SourceError
 from storage.guards.named_files import matching_files, resolve
 from storage.sources.candidates import Content, contents, names_with_dims
 from storage.sources.sources import SourceReport, open_source

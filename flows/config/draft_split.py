@@ -18,7 +18,7 @@ from pipeline.fields.seasons import (
     season_notes,
     unseen_stretches,
 )
-from storage.conventions.axes import SourceError
+from storage.errors import SourceError
 
 __all__ = ["Periods", "periods_of"]
 

@@ -4,15 +4,10 @@ from __future__ import annotations
 
 from storage.artifacts.layout import KINDS, StoreLayout, manifest_of, records_of
 from storage.artifacts.pointers import way_of
-from storage.artifacts.published import (
-    ArtifactError,
-    digest_of,
-    files_of,
-    marker_of,
-    verified_marker,
-)
+from storage.artifacts.published import digest_of, files_of, marker_of, verified_marker
 from storage.artifacts.sealed import json_bytes, read_json, read_sealed
-from storage.places.files import CorruptFile, sha256_of
+from storage.errors import ArtifactError, CorruptFile
+from storage.places.files import sha256_of
 from storage.places.places import Place, below, matching
 
 

@@ -17,7 +17,8 @@ from pathlib import Path
 
 from storage.artifacts.layout import DIRECTORY_KINDS, KINDS, StoreLayout
 from storage.artifacts.pointers import leads_to
-from storage.artifacts.published import ArtifactError, Published, marker_of, read_artifact
+from storage.artifacts.published import Published, marker_of, read_artifact
+from storage.errors import ArtifactError
 from storage.places.files import remove as remove_file
 from storage.places.places import BucketPath, Place, matching, sizes_below
 

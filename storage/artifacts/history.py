@@ -15,10 +15,11 @@ import xarray as xr
 from storage.artifacts.keys import canonical_json
 from storage.artifacts.layout import StoreLayout, manifest_of
 from storage.artifacts.overlaps import overlaps
-from storage.artifacts.published import CorruptArtifact, Published
+from storage.artifacts.published import Published
 from storage.artifacts.publishing import find, open_artifact, published
 from storage.artifacts.sealed import read_json
 from storage.artifacts.units import WaitingArray, waiting_arrays
+from storage.errors import CorruptArtifact
 
 
 def history(layout: StoreLayout, kind: str) -> list[Published]:

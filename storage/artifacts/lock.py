@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import IO
 
 from storage.artifacts.layout import StoreLayout
+from storage.errors import RootInUse
 from storage.places import buckets
 from storage.places.files import LACKING
 from storage.places.places import BucketPath, Place
@@ -34,12 +35,6 @@ LOGGER = logging.getLogger("spherescore")
 
 LEASE = 900.0  # seconds
 RENEWALS = 6  # in that time: a server that does not answer for minutes ends nobody's lease
-
-
-class RootInUse(RuntimeError):
-    """A run works in the root, or somebody cleans it."""
-
-    exit_code = 31
 
 
 @contextmanager

@@ -12,8 +12,9 @@ import re
 import shutil
 from pathlib import Path
 
+from storage.errors import CorruptFile
 from storage.places import buckets
-from storage.places.files import LACKING, CorruptFile, beside_of, make_durable, write_file
+from storage.places.files import LACKING, beside_of, make_durable, write_file
 from storage.places.places import BucketPath, Place, below
 
 LOGGER = logging.getLogger("spherescore")

@@ -17,31 +17,10 @@ from storage.artifacts.keys import canonical_json
 from storage.artifacts.layout import manifest_of
 from storage.artifacts.sealed import read_json
 from storage.artifacts.units import Record
+from storage.errors import CorruptArtifact
 from storage.places.places import Place, files_below, sizes_below
 
 _REMEDY = "move it away and run the stage again"
-
-
-class ArtifactError(RuntimeError):
-    exit_code = 20
-
-
-class CorruptArtifact(ArtifactError):
-    """Published bytes are not what the manifest says."""
-
-    exit_code = 20
-
-
-class IncompleteArtifact(ArtifactError):
-    """Units are missing, or the artifact is not published."""
-
-    exit_code = 21
-
-
-class NameConflict(ArtifactError):
-    """Another artifact, or a foreign file, has the name."""
-
-    exit_code = 22
 
 
 @dataclass(frozen=True, kw_only=True)

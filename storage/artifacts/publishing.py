@@ -31,10 +31,6 @@ from storage.artifacts.keys import canonical_json, code_digest, content_key
 from storage.artifacts.layout import StoreLayout, manifest_of, records_of
 from storage.artifacts.pointers import leads_to, point, show
 from storage.artifacts.published import (
-    ArtifactError,
-    CorruptArtifact,
-    IncompleteArtifact,
-    NameConflict,
     Published,
     digest_of,
     files_of,
@@ -57,6 +53,7 @@ from storage.artifacts.units import (
     waiting_arrays,
     write_unit,
 )
+from storage.errors import ArtifactError, CorruptArtifact, IncompleteArtifact, NameConflict
 from storage.places.files import (
     inventory,
     make_directory,

@@ -8,7 +8,8 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from storage.places.files import CorruptFile, beside_of, write_file
+from storage.errors import CorruptFile
+from storage.places.files import beside_of, write_file
 from storage.places.places import BucketPath, Place
 
 _SEAL = "sha256 of the rest"

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from numcodecs import blosc  # type: ignore[import-untyped]
 
 from storage.artifacts.overlaps import Slices, overlaps
+from storage.errors import CorruptShard
 from storage.places.places import Place, opened
 
 __all__ = ["CorruptShard", "ShardLayout"]
@@ -29,12 +30,6 @@ Array = npt.NDArray[Any]
 
 _CHECKSUM = 4  # bytes
 _SHUFFLE = {"noshuffle": 0, "shuffle": 1, "bitshuffle": 2}
-
-
-class CorruptShard(ValueError):
-    """The bytes of a shard are not those that were written."""
-
-    exit_code = 20
 
 
 @dataclass(frozen=True)

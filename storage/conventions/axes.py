@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from storage.errors import SourceError, UnsafeSource
+
 __all__ = [
     "Axes",
     "SourceError",
@@ -26,18 +28,6 @@ __all__ = [
 ]
 
 Array = np.ndarray[Any, Any]
-
-
-class SourceError(ValueError):
-    """The input cannot be used as it is; the message says what to do."""
-
-    exit_code = 10
-
-
-class UnsafeSource(SourceError):
-    """The input asks for what is not done for a foreign file: code, other files, other hosts."""
-
-    exit_code = 60
 
 
 _LATITUDES = ("degrees_north", "degree_north", "degrees_n", "degree_n", "degreesn", "degreen")

@@ -19,6 +19,7 @@ import xarray as xr
 
 from storage.conventions.attributes import ensemble_attrs
 from storage.conventions.stamps import bounds_like
+from storage.errors import LabelError
 
 GRIDS = (("lat", "lon"), ("cell",))
 
@@ -53,12 +54,6 @@ _LEADING = {
     "sequences": ("realization", "time"),
     "verification": ("realization", "time"),
 }
-
-
-class LabelError(ValueError):
-    """A dataset is not labelled as its kind must be."""
-
-    exit_code = 10
 
 
 def label(dataset: xr.Dataset) -> xr.Dataset:

@@ -29,12 +29,13 @@ import netCDF4
 import numpy as np
 import xarray as xr
 
-from storage.artifacts.published import NameConflict, Published
+from storage.artifacts.published import Published
 from storage.artifacts.publishing import open_artifact
 from storage.conventions.cmip import CmipVariable, cmip_variable, table_of
 from storage.conventions.labels import GRID_MAPPING
 from storage.conventions.levels import split_name
 from storage.conventions.quantities import conversion
+from storage.errors import NameConflict
 from storage.places.files import beside_of, inventory, move_into_place
 
 __all__ = ["Cmip", "ExportedFile", "is_written", "planned_files", "write_netcdf"]

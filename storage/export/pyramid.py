@@ -22,21 +22,16 @@ import numpy.typing as npt
 import xarray as xr
 import zarr
 
-from storage.artifacts.published import NameConflict, Published
+from storage.artifacts.published import Published
 from storage.artifacts.publishing import open_artifact
 from storage.conventions.labels import GRID_MAPPING, label
+from storage.errors import NameConflict, NoPyramid
 from storage.places.files import beside_of, make_durable, make_tree_durable
 
 __all__ = ["NAME", "NoPyramid", "parents", "write_pyramid"]
 
 NAME = "pyramid.zarr"
 TIMES_AT_ONCE = 8
-
-
-class NoPyramid(ValueError):
-    """Cells of the ensemble have no parents."""
-
-    exit_code = 2
 
 
 def write_pyramid(ensemble: Published, directory: Path) -> bool:

@@ -22,6 +22,8 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any, TypeVar
 
+from storage.errors import NoSpaceInBucket, OutcomeUnknown, StorageUnavailable
+
 __all__ = ["NoSpaceInBucket", "OutcomeUnknown", "StorageUnavailable"]
 
 LOGGER = logging.getLogger("spherescore")
@@ -37,26 +39,8 @@ _STATUS = re.compile(r"status code: (\d{3})")
 _CODE = re.compile(r"<Code>(\w+)</Code>")
 
 
-class StorageUnavailable(RuntimeError):
-    """A bucket does not do what is asked of it."""
-
-    exit_code = 31
-
-
 class _NoAnswer(StorageUnavailable):
     """It was asked again and again, and what became of it is not known."""
-
-
-class NoSpaceInBucket(StorageUnavailable):
-    """The server of a bucket has no space left."""
-
-    exit_code = 30
-
-
-class OutcomeUnknown(StorageUnavailable):
-    """An object was put, the answer was lost, and it cannot be read back."""
-
-    exit_code = 32
 
 
 def get(bucket: str, key: str) -> bytes:

@@ -87,12 +87,6 @@ def make_tree_durable(directory: Path) -> None:
         make_durable(path)
 
 
-class CorruptFile(ValueError):
-    """The bytes of a file are not those that were written."""
-
-    exit_code = 20
-
-
 def make_directory(path: Place) -> None:
     """Make a directory and those above it, where directories exist."""
     if not isinstance(path, BucketPath):

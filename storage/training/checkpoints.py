@@ -26,10 +26,11 @@ from safetensors.numpy import load_file
 from safetensors.numpy import save as serialize
 
 from storage.artifacts.layout import StoreLayout
-from storage.artifacts.published import IncompleteArtifact, Published
+from storage.artifacts.published import Published
 from storage.artifacts.publishing import find, point_name, publish_directory
 from storage.artifacts.sealed import json_bytes, read_json
-from storage.places.files import CorruptFile, make_durable, remove, sha256_of, write_directory
+from storage.errors import CorruptFile, IncompleteArtifact
+from storage.places.files import make_durable, remove, sha256_of, write_directory
 from storage.places.places import BucketPath, Place, matching
 
 LOGGER = logging.getLogger("spherescore")

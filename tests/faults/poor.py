@@ -18,7 +18,8 @@ from typing import Any
 
 from storage.artifacts import publishing as artifacts
 from storage.artifacts.layout import StoreLayout
-from storage.artifacts.lock import RootInUse, in_use
+from storage.artifacts.lock import in_use
+from storage.errors import RootInUse
 from tests.faults.crashes import ROOT, compiled
 from tests.faults.kills import undisturbed
 from tests.faults.operations import OPERATIONS, PAGES, digests, key_of

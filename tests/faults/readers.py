@@ -15,7 +15,7 @@ from spherescore import SpherescoreBackend, open_ensemble
 from storage.artifacts import publishing as artifacts
 from storage.artifacts.garbage import garbage, remove
 from storage.artifacts.layout import StoreLayout
-from storage.artifacts.lock import RootInUse
+from storage.errors import RootInUse
 from tests.faults.operations import SHARDS, fields, key_of
 from tests.faults.runs import Run, World, wait_until
 

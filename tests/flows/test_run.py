@@ -26,8 +26,7 @@ from flows.processes import signals
 from flows.progress import at_intervals
 from flows.stages.base import STAGES, Receipt
 from storage.artifacts.layout import StoreLayout
-from storage.artifacts.publishing import IncompleteArtifact
-from storage.conventions.axes import SourceError
+from storage.errors import IncompleteArtifact, SourceError
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,8 @@ from flows.config.schema import RunConfig
 from flows.stages.base import STAGES
 from storage.artifacts import publishing as artifacts
 from storage.artifacts.layout import StoreLayout, records_of
-from storage.artifacts.lock import RootInUse, in_use
+from storage.artifacts.lock import in_use
+from storage.errors import RootInUse
 
 NAMES = [stage.name for stage in STAGES]
 Write = Callable[[dict[str, Any]], str]

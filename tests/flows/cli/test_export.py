@@ -27,8 +27,9 @@ from pipeline.sphere.named_grids import grid_coordinates, grid_named
 from storage.artifacts import publishing as artifacts
 from storage.artifacts.layout import StoreLayout
 from storage.conventions.labels import label_ensemble
+from storage.errors import NoPyramid
 from storage.export.netcdf import Cmip, planned_files, write_netcdf
-from storage.export.pyramid import NoPyramid, parents
+from storage.export.pyramid import parents
 
 REALIZATIONS, DAYS = 2, 3
 

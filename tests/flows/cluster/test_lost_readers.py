@@ -15,7 +15,7 @@ from flows.config.schema import Cluster, RunConfig
 from flows.errors import WorkersLost
 from flows.progress import Progress
 from flows.stages.ingest import ingest
-from storage.conventions.axes import SourceError
+from storage.errors import SourceError
 from storage.guards import inspection
 from tests.faults.runs import ROOT, SITE
 from tests.storage.imitations import regular, write

@@ -14,7 +14,7 @@ from flows.config.draft import starter
 from flows.config.schema import RunConfig
 from flows.stages.dates import require_dates
 from flows.stages.ingest.ingest import how_to_open
-from storage.conventions.axes import SourceError
+from storage.errors import SourceError
 from storage.sources.sources import open_source
 from storage.sources.survey import Survey
 from storage.sources.values import constant_zeros

@@ -9,8 +9,9 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 
 from storage.artifacts.reading import StoredArray
 from storage.artifacts.sealed import read_json
-from storage.artifacts.shards import CorruptShard, ShardLayout
+from storage.artifacts.shards import ShardLayout
 from storage.artifacts.units import WaitingArray
+from storage.errors import CorruptShard
 
 SHAPE, SHARDS, CHUNKS = (7, 5, 6), (4, 5, 6), (2, 5, 3)
 BLOSC = (BloscCodec(cname="lz4", shuffle="shuffle"), Crc32cCodec())

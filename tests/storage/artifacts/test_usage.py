@@ -10,7 +10,8 @@ import pytest
 
 from storage.artifacts import lock as usage
 from storage.artifacts.layout import StoreLayout
-from storage.artifacts.lock import RootInUse, in_use
+from storage.artifacts.lock import in_use
+from storage.errors import RootInUse
 from storage.places import buckets
 
 

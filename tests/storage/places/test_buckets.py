@@ -12,10 +12,9 @@ from storage.artifacts import audit
 from storage.artifacts import publishing as artifacts
 from storage.artifacts.layout import StoreLayout
 from storage.artifacts.pointers import leads_to, point
-from storage.artifacts.publishing import NameConflict
-from storage.artifacts.shards import CorruptShard
+from storage.errors import CorruptFile, CorruptShard, NameConflict
 from storage.places import buckets
-from storage.places.files import CorruptFile, write_file, write_file_once
+from storage.places.files import write_file, write_file_once
 from storage.places.places import BucketPath, matching, place_of, sizes_below
 from tests.faults.operations import OPERATIONS, build, fields, key_of
 from tests.faults.proxy import Wire, wire
