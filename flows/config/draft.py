@@ -6,8 +6,10 @@ times of a large source do not show is found by `ingest`, which says the remedy.
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -50,7 +52,11 @@ def starter(paths: Sequence[str], root: str) -> str:
     files, given = resolve(paths), paths
     if strangers := [file for file in files if file not in holders]:
         paths = [file for file in files if file in holders]
-    dataset, report, refused = _opened(paths, chosen, maps, samples)
+    declared = {
+        k: v for one in found if one.name in (*chosen, *maps) for k, v in one.declared.items()
+    }
+    opening = _Opening(tuple(paths), samples, {key: value for key, (value, _) in declared.items()})
+    dataset, report, refused = _opened(opening, chosen, maps)
     variables = [name for name in chosen if name in dataset]
     periods = periods_of(dataset["time"])
     lines = [
@@ -67,6 +73,7 @@ def starter(paths: Sequence[str], root: str) -> str:
         f"variables = {_listed(variables)}",
         *_left_out(found, variables, maps, refused, shape, samples),
         *_members(dataset, samples),
+        *(f"{key} = {json.dumps(value)}  # {why}" for key, (value, why) in declared.items()),
         *_maps(dataset, maps),
         *declarations(dataset, variables, periods.samples),
         *_gaps(report),
@@ -96,40 +103,51 @@ def _chosen(fields: Sequence[Content]) -> list[str]:
     return names[:MOST_VARIABLES]
 
 
+@dataclass(frozen=True)
+class _Opening:
+    """How a source is opened, whichever of its variables are."""
+
+    paths: tuple[str, ...]
+    samples: str
+    declared: Mapping[str, bool | str]
+
+    def open(self, names: Sequence[str], maps: Sequence[str]) -> tuple[xr.Dataset, SourceReport]:
+        options: Any = self.declared
+        return open_source(
+            self.paths,
+            names,
+            static=maps,
+            samples=self.samples,
+            allow_gaps=True,
+            check_values=False,
+            **options,
+        )
+
+    def fault(self, names: Sequence[str], maps: Sequence[str]) -> str:
+        """Why these do not open together; nothing if they do."""
+        try:
+            self.open(names, maps)
+        except SourceError as error:
+            return str(error)
+        return ""
+
+
 def _opened(
-    paths: Sequence[str], names: Sequence[str], maps: Sequence[str], samples: str
+    opening: _Opening, names: Sequence[str], maps: Sequence[str]
 ) -> tuple[xr.Dataset, SourceReport, dict[str, str]]:
     """What opens together; else without the variables that do not open alone, and why."""
     try:
-        return *_open(paths, names, maps, samples), {}
+        return *opening.open(names, maps), {}
     except SourceError as whole:
-        refused = {name: why for name in names if (why := _fault(paths, [name], (), samples))}
+        refused = {name: why for name in names if (why := opening.fault([name], ()))}
         kept = [name for name in names if name not in refused]
         if not kept:
             raise whole from None
-        one = kept[:1]
-        refused |= {name: why for name in maps if (why := _fault(paths, one, [name], samples))}
+        refused |= {name: why for name in maps if (why := opening.fault(kept[:1], [name]))}
         if not refused:
             raise whole from None
         maps = [name for name in maps if name not in refused]
-        return *_open(paths, kept, maps, samples), refused
-
-
-def _fault(paths: Sequence[str], names: Sequence[str], maps: Sequence[str], samples: str) -> str:
-    """Why these do not open together; nothing if they do."""
-    try:
-        _open(paths, names, maps, samples)
-    except SourceError as error:
-        return str(error)
-    return ""
-
-
-def _open(
-    paths: Sequence[str], names: Sequence[str], maps: Sequence[str], samples: str
-) -> tuple[xr.Dataset, SourceReport]:
-    return open_source(
-        paths, names, static=maps, samples=samples, allow_gaps=True, check_values=False
-    )
+        return *opening.open(kept, maps), refused
 
 
 def _head(dataset: xr.Dataset, report: SourceReport) -> Iterator[str]:

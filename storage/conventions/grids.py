@@ -80,6 +80,11 @@ def _rows_beyond(lat: Array, where: str) -> tuple[int, int]:
         )
     tops = (90 + lat[0], 90 - lat[-1]) if step > 0 else (90 - lat[0], 90 + lat[-1])
     before, after = (max(0, int(np.floor(top / abs(step) + 1e-3))) for top in tops)
+    if before + after > lat.size:
+        raise SourceError(
+            f"{where}: latitudes reach from {lat.min():g} to {lat.max():g}, the grid is regional, "
+            "less than half of the globe, too little for source.band"
+        )
     return before, after
 
 

@@ -6,7 +6,8 @@ a fill value of 0 in Zarr 2           is a default that nobody chose: zeros may 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -15,13 +16,14 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 
-from storage.conventions.axes import SourceError
+from storage.conventions.axes import SourceError, toml_key
 from storage.conventions.stored import Stored
 
-__all__ = ["ZERO_FILL", "as_stated", "stated_range"]
+__all__ = ["ZERO_FILL", "as_stated", "explained", "stated_range"]
 
 Array = np.ndarray[Any, Any]
 
+_SAID = "are missing, as the file's valid range says"
 ZERO_FILL = "zarr_zero"  # in the encoding of a variable: what a stored 0 becomes
 
 
@@ -54,7 +56,7 @@ def as_stated(values: da.Array, variable: xr.Variable, stored: Stored) -> da.Arr
     valid = stated_range(variable)
     if valid is None or name in declared.valid_range:
         return values
-    stored.notes.append(f"{name}: values {valid} are missing, as the file's valid range says")
+    stored.notes.append(f"{name}: values {valid} {_SAID}")
     mask = partial(_within, valid=valid, kept=declared.missing.get(name))
     return _blockwise(mask, values, np.result_type(values.dtype, np.float32))
 
@@ -64,6 +66,23 @@ def _blockwise(function: Callable[[Array], Array], values: da.Array, dtype: Any)
     meta = np.empty((0,) * values.ndim, dtype)
     found: da.Array = mapped.map_blocks(function, values, dtype=dtype, meta=meta)
     return found
+
+
+@contextmanager
+def explained(notes: Sequence[str]) -> Iterator[None]:
+    """Refusals for what is missing say so if the file's own valid range made it missing."""
+    try:
+        yield
+    except SourceError as error:
+        name = str(error).partition(":")[0]
+        for note in notes:
+            if note.startswith(f"{name}: ") and note.endswith(_SAID):
+                raise SourceError(
+                    f"{error}. {note.removeprefix(f'{name}: ').capitalize()}; where that is wrong, "
+                    f"give a range that is right: [source] valid_range = {{ {toml_key(name)} = "
+                    "[..., ...] }"
+                ) from error
+        raise
 
 
 def stated_range(variable: xr.Variable) -> Range | None:

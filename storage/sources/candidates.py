@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ import xarray as xr
 
 from storage.conventions.axes import UnsafeSource, find_axes, is_pressure, samples_name
 from storage.conventions.levels import nominal, said
+from storage.conventions.stated_values import ZERO_FILL
 from storage.guards.inspection import inspect
 from storage.guards.named_files import resolve
 from storage.sources.formats.opening import UNREADABLE, open_tables
@@ -31,6 +32,7 @@ class Content:
         refused: Why it cannot be taken as it is; "" if it can.
         samples: What tells its members apart; "" if it has none.
         files: Those that have it.
+        declared: What the configuration has to say of it, and why, by key of `[source]`.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Content:
     refused: str = ""
     samples: str = ""
     files: tuple[str, ...] = ()
+    declared: Mapping[str, tuple[bool | str, str]] = field(default_factory=dict)
 
     @property
     def kind(self) -> tuple[tuple[int, ...], str]:
@@ -85,30 +88,48 @@ def _candidates(file: str, reading: Reading) -> Iterator[Content]:
 
 
 def _contents(table: xr.Dataset, name: str, where: str) -> Iterator[Content]:
+    zeros = 'Zarr 2 says that 0 is missing, its default; are they values? else "missing"'
+    said = {"zarr_fill": ("value", zeros)} if ZERO_FILL in table[name].encoding else {}
     try:
-        axes = find_axes(table, name, {}, where)
-        if axes.time is None and (found := _map(table, name, where)):
-            yield found
-            return
-        names, samples = [name], ""
-        if axes.level is not None and table[axes.level].size > 1:
-            names = [f"{name}@{level}" for level in _levels(table[axes.level])]
-        if axes.member is not None and table[axes.member].size > 1:
-            samples = samples_name(table, axes.member)
-            table = table.isel({table[axes.member].dims[0]: 0})
-        for one in names:
-            for piece in take(table, one, Declared(), where, []):
-                yield Content(name=one, shape=_shape(piece), samples=samples)
+        yield from _as_declared(table, name, where, Declared(), said)
     except UnsafeSource:
         raise
     except UNREADABLE as error:
-        yield Content(name=name, refused=" ".join(str(error).split()))
+        refused = Content(name=name, refused=" ".join(str(error).split()))
+        try:
+            rows = {"band": (True, "latitudes end before the poles; the rest is missing")}
+            yield from _as_declared(table, name, where, Declared(band=True), {**said, **rows})
+        except UNREADABLE:
+            yield refused
 
 
-def _map(table: xr.Dataset, name: str, where: str) -> Content | None:
+def _as_declared(
+    table: xr.Dataset,
+    name: str,
+    where: str,
+    declared: Declared,
+    said: Mapping[str, tuple[bool | str, str]],
+) -> list[Content]:
+    axes = find_axes(table, name, {}, where)
+    if axes.time is None and (found := _map(table, name, where, declared)):
+        return [replace(found, declared=said)]
+    names, samples = [name], ""
+    if axes.level is not None and table[axes.level].size > 1:
+        names = [f"{name}@{level}" for level in _levels(table[axes.level])]
+    if axes.member is not None and table[axes.member].size > 1:
+        samples = samples_name(table, axes.member)
+        table = table.isel({table[axes.member].dims[0]: 0})
+    return [
+        Content(name=one, shape=_shape(piece), samples=samples, declared=said)
+        for one in names
+        for piece in take(table, one, declared, where, [])
+    ]
+
+
+def _map(table: xr.Dataset, name: str, where: str, declared: Declared) -> Content | None:
     """A variable without time as a map; None if it has more dimensions than a map."""
     try:
-        (piece,) = take(table, name, Declared(), where, [], static=True)
+        (piece,) = take(table, name, declared, where, [], static=True)
     except UnsafeSource:
         raise
     except UNREADABLE:

@@ -21,6 +21,7 @@ import xarray as xr
 from storage.conventions.axes import SourceError, UnsafeSource
 from storage.conventions.labels import label
 from storage.conventions.levels import said, split_name
+from storage.conventions.stated_values import explained
 from storage.conventions.times import find_gaps
 from storage.guards.inspection import inspect
 from storage.guards.named_files import resolve
@@ -156,9 +157,15 @@ def open_source(
             "add the missing files, or set allow_gaps = true in [source]"
         )
     try:
-        settled = look(
-            dataset, (*variables, *static), missing or {}, valid_range or {}, notes, check_values
-        )
+        with explained(notes):
+            settled = look(
+                dataset,
+                (*variables, *static),
+                missing or {},
+                valid_range or {},
+                notes,
+                check_values,
+            )
     except UNREADABLE as error:
         if hasattr(error, "exit_code"):
             raise

@@ -35,6 +35,7 @@ from flows.stages.ingest.policies import beforehand, masks_of, require_values
 from flows.stages.ingest.unit_marks import marked
 from storage.artifacts import publishing as artifacts
 from storage.artifacts.layout import StoreLayout
+from storage.conventions.stated_values import explained
 from storage.guards.inspection import Inspection, inspect
 from storage.places.places import Place
 from storage.sources.covariates import add_covariates
@@ -95,7 +96,8 @@ def run(
     settled = Settled(fields, {}, {}, {}, {}, {})
     if beforehand(source):
         surveys = _surveyed(source, fields, digest, client, progress)
-        settled = settle(fields, surveys, source.missing, notes)
+        with explained(report.notes):
+            settled = settle(fields, surveys, source.missing, notes)
         require_values(source, settled, maps, fields, report)
     masks = masks_of(source, settled, notes)
 
@@ -111,7 +113,8 @@ def run(
         written = _mapped(client, write, missing, progress, label="fields", done=len(there))
     if not beforehand(source):
         surveys = _seen_in_writing(path, units)
-        settled = settle(fields, surveys, {}, notes)
+        with explained(report.notes):
+            settled = settle(fields, surveys, {}, notes)
     require_values(source, settled, maps, fields, report)
 
     _require_unchanged(source, digest)

@@ -9,6 +9,7 @@ import xarray as xr
 
 from flows.config.schema import Source
 from storage.conventions.axes import toml_key
+from storage.conventions.stated_values import explained
 from storage.sources.empty_maps import require_values_at_all_times
 from storage.sources.sources import Missing, SourceError, SourceReport
 from storage.sources.values import Settled, is_plausible
@@ -55,10 +56,11 @@ def require_values(
     Args:
         settled, maps: What was found of the variables, and of the maps without time.
     """
-    require_values_at_all_times(
-        fields["time"], settled.empty, report.files, report.origins, source.group
-    )
-    require_policies(source, {**settled.missing, **maps.missing}, fields)
+    with explained(report.notes):
+        require_values_at_all_times(
+            fields["time"], settled.empty, report.files, report.origins, source.group
+        )
+        require_policies(source, {**settled.missing, **maps.missing}, fields)
 
 
 def require_policies(source: Source, missing: Mapping[str, Missing], fields: xr.Dataset) -> None:

@@ -19,6 +19,7 @@ from storage.sources.sources import open_source
 from storage.sources.survey import Survey
 from storage.sources.values import constant_zeros
 from tests.storage.imitations import levelled, regular, write
+from tests.storage.sources.test_zarr import plain_store, rain
 
 SHAPE = (4, 8)  # of `regular`
 DEMO = "deploy/demo/jcm-t21-daily.nc"
@@ -301,3 +302,20 @@ def test_zeros_of_ingest_are_the_zeros_of_the_files(shift: float) -> None:
         assert constant_zeros("ssta", seen).startswith("25% of the cells are exactly 0")
     assert not Survey.of(np.abs(values - shift)).zeros_stand_out
     assert constant_zeros("ssta", Survey.of(values[:, 2:])) == ""
+
+
+def test_zeros_of_zarr_2_and_bands_of_latitude_are_declared(tmp_path: Path) -> None:
+    band = rain(None, np.arange(-40.0, 41, 20))
+    days = xr.concat([band.assign_coords(time=band.time + np.timedelta64(6 * k, "D"))
+                      for k in range(8)], "time")  # fmt: skip
+    source = configured(plain_store(tmp_path / "a.zarr", days)).source
+    assert (source.zarr_fill, source.band) == ("value", True)
+    assert source.fill == {"pr": "harmonic"}
+
+
+def test_patterns_say_how_many_files_they_found(tmp_path: Path) -> None:
+    for k, folder in enumerate(("a", "a/b", "a/b/c")):
+        (tmp_path / folder).mkdir()
+        write(tmp_path / folder, regular(6, f"2000-01-{1 + 6 * k:02d}"), f"{k}.nc")
+    text = starter([f"{tmp_path}/**/*.nc"], "runs/first")
+    assert f"# {tmp_path}/**/*.nc: 3 files" in text

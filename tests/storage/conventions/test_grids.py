@@ -209,6 +209,8 @@ def test_a_band_of_latitudes_is_taken_as_a_globe_with_missing_rows(tmp_path, des
     assert open_source(with_pole, ["ta"], band=True)[0].lat.values[[0, -1]].tolist() == [-90, 90]
     unequal = write(tmp_path, regular(lat=[-50.0, -20, 0, 30]), "c.nc")
     refused("not equally spaced", unequal, band=True)
+    little = write(tmp_path, regular(lat=np.arange(10.0, 60, 10)), "d.nc")
+    refused("less than half of the globe", little, band=True)
 
 
 @row("grid", "unstructured cells, lists of stations", "refused: regrid")

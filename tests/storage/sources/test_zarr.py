@@ -16,9 +16,9 @@ from storage.sources.sources import open_source
 from tests.storage.imitations import refused, regular, row, served_by, write
 
 
-def rain(fill: float | None = 0.0) -> xr.Dataset:
+def rain(fill: float | None = 0.0, lat: Any = (-80.0, -40, 0, 40, 80)) -> xr.Dataset:
     """Days of rain with dry cells, latitudes and longitudes that have a 0 among them."""
-    source = regular(lat=[-80.0, -40, 0, 40, 80], name="pr")
+    source = regular(lat=lat, name="pr")
     source["pr"] = (source.pr - 280).clip(0).assign_attrs(units="mm day-1")
     source.pr.encoding["_FillValue"] = fill
     return source
