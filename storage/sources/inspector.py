@@ -94,6 +94,8 @@ def _look(file: Mapping[str, Any], wish: Mapping[str, Any]) -> dict[str, Any]:
                         size += block
                 elif variable.ndim < 2 and variable.size < 1 << 24:
                     size += variable.values.nbytes
+    except SourceError:
+        raise
     except UNREADABLE as error:
         raise SourceError(
             f"{path} cannot be read through, truncated or corrupt? ({' '.join(str(error).split())})"

@@ -7,10 +7,13 @@ import random
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import xarray as xr
+
 from tests.faults.inputs import PLAIN2, PLAIN3, add, case, netcdf, source, store
 from tests.storage.conventions.test_dimensions import hybrid
 from tests.storage.conventions.test_grids import bent, cells, cf
-from tests.storage.imitations import regular
+from tests.storage.imitations import days, regular
 from tests.storage.sources.test_zarr import plain_store, rain
 
 Made = dict[str, Any]
@@ -18,13 +21,19 @@ Made = dict[str, Any]
 
 def accumulations(path: Path) -> Path:
     """0-6 h and 3-6 h, which cfgrib takes for one."""
-    from tests.storage.sources.test_formats import DATES, message
+    from tests.storage.sources.test_formats import message
 
     with path.open("wb") as file:
-        for date in DATES:
+        for date in range(20000101, 20000121):
             for interval in ("0-6", "3-6"):
-                message(file, "tp", date, stepRange=interval, seed=date + len(interval))
+                message(file, "tp", date, stepRange=interval, seed=date + int(interval[0]))
     return path
+
+
+def longer(made: xr.Dataset) -> xr.Dataset:
+    """Twenty days, as the configurations of the lane ask for."""
+    again = made.isel(time=np.arange(20) % made.sizes["time"])
+    return again.assign_coords(time=("time", days(20), made.time.attrs))
 
 
 def grib(d: Path, **more: Any) -> Made:
@@ -33,10 +42,14 @@ def grib(d: Path, **more: Any) -> Made:
 
 add("GRIB accumulations that end together", lambda d, r: grib(d), 10)
 add("GRIB accumulations that are chosen", lambda d, r: grib(d, grib={"stepRange": "3-6"}), 0)
-add("nominal axes beside true positions", lambda d, r: source(netcdf(d / "a.nc", bent())), 10)
+add(
+    "nominal axes beside true positions",
+    lambda d, r: source(netcdf(d / "a.nc", longer(bent()))),
+    10,
+)
 add(
     "nominal axes that are declared",
-    lambda d, r: source(netcdf(d / "a.nc", bent()), dims={"lat": "yh", "lon": "xh"}),
+    lambda d, r: source(netcdf(d / "a.nc", longer(bent())), dims={"lat": "yh", "lon": "xh"}),
     0,
 )
 
@@ -45,7 +58,7 @@ def _two_orders(d: Path) -> Path:
     made = cf(cells("nested"), "ring").assign_coords(
         cell_ids=("cell", range(192), {"grid_name": "healpix", "indexing_scheme": "nested"})
     )
-    return netcdf(d / "a.nc", made)
+    return netcdf(d / "a.nc", longer(made))
 
 
 add("HEALPix cells in two orders", lambda d, r: source(_two_orders(d)), 10)
@@ -65,7 +78,7 @@ add("a valid range that is declared", lambda d, r: _beyond(d, valid_range={"ta":
 
 def _levels(d: Path, name: str) -> Made:
     made = hybrid(formula_terms="a: hyam b: hybm p0: P0 ps: PS")
-    return source(netcdf(d / "a.nc", made), variables=[name])
+    return source(netcdf(d / "a.nc", longer(made)), variables=[name])
 
 
 add("hybrid levels taken for pressures", lambda d, r: _levels(d, "ta@850"), 10)
@@ -73,7 +86,7 @@ add("hybrid levels by their name", lambda d, r: _levels(d, "ta@850lev"), 0)
 
 
 def _dry(d: Path, **more: Any) -> Made:
-    return source(plain_store(d / "a.zarr", rain(None)), variables=["pr"], **more)
+    return source(plain_store(d / "a.zarr", longer(rain(None))), variables=["pr"], **more)
 
 
 add("zeros of Zarr 2 that nobody explains", lambda d, r: _dry(d), 10)
@@ -123,5 +136,5 @@ def _(d: Path, r: random.Random) -> Made:
 def _(d: Path, r: random.Random) -> Made:
     for k, folder in enumerate(("a", "a/b", "a/b/c")):
         (d / folder).mkdir()
-        netcdf(d / folder / "x.nc", regular(6, f"2000-01-{1 + 6 * k:02d}", seed=k))
+        netcdf(d / folder / "x.nc", regular(7, f"2000-01-{1 + 7 * k:02d}", seed=k))
     return source(d / "**" / "*.nc")
