@@ -205,7 +205,7 @@ def up(arguments: argparse.Namespace) -> dict[str, Any]:
 def _wanted(arguments: argparse.Namespace, config: Path | None) -> "Wanted":
     from flows.deployments.wanted import Wanted
 
-    names = ("name", "directory", "pool", "kind", "gpus", "nightly", "weekly", "timezone")
+    names = ("name", "directory", "pool", "kind", "gpus", "nightly", "weekly", "timezone", "alert")
     given = {name: getattr(arguments, name) for name in names if hasattr(arguments, name)}
     return Wanted(config=config, **given)
 

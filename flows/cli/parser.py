@@ -1,6 +1,7 @@
 """The commands of `spherescore` and their options."""
 
 import argparse
+import os
 from pathlib import Path
 from typing import Any
 
@@ -118,3 +119,9 @@ def _add_when(one: argparse.ArgumentParser) -> None:
     one.add_argument("--nightly", default="0 2 * * *", metavar="CRON", help="new files taken in")
     one.add_argument("--weekly", default="0 4 * * 0", metavar="CRON", help="training")
     one.add_argument("--timezone", default="UTC", help="of both")
+    one.add_argument(
+        "--alert",
+        default=os.environ.get("SPHERESCORE_ALERT", ""),
+        help="who is told of runs that fail: a block of Prefect, as slack-webhook/ops, or the "
+        "address of a webhook; or SPHERESCORE_ALERT in the environment",
+    )

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from flows.deployments.alerts import FAILED
 from flows.deployments.automations import automations, fits
 from flows.deployments.gpu_limit import LIMIT
 from flows.deployments.pool import job_template
@@ -41,6 +42,7 @@ def inspect(client: "SyncPrefectClient", wanted: Wanted) -> Iterator[Finding]:
     yield _pool(client, wanted)
     yield _limit(client)
     yield from _automations(client)
+    yield _alert(client)
     if wanted.config is not None:
         yield _queue(client, wanted)
     for name in wanted.deployments:
@@ -125,6 +127,17 @@ def _automations(client: "SyncPrefectClient") -> Iterator[Finding]:
             continue
         state = "is off, or is not as it should be" if found else "there is none"
         yield Finding(what=what, ok=False, text=f"{state} (wanted: {text}); {DEPLOY}")
+
+
+def _alert(client: "SyncPrefectClient") -> Finding:
+    what = f"automation {FAILED!r}"
+    found = [one for one in client.read_automations() if one.name == FAILED]
+    if not found:
+        text = "there is none, so nobody is told; `spherescore deploy --alert` says whom"
+        return Finding(what=what, ok=True, text=text)
+    if not found[0].enabled:
+        return Finding(what=what, ok=False, text="is switched off by hand, so nobody is told")
+    return Finding(what=what, ok=True, text=str(found[0].description).partition(";")[0])
 
 
 def _queue(client: "SyncPrefectClient", wanted: Wanted) -> Finding:

@@ -54,6 +54,7 @@ IDENTITY = (  # which server is meant: never taken over from the environment
     "PREFECT_SERVER_API_PORT",
     "PREFECT_SERVER_API_AUTH_STRING",
     "PREFECT_UI_API_URL",
+    "PREFECT_UI_URL",
 )
 
 
@@ -105,6 +106,7 @@ def server_environment(state: Path, port: int, secret: str) -> dict[str, str]:
             # Not by --port: the UI would still look for the API at 4200.
             "PREFECT_SERVER_API_PORT": str(port),
             "PREFECT_UI_API_URL": f"{address}/api",
+            "PREFECT_UI_URL": address,  # for links in what the server tells of failed runs
             "PREFECT_SERVER_API_AUTH_STRING": secret,
             "PREFECT_SERVER_API_CSRF_PROTECTION_ENABLED": "true",
             "PREFECT_SERVER_API_CORS_ALLOWED_ORIGINS": address,

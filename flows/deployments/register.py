@@ -3,7 +3,8 @@
     work pool           process, Docker or Kubernetes; base job templates in flows/deployments/pools
     limit `gpu`         one slot for each stage that computes on a GPU
     work queue          of each root, in which one run at a time is at work
-    automations         runs that fell silent, or were never begun, are called crashed
+    automations         runs that fell silent, or were never begun, are called crashed; somebody is
+                        told of runs that fail
     deployments         of flows/deployments/definitions
     a scheduled run     the probe's, which has to happen
 
@@ -16,6 +17,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from flows.deployments.alerts import FAILED, alert
 from flows.deployments.automations import automations, fits
 from flows.deployments.definitions import definitions
 from flows.deployments.gpu_limit import LIMIT
@@ -59,7 +61,7 @@ def register(client: "SyncPrefectClient", wanted: Wanted) -> frozenset[str]:
             "place: give its deployments a name of their own with --name"
         )
     described = definitions(wanted)
-    made = {*_pool(client, wanted), *_limit(client, wanted), *_automations(client)}
+    made = {*_pool(client, wanted), *_limit(client, wanted), *_automations(client, wanted)}
     if wanted.config is not None:
         made |= {*_queue(client, wanted)}
     for one in described:
@@ -101,16 +103,19 @@ def _limit(client: "SyncPrefectClient", wanted: Wanted) -> Iterator[str]:
         yield f"concurrency limit {LIMIT}"
 
 
-def _automations(client: "SyncPrefectClient") -> Iterator[str]:
+def _automations(client: "SyncPrefectClient", wanted: Wanted) -> Iterator[str]:
     there = client.read_automations()
-    for wanted in automations(timedelta(seconds=heartbeat_window())):
-        found = [one for one in there if one.name == wanted.name]
-        if len(found) == 1 and fits(found[0], wanted):
+    needed = automations(timedelta(seconds=heartbeat_window()))
+    if wanted.alert:
+        needed.append(alert(client, wanted.alert))
+    for one in needed:
+        found = [other for other in there if other.name == one.name]
+        if one.name != FAILED and len(found) == 1 and fits(found[0], one):
             continue
-        for one in found:
-            client.delete_automation(one.id)
-        client.create_automation(wanted)
-        yield f"automation {wanted.name!r}"
+        for other in found:
+            client.delete_automation(other.id)
+        client.create_automation(one)
+        yield f"automation {one.name!r}"
 
 
 def _queue(client: "SyncPrefectClient", wanted: Wanted) -> Iterator[str]:

@@ -26,7 +26,8 @@ class Wanted:
         name: What the deployments are called after; by default the file's name.
         directory: Where runs start on the workers' machines. For a pool of processes it is by
             default this directory; containers start where their image says.
-        alert: A block of Prefect that is told of runs that fail, as TYPE/NAME.
+        alert: Whom the server tells of runs that fail: a block of Prefect, as TYPE/NAME, or the
+            address of a webhook. Left empty, it is as it was.
     """
 
     config: Path | None
@@ -38,6 +39,7 @@ class Wanted:
     nightly: str = "0 2 * * *"
     weekly: str = "0 4 * * 0"
     timezone: str = "UTC"
+    alert: str = ""
 
     @cached_property
     def run(self) -> RunConfig:

@@ -1,7 +1,5 @@
 """`spherescore up` as a person starts it: one machine with a deployed run, until it is stopped."""
 
-import errno
-import fcntl
 import os
 import re
 import signal
@@ -10,10 +8,7 @@ import sys
 from pathlib import Path
 
 import psutil
-import pytest
 
-from flows.deployments.up import Ports, machine, write_for_owner
-from flows.processes.supervisor import ServiceFailed
 from tests.services import Certificates
 
 PATIENCE = 240
@@ -77,32 +72,3 @@ def machine_is_guarded(state: Path, stranger: Path) -> bool:
     ask = ask.replace("import Cluster", "import Cluster, Tls")
     refused = subprocess.run(["sh", "-c", shell, ask], env=plain, capture_output=True, text=True)
     return "do not trust each other" in refused.stderr
-
-
-def test_a_reader_who_has_the_environment_open_sees_nothing_of_the_next_one(tmp_path: Path) -> None:
-    path = tmp_path / "environment"
-    path.write_text("old")
-    path.chmod(0o644)
-    before = os.umask(0)
-    try:
-        with path.open() as stranger:
-            write_for_owner(path, "secret")
-            assert stranger.read() == "old"
-        assert path.stat().st_mode & 0o777 == 0o600
-    finally:
-        os.umask(before)
-    assert path.read_text() == "secret"
-    assert [one.name for one in tmp_path.iterdir()] == ["environment"]
-
-
-def test_a_directory_on_a_disk_without_locks_is_refused_by_its_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def none(*_: object) -> None:
-        raise OSError(errno.ENOSYS, "Function not implemented")
-
-    monkeypatch.setattr(fcntl, "flock", none)
-    refused = pytest.raises(ServiceFailed, match=f"{tmp_path}.*without file locks.*local disk")
-    with refused, machine(tmp_path, ports=Ports(server=0, scheduler=0, dashboard=0)):
-        pass
-    assert not (tmp_path / "secret").exists()
