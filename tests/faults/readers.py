@@ -23,9 +23,9 @@ Found = dict[str, Any]
 
 WAYS: dict[str, Callable[[Path], xr.Dataset]] = {
     "open_ensemble": open_ensemble,
-    "open_ensemble, Dask": lambda root: open_ensemble(root, chunks={"time": 1}),
+    "open_ensemble with Dask": lambda root: open_ensemble(root, chunks={"time": 1}),
     "engine": lambda root: xr.open_dataset(root, engine=SpherescoreBackend),
-    "engine, Dask": lambda root: xr.open_dataset(
+    "engine with Dask": lambda root: xr.open_dataset(
         root / "ensemble.zarr", engine=SpherescoreBackend, chunks={}
     ),
     "zarr at the resolved path": lambda root: xr.open_zarr(
