@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SpherescoreBackend", "open_ensemble", "open_fields"]
 
-KINDS = ("ensemble", "series", "fields")
+KINDS = ("ensemble", "series", "sequences", "fields")
 Chunks = Mapping[str, int]
 
 

@@ -124,7 +124,9 @@ def test_what_is_not_published_is_said_with_the_remedy(tmp_path):
         FileNotFoundError, match=r"ensemble\.zarr is not published; .*spherescore run"
     ):
         open_ensemble(tmp_path)
-    with pytest.raises(ValueError, match="publishes ensemble, series, fields; got kind 'report'"):
+    with pytest.raises(
+        ValueError, match="publishes ensemble, series, sequences, fields; got kind 'report'"
+    ):
         xr.open_dataset(tmp_path, engine=SpherescoreBackend, kind="report")
 
 
