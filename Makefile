@@ -3,6 +3,7 @@
 # make check  ruff and mypy
 # make mutants      faults seeded into the code, each of which a test must find (some minutes)
 # make inputs       docs/inputs.md, what happens to what input, from the tests
+# make configuration docs/configuration.md, every key of a run's file, from the schema
 # make lock         deploy/requirements.lock, all packages of a run with their sha256
 # make faults       kills, failing disks, flipped bits in full; docs/reliability.md (about an hour)
 # make deployments  real servers, workers and schedules, some of them killed (about ten minutes)
@@ -26,7 +27,7 @@ INSTALLED := $(VENV)/.installed
 EXAMPLES := $(VENV)/.examples
 CONFIG ?= deploy/configs/demo.toml
 
-.PHONY: demo test check mutants faults deployments up inputs lock large bench unit-costs paper-plan \
+.PHONY: demo test configuration check mutants faults deployments up inputs lock large bench unit-costs paper-plan \
   clusters scale services integrators clean
 .DELETE_ON_ERROR:
 
@@ -45,6 +46,9 @@ mutants: $(INSTALLED)
 
 inputs: $(INSTALLED)
 	$(BIN)/python -m tests.storage.test_inputs_page
+
+configuration: $(INSTALLED)
+	$(BIN)/python -m tests.flows.config.test_configuration_page
 
 lock: $(INSTALLED)
 	$(BIN)/python -m deploy.lock

@@ -1,4 +1,4 @@
-"""The one configuration of a run: nested frozen dataclasses, read strictly from TOML.
+"""The one configuration of a run: nested frozen sections, read strictly from TOML.
 
     [run] [source] [split] [spectral] [sequence] [train] [generate] [verify] [cluster]
 
@@ -13,11 +13,13 @@ import os
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from flows.config.strict import ConfigError, nearest, plain, read_table
+from pydantic import WithJsonSchema
+
+from flows.config.strict import ConfigError, nearest, plain, read_table, section
 from storage.artifacts.layout import StoreLayout
 from storage.conventions.attributes import KNOWN as KNOWN_ATTRIBUTES
 
@@ -27,7 +29,10 @@ Transform = Literal["identity", "cbrt", "log1p", "logit", "rank"]
 Fill = Literal["refuse", "harmonic", "mask-ever"] | float
 Stamps = Literal["kept", "day", "month", "day-end", "month-end"]
 Integrator = Literal["ei", "mei", "gei", "gme", "gei-heun", "z-heun", "z-ab2", "z-rk4"]
-Period = tuple[str, str]  # first and last day, inclusive, ISO dates; the last may be LATEST
+_TWO = {"type": "array", "minItems": 2, "maxItems": 2}
+Pair = Annotated[tuple[str, str], WithJsonSchema({**_TWO, "items": {"type": "string"}})]
+Range = Annotated[tuple[float, float], WithJsonSchema({**_TWO, "items": {"type": "number"}})]
+Period = Pair  # first and last day, inclusive, ISO dates; the last may be LATEST
 LATEST = "latest"  # the last day that there is
 
 ROLES = ("time", "lat", "lon", "level", "member", "lead", "cell")  # of dimensions of a source
@@ -43,13 +48,16 @@ ADDRESS = r"(tcp|tls)://.+:\d+"  # of a Dask scheduler; tcp on loopback only
 EVALUATIONS_PER_STEP = {"gei-heun": 2, "z-heun": 2, "z-rk4": 4}  # one where not said
 
 
-@dataclass(frozen=True, kw_only=True)
+@section
 class Run:
     """Where a run lives and the seed from which all its randomness is derived."""
 
-    root: str  # a directory, or s3://bucket/prefix
+    root: str
+    """Directory of the run: everything that it makes lies below it."""
     seed: int = 0
-    scratch: str | None = None  # a directory for logs and the like, where the root is a bucket
+    """All randomness of the run is derived from this number."""
+    scratch: str | None = None
+    """A directory for logs and the like, where the root is a bucket."""
 
     def __post_init__(self) -> None:
         _set(self, root=expanded(self.root, "run.root"))
@@ -65,34 +73,58 @@ class Run:
         _require(0 <= self.seed < 2**63, "run.seed", self.seed, "a whole number in [0, 2^63)")
 
 
-@dataclass(frozen=True, kw_only=True)
+@section
 class Source:
     """Raw files, and what has to be declared about them; the tables are by variable name."""
 
     paths: tuple[str, ...]
+    """Files or patterns of files: NetCDF, Zarr or GRIB."""
     variables: tuple[str, ...]
+    """Names of the variables; a level comes after its name, as in "t@850"."""
     transform: Mapping[str, Transform] = field(default_factory=dict)
-    units: Mapping[str, str] = field(default_factory=dict)  # overrides a wrong or absent attribute
-    missing: Mapping[str, float] = field(default_factory=dict)  # a value that stands for missing
-    valid_range: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    winds: tuple[tuple[str, str], ...] | None = None  # pairs (u, v); None: found by their names
-    bounds: Mapping[str, tuple[float, float]] = field(default_factory=dict)  # of logit and rank
-    fill: Fill | Mapping[str, Fill] = "refuse"  # missing values; a number is what they stand for
-    static: tuple[str, ...] = ()  # maps without time, given to the model as inputs
-    covariates: Mapping[str, str] = field(default_factory=dict)  # series along time: name = file
-    trend: tuple[str, ...] = ()  # covariates, or "time", that the mean of every cell follows
+    """By variable, a map towards a bell shape: cbrt, log1p, logit or rank."""
+    units: Mapping[str, str] = field(default_factory=dict)
+    """By variable, the unit where the files say a wrong one or none."""
+    missing: Mapping[str, float] = field(default_factory=dict)
+    """By variable, the value that stands for missing."""
+    valid_range: Mapping[str, Range] = field(default_factory=dict)
+    """By variable, lowest and highest value; others are refused."""
+    winds: tuple[Pair, ...] | None = None
+    """Pairs (u, v) that are one vector field; found by their names if left empty."""
+    bounds: Mapping[str, Range] = field(default_factory=dict)
+    """By variable, the bounds of logit and rank."""
+    fill: Fill | Mapping[str, Fill] = "refuse"
+    """Missing values: refuse, harmonic, mask-ever, or the value they stand for."""
+    static: tuple[str, ...] = ()
+    """Maps without time that the model gets as inputs."""
+    covariates: Mapping[str, str] = field(default_factory=dict)
+    """Series along time, name and CSV or NetCDF file, such as an index."""
+    trend: tuple[str, ...] = ()
+    """Covariates, or "time", that the mean of every cell follows."""
     allow_gaps: bool = False
-    dims: Mapping[str, str] = field(default_factory=dict)  # role = coordinate or dimension
-    select: Mapping[str, float | str] = field(default_factory=dict)  # one label of a dimension
-    samples: str = ""  # a dimension, scalar or attribute whose values are samples of each time
-    period: Period | None = None  # the part of the source to take
-    drop: tuple[str, ...] = ()  # dates, "first/last", or "empty": times that are left out
-    stamps: Stamps | None = None  # what a stamp of time stands for; None: as its bounds say
-    healpix: Literal["ring", "nested"] | None = None  # order of cells, if the files do not say it
-    group: str = ""  # in NetCDF or Zarr files
-    grib: Mapping[str, int | str] = field(default_factory=dict)  # keys of messages, by eccodes
-    zarr_fill: Literal["value", "missing"] | None = None  # what a fill value of 0 is in Zarr 2
-    band: bool = False  # whether latitudes may end before the poles; the rest is missing
+    """Whether days may be lacking in the record."""
+    dims: Mapping[str, str] = field(default_factory=dict)
+    """By role (time, lat, lon, level, member, lead, cell), the name in the files."""
+    select: Mapping[str, float | str] = field(default_factory=dict)
+    """One label for each dimension that is not wanted."""
+    samples: str = ""
+    """A dimension whose values are samples of each time, such as members."""
+    period: Period | None = None
+    """First and last day to take from the source."""
+    drop: tuple[str, ...] = ()
+    """Times to leave out: dates, "first/last", or "empty" for those without values."""
+    stamps: Stamps | None = None
+    """What a time stands for: a day or month it lies in or ends, or an instant."""
+    healpix: Literal["ring", "nested"] | None = None
+    """Order of HEALPix cells, if the files do not say it."""
+    group: str = ""
+    """Group in NetCDF or Zarr files."""
+    grib: Mapping[str, int | str] = field(default_factory=dict)
+    """Keys of eccodes that tell which GRIB messages are meant, such as stepRange."""
+    zarr_fill: Literal["value", "missing"] | None = None
+    """Whether a fill value of 0 in Zarr 2 is a value, or stands for missing."""
+    band: bool = False
+    """Whether latitudes may end before the poles; rows that lack are missing."""
 
     def __post_init__(self) -> None:
         _require(len(self.paths) > 0, "source.paths", self.paths, "at least one file")
@@ -161,7 +193,7 @@ class Source:
         return self.fill.get(name, "refuse") if isinstance(self.fill, Mapping) else self.fill
 
 
-@dataclass(frozen=True, kw_only=True)
+@section
 class Split:
     """Disjoint periods: what is learned from, what is chosen on, and what only scores see.
 
@@ -169,8 +201,11 @@ class Split:
     """
 
     train: Period
+    """First and last day of what is learned from."""
     validation: Period
+    """First and last day of what chooses among models."""
     test: Period
+    """First and last day of what only scores see."""
 
     def __post_init__(self) -> None:
         periods = {name: getattr(self, name) for name in ("train", "validation", "test")}
@@ -187,30 +222,40 @@ class Split:
                 )
 
 
-@dataclass(frozen=True, kw_only=True)
+@section
 class WhittleMaternTable:
     """Parameters of a fixed reference measure, q_l = amplitude (kappa^2 + l(l+1))^(-2 beta)."""
 
     kappa: float
+    """Inverse of the correlation length."""
     beta: float
+    """Smoothness."""
     amplitude: float
+    """Level."""
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             _require(value > 0, f"spectral.reference.{name}", value, "a positive number")
 
 
-@dataclass(frozen=True, kw_only=True)
+@section
 class Spectral:
     """The band limits (inclusive) and the Gaussian measures."""
 
-    lmax: int  # what is learned
-    tail: int | None = None  # degrees beyond lmax up to this are drawn as the data's Gaussian law
+    lmax: int
+    """Highest degree that is learned, inclusive."""
+    tail: int | None = None
+    """Degrees beyond lmax up to this are drawn from the Gaussian law of the data."""
     reference: Literal["fit", "semi-parametric"] | WhittleMaternTable = "semi-parametric"
+    """The measure that all noise is drawn from."""
     baseline: Literal["isotropic", "channels", "m-block", "eof"] = "m-block"
-    joint: bool = False  # whether the channels of the reference covary as those of the data do
-    harmonics: int | None = None  # of the yearly cycle; None: all that the training times determine
-    statistics: Literal["refit", "frozen"] = "refit"  # of new days: fitted anew, or kept
+    """The Gaussian law that the model starts from."""
+    joint: bool = False
+    """Whether channels of the reference covary as those of the data do."""
+    harmonics: int | None = None
+    """Of the yearly cycle, 0 to 2; by default all that the times determine."""
+    statistics: Literal["refit", "frozen"] = "refit"
+    """When the record grows: fitted anew, or kept as they are."""
 
     def __post_init__(self) -> None:
         most = f"a whole number up to {LARGEST_DEGREE}"
@@ -221,18 +266,19 @@ class Spectral:
         _require(known, "spectral.harmonics", self.harmonics, "0, 1 or 2")
 
 
-@dataclass(frozen=True, kw_only=True)
+@section
 class Sequence:
     """How days follow each other: the law of a day given the `past` days before it."""
 
-    past: int = 0  # 0: days are drawn by themselves
+    past: int = 0
+    """Times that a time is drawn given; 0: times are drawn by themselves."""
 
     def __post_init__(self) -> None:
         most = f"a whole number in [0, {LONGEST_PAST}]"
         _require(0 <= self.past <= LONGEST_PAST, "sequence.past", self.past, most)
 
 
-@dataclass(frozen=True, kw_only=True)
+@section
 class Train:
     """The score model and its optimisation; ends at `minutes` or `steps`, whichever is first."""
 
@@ -244,17 +290,29 @@ class Train:
         "gaussian:eof",
         "gaussian:var",
     ] = "network"
+    """The network, or one of the exact Gaussian models."""
     minutes: float | None = None
+    """The training ends after this time or after its steps, whichever is first."""
     steps: int | None = None
+    """The training ends after these steps or after its minutes, whichever is first."""
     batch: int = 32
+    """Fields of one step."""
     learning_rate: float = 2e-3
-    start: Literal["scratch", "last"] = "scratch"  # or the weights of the training before
+    """Largest learning rate."""
+    start: Literal["scratch", "last"] = "scratch"
+    """From scratch, or from the weights of the training before."""
     width: int = 64
+    """Channels of hidden layers."""
     blocks: int = 4
+    """Blocks of the network."""
     dropout: float = 0.0
+    """Fraction of hidden features dropped in training."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    ranks: int = 1  # processes that train one model together, on workers of the cluster
-    accumulate: int = 1  # parts of a rank's batch, one after the other, where memory is short
+    """Where torch computes; auto takes a GPU if there is one."""
+    ranks: int = 1
+    """Processes that train one model together."""
+    accumulate: int = 1
+    """Parts of a batch, one after the other, where memory is short."""
 
     def __post_init__(self) -> None:
         if self.model == "network" and self.minutes is None and self.steps is None:
@@ -268,14 +326,18 @@ class Train:
         _require(0 <= self.dropout < 1, "train.dropout", self.dropout, "a number in [0, 1)")
 
 
-@dataclass(frozen=True, kw_only=True)
+@section
 class DrawnSequence:
     """Days that follow each other: each is drawn given those before it."""
 
     start: str
-    days: int  # times, as far apart as those of the source
+    """First date."""
+    days: int
+    """Times, as far apart as those of the source."""
     realizations: int = 1
-    from_: str = DRAW  # or a date of the source, the day before `start`: a forecast
+    """How many sequences; raising it draws only the new ones."""
+    from_: str = DRAW
+    """What they begin with: "draw", or a date of the source: a forecast."""
 
     def __post_init__(self) -> None:
         key = "generate.sequences"
@@ -289,22 +351,34 @@ class DrawnSequence:
             _require(before, f"{key}.from", self.from_, f'"{DRAW}" or the day before start')
 
 
-@dataclass(frozen=True, kw_only=True)
+@section
 class Generate:
     """What to draw: `realizations` fields for each calendar time, in microbatches of fixed size."""
 
     realizations: int
+    """Fields drawn for each date; raising it draws only the new ones."""
     times: tuple[str, ...]
+    """Dates, in order."""
     integrator: Integrator = "z-ab2"
-    evaluations: int = 6  # of the network, for each draw
-    grid_exponent: float = 2.2  # times horizon * (1 - k / steps)^exponent
-    batch: int = 8  # realizations that one unit of work draws
-    covariates: Mapping[str, float] = field(default_factory=dict)  # given; others are free
-    microbatch: int = 4  # draws that pass the model together; part of the ensemble's identity
-    grid: str = "source"  # or another one, by name: pipeline/sphere/named_grids
-    attributes: Mapping[str, str] = field(default_factory=dict)  # of ACDD, for readers
-    series: bool = False  # whether a copy is made that is chunked for series at few places
-    sequences: tuple[DrawnSequence, ...] = ()  # one, for now
+    """Integrator of the probability flow."""
+    evaluations: int = 6
+    """Evaluations of the network for each draw."""
+    grid_exponent: float = 2.2
+    """How the times of the integrator crowd towards the data."""
+    batch: int = 8
+    """Realizations that one unit of work draws."""
+    covariates: Mapping[str, float] = field(default_factory=dict)
+    """Values of covariates that are given; others are free."""
+    microbatch: int = 4
+    """Draws that pass the network together; part of the ensemble's identity."""
+    grid: str = "source"
+    """Grid of the ensemble, such as "healpix:64"; that of the source by default."""
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    """ACDD attributes that only you know, such as institution."""
+    series: bool = False
+    """Whether a copy is made that is chunked for series at few places."""
+    sequences: tuple[DrawnSequence, ...] = ()
+    """Sequences of days, drawn one after the other."""
 
     def __post_init__(self) -> None:
         for name in ("realizations", "evaluations", "grid_exponent", "batch", "microbatch"):
@@ -343,75 +417,105 @@ class Generate:
         )
 
 
-@dataclass(frozen=True, kw_only=True)
+@section
 class Verify:
     """How much is drawn for the scores: `realizations` for each of `dates` held-out days."""
 
     dates: int = 48
+    """Held-out days that are scored."""
     realizations: int = 16
+    """Fields drawn for each of them."""
 
     def __post_init__(self) -> None:
         _require(self.dates >= 2, "verify.dates", self.dates, "at least 2")
         _require(self.realizations >= 2, "verify.realizations", self.realizations, "at least 2")
 
 
-@dataclass(frozen=True, kw_only=True)
+@section
 class Tls:
     """Files of a cluster's own certificate authority; what is left out, Dask's settings say."""
 
     ca: str = ""
+    """Certificate of the authority, a file."""
     cert: str = ""
+    """Certificate of the run, a file."""
     key: str = ""
+    """Key of that certificate, a file."""
 
     def __post_init__(self) -> None:
         for name in ("ca", "cert", "key"):
             _set(self, **{name: expanded(getattr(self, name), f"cluster.tls.{name}")})
 
 
-@dataclass(frozen=True, kw_only=True)
+@section
 class Slurm:
     """What jobs ask Slurm for, besides memory and GPUs."""
 
-    queue: str = ""  # the partition
+    queue: str = ""
+    """The partition."""
     account: str = ""
+    """Whose budget it is."""
     walltime: str = "04:00:00"
-    per_job: int = 1  # workers in one job
-    interface: str = ""  # network of scheduler and workers, e.g. "ib0"
-    directives: tuple[str, ...] = ()  # more options of sbatch, e.g. "--constraint=skylake"
-    prologue: tuple[str, ...] = ()  # lines of shell before the workers start, e.g. "module load"
+    """Longest time of a job, such as 04:00:00."""
+    per_job: int = 1
+    """Workers in one job."""
+    interface: str = ""
+    """Network of scheduler and workers, such as ib0."""
+    directives: tuple[str, ...] = ()
+    """More options of sbatch."""
+    prologue: tuple[str, ...] = ()
+    """Lines of shell before the workers start."""
 
     def __post_init__(self) -> None:
         _require(self.per_job >= 1, "cluster.slurm.per_job", self.per_job, "at least 1")
 
 
-@dataclass(frozen=True, kw_only=True)
+@section
 class Kubernetes:
     """Where pods run and what they see; names of objects that are there before the run."""
 
-    image: str = ""  # with this package, the same as that of the run
+    image: str = ""
+    """With this package, the same as that of the run."""
     namespace: str = "default"
-    claim: str = ""  # a persistent volume claim that all pods may write
-    mount: str = "/data"  # where it is in every pod, and in that of the run
-    secret: str = ""  # with ca.pem, cert.pem and key.pem; cluster.tls names those of the run
-    name: str = "spherescore"  # of the DaskCluster
+    """Where the pods are."""
+    claim: str = ""
+    """A persistent volume claim that all pods may write."""
+    mount: str = "/data"
+    """Where that is in every pod."""
+    secret: str = ""
+    """With ca.pem, cert.pem and key.pem."""
+    name: str = "spherescore"
+    """Of the DaskCluster."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@section
 class Cluster:
     """The Dask cluster of a run: processes of one thread, here or elsewhere (docs/clusters.md)."""
 
     kind: Literal["local", "address", "slurm", "kubernetes"] = "local"
-    workers: int = 2  # at least so many, where the run starts them
-    most: int | None = None  # and up to so many while there is work for them; not local
-    memory: str = "auto"  # per worker, e.g. "2GiB"; "auto" shares out what the machine has
-    unit_minutes: float = 30.0  # if no unit of work ends for so long, the run gives up
-    address: str = ""  # of a scheduler that runs already; if left out, SPHERESCORE_SCHEDULER's
+    """Where the workers are."""
+    workers: int = 2
+    """Number of workers."""
+    most: int | None = None
+    """Up to so many workers while there is work for them."""
+    memory: str = "auto"
+    """Memory of each worker, such as "2GiB"; auto shares out what there is."""
+    unit_minutes: float = 30.0
+    """A unit that takes longer is taken for hung."""
+    address: str = ""
+    """Of a scheduler that runs; if empty, that of SPHERESCORE_SCHEDULER."""
     tls: Tls = field(default_factory=Tls)
-    patience: float = 60.0  # seconds without any worker, after which a run gives up
-    gpus: int = 0  # of each worker, where the run starts them; not local
-    scratch: str = ""  # directory of each host where workers spill; by default its temporary one
+    """Files of the cluster's certificate authority."""
+    patience: float = 60.0
+    """Seconds without any worker, after which the run gives up."""
+    gpus: int = 0
+    """GPUs of each worker."""
+    scratch: str = ""
+    """Directory of each host where workers spill."""
     slurm: Slurm = field(default_factory=Slurm)
+    """What jobs of Slurm ask for."""
     kubernetes: Kubernetes = field(default_factory=Kubernetes)
+    """What pods of Kubernetes are made of."""
 
     def __post_init__(self) -> None:
         _set(self, scratch=expanded(self.scratch, "cluster.scratch"))
@@ -448,19 +552,28 @@ class Cluster:
         _require(alone, "cluster.slurm.per_job", self.slurm.per_job, "1 where workers have GPUs")
 
 
-@dataclass(frozen=True, kw_only=True)
+@section
 class RunConfig:
     """All a run depends on. Written into every artifact as `to_dict()`."""
 
     run: Run
+    """Where the run lives."""
     source: Source
+    """The raw files and what has to be declared about them."""
     split: Split
+    """Disjoint periods: learned from, chosen on, and seen by the scores only."""
     spectral: Spectral
+    """Band limits and the Gaussian measures."""
     train: Train
+    """The score model and its optimisation."""
     generate: Generate
+    """What is drawn."""
     sequence: Sequence = field(default_factory=Sequence)
+    """How days follow each other."""
     verify: Verify = field(default_factory=Verify)
+    """How much is drawn for the scores."""
     cluster: Cluster = field(default_factory=Cluster)
+    """The workers that do the units of a stage."""
 
     def __post_init__(self) -> None:
         for name in self.generate.covariates:

@@ -1,23 +1,49 @@
-"""Strict tables: plain TOML values into frozen dataclasses, by their annotations.
+"""Strict tables: plain TOML values into frozen pydantic dataclasses, refused in whole sentences.
 
 Nothing is guessed and nothing is dropped. An unknown key is refused with the nearest known one, a
-value of the wrong kind with its key, its value and what was expected. Accepted annotations: bool,
-int, float, str, Literal, `tuple[T, ...]`, `tuple[T, U]`, `Mapping[str, T]`, `T | U | None`, and a
-dataclass of such fields.
+value of the wrong kind with its key, its value and what was expected.
 """
 
-import dataclasses
 import datetime
 import difflib
-import math
-import types
+import functools
+import json
+import re
 import typing
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, TypeVar
+from dataclasses import field, fields, is_dataclass
+from typing import Any, TypeVar, dataclass_transform
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+from pydantic_core import ErrorDetails
 
 from flows.errors import ExitCode
 
 T = TypeVar("T")
+UNKNOWN = "unexpected_keyword_argument"
+Path = tuple[int | str, ...]  # of a value in the tables
+
+TABLE = ConfigDict(
+    extra="forbid",
+    strict=True,
+    allow_inf_nan=False,
+    use_attribute_docstrings=True,
+    alias_generator=lambda name: _key_of(name),
+    validate_by_name=True,
+    validate_by_alias=True,
+    field_title_generator=lambda name, _: _key_of(name),
+)
+KINDS = {
+    "int": "a whole number",
+    "float": "a finite number",
+    "finite": "a finite number",
+    "string": "a string",
+    "bool": "true or false",
+    "tuple": "a list",
+    "dict": "a table",
+    "dataclass": "a table",
+}  # by how pydantic's types of errors begin
 
 
 class ConfigError(ValueError):
@@ -26,70 +52,42 @@ class ConfigError(ValueError):
     exit_code = ExitCode.BAD_CONFIG
 
 
-def read_table(kind: type[T], table: object, key: str = "") -> T:
-    """Build a frozen dataclass from a table of plain values.
+@dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(field,))
+def section(kind: type[T]) -> type[T]:
+    """A frozen table of keys, each with its sentence below it; made by keywords or from a file."""
+    made: Any = dataclass(frozen=True, kw_only=True, config=TABLE)(kind)
+    checked = made.__init__
 
-    Args:
-        kind: The dataclass; its defaults apply to keys that are absent.
-        table: A mapping from field names to plain values.
-        key: Dotted place of the table, for messages; "" is the document itself.
+    @functools.wraps(checked)
+    def __init__(self: Any, **values: Any) -> None:
+        try:
+            checked(self, **values)
+        except ValidationError as error:
+            raise _refusal(error, values, kind) from None
+
+    made.__init__ = __init__
+    return typing.cast(type[T], made)
+
+
+def read_table(kind: type[T], table: object) -> T:
+    """Build a section from a table of plain values, such as TOML or JSON have.
+
     Raises:
-        ConfigError: If a key is unknown or missing, or a value is not of its field's kind.
+        ConfigError: If a key is unknown or missing, or a value is not of its kind.
     """
-    if not isinstance(table, Mapping):
-        raise ConfigError(f"{key}: expected a table, got {table!r}")
-    fields = {key_of(field): field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    for name in table:
-        if name not in fields:
-            raise ConfigError(f"{_dotted(key, name)} is not a known key{nearest(name, fields)}")
-    hints = typing.get_type_hints(kind)
-    values = {}
-    for name, field in fields.items():
-        hint = hints[field.name]
-        if name in table:
-            values[field.name] = read_value(hint, table[name], _dotted(key, name))
-        elif _has_default(field):
-            continue
-        elif dataclasses.is_dataclass(hint):
-            table_of = typing.cast(type, hint)
-            values[field.name] = read_table(table_of, {}, _dotted(key, name))
-        else:
-            raise ConfigError(f"{_dotted(key, name)} is missing; it has no default")
-    return kind(**values)
+    try:
+        read: T = adapter(typing.cast(Any, kind)).validate_json(
+            json.dumps(table, default=_plain_date)
+        )
+        return read
+    except ValidationError as error:
+        raise _refusal(error, table, kind) from None
 
 
-def read_value(kind: Any, value: object, key: str) -> Any:
-    """Accept one plain value as `kind`; an integer passes for a float, a TOML date for a string."""
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if dataclasses.is_dataclass(kind):
-        return read_table(typing.cast(type, kind), value, key)
-    if origin is Literal:
-        if value in arguments:
-            return value
-        choices = ", ".join(str(choice) for choice in arguments)
-        raise ConfigError(f"{key}: expected one of {choices}, got {value!r}")
-    if origin in (types.UnionType, typing.Union):
-        return _read_union(arguments, value, key)
-    if origin is tuple and isinstance(value, list | tuple):
-        return _read_tuple(arguments, value, key)
-    if origin is not None and issubclass(origin, Mapping) and isinstance(value, Mapping):
-        return {
-            str(name): read_value(arguments[1], item, _dotted(key, name))
-            for name, item in value.items()
-        }
-    if kind is str and type(value) is datetime.date:
-        return value.isoformat()
-    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
-        if math.isfinite(value):
-            return float(value)
-    elif kind in (str, int, bool) and type(value) is kind:
-        return value
-    raise ConfigError(f"{key}: expected {_spoken(kind)}, got {value!r}")
-
-
-def key_of(field: "dataclasses.Field[Any]") -> str:
-    """The key of a field in a file; one that Python keeps for itself has a line after it."""
-    return field.name.removesuffix("_")
+@functools.cache
+def adapter(kind: Any) -> TypeAdapter[Any]:
+    """How pydantic reads and describes a section."""
+    return TypeAdapter(kind)
 
 
 def nearest(name: object, known: Iterable[str]) -> str:
@@ -102,9 +100,9 @@ def nearest(name: object, known: Iterable[str]) -> str:
 
 
 def plain(value: Any) -> Any:
-    """The inverse of reading: dataclasses, tuples and mappings as dicts and lists, for JSON."""
-    if dataclasses.is_dataclass(value):
-        return {key_of(f): plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    """The inverse of reading: sections, tuples and mappings as dicts and lists, for JSON."""
+    if is_dataclass(value):
+        return {_key_of(each.name): plain(getattr(value, each.name)) for each in fields(value)}
     if isinstance(value, Mapping):
         return {name: plain(item) for name, item in value.items()}
     if isinstance(value, tuple):
@@ -112,42 +110,81 @@ def plain(value: Any) -> Any:
     return value
 
 
-def _read_union(kinds: tuple[Any, ...], value: object, key: str) -> Any:
-    refusals = []
-    for kind in kinds:
-        if kind is types.NoneType:
-            continue
-        try:
-            return read_value(kind, value, key)
-        except ConfigError as refusal:
-            refusals.append(refusal)
-    # A table was meant for the table among the alternatives: its message is the helpful one.
-    raise refusals[-1] if isinstance(value, Mapping) else refusals[0]
+def _key_of(name: str) -> str:
+    """The key of a field in a file; one that Python keeps for itself has a line after it."""
+    return name.removesuffix("_")
 
 
-def _read_tuple(kinds: tuple[Any, ...], value: Sequence[object], key: str) -> Any:
-    if len(kinds) == 2 and kinds[1] is Ellipsis:
-        kinds = (kinds[0],) * len(value)
-    if len(kinds) != len(value):
-        raise ConfigError(f"{key}: expected {len(kinds)} entries, got {len(value)}: {value!r}")
-    return tuple(
-        read_value(kind, item, f"{key}[{index}]")
-        for index, (kind, item) in enumerate(zip(kinds, value, strict=True))
-    )
+def _plain_date(value: object) -> object:
+    """TOML's dates are text; what else JSON does not have is no value of any key."""
+    if type(value) is datetime.date:
+        return value.isoformat()
+    return dict(value) if isinstance(value, Mapping) else {"": repr(value)}
 
 
-def _spoken(kind: Any) -> str:
-    if typing.get_origin(kind) is not None:
-        return "a list" if typing.get_origin(kind) is tuple else "a table"
-    return {str: "a string", int: "a whole number", float: "a finite number"}.get(
-        kind, "true or false"
-    )
+def _refusal(error: ValidationError, table: object, kind: type) -> ConfigError:
+    """The first thing that is wrong, in the words of a configuration."""
+    errors = _of_what_was_meant(error.errors(include_url=False), table)
+    first = next((one for one in errors if one["type"] == UNKNOWN), errors[0])
+    path, value = _place(first["loc"], table)
+    if first["type"] == "value_error":
+        return ConfigError(str(first["ctx"]["error"]))
+    if first["type"] == UNKNOWN:
+        known = nearest(path[-1], _keys(kind, path[:-1]))
+        return ConfigError(f"{_dotted(path)} is not a known key{known}")
+    if first["type"] == "missing" and isinstance(first["loc"][-1], str):
+        return ConfigError(f"{_dotted((*path, first['loc'][-1]))} is missing; it has no default")
+    if first["type"] in ("missing", "too_long"):
+        words = f"{first.get('ctx', {}).get('max_length', 2)} entries, got {len(value)}:"
+        return ConfigError(f"{_dotted(path)}: expected {words} {value!r}")
+    if first["type"] == "literal_error":
+        choices = re.findall(r"'([^']*)'", first["ctx"]["expected"])
+        return ConfigError(f"{_dotted(path)}: expected one of {', '.join(choices)}, got {value!r}")
+    expected = KINDS[first["type"].partition("_")[0]]
+    return ConfigError(f"{_dotted(path)}: expected {expected}, got {value!r}")
 
 
-def _has_default(field: "dataclasses.Field[Any]") -> bool:
-    missing = dataclasses.MISSING
-    return field.default is not missing or field.default_factory is not missing
+def _of_what_was_meant(errors: Sequence[ErrorDetails], table: object) -> Sequence[ErrorDetails]:
+    """Where a value has alternatives, what is wrong with the one that was meant: for a table with
+    the table among them, for all else with the first."""
+    loc = errors[0]["loc"]
+    shared = next((n for n, part in enumerate(loc) if not _leads(part, _at(table, loc[:n]))), None)
+    if shared is None or (shared == len(loc) - 1 and errors[0]["type"] in ("missing", UNKNOWN)):
+        return errors
+    others = [one for one in errors if one["loc"][:shared] == loc[:shared]]
+    if not isinstance(_at(table, loc[:shared]), Mapping):
+        return others[:1]
+    return [one for one in others if one["loc"][shared] == others[-1]["loc"][shared]]
 
 
-def _dotted(key: str, name: object) -> str:
-    return f"{key}.{name}" if key else str(name)
+def _place(loc: Path, table: Any) -> tuple[Path, Any]:
+    """The place of an error, and the value there, without names of types between the keys."""
+    path: list[int | str] = []
+    for part in loc:
+        if _leads(part, table):
+            path, table = [*path, part], table[part]
+    return tuple(path), table
+
+
+def _at(table: Any, path: Path) -> Any:
+    return functools.reduce(lambda value, part: value[part], path, table)
+
+
+def _leads(part: int | str, table: object) -> bool:
+    if isinstance(part, int):
+        return isinstance(table, list | tuple) and part < len(table)
+    return isinstance(table, Mapping) and part in table
+
+
+def _keys(kind: Any, path: Path) -> list[str]:
+    """The keys that the section at a place may have."""
+    for part in path:
+        if isinstance(part, str):
+            hint = typing.get_type_hints(kind)[part]
+            kind = next(one for one in (hint, *typing.get_args(hint)) if is_dataclass(one))
+    return [_key_of(each.name) for each in fields(kind)]
+
+
+def _dotted(path: Path) -> str:
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
+    return text.removeprefix(".")

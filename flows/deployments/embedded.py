@@ -25,7 +25,7 @@ def run_shown(config: RunConfig, until: str) -> list[Receipt]:
     failed: list[Exception] = []
     token = stage_failures.set(failed)
     try:
-        return [Receipt(**receipt) for receipt in pipeline(config.to_dict(), until)]
+        return [Receipt(**receipt) for receipt in pipeline(config, until)]
     except Exception as error:
         raise_if_caught(error)
         if failed:

@@ -47,8 +47,8 @@ def _about() -> str:
     if isinstance(config, str):
         name = Path(config).stem
     else:
-        table = config if isinstance(config, Mapping) else config.to_table()
-        name = Path(table["run"]["root"]).resolve().name
+        root = config["run"]["root"] if isinstance(config, Mapping) else config.run.root
+        name = Path(root).resolve().name
     until = given.get("until")
     last = until or flow_run.flow_name or ""
     return f"{name}: {STAGES[0].name} to {last}" if until else f"{name}: {last}"

@@ -1,15 +1,17 @@
 import copy
+import json
 import os
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from flows.config.schema import Cluster, ConfigError, Generate, RunConfig, read_config
-from flows.config.strict import read_value
+from flows.config.schema import Cluster, ConfigError, Generate, RunConfig, Verify, read_config
 from flows.stages.trained_model import certified_sampler, sampler_of
 from pipeline.diffusion.sampler import INTEGRATORS, Sampler
+from storage.artifacts.keys import canonical_json
 
 HOUSE = Path(__file__).parents[3]
 
@@ -104,6 +106,20 @@ def test_the_configurations_that_are_shipped_are_accepted(path: Path) -> None:
         ("generate.times", ["2001-03-02", "2001-03-01"], r"generate\.times: expected dates in"),
         ("cluster.memory", "lots", r"cluster\.memory: expected a size"),
         ("cluster", 2, r"cluster: expected a table, got 2"),
+        ("cluster.tls", {"cert": 1}, r"cluster\.tls\.cert: expected a string, got 1"),
+        ("cluster.tls", {"crt": ""}, r"cluster\.tls\.crt .*did you mean 'cert'\?"),
+        ("source.fill", {"z": "cubic"}, r"source\.fill\.z: expected one of refuse, .*got 'cubic'"),
+        ("source.winds", [["u"]], r"source\.winds\[0\]: expected 2 entries, got 1: \['u'\]"),
+        ("source.valid_range", {"z": [0, 1, 2]}, r"valid_range\.z: expected 2 entries, got 3"),
+        ("source.select", {"x": []}, r"source\.select\.x: expected a finite number, got \[\]"),
+        ("spectral.lmax", 5.0, r"spectral\.lmax: expected a whole number, got 5\.0"),
+        ("train.learning_rate", "1e-3", r"train\.learning_rate: expected a finite number, got '1e"),
+        ("train.dropout", True, r"train\.dropout: expected a finite number, got True"),
+        (
+            "spectral.reference",
+            {"kappa": 1, "beta": 1},
+            r"spectral\.reference\.amplitude is missing",
+        ),
     ],
 )
 def test_what_is_wrong_is_refused_with_its_key(
@@ -136,11 +152,15 @@ def test_a_subset_of_what_is_not_there_is_an_error(config: RunConfig, name: str)
         config.subset(name)
 
 
-def test_dates_may_be_written_as_toml_dates(tmp_path: Path) -> None:
+def test_dates_may_be_written_as_toml_dates(table: dict[str, Any]) -> None:
     import tomllib
 
     dates = tomllib.loads("period = [2001-01-01, 2001-01-31]")["period"]
-    assert read_value(tuple[str, str], dates, "period") == ("2001-01-01", "2001-01-31")
+    read = RunConfig.from_dict(changed(table, "split.train", dates))
+    assert read.split.train == ("2001-01-01", "2001-01-31")
+    moment = tomllib.loads("at = 2001-01-01T12:00:00")["at"]
+    with pytest.raises(ConfigError, match=r"run\.root: expected a string, got datetime\.datetime"):
+        RunConfig.from_dict(changed(table, "run.root", moment))
 
 
 def test_a_file_that_is_no_toml_is_named(tmp_path: Path) -> None:
@@ -217,3 +237,16 @@ def test_a_file_with_a_byte_order_mark_is_read_and_other_encodings_are_named(
     local.write_bytes(text.encode() + "\n# größer\n".encode("latin-1"))
     with pytest.raises(ConfigError, match=r"local\.toml: line \d+ is not .*save the file as UTF-8"):
         read_config(local)
+
+
+def test_a_section_that_is_made_by_hand_is_refused_in_the_same_words() -> None:
+    with pytest.raises(ConfigError, match=r"^verify\.dates: expected at least 2, got 1$"):
+        Verify(dates=1)
+    with pytest.raises(ConfigError, match=r"^workers: expected a whole number, got 'two'$"):
+        Cluster(workers="two")  # type: ignore[arg-type]
+
+
+def test_what_is_written_does_not_depend_on_how_it_was_read(config: RunConfig) -> None:
+    again = RunConfig.from_dict(json.loads(json.dumps(config.to_dict())))
+    assert canonical_json(again.to_dict()) == canonical_json(config.to_dict())
+    assert pickle.loads(pickle.dumps(config)) == config
