@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+import pipeline.fields.accessor  # noqa: F401
 from pipeline.gaussian.spectra import power_spectrum
 from pipeline.sphere.harmonics import plan
 from pipeline.sphere.named_grids import grid_coordinates, grid_named
