@@ -39,6 +39,7 @@ def main() -> None:
     wish = json.loads(sys.stdin.buffer.readline())
     if not wish["remote"]:
         _leave_network()
+    import storage.sources.sources  # noqa: F401 - before anything is given up: it reads many files
 
     _load_readers()
     _give_up(wish)
