@@ -637,7 +637,7 @@ def digest_in(place: Path, *modules: str, beyond: str = "") -> str:
 HELPER = "def half(x):\n    return x / 2\n"
 STAGE = "from {0} import half\nCSS = 'page.css'\ndef f(x):\n    return half(x)\n"
 BEFORE = {
-    "flows/stages/base.py": STAGE.format("storage.helper"),
+    "flows/act.py": STAGE.format("storage.helper"),
     "flows/page.css": "a",
     "storage/helper.py": HELPER,
 }
@@ -651,7 +651,7 @@ def test_a_pure_move_keeps_the_code_digest(tmp_path):
         "storage/rooms/__init__.py": "",
         "storage/rooms/halves.py": HELPER,
     }
-    before = digest_in(house_of(BEFORE, tmp_path / "a"), "flows.stages.base")
+    before = digest_in(house_of(BEFORE, tmp_path / "a"), "flows.act")
     assert digest_in(house_of(after, tmp_path / "b"), "flows.wing.act") == before
 
 
@@ -661,21 +661,21 @@ def test_a_pure_move_keeps_the_code_digest(tmp_path):
         {"storage/helper.py": "def half(x):\n    return x / 3\n"},
         {"flows/page.css": "b"},
         {
-            "flows/stages/base.py": STAGE.format("storage.other"),
+            "flows/act.py": STAGE.format("storage.other"),
             "storage/other.py": HELPER + "ONE = 1\n",
         },
     ],
     ids=["what is imported", "a file that is named", "the same name from elsewhere"],
 )
 def test_what_a_program_takes_from_the_house_is_in_its_digest(change, tmp_path):
-    before = digest_in(house_of(BEFORE, tmp_path / "a"), "flows.stages.base")
-    assert digest_in(house_of(BEFORE | change, tmp_path / "b"), "flows.stages.base") != before
+    before = digest_in(house_of(BEFORE, tmp_path / "a"), "flows.act")
+    assert digest_in(house_of(BEFORE | change, tmp_path / "b"), "flows.act") != before
 
 
 def test_what_lies_beyond_is_no_part_of_the_digest(tmp_path):
     change = {"storage/helper.py": "def half(x):\n    return x / 3\n"}
     houses = [house_of(files, tmp_path / n) for n, files in (("a", BEFORE), ("b", BEFORE | change))]
-    first, second = (digest_in(one, "flows.stages.base", beyond="storage.helper") for one in houses)
+    first, second = (digest_in(one, "flows.act", beyond="storage.helper") for one in houses)
     assert first == second
 
 
