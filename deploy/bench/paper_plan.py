@@ -13,10 +13,12 @@ from dataclasses import dataclass, replace
 from math import ceil, isnan, nan
 from pathlib import Path
 
+from dask.utils import format_bytes
+
 from deploy.bench.rivals import ROOT
 from deploy.bench.rows import between
 from flows.plan.costs import Machines, Prices, Workload, estimates, prices, seconds, work
-from flows.plan.plan import duration, spoken
+from flows.plan.plan import duration
 from pipeline.gaussian.fit import LARGEST_BYTES
 
 PAGE = ROOT / "docs" / "performance.md"
@@ -98,10 +100,10 @@ def lines(plan: Plan, price: Prices | None) -> Iterator[str]:
     yield "| stage | core hours of workers | GPU hours | writes | files | memory of a process |"
     yield "|---|---|---|---|---|---|"
     for stage, each in said.items():
-        written, number = spoken(plan.runs * each.bytes), plan.runs * each.files
+        written, number = format_bytes(plan.runs * each.bytes), plan.runs * each.files
         yield (
             f"| {stage} | {told(by_workers(stage), ',.1f')} | {by_gpu(stage):,.2f} | {written} | "
-            f"{number:,} | {spoken(each.memory)} |"
+            f"{number:,} | {format_bytes(each.memory)} |"
         )
     yield ""
     yield "| GPUs | training | drawing | workers to write | workers to preprocess | cost [$] |"
@@ -125,8 +127,8 @@ def lines(plan: Plan, price: Prices | None) -> Iterator[str]:
     blocks = 8 * replace(load, block_diagonal=True).covariances
     units = counts["generate"].units
     text = (
-        f"Tables of the transform: {spoken(tables)} in float32, for all workers of a host. "
-        f"Covariances of every order (m-block): {spoken(blocks)}"
+        f"Tables of the transform: {format_bytes(tables)} in float32, for all workers of a host. "
+        f"Covariances of every order (m-block): {format_bytes(blocks)}"
         f"{', refused' if blocks > LARGEST_BYTES else ''}. Files of an ensemble: "
         f"{said['generate'].files:,} in a run, {load.ensemble[0]:,} entries in the largest "
         f"directory of an array and {load.ensemble[0] * ceil(load.ensemble[1] / 8):,} records "
