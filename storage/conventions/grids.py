@@ -285,6 +285,11 @@ def _refuse_other_grids(stored: Stored) -> None:
             raise SourceError(
                 f"{where}: {other} is a {said}, the grid is rotated or projected; {REMEDY}"
             )
+    if "MAP_PROJ" in table.attrs or {"XLAT", "XLONG"} <= set(map(str, table.variables)):
+        raise SourceError(
+            f"{where}: it is output of WRF, on the projected grid of a region; only global grids "
+            "can be analysed on the sphere"
+        )
     others = [axis for axis in (axes.time, axes.level, axes.member) if axis]
     taken = {dim for axis in others for dim in table[axis].dims}
     free = [f"{d} of {n}" for d, n in table[name].sizes.items() if d not in taken and n > 1]

@@ -171,7 +171,7 @@ def _start(environment: dict[str, str]) -> subprocess.Popen[bytes]:
 
 def _environment(remote: bool) -> dict[str, str]:
     """Ours without its secrets, but for those that a remote store is opened with."""
-    prefixes = (*_KEPT_PREFIXES, "AWS_") if remote else _KEPT_PREFIXES
+    prefixes = (*_KEPT_PREFIXES, "AWS_", "GOOGLE_") if remote else _KEPT_PREFIXES
     kept = {k: v for k, v in os.environ.items() if k in _KEPT or k.startswith(prefixes)}
     threads = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
     return (

@@ -12,7 +12,7 @@ from storage.conventions.axes import SourceError, UnsafeSource
 
 __all__ = ["begins_with", "is_remote", "matching_files", "resolve"]
 
-_REMOTE = re.compile(r"(https?|s3)://[^\s:]")
+_REMOTE = re.compile(r"(https?|s3|gs)://[^\s:]")
 
 
 def resolve(paths: str | Sequence[str]) -> list[str]:
@@ -82,7 +82,7 @@ def _require_address(path: str) -> None:
     if "::" in path:
         raise UnsafeSource(
             f"{path} is a chain of file systems; sources are local files, or Zarr stores at "
-            "http(s):// or s3://; download it first"
+            "http(s)://, s3:// or gs://; download it first"
         )
     _, there, rest = path.partition("://")
     if not there:
@@ -96,7 +96,7 @@ def _require_address(path: str) -> None:
         )
     if not is_remote(path) or ".." in rest.split("/"):
         raise SourceError(
-            f"{path}: sources are local files, or Zarr stores at http(s):// or s3://; "
+            f"{path}: sources are local files, or Zarr stores at http(s)://, s3:// or gs://; "
             "download it first"
         )
 

@@ -1,7 +1,7 @@
 """Files of any format as plain data sets: unpacked, lazily indexed, times and grids as they are.
 
     NetCDF 3, 4 and HDF5     by netCDF4, one group
-    Zarr 2 and 3             a local directory or zip file, http(s):// or s3:// (by obstore)
+    Zarr 2 and 3             a local directory or zip file, http(s)://, s3:// or gs:// (by obstore)
     GRIB 1 and 2             by cfgrib, which makes one table of each kind of level or step
     kerchunk references      a .json file that leads to local files only
 
@@ -10,6 +10,7 @@ What is not one of them is refused by what its first bytes say it is.
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -62,6 +63,7 @@ def _opener(path: str) -> Callable[[str, Reading], list[xr.Dataset]]:
         return open_remote
     file = Path(path)
     if file.is_dir():
+        _require_no_other_store(file)
         if not any((file / name).exists() for name in ("zarr.json", ".zgroup", ".zmetadata")):
             raise SourceError(
                 f"{path} is a directory without a Zarr store; for the files in it write {path}/*.nc"
@@ -86,3 +88,18 @@ def _opener(path: str) -> Callable[[str, Reading], list[xr.Dataset]]:
         f"{path} is not NetCDF, Zarr, GRIB or a kerchunk reference (truncated or corrupt?): "
         f"it begins with {head[:8]!r}"
     )
+
+
+def _require_no_other_store(folder: Path) -> None:
+    """Raise SourceError for directories that are stores of another kind, by what lies in them."""
+    named = {one.name for one in itertools.islice(folder.iterdir(), 1000)}
+    if {"snapshots", "manifests"} <= named or {"refs", "snapshots"} <= named:
+        raise SourceError(
+            f"{folder} is an Icechunk repository; write what is meant as Zarr first: "
+            "xr.open_zarr(session.store, consolidated=False).to_zarr('a.zarr')"
+        )
+    if ".zmetadata" in named and any(folder.glob("*/refs.*.parq")):
+        raise SourceError(
+            f"{folder} is a kerchunk reference in Parquet, of which only JSON is read; write it as "
+            f"Zarr first: xr.open_dataset('{folder}', engine='kerchunk').to_zarr('a.zarr')"
+        )

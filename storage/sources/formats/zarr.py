@@ -1,4 +1,4 @@
-"""Zarr 2 and 3: a local directory or zip file, or a store at http(s):// or s3:// by obstore."""
+"""Zarr 2 and 3: a local directory or zip file, or a store at an address, by obstore."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ def _in_zip(path: str) -> Iterator[tuple[str, bytes]]:
 
 def open_remote(path: str, reading: Reading) -> list[xr.Dataset]:
     if re.search(r"\.(nc4?|h5|hdf5?|he5|gri?b2?)$", path.lower()):
-        raise SourceError(f"{path}: over http and s3 only Zarr stores are read; download it first")
+        raise SourceError(f"{path}: at addresses only Zarr stores are read; download it first")
     store = SourceStore(ObjectStore(_remote_store(path), read_only=True), path)
     try:
         return [opened_table(store, reading)]

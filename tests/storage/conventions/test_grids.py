@@ -213,6 +213,16 @@ def test_a_band_of_latitudes_is_taken_as_a_globe_with_missing_rows(tmp_path, des
     refused("less than half of the globe", little, band=True)
 
 
+@row("grid", "output of WRF", "refused by what it is: a region")
+def test_wrf_is_named(tmp_path):
+    source = regular().drop_vars(["lat", "lon"]).rename(lat="south_north", lon="west_east")
+    place = np.broadcast_to(np.linspace(40.0, 50, 4)[:, None], (6, 4, 8))
+    for name, unit in (("XLAT", "degree_north"), ("XLONG", "degree_east")):
+        source[name] = (("time", "south_north", "west_east"), place, {"units": unit})
+    source.attrs["MAP_PROJ"] = 1
+    refused("output of WRF, on the projected grid of a region", write(tmp_path, source))
+
+
 @row("grid", "unstructured cells, lists of stations", "refused: regrid")
 def test_unstructured_grids_are_refused(tmp_path):
     points = regular().stack(ncells=("lat", "lon")).reset_index("ncells")

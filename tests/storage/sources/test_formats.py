@@ -124,11 +124,34 @@ def test_addresses_without_a_store_are_refused(tmp_path, served):
     pytest.importorskip("obstore")
     address = served
     refused("cannot be opened as Zarr.*needs consolidated metadata", f"{address}/none.zarr")
-    refused("over http and s3 only Zarr stores are read; download it first", f"{address}/a.nc")
+    refused("at addresses only Zarr stores are read; download it first", f"{address}/a.nc")
     refused("sources are local files, or Zarr stores", "ftp://example.org/a.nc")
     refused(
         "sources are local files, or Zarr stores", "simplecache::http://example.org/a.zarr", code=60
     )
+
+
+@row("format", "Icechunk repositories, kerchunk references in Parquet", "refused by what they are")
+def test_other_stores_are_named(tmp_path):
+    for name in ("refs", "snapshots", "manifests", "chunks"):
+        (tmp_path / "ice" / name).mkdir(parents=True)
+    refused("is an Icechunk repository; write what is meant as Zarr", str(tmp_path / "ice"))
+    (tmp_path / "refs.parq" / "ta").mkdir(parents=True)
+    (tmp_path / "refs.parq" / "ta" / "refs.0.parq").touch()
+    (tmp_path / "refs.parq" / ".zmetadata").write_text('{"metadata": {}}')
+    refused("is a kerchunk reference in Parquet", str(tmp_path / "refs.parq"))
+
+
+def test_addresses_of_google_are_known(monkeypatch):
+    pytest.importorskip("obstore")
+    from obstore.store import GCSStore
+
+    from storage.guards.named_files import resolve
+    from storage.sources.formats.zarr import _remote_store
+
+    monkeypatch.setenv("GOOGLE_SKIP_SIGNATURE", "true")
+    assert resolve("gs://bucket/a.zarr") == ["gs://bucket/a.zarr"]
+    assert isinstance(_remote_store("gs://bucket/a.zarr"), GCSStore)
 
 
 @row(
