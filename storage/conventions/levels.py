@@ -14,20 +14,11 @@ import numpy as np
 import xarray as xr
 
 from storage.conventions.axes import SourceError, follows_the_ground, is_pressure
+from storage.conventions.quantities import cf_unit, conversion
 
 __all__ = ["choose", "level_index", "level_of", "nominal", "said", "same_label", "split_name"]
 
 _LEVEL = re.compile(r"(-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)\s*([A-Za-z][A-Za-z0-9_]*)?")
-_FACTORS = {
-    "pa": 0.01,
-    **dict.fromkeys(("hpa", "mb", "mbar", "millibar", "millibars"), 1.0),
-    **{"kpa": 10.0, "dbar": 100.0, "bar": 1000.0},
-}
-_METRES = {
-    **dict.fromkeys(("m", "metre", "meter", "metres", "meters", "gpm"), 1.0),
-    **dict.fromkeys(("km", "kilometre", "kilometers"), 1000.0),
-    **dict.fromkeys(("cm", "centimeters"), 0.01),
-}
 
 
 def split_name(name: str) -> tuple[str, str | None]:
@@ -66,8 +57,8 @@ def level_index(coordinate: xr.DataArray, level: str, name: str, where: str) -> 
 
 def nominal(coordinate: xr.DataArray) -> bool:
     """Whether levels of a model are numbered by pressures that they have nowhere."""
-    own = str(coordinate.attrs.get("units", "")).strip().lower()
-    return own in _FACTORS and follows_the_ground(coordinate)
+    own = str(coordinate.attrs.get("units", ""))
+    return _conversion(own, "hPa") is not None and follows_the_ground(coordinate)
 
 
 def said(coordinate: xr.DataArray) -> str:
@@ -75,7 +66,7 @@ def said(coordinate: xr.DataArray) -> str:
     values = np.atleast_1d(np.asarray(coordinate.values, dtype=np.float64))
     unit = str(coordinate.attrs.get("units", "")).strip()
     if is_pressure(coordinate):
-        values, unit = values * _FACTORS[unit.lower()], "hPa"
+        values, unit = values * (_conversion(unit, "hPa") or 1.0), "hPa"
     shown = [f"{value:g}" for value in values]
     if nominal(coordinate):
         unit = f"{coordinate.name}, nominal {unit}"
@@ -161,13 +152,20 @@ def _comparable(
     name: str,
     where: str,
 ) -> tuple[np.ndarray[tuple[int], np.dtype[np.float64]], float]:
-    own = str(coordinate.attrs.get("units", "")).strip().lower()
-    for factors, usual in ((_FACTORS, "hpa"), (_METRES, "m")):
-        if own in factors and (unit or usual) in factors:
-            return values * factors[own], number * factors[unit or usual]
-    if unit == own:
+    own = str(coordinate.attrs.get("units", "")).strip()
+    for usual in ("hPa", "m"):
+        here, there = _conversion(own, usual), _conversion(unit or usual, usual)
+        if here is not None and there is not None:
+            return values * here, number * there
+    if unit == own.lower():
         return values, number
     raise SourceError(
         f"{where}: {name}: its levels are in {own or 'no unit'}, not in {unit or 'hPa'}; "
         f"there are {said(coordinate)}"
     )
+
+
+def _conversion(unit: str, to: str) -> float | None:
+    """The factor between two units of levels; None if they do not convert."""
+    found = conversion(cf_unit(unit.strip()), to)
+    return None if found is None else found[0]

@@ -25,6 +25,7 @@ _SPELLINGS = {
     **dict.fromkeys(("deg k", "degree k", "degrees k", "degrees kelvin", "kelvins"), "K"),
     **dict.fromkeys(("mb", "hpa", "mbar", "millibar", "millibars"), "hPa"),
     **dict.fromkeys(("pa", "pascal", "pascals"), "Pa"),
+    **{"kpa": "kPa", "dbar": "dbar", "bar": "bar"},
     **dict.fromkeys(("gpm", "geopotential meter", "geopotential metre", "gpmeters"), "m"),
     "gpdm": "dam",
     **dict.fromkeys(
@@ -54,10 +55,16 @@ _UNITS = {
     **dict.fromkeys(("Pa", "pascal", "pascals", "Pascals"), ("Pa", 1.0, 0.0)),
     **dict.fromkeys(("hPa", "mbar", "millibar", "millibars"), ("Pa", 100.0, 0.0)),
     "kPa": ("Pa", 1000.0, 0.0),
-    **dict.fromkeys(("m", "meters", "metres"), ("m", 1.0, 0.0)),
+    "dbar": ("Pa", 1e4, 0.0),
+    "bar": ("Pa", 1e5, 0.0),
+    **dict.fromkeys(("m", "meter", "metre", "meters", "metres"), ("m", 1.0, 0.0)),
     "dam": ("m", 10.0, 0.0),
-    "km": ("m", 1000.0, 0.0),
-    "cm": ("m", 0.01, 0.0),
+    **dict.fromkeys(
+        ("km", "kilometre", "kilometer", "kilometres", "kilometers"), ("m", 1000.0, 0.0)
+    ),
+    **dict.fromkeys(
+        ("cm", "centimetre", "centimeter", "centimetres", "centimeters"), ("m", 0.01, 0.0)
+    ),
     "mm": ("m", 0.001, 0.0),
     **dict.fromkeys(("m s-1", "m/s", "m s**-1", "m s^-1", "m.s-1"), ("m s-1", 1.0, 0.0)),
     **dict.fromkeys(

@@ -78,9 +78,9 @@ def explained(notes: Sequence[str]) -> Iterator[None]:
         for note in notes:
             if note.startswith(f"{name}: ") and note.endswith(_SAID):
                 raise SourceError(
-                    f"{error}. {note.removeprefix(f'{name}: ').capitalize()}; where that is wrong, "
-                    f"give a range that is right: [source] valid_range = {{ {toml_key(name)} = "
-                    "[..., ...] }"
+                    f"{error}. {note.removeprefix(f'{name}: ').capitalize()}; if they are right "
+                    f"after all: [source] valid_range = {{ {toml_key(name)} = [-1e15, 1e15] }}, "
+                    "or a narrower one"
                 ) from error
         raise
 

@@ -116,7 +116,7 @@ def test_levels_carry_units(tmp_path):
     path = write(tmp_path, levelled([100000.0, 85000.0], "Pa"))
     fields, _ = open_source(path, ["ta@85000Pa"])
     assert float(fields["ta@85000Pa"].mean()) == pytest.approx(285, abs=1)
-    refused("its levels are in pa, not in m", path, ["ta@10m"])
+    refused("its levels are in Pa, not in m", path, ["ta@10m"])
     refused("after @ comes a level|characters", path, ["ta@low"])
 
 
