@@ -29,12 +29,32 @@ def certificate_section(card: Card, pictures: Mapping[str, str]) -> str:
         "law of that kind can hold.</p>"
         '<div class="scroll"><table><tr><th></th><th class="number">J<sub>G</sub> [nats per field]'
         '</th><th class="number">95 % interval</th><th class="number">per coefficient</th></tr>'
-        f"{rows}</table></div>"
+        f"{rows}</table></div>{_best(certificate)}"
         f'<p class="note">From {certificate["fields"]} held-out fields, each noised to '
         f"{certificate['draws']} of {certificate['chain']['steps']} diffusion times; intervals "
         f"by Student's t from blocks of {certificate['block']} consecutive times, as many as these "
         "fields remember each other.</p>"
         f"{_splits(certificate, pictures)}{_likelihood(certificate)}"
+    )
+
+
+def _best(certificate: Mapping[str, Any]) -> str:
+    """Which Gaussian laws these are, and what the best of them was."""
+    best = certificate["best"]
+    if "why" in best["choice"]:
+        fitted = f"No better one was fitted: {escape(best['choice']['why'])}."
+    else:
+        choice = best["choice"]
+        fitted = (
+            f"The best one we know how to fit has {choice['own']:g} of the covariances of each "
+            "order, averaged with their neighbours', and "
+            f"{choice['sample']:g} of the covariance of all coefficients of the training fields, "
+            f"both weighted by season (1 + {choice['seasonal']:g} cos); the validation split chose "
+            "that. There may be better ones."
+        )
+    return (
+        "<p>The m-block Gaussian is fitted alike in every version, so that numbers over it can be "
+        f"compared from one report to another; it is not the best Gaussian law. {fitted}</p>"
     )
 
 

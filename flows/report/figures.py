@@ -38,6 +38,7 @@ NAMES = {
     "channels": "isotropic Gaussian",
     "isotropic": "isotropic Gaussian, each variable alone",
     "eof": "EOF Gaussian",
+    "whole": "best Gaussian law we know how to fit",
     "noise-floor": "noise floor",
     "band-limit": "noise floor, band-limited",
 }

@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from flows.report.score_tables import period
+from flows.report.score_tables import imposed, period
 
 Card = Mapping[str, Any]
 
@@ -89,8 +89,10 @@ def _certificate(card: Card) -> str:
         for name, part in card["certificate"]["over"].items()
     )
     return (
-        "J_G: by how many nats the model is closer to held-out fields than the best Gaussian law "
-        f"of each kind.\n\n| over | J_G | 95 % |\n|---|---|---|\n{rows}"
+        "J_G: by how many nats the model is closer to held-out fields than Gaussian laws fitted to "
+        "the same training fields. `whole` is the best Gaussian law we know how to fit, `m-block` "
+        "the one that is fitted alike in every version.\n\n"
+        f"| over | J_G | 95 % |\n|---|---|---|\n{rows}"
     )
 
 
@@ -105,7 +107,8 @@ def _scores(card: Card) -> str:
     if not rows:
         return ""
     head = "| score | variable | error over noise floor |\n|---|---|---|"
-    return "1 is what another sample of real years would have.\n\n" + "\n".join([head, *rows])
+    words = f"1 is what another sample of real years would have.{imposed(card)}"
+    return words + "\n\n" + "\n".join([head, *rows])
 
 
 def _care(card: Card) -> str:

@@ -15,7 +15,7 @@ from statistics import median
 
 from flows.report.certificate_section import certificate_section
 from flows.report.figures import MANY, NAMES
-from flows.report.score_tables import BESIDE, MATRIX, Card, period, ratios, scores_section
+from flows.report.score_tables import BESIDE, MATRIX, Card, imposed, period, ratios, scores_section
 from flows.report.time_section import time_section
 from pipeline.scores.score_card import FLOOR
 
@@ -94,7 +94,7 @@ def _what(card: Card) -> str:
 def _tiles(card: Card) -> str:
     tiles = []
     certificate = card["certificate"]["over"] if card.get("certificate") else {}
-    for name in BESIDE:
+    for name in ("whole", *BESIDE):
         if name in certificate:
             part = certificate[name]
             tiles.append(
@@ -184,7 +184,8 @@ def _spectra(card: Card, pictures: Mapping[str, str]) -> str:
     return (
         "<p>Power of the scaled anomalies per degree, over that of the held-out fields; bands are "
         "95 % intervals over dates. Low degrees have few coefficients and slow weather, so their "
-        f"ratios scatter even for real years.</p><figure>{pictures['spectra']}</figure>"
+        f"ratios scatter even for real years.{imposed(card)}</p>"
+        f"<figure>{pictures['spectra']}</figure>"
     )
 
 

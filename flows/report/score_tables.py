@@ -19,7 +19,8 @@ SCORES = {
     "q999": (
         "99.9 % quantile",
         "rmse of its map: each cell's mean and standard deviation, with the standardised quantile "
-        "pooled over bands of latitude, as no single cell has the thousand dates it needs",
+        "pooled over bands of latitude, as no single cell has the thousand dates it needs; ten "
+        "values of a band lie beyond it, often of one storm, so it is less certain than it looks",
     ),
     "tail": (
         "tail",
@@ -71,7 +72,7 @@ def scores_section(card: Card) -> str:
         f"{protocol['realizations'].get('model', 0)} realizations for each. {floor}</p>"
         f'<div class="scroll">{_matrix(card)}</div>'
         f'<p class="note">Large: the model over the noise floor; {small}. Shade of the large '
-        f"number: {keys}. The last columns are calibration itself, ideally 1.</p>"
+        f"number: {keys}. The last columns are calibration itself, ideally 1.{imposed(card)}</p>"
         f"{_joint(card)}{_details(card)}"
     )
 
@@ -165,6 +166,16 @@ def _entry_row(
     name, description = title
     units = f" <small>[{escape(unit)}]</small>" if unit else ""
     return f"<tr><td><b>{name}</b>{units}<br><small>{description}</small></td>{''.join(cells)}</tr>"
+
+
+def imposed(card: Card) -> str:
+    """That the power spectra of the draws were set, where they were; else nothing."""
+    if not card["made"].get("matched"):
+        return ""
+    return (
+        " The power spectra of the model are imposed, not learned: its flow is matched to those of "
+        "the training fields, and the score “spectrum” says how well that was done."
+    )
 
 
 def ratios(card: Card, owner: str) -> Iterator[float]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import reduce
 from operator import add
 from typing import Any, Protocol
@@ -38,6 +39,7 @@ __all__ = [
     "BASELINES",
     "Baseline",
     "Choice",
+    "LeftOut",
     "Moments",
     "baseline_from_arrays",
     "choose",
@@ -56,6 +58,7 @@ Choice = Mapping[str, FloatArray]  # what validation fields decided about a base
 SHRINKAGES = (0.0, 0.003, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2, 0.3, 0.5, 0.8, 1.0)
 LARGEST_BYTES = 8 << 30
 AT_ONCE = 128  # fields in memory while moments are summed
+EXTRAPOLATED = 5.0  # times the usual variance of a regression: beyond it, it is one no more
 
 
 class Series(Protocol):
@@ -138,31 +141,98 @@ def shrunk_covariance(
     return mixed + shrinkage * spread.reshape(mixed.shape)
 
 
-def left_out(x: Series, folds: int) -> list[tuple[slice, Moments]]:
-    """Stretches of a series of fields, each with the moments of all the other fields.
+@dataclass(frozen=True, kw_only=True)
+class LeftOut:
+    """A stretch of a series of fields, and what all the other fields say.
+
+    Attributes:
+        moments: of the others, about their own climatology.
+        course: what the climatology of the others has beyond that of the whole series,
+            (term, channel, coefficient); 0 if the others do not tell it.
+    """
+
+    stretch: slice
+    moments: Moments
+    course: FloatArray
+
+    @property
+    def about_others(self) -> bool:
+        """Whether the others tell a climatology of the stretch."""
+        return bool(self.course.any())
+
+    def departures(self, x: Series, rows: FloatArray) -> Departures:
+        """The fields of the stretch about the climatology of the others."""
+        return Departures(x[self.stretch], rows[self.stretch], self.course)
+
+
+class Departures:
+    """Fields less a course of their climatology, read when they are asked for."""
+
+    def __init__(self, x: Any, rows: FloatArray, course: FloatArray) -> None:
+        self.x, self.rows, self.course = x, rows, course
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __getitem__(self, fields: Any) -> Any:
+        values = np.asarray(self.x[fields])
+        usual = np.tensordot(self.rows[fields], self.course, axes=1)
+        return (values - usual).astype(values.dtype)
+
+
+def left_out(x: Series, rows: FloatArray, folds: int) -> list[LeftOut]:
+    """Stretches of a series of fields, each with what all the other fields say.
 
     A law fitted to the fields that a network learns from knows them too well: in its coordinates
-    they vary less than new ones do, and the network would learn that.
+    they vary less than new ones do, and the network would learn that. So does a climatology. Both
+    are fitted to the others here. A climatology of the others that would have to be extrapolated to
+    the season of the stretch is left as it is.
 
     Args:
         x: whitened fields in order of time, (field, channel, coefficient), a few read at once.
+        rows: terms of their climatology, (field, term), about which they are.
     """
     edges = np.linspace(0, len(x), folds + 1).astype(int)
     stretches = [slice(a, b) for a, b in itertools.pairwise(edges)]
-    moments = [
-        reduce(
-            add,
-            (
-                Moments.of(np.asarray(x[start : min(start + AT_ONCE, stretch.stop)]))
-                for start in range(stretch.start, stretch.stop, AT_ONCE)
-            ),
-        )
-        for stretch in stretches
-    ]
-    return [
-        (stretch, reduce(add, moments[:k] + moments[k + 1 :]))
-        for k, stretch in enumerate(stretches)
-    ]
+    sums = [_sums(x, rows, stretch) for stretch in stretches]
+    grams = [rows[stretch].T @ rows[stretch] for stretch in stretches]
+    found = []
+    for k, stretch in enumerate(stretches):
+        others = [*range(k), *range(k + 1, folds)]
+        moments = reduce(add, (sums[other][0] for other in others))
+        cross = np.sum([sums[other][1] for other in others], axis=0)
+        gram = np.sum([grams[other] for other in others], axis=0)
+        course = np.zeros_like(cross)
+        if tells(gram, rows[stretch]):
+            course = np.tensordot(np.linalg.inv(gram), cross, axes=1)
+            moments = moments.without(cross, gram)
+        found.append(LeftOut(stretch=stretch, moments=moments, course=course))
+    return found
+
+
+def tells(gram: FloatArray, rows: FloatArray) -> bool:
+    """Whether a regression with these sums says what it is at `rows` without extrapolating.
+
+    The variance of what it says, in units of one field's, is p / n on average over its own fields.
+    """
+    if np.linalg.cond(gram) > 1e6:
+        return False
+    leverage = np.einsum("ns,st,nt->n", rows, np.linalg.inv(gram), rows)
+    return bool(leverage.max() < EXTRAPOLATED * len(gram) / gram[0, 0])
+
+
+def _sums(x: Series, rows: FloatArray, stretch: slice) -> tuple[Moments, FloatArray]:
+    """Moments of a stretch, and the sums of its rows times its fields."""
+    moments: Moments | None = None
+    cross = np.zeros((rows.shape[1], *np.shape(x[stretch.start : stretch.start + 1])[1:]))
+    for start in range(stretch.start, stretch.stop, AT_ONCE):
+        part = slice(start, min(start + AT_ONCE, stretch.stop))
+        fields = np.asarray(x[part])
+        some = Moments.of(fields)
+        moments = some if moments is None else moments + some
+        cross = cross + np.tensordot(rows[part], fields.astype(np.float64), axes=(0, 0))
+    assert moments is not None
+    return moments, cross
 
 
 def refuse_sizes(channels: int, lmax: int) -> None:

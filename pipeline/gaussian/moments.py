@@ -68,6 +68,24 @@ class Moments:
             low=self.low + other.low,
         )
 
+    def without(self, cross: FloatArray, gram: FloatArray) -> Moments:
+        """Moments of what a regression of the fields on some terms leaves of them.
+
+        Args:
+            cross: sums of terms times fields, (term, channel, coefficient).
+            gram: sums of terms times terms, (term, term).
+        """
+        flat, blocks = cross.reshape(len(cross), -1).astype(np.float64), []
+        for m, block in enumerate(self.blocks):
+            plus, minus = positions(self.channels, self.lmax, m)
+            z = flat[:, plus] if m == 0 else (flat[:, plus] + 1j * flat[:, minus]) / np.sqrt(2)
+            blocks.append(block - z.T @ np.linalg.solve(gram, z.conj()))
+        kept = (low_degree(self.channels, self.lmax) + 1) ** 2
+        low = cross[..., :kept].reshape(len(cross), -1).astype(np.float64)
+        return replace(
+            self, blocks=tuple(blocks), low=self.low - low.T @ np.linalg.solve(gram, low)
+        )
+
     def mixed(self, matrices: NDArray[np.floating]) -> Moments:
         """Moments of the fields M_l x, whose channels each degree mixes by its own matrix.
 

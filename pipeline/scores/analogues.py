@@ -35,7 +35,8 @@ def analogues(
         offsets: Days to add to the wanted dates; each makes further realizations.
     Returns:
         Dims (realization, time, *grid), realizations being (offset, year) and `time` without
-        coordinate, in memory; each date has as many. None if some date has no analogue.
+        coordinate, in memory; each date has as many, and `year` (realization, time) tells of which
+        weather they are. None if some date has no analogue.
     """
     year = fields["time"].dt.year.values
     step = YEAR * np.median(np.abs(np.angle(np.exp(1j * np.diff(phase))))) / (2 * np.pi)
@@ -56,7 +57,8 @@ def analogues(
     columns = [column[column >= 0][:found] for column in table.T]
     rows, index = np.unique(np.stack(columns, axis=1), return_inverse=True)
     chosen = fields.isel(time=rows).load().drop_vars(["time", "phase"], errors="ignore")
-    return chosen.isel(time=xr.DataArray(index, dims=("realization", "time")))
+    place = xr.DataArray(index, dims=("realization", "time"))
+    return chosen.isel(time=place).assign_coords(year=(place.dims, year[rows][index]))
 
 
 def with_wind_speed(fields: xr.Dataset) -> xr.Dataset:

@@ -7,17 +7,24 @@ any feature. `weights` (replicate, date) and rows (replicate,): pipeline/scores/
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from pipeline.arrays import FloatArray
 from pipeline.scores.bootstrap import mean_over_dates
 
 
-def fair_crps(ensemble: FloatArray, truth: FloatArray) -> FloatArray:
+def fair_crps(
+    ensemble: FloatArray, truth: FloatArray, groups: npt.NDArray[np.integer] | None = None
+) -> FloatArray:
     """E|X - y| - E|X - X'| / 2 with unbiased means over realizations, cell by cell.
 
+    Args:
+        groups: (realization, date), what each realization is of; those of one group hang together,
+            and X and X' are of different ones. By default every realization is by itself.
     References:
         Ferro (2014), Fair scores for ensemble forecasts, doi:10.1002/qj.2270
     """
@@ -25,10 +32,16 @@ def fair_crps(ensemble: FloatArray, truth: FloatArray) -> FloatArray:
     if realizations < 2:
         raise ValueError(f"the fair CRPS needs at least 2 realizations; got {realizations}")
     rank = np.arange(realizations).reshape(-1, *[1] * truth.ndim)
-    gini = np.sum((2 * rank - realizations + 1) * np.sort(ensemble, axis=0), axis=0)
-    score: FloatArray = np.abs(ensemble - truth).mean(axis=0) - gini / (
-        realizations * (realizations - 1)
-    )
+    apart = np.sum((2 * rank - realizations + 1) * np.sort(ensemble, axis=0), axis=0)
+    pairs = np.full((len(truth), *[1] * (truth.ndim - 1)), realizations * (realizations - 1) / 2)
+    if groups is not None:
+        for r, q in combinations(range(realizations), 2):
+            same = groups[r] == groups[q]
+            apart[same] -= np.abs(ensemble[r, same] - ensemble[q, same])
+            pairs[same] -= 1
+    if not pairs.all():
+        raise ValueError("the fair CRPS needs realizations of 2 groups at least, at every date")
+    score: FloatArray = np.abs(ensemble - truth).mean(axis=0) - apart / pairs / 2
     return score
 
 

@@ -139,7 +139,8 @@ def score_card(
     Args:
         candidates: By name; `FLOOR`, if there, is what the others are divided by.
         climatology: Draws (realization, time, *grid) of the climatological law, the reference of
-            the CRPS: adds `skill` = 1 - CRPS / its CRPS to the entries of score "crps".
+            the CRPS: adds `skill` = 1 - CRPS / its CRPS to the entries of score "crps". Draws with
+            the same coordinate `year` (realization, time) are one weather and never paired.
     """
     size = min(sample.fields.sizes["realization"] for sample in candidates.values())
     names = [str(name) for name in arena.truth.fields.data_vars]
@@ -197,7 +198,10 @@ def _add_skill(arena: Arena, climatology: xr.Dataset, name: str, entries: Table)
     area, _ = arena.measure(name)
     truth = arena.cells(arena.truth.fields, name, "the truth")
     draws = arena.cells(climatology, name, "the climatology")
-    reference = float(np.average(fair_crps(draws, truth).mean(axis=0), weights=area))
+    years = None
+    if "year" in climatology.coords:
+        years = climatology["year"].transpose("realization", "time").values
+    reference = float(np.average(fair_crps(draws, truth, years).mean(axis=0), weights=area))
     for entry in entries.values():
         entry["skill"] = 1 - entry["value"] / reference
 

@@ -36,6 +36,7 @@ from flows.stages.trained_model import certified_sampler, device_of, tensors_of,
 from pipeline.arrays import FloatArray
 from pipeline.diffusion.matching import match
 from pipeline.diffusion.process import OrnsteinUhlenbeck
+from pipeline.fields.trend import Trend, climatology_rows
 from pipeline.gaussian.fit import Baseline, Series, left_out
 from pipeline.network.data_parallel import Group, joined
 from pipeline.network.score_network import native_precision
@@ -147,7 +148,8 @@ def _train_network(
     training.agree()
 
     x_train, conditions = training_series(layout, config.split.train)
-    stretches = _stretches(config, x_train, conditions, training.model.baseline, normals)
+    rows = climatology_terms(layout, config.split.train, normals)
+    stretches = _stretches(config, x_train, conditions, rows, training.model.baseline, normals)
     held_out = artifacts.open_published(layout, "whitened").sel(
         time=within(config.split.validation)
     )
@@ -282,22 +284,28 @@ def _stretches(
     config: RunConfig,
     x: Series,
     condition: FloatArray,
+    rows: FloatArray,
     baseline: Baseline,
     normals: xr.Dataset,
 ) -> list[tuple[Batches, Baseline]]:
-    """Batches of each stretch of the training period, and the linear part fitted without it."""
-    stretches: list[tuple[slice, Baseline]] = [(slice(None), baseline)]
-    if baseline.name in ("m-block", "eof"):
-        folds = left_out(x, FOLDS)
-        stretches = [(part, refit(normals, baseline.name, others)) for part, others in folds]
+    """Batches of each stretch of the training period, and the linear part fitted without it.
+
+    Its fields are about the climatology of the others, too, where these tell one.
+    """
     size, seed = config.train.batch, config.run.seed
-    return [
-        (
-            Batches(x[part], condition[part], seed=seed + number, batch=min(size, len(x[part]))),
-            law.to(baseline.variance.device),
+    stretches = []
+    folds = left_out(x, rows, FOLDS)
+    if not all(fold.about_others for fold in folds):
+        LOGGER.info(
+            "train: the climatology is not cross-fitted, as some quarter of the training period "
+            "has a season that the other three lack"
         )
-        for number, (part, law) in enumerate(stretches)
-    ]
+    for number, fold in enumerate(folds):
+        fields, seasons = fold.departures(x, rows), condition[fold.stretch]
+        batches = Batches(fields, seasons, seed=seed + number, batch=min(size, len(fields)))
+        law = refit(normals, baseline.name, fold.moments)
+        stretches.append((batches, law.to(baseline.variance.device)))
+    return stretches
 
 
 def _name_baseline(config: RunConfig, directory: Any) -> dict[str, Any]:
@@ -325,3 +333,9 @@ def training_series(layout: StoreLayout, period: Period) -> tuple[Series, FloatA
     x = whitened["x"]
     in_memory = x.nbytes <= machine_memory() * SERIES_SHARE
     return (x.values if in_memory else x), condition_of(whitened)
+
+
+def climatology_terms(layout: StoreLayout, period: Period, normals: xr.Dataset) -> FloatArray:
+    """The terms of the climatology at the times of a period, (time, term)."""
+    whitened = artifacts.open_published(layout, "whitened").sel(time=within(period))
+    return climatology_rows(whitened["phase"].values, Trend.of(normals).given(whitened["time"]))

@@ -5,7 +5,8 @@ Reads all artifacts, draws `verification` through flows/stages/generate/generate
 
 scores.json
     schema, key, title
-    made         realizations, grid, times, training_fields
+    made         realizations, grid, times, training_fields, matched (whether the power spectra
+                 of the draws are those of the training fields by construction)
     protocol     dates, block [dates], block_days, replicates, realizations (by candidate), lmax,
                  grid, train, test
     variables    by name: long_name, standard_name, units, derived, factor, display_units
@@ -166,6 +167,7 @@ def _about(
             "grid": grid_of(ensemble).describe(),
             "times": [str(t)[:10] for t in ensemble["time"].values],
             "training_fields": learned.sel(time=within(config.split.train)).sizes["time"],
+            "matched": matched(config),
         },
         "protocol": {
             "dates": [str(time)[:10] for time in dates.values],
@@ -190,6 +192,14 @@ def _about(
             "source": _source(fields),
         },
     }
+
+
+def matched(config: RunConfig) -> bool:
+    """Whether the power spectra of the draws are imposed (pipeline/diffusion/matching.py)."""
+    from pipeline.diffusion.sampler import INTEGRATORS
+
+    stochastic = INTEGRATORS[config.generate.integrator].stochastic
+    return config.train.model == "network" and not stochastic
 
 
 def _source(fields: xr.Dataset) -> str:

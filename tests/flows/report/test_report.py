@@ -16,6 +16,8 @@ from flows.report import figures
 from flows.report import page as report
 from flows.report.compatibility import compatibility_curves
 from flows.report.maps import NO_DATA, Raster, coastlines, project, unproject
+from flows.report.model_card import model_card
+from flows.report.score_tables import SCORES
 from flows.report.sheet import contact_sheet
 from pipeline.scores.score_card import FLOOR
 from pipeline.sphere.named_grids import grid_coordinates, grid_named
@@ -170,6 +172,7 @@ def card() -> dict:
                 "isotropic": {"nats": 999.0, "low": 990.0, "high": 1010.0, "per_coefficient": 28.0},
             },
             "baseline": "m-block",
+            "best": {"name": "m-block", "choice": {"why": "5 fields & more"}},
             "chain": {"integrator": "gme", "steps": 3, "drawn_with": "gme"},
             "fields": 184,
             "draws": 2,
@@ -260,6 +263,45 @@ def test_the_page_says_what_the_certificate_is_and_what_is_only_indicative(card)
     assert "231.0 ± 12.0" in page
     assert "at most 27 nats: rigorous" in page
     assert "about 1.25 nats: model-based" in page
+
+
+def test_the_page_says_that_matched_spectra_are_imposed_and_only_of_those(card):
+    """They are a property of the draws by construction, not a success of the learning."""
+    learned = report.render(card, pictures(card))
+    card["made"]["matched"] = True
+    matched = report.render(card, pictures(card))
+    for name in ("spectra", "scores"):
+        section = re.search(rf'<section id="{name}">.*?</section>', matched, re.DOTALL)[0]
+        assert "imposed, not learned" in section
+    assert "imposed" not in learned
+    card["provenance"]["digests"]["checkpoints"] = "2" * 64
+    card["provenance"]["config"]["train"] = {"model": "network"}
+    card["variables"]["ta"]["units"] = "K"
+    assert "imposed, not learned" in model_card(card, {})
+    card["made"]["matched"] = False
+    assert "imposed" not in model_card(card, {})
+
+
+def test_the_page_does_not_call_a_gaussian_law_the_best_but_the_one_we_know_how_to_fit(card):
+    without = report.render(card, pictures(card))
+    assert "5 fields &amp; more" in without
+    part = {"nats": 101.0, "low": 95.0, "high": 107.0, "per_coefficient": 2.0}
+    card["certificate"]["over"]["whole"] = part
+    choice = {"own": 0.85, "sample": 0.25, "seasonal": 0.7}
+    card["certificate"]["best"] = {"name": "whole", "choice": choice}
+    page = report.render(card, pictures(card))
+    assert "over the best Gaussian law we know how to fit</td>" in page
+    assert "+101 nats" in page and "closer to the truth than the best Gaussian law we know" in page
+    assert "0.25 of the covariance of all coefficients" in page
+    for text in (without, page):
+        assert "fitted alike in every version" in text and "over the m-block Gaussian" in text
+        assert "of what that law misses of the covariance" in text
+
+
+def test_the_quantile_is_said_to_rest_on_values_not_on_dates(card):
+    assert "ten values of a band lie beyond it, often of one storm" in SCORES["q999"][1]
+    card["scores"]["ta"]["q999"] = card["scores"]["ta"]["mean"]
+    assert SCORES["q999"][1] in report.render(card, pictures(card))
 
 
 def test_the_page_of_a_gaussian_model_has_no_empty_panels(card):

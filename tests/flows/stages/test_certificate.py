@@ -9,13 +9,18 @@ import xarray as xr
 
 from flows.config.schema import RunConfig
 from flows.stages.preprocess.normals import STORED_AS
+from flows.stages.verify.best_gaussian import BestGaussian
 from flows.stages.verify.certificate import Certified, _assembled, _parts, statement
 from pipeline.certificate.path_bound import Certificate
 from pipeline.scores.intervals import mean_interval
 
 FOUND = {
-    "over": {"m-block": {"nats": 222.0, "low": 210.0, "high": 230.0, "per_coefficient": 0.05}},
+    "over": {
+        "m-block": {"nats": 222.0, "low": 210.0, "high": 230.0, "per_coefficient": 0.05},
+        "whole": {"nats": 101.0, "low": 95.0, "high": 107.0, "per_coefficient": 0.02},
+    },
     "baseline": "m-block",
+    "best": {"name": "whole", "choice": {}},
     "chain": {"integrator": "gme", "steps": 32, "drawn_with": "gme"},
     "fields": 184,
 }
@@ -29,6 +34,8 @@ def test_the_statement_is_about_held_out_fields_one_baseline_and_one_sampler():
         "GME chain of 32 steps",
         "fitted m-block Gaussian law by at least 210.0 nats",
         "0.05 for each coefficient",
+        "Over the best Gaussian law we know how to fit (whole) it is 101.0 nats",
+        "95 %: 95.0 to 107.0",
         "The divergence itself stays unknown",
         "chosen on the validation split; this is measured on the test split",
     ):
@@ -75,12 +82,14 @@ def assembled(nats: np.ndarray, times: pd.DatetimeIndex) -> dict:
     )
     found = Certified(
         nats=whole,
+        own=np.zeros(len(nats)),
         ratios={name: np.zeros(len(nats)) for name in STORED_AS},
         start=0.0,
         gains=[np.zeros(2) for _ in range(8)],
         steps=[0.0],
     )
-    return _assembled(config, held_out, _parts(len(nats), 1), [found])
+    best = BestGaussian(log_density=np.full(len(nats), 3.0), choice={"own": 0.9})
+    return _assembled(config, held_out, _parts(len(nats), 1), [found], best)
 
 
 def test_blocks_are_of_times_not_of_members():
@@ -101,4 +110,5 @@ def test_what_each_field_says_is_kept():
     times = pd.date_range("2002-01-01", periods=20)
     kept = assembled(nats, times)["per_field"]
     np.testing.assert_allclose(kept["over"]["m-block"], nats, rtol=1e-4)
-    assert set(kept["over"]) == set(STORED_AS) and kept["times"][19] == "2002-01-20T00:00:00"
+    np.testing.assert_allclose(kept["over"]["whole"], nats - 3.0, rtol=1e-4)
+    assert set(kept["over"]) == {*STORED_AS, "whole"} and kept["times"][19] == "2002-01-20T00:00:00"

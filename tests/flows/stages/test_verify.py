@@ -160,6 +160,20 @@ def test_a_gaussian_law_does_not_replay_training_fields(run):
     assert memory["generated"][middle] == pytest.approx(memory["held_out"][middle], rel=0.2)
 
 
+@pytest.mark.parametrize(
+    ("model", "integrator", "imposed"),
+    [("network", "z-ab2", True), ("network", "gme", False), ("gaussian:m-block", "z-ab2", False)],
+)
+def test_spectra_are_imposed_on_the_draws_of_matched_flows_alone(model, integrator, imposed):
+    config = make_config("-")
+    config = replace(
+        config,
+        train=replace(config.train, model=model, steps=1),
+        generate=replace(config.generate, integrator=integrator),
+    )
+    assert verify.matched(config) is imposed
+
+
 def test_the_readme_picture_is_drawn_from_the_run(run, tmp_path):
     path = tmp_path / "picture.png"
     pages.readme_picture(run[1], "ua850", str(path))

@@ -6,6 +6,7 @@ import torch
 
 from pipeline.diffusion.process import OrnsteinUhlenbeck
 from pipeline.diffusion.score import GaussianScore, gaussian_score
+from pipeline.fields.climatology import design
 from pipeline.gaussian import fit as gaussian
 from pipeline.gaussian.fit import (
     BASELINES,
@@ -240,23 +241,63 @@ def test_moments_of_different_fields_are_refused(fields):
         Moments.of(fields) + Moments.of(fields[..., :25])
 
 
+def seasonal_rows(fields: int, years: float) -> np.ndarray:
+    return design(2 * np.pi * np.linspace(0, years, fields, endpoint=False))
+
+
 def test_fields_vary_in_coordinates_fitted_to_them_less_than_in_those_of_the_others():
     """Why the network trains with cross-fitted baselines."""
     x, shrinkage = white(20, 6), np.full(LMAX + 1, 0.1)
     own = fit_m_block(Moments.of(x), shrinkage)
     inside = (own.rotate(torch.from_numpy(x)).square() / own.variance).mean()
     outside = []
-    for stretch, others in left_out(x, 4):
-        law = fit_m_block(others, shrinkage)
-        outside.append((law.rotate(torch.from_numpy(x[stretch])).square() / law.variance).mean())
+    for fold in left_out(x, np.ones((20, 1)), 4):
+        law = fit_m_block(fold.moments, shrinkage)
+        fields = torch.from_numpy(x[fold.stretch])
+        outside.append((law.rotate(fields).square() / law.variance).mean())
     assert inside < 1.0
     assert min(outside) > 1.2
 
 
 def test_stretches_cover_every_field_once_with_the_moments_of_the_others():
-    x = white(10, 7)
-    stretches = left_out(x, 3)
-    assert [(s.start, s.stop) for s, _ in stretches] == [(0, 3), (3, 6), (6, 10)]
-    assert [others.samples for _, others in stretches] == [7, 7, 6]
-    expected = Moments.of(np.concatenate([x[:3], x[6:]]))
-    np.testing.assert_allclose(stretches[1][1].low, expected.low, atol=1e-10)
+    """About their own climatology, and the fields about that of the others."""
+    x, rows = white(60, 7), seasonal_rows(60, 3.0)
+    folds = left_out(x, rows, 3)
+    assert [(f.stretch.start, f.stretch.stop) for f in folds] == [(0, 20), (20, 40), (40, 60)]
+    for fold in folds:
+        others = np.setdiff1d(np.arange(60), np.arange(60)[fold.stretch])
+        flat = x[others].reshape(len(others), -1)
+        course = np.linalg.lstsq(rows[others], flat, rcond=None)[0]
+        left = (flat - rows[others] @ course).reshape(x[others].shape)
+        expected = Moments.of(left)
+        assert fold.moments.samples == 40
+        for a, b in zip(fold.moments.blocks, expected.blocks, strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-9)
+        np.testing.assert_allclose(fold.moments.low, expected.low, atol=1e-9)
+        told = fold.departures(x, rows)
+        assert len(told) == 20
+        usual = (rows[fold.stretch] @ course).reshape(20, CHANNELS, -1)
+        np.testing.assert_allclose(told[np.array([3, 1])], (x[fold.stretch] - usual)[[3, 1]])
+
+
+def test_departures_vary_as_new_fields_do_about_a_climatology_that_has_not_seen_them():
+    """1 - p / n about one's own, 1 + p / n about that of others: white fields, 5 terms."""
+    n, terms, own, new = 120, 5, [], []
+    for seed in range(30):
+        x, rows = white(n, 100 + seed), seasonal_rows(n, 4.0)
+        flat = x.reshape(n, -1)
+        x = (flat - rows @ np.linalg.lstsq(rows, flat, rcond=None)[0]).reshape(x.shape)
+        own.append(np.square(x).mean())
+        folds = left_out(x, rows, 4)
+        new.append(np.mean([np.square(f.departures(x, rows)[:]).mean() for f in folds]))
+    others = n * 3 / 4
+    for found, expected in ((own, 1 - terms / n), (new, 1 + terms / others)):
+        assert abs(np.mean(found) - expected) < 4 * np.std(found) / 30**0.5
+
+
+def test_a_season_that_the_others_lack_is_not_extrapolated():
+    x, rows = white(48, 9) + 10.0, seasonal_rows(48, 1.0)
+    folds = left_out(x, rows, 4)
+    assert not any(fold.about_others for fold in folds)
+    np.testing.assert_array_equal(folds[1].departures(x, rows)[:], x[12:24])
+    assert all(fold.about_others for fold in left_out(x, seasonal_rows(48, 4.0), 4))

@@ -178,6 +178,33 @@ def test_fair_crps_at_the_centre_of_a_gaussian_is_known(generator):
     assert abs(score.mean() - expected) < 4 * score.std() / np.sqrt(score.size)
 
 
+def test_draws_of_one_year_are_not_paired_in_the_fair_crps(generator):
+    """Days of one year again and again say no more than one of them, in any order of years."""
+    truth, years = generator.standard_normal((30, 50)), generator.standard_normal((3, 30, 50))
+    order = np.stack([generator.permutation(np.repeat(np.arange(3), 4)) for _ in range(30)], 1)
+    copies = years[order, np.arange(30)]
+    np.testing.assert_allclose(fair_crps(copies, truth, order), fair_crps(years, truth), rtol=1e-9)
+    assert fair_crps(copies, truth).mean() > 1.05 * fair_crps(years, truth).mean()
+    alone = np.arange(3)[:, None] * np.ones(30, int)
+    np.testing.assert_allclose(fair_crps(years, truth, alone), fair_crps(years, truth))
+    with pytest.raises(ValueError, match="2 groups"):
+        fair_crps(years, truth, 0 * alone)
+
+
+def test_skill_is_over_a_climatology_whose_days_of_a_year_hang_together(generator, weights):
+    """A climatology of the same law has no skill over another, however its days resemble."""
+    skills = []
+    for _ in range(20):
+        _, arena, members = plain_arena(generator, weights[:3], 6)
+        base = world(generator, 3)
+        again = xr.concat([base.fields] * 5, "realization")
+        years = np.tile(np.arange(3), 5)[:, None] * np.ones(DATES, int)
+        climatology = again.assign_coords(year=(("realization", "time"), years))
+        card = score_card(arena, {"model": members}, climatology=climatology)
+        skills.append(card["scores"]["a"]["crps"]["model"]["skill"])
+    assert abs(np.mean(skills)) < 4 * np.std(skills) / 20**0.5
+
+
 def test_ranks_of_exchangeable_draws_are_uniform(generator):
     draws = generator.standard_normal((9, 30_000, 1))
     histogram = rank_histogram(draws, generator.standard_normal((30_000, 1)), np.ones(1))
@@ -348,6 +375,7 @@ def test_analogues_are_the_same_calendar_days_of_all_years_of_the_record():
     assert found is not None
     assert found["day"].shape == (4, 3)
     assert np.abs(found["day"].values - [1, 201, 365]).max() <= 1
+    assert found["year"].values.T.tolist() == [[2000, 2001, 2002, 2003]] * 3
     window = analogues(fields, phase, wanted[1:2], offsets=(-10, 10))
     assert window is not None
     assert sorted(set(np.round(window["day"].values.ravel() - 201, -1))) == [-10, 10]
@@ -403,7 +431,8 @@ def world(generator, realizations: int | None, scale: float = 1.0, lmax: int = 4
     return Sample(fields=fields, coefficients=coefficients)
 
 
-def test_the_score_card_puts_a_true_law_at_the_floor_and_a_wide_one_above(generator, weights):
+def plain_arena(generator, weights, members: int) -> tuple[Sample, Arena, Sample]:
+    """A held-out world, what is measured on it, and an ensemble of the same law."""
     truth = world(generator, None)
     lat = xr.DataArray(np.cos(np.deg2rad(truth.fields["lat"])), dims="lat")
     arena = Arena(
@@ -413,8 +442,13 @@ def test_the_score_card_puts_a_true_law_at_the_floor_and_a_wide_one_above(genera
         weights=weights,
         block=4,
     )
+    return truth, arena, world(generator, members)
+
+
+def test_the_score_card_puts_a_true_law_at_the_floor_and_a_wide_one_above(generator, weights):
+    _, arena, members = plain_arena(generator, weights, 12)
     candidates = {
-        "model": world(generator, 12),
+        "model": members,
         "wide": world(generator, 12, scale=np.sqrt(2)),
         FLOOR: world(generator, 4),
     }
