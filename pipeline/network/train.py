@@ -196,7 +196,9 @@ class Training:
             "step": self.step,
             "loss": self.loss,
             "nats": result.nats,
-            "error": mean_interval(result.per_field, days).standard_error,
+            "error": mean_interval(
+                result.per_field, days, condition[:, 0].cpu().numpy()
+            ).standard_error,
         }
         self.history.append(entry)
         return entry

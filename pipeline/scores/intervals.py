@@ -43,21 +43,42 @@ class Interval:
     block: int
 
 
-def mean_interval(values: FloatArray, times: npt.NDArray[np.generic] | None = None) -> Interval:
+def mean_interval(
+    values: FloatArray,
+    times: npt.NDArray[np.generic] | None = None,
+    season: FloatArray | None = None,
+) -> Interval:
     """The interval of the mean of values, one for each field.
+
+    With seasons it is that of the mean over just these seasons: a yearly cycle of the values is no
+    chance, and would pass for a memory of months.
 
     Args:
         values: (field,), in order of time unless `times` are given.
         times: of the fields, in any order; those of equal times are no independent witnesses.
+        season: of the fields, as the phase of the year [rad].
     """
-    series = of_times(np.asarray(values, np.float64), times)
+    columns = np.asarray(values, np.float64)[:, None]
+    if season is not None:
+        columns = np.stack([columns[:, 0], np.cos(season), np.sin(season)], axis=1)
+    series, terms = about_season(of_times(columns, times))
     block = block_of(series)
-    error = float(standard_errors(series, block))
-    width = student_width(len(series), block) * error
-    mean = float(series.mean())
+    error = float(standard_errors(series, block, terms))
+    width = student_width(len(series), block, terms) * error
+    mean = float(np.mean(values))
     return Interval(
         value=mean, standard_error=error, low=mean - width, high=mean + width, block=block
     )
+
+
+def about_season(columns: FloatArray) -> tuple[FloatArray, int]:
+    """The first column about its regression on the others and a mean, and how many these are."""
+    series, waves = columns[:, 0], columns[:, 1:] - columns[:, 1:].mean(axis=0)
+    terms = int(np.linalg.matrix_rank(waves, tol=1e-6 * len(waves))) if waves.size else 0
+    if terms == 0 or len(series) < 10 * terms:
+        return series, 0
+    centred = series - series.mean()
+    return centred - waves @ np.linalg.lstsq(waves, centred, rcond=1e-6)[0], terms
 
 
 def of_times(values: FloatArray, times: npt.NDArray[np.generic] | None = None) -> FloatArray:
@@ -115,11 +136,11 @@ def politis_white(series: FloatArray) -> float:
     return float(np.clip(length, 1.0, min(3 * np.sqrt(times), times / FEWEST_BLOCKS)))
 
 
-def standard_errors(series: FloatArray, block: int) -> FloatArray:
+def standard_errors(series: FloatArray, block: int, terms: int = 0) -> FloatArray:
     """Of the mean over the first axis, (time, ...) to (...), by circular blocks of this length.
 
     It is what a circular block bootstrap tends to with its replicates, without their chance, and
-    without the part that too few blocks hide.
+    without the part that too few blocks hide, or the `terms` that were fitted to the series.
     """
     times = len(series)
     if times < 2:
@@ -128,19 +149,23 @@ def standard_errors(series: FloatArray, block: int) -> FloatArray:
     centred = series - series.mean(axis=0)
     sums = np.cumsum(np.concatenate([0 * centred[:1], centred, centred[:block]]), axis=0)
     means = (sums[block : block + times] - sums[:times]) / block
-    variance = block / times * np.square(means).mean(axis=0) * hidden(times, block)
+    variance = block / times * np.square(means).mean(axis=0) * hidden(times, block, terms)
     error: FloatArray = np.sqrt(variance)
     return error
 
 
-def hidden(times: int, block: int) -> float:
-    """By how much the variance between blocks is larger than that about their own mean."""
-    return times / (times - min(block, times - 1))
+def hidden(times: int, block: int, terms: int = 0) -> float:
+    """By how much the variance between blocks is larger than that about what was fitted to them.
+
+    That is their mean, and `terms` more; a fifth of the variance is left at least.
+    """
+    share = min(block, times - 1) / times
+    return 1 / (1 - share) / max(1 - terms * share, 0.2)
 
 
-def student_width(times: int, block: int) -> float:
+def student_width(times: int, block: int, terms: int = 0) -> float:
     """Standard errors from the value to the end of a 95 % interval, for so few blocks."""
-    return float(student.ppf((1 + CONFIDENCE) / 2, max(1.0, times / block - 1)))
+    return float(student.ppf((1 + CONFIDENCE) / 2, max(1.0, times / block - 1 - terms)))
 
 
 def _memory(seen: npt.NDArray[np.bool_], quiet: int) -> int:

@@ -199,10 +199,10 @@ def _assembled(
     ratios = {name: np.concatenate([each.ratios[name] for each in found]) for name in STORED_AS}
     if best.log_density is not None:
         ratios[WHOLE] = np.concatenate([each.own for each in found]) - best.log_density
-    days = held_out["time"].values
+    days, season = held_out["time"].values, held_out["phase"].values
     fields, size = len(result.by_field), held_out["x"][0].size
     per_field = {name: result.per_field + ratio for name, ratio in ratios.items()}
-    found_over = {name: mean_interval(nats, days) for name, nats in per_field.items()}
+    found_over = {name: mean_interval(nats, days, season) for name, nats in per_field.items()}
     block = found_over[baseline_name(config)].block
     errors = [
         standard_errors(of_times(result.by_field_alone.sum(axis), days), block) for axis in (1, 2)

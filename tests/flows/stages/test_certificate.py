@@ -12,7 +12,7 @@ from flows.stages.preprocess.normals import STORED_AS
 from flows.stages.verify.best_gaussian import BestGaussian
 from flows.stages.verify.certificate import Certified, _assembled, _parts, statement
 from pipeline.certificate.path_bound import Certificate
-from pipeline.scores.intervals import mean_interval
+from pipeline.scores.intervals import mean_interval, standard_errors
 
 FOUND = {
     "over": {
@@ -72,7 +72,11 @@ def assembled(nats: np.ndarray, times: pd.DatetimeIndex) -> dict:
     )
     held_out = xr.Dataset(
         {"x": (("time", "channel", "coefficient"), np.zeros((len(nats), 1, 4)))},
-        coords={"time": times, "channel": ["ta"]},
+        coords={
+            "time": times,
+            "channel": ["ta"],
+            "phase": ("time", 2 * np.pi * (times.day_of_year.values - 1) / 365),
+        },
     )
     by_field = np.stack([nats, 0 * nats], axis=1)[:, None]
     whole = Certificate(
@@ -97,12 +101,13 @@ def test_blocks_are_of_times_not_of_members():
     generator, days, members = np.random.default_rng(0), 50, 4
     weather = np.convolve(generator.standard_normal(days + 9), np.ones(10))[9 : days + 9]
     times = pd.date_range("2002-01-01", periods=days)
+    season = 2 * np.pi * np.arange(days) / 365
     told = assembled(np.tile(weather, members), times.append([times] * (members - 1)))
-    own, alone = told["over"]["m-block"], mean_interval(weather)
+    own, alone = told["over"]["m-block"], mean_interval(weather, season=season)
     assert 1 < own["block"] == alone.block <= days // 3
     assert own["low"] == pytest.approx(alone.low) and own["high"] == pytest.approx(alone.high)
     assert own["low"] < own["nats"] < own["high"]
-    assert told["per_degree_error"][0] == pytest.approx(alone.standard_error)
+    assert told["per_degree_error"][0] == pytest.approx(standard_errors(weather, own["block"]))
 
 
 def test_what_each_field_says_is_kept():

@@ -26,8 +26,8 @@ def persistent(shape: tuple[int, int], memory: float, seed: int) -> np.ndarray:
     return lfilter([1.0], [1.0, -keep], noise, axis=1)
 
 
-def coverage(series: np.ndarray, truth: float = 0.0) -> float:
-    found = [mean_interval(each) for each in series]
+def coverage(series: np.ndarray, truth: float = 0.0, season: np.ndarray | None = None) -> float:
+    found = [mean_interval(each, season=season) for each in series]
     return float(np.mean([each.low <= truth <= each.high for each in found]))
 
 
@@ -35,6 +35,29 @@ def coverage(series: np.ndarray, truth: float = 0.0) -> float:
 @pytest.mark.parametrize("days", [184, 365])
 def test_ninety_five_per_cent_are_92_to_98_whatever_the_memory(days, memory):
     assert 0.92 <= coverage(persistent((REPEATS, days), memory, 0)) <= 0.98
+
+
+@pytest.mark.parametrize("memory", [0.0, 5.0, 10.0])
+@pytest.mark.parametrize("days", [184, 365])
+def test_they_are_so_beside_a_yearly_cycle_too(days, memory):
+    """Of the mean over the seasons that there are, however large the cycle is."""
+    season = 2 * np.pi * np.arange(days) / 365.25
+    cycle = 5.0 * np.cos(season - 1.0)
+    series = persistent((500, days), memory, 9) + cycle
+    assert 0.92 <= coverage(series, cycle.mean(), season) <= 0.98
+    widths = [
+        np.mean([np.subtract(i.high, i.low) for i in (mean_interval(s, season=p) for s in series)])
+        for p in (season, None)
+    ]
+    assert widths[0] < 0.8 * widths[1]
+
+
+def test_members_are_of_their_times_beside_a_cycle_too():
+    days, season = 184, 2 * np.pi * np.arange(184) / 365.25
+    weather, order = persistent((1, days), 3.0, 10)[0] + np.cos(season), np.arange(3 * days) % days
+    found = mean_interval(weather[order], order, season[order])
+    alone = mean_interval(weather, season=season)
+    assert (found.block, found.low) == (alone.block, pytest.approx(alone.low))
 
 
 @pytest.mark.parametrize("memory", [0.0, 5.0, 10.0])
