@@ -46,8 +46,7 @@ class Moments:
         lmax = lmax_of(size)
         flat, blocks = x.reshape(samples, -1).astype(np.float64), []
         for m in range(lmax + 1):
-            plus, minus = positions(channels, lmax, m)
-            z = flat[:, plus] if m == 0 else (flat[:, plus] + 1j * flat[:, minus]) / np.sqrt(2)
+            z = complex_coordinates(flat, channels, lmax, m)
             blocks.append(np.asarray(z.T @ z.conj(), dtype=np.complex128))
         kept = (low_degree(channels, lmax) + 1) ** 2
         low = x[..., :kept].reshape(samples, -1).astype(np.float64)
@@ -77,8 +76,7 @@ class Moments:
         """
         flat, blocks = cross.reshape(len(cross), -1).astype(np.float64), []
         for m, block in enumerate(self.blocks):
-            plus, minus = positions(self.channels, self.lmax, m)
-            z = flat[:, plus] if m == 0 else (flat[:, plus] + 1j * flat[:, minus]) / np.sqrt(2)
+            z = complex_coordinates(flat, self.channels, self.lmax, m)
             blocks.append(block - z.T @ np.linalg.solve(gram, z.conj()))
         kept = (low_degree(self.channels, self.lmax) + 1) ** 2
         low = cross[..., :kept].reshape(len(cross), -1).astype(np.float64)
@@ -141,6 +139,16 @@ def positions(channels: int, lmax: int, m: int) -> tuple[NDArray[np.intp], NDArr
     offset = np.arange(channels)[:, None] * len(order)
     plus, minus = ((offset + np.flatnonzero(order == part)).ravel() for part in (m, -m))
     return plus, minus
+
+
+def complex_coordinates(
+    flat: FloatArray, channels: int, lmax: int, m: int
+) -> NDArray[np.inexact[Any]]:
+    """z of one order, (field, channel and degree), of fields (field, channel and coefficient)."""
+    plus, minus = positions(channels, lmax, m)
+    if m == 0:
+        return flat[:, plus]
+    return np.asarray((flat[:, plus] + 1j * flat[:, minus]) / np.sqrt(2))
 
 
 def low_degree(channels: int, lmax: int) -> int:

@@ -27,7 +27,7 @@ from scipy.linalg import solve_triangular
 
 from pipeline.arrays import FloatArray
 from pipeline.gaussian.baselines import SMALLEST_VARIANCE
-from pipeline.gaussian.moments import ComplexArray, Moments, positions
+from pipeline.gaussian.moments import ComplexArray, Moments, complex_coordinates, positions
 
 ACROSS = (0.0, 0.1, 0.2, 0.35, 0.5)  # of the neighbouring orders
 TOWARDS = (0.01, 0.03, 0.1, 0.3, 0.7)  # the channel covariances
@@ -268,7 +268,7 @@ def _whitened(x: NDArray[np.floating], factors: list[ComplexArray]) -> FloatArra
     white, channels, lmax = np.empty_like(flat), x.shape[1], len(factors) - 1
     for m, factor in enumerate(factors):
         plus, minus = positions(channels, lmax, m)
-        z = flat[:, plus] if m == 0 else (flat[:, plus] + 1j * flat[:, minus]) / np.sqrt(2)
+        z = complex_coordinates(flat, channels, lmax, m)
         solved = solve_triangular(factor, z.T, lower=True).T
         white[:, plus] = solved.real if m == 0 else np.sqrt(2) * solved.real
         if m:

@@ -88,14 +88,9 @@ def reliability_error(
     group is taken before their mean, equally much chance in each.
     """
     groups = [ensemble[g : g + size] for g in range(0, len(ensemble) - size + 1, size)]
-    errors = [
-        0.5
-        * np.abs(mean_over_dates(rank_histogram(group, truth, area), weights) - 1 / (size + 1)).sum(
-            axis=1
-        )
-        for group in groups
-    ]
-    error: FloatArray = np.mean(errors, axis=0)
+    histograms = (rank_histogram(group, truth, area) for group in groups)
+    frequency = np.stack([mean_over_dates(histogram, weights) for histogram in histograms])
+    error: FloatArray = 0.5 * np.abs(frequency - 1 / (size + 1)).sum(axis=2).mean(axis=0)
     return error
 
 
