@@ -36,7 +36,7 @@ from flows.stages.trained_model import certified_sampler, device_of, tensors_of,
 from pipeline.arrays import FloatArray
 from pipeline.diffusion.matching import match
 from pipeline.diffusion.process import OrnsteinUhlenbeck
-from pipeline.fields.trend import Trend, climatology_rows
+from pipeline.fields.standardisation import Normals
 from pipeline.gaussian.fit import Baseline, Series, left_out
 from pipeline.network.data_parallel import Group, joined
 from pipeline.network.score_network import native_precision
@@ -338,4 +338,4 @@ def training_series(layout: StoreLayout, period: Period) -> tuple[Series, FloatA
 def climatology_terms(layout: StoreLayout, period: Period, normals: xr.Dataset) -> FloatArray:
     """The terms of the climatology at the times of a period, (time, term)."""
     whitened = artifacts.open_published(layout, "whitened").sel(time=within(period))
-    return climatology_rows(whitened["phase"].values, Trend.of(normals).given(whitened["time"]))
+    return Normals.of(normals).rows(whitened)
