@@ -103,8 +103,8 @@ def block_of(series: FloatArray) -> int:
         series: (time,) or (time, feature), whose autocovariances are pooled.
     """
     times = len(series)
-    length = round(LONGER * politis_white(series))
-    return int(np.clip(length, 1, max(1, times // FEWEST_BLOCKS)))
+    most = min(3 * np.sqrt(times), times / FEWEST_BLOCKS)
+    return int(np.clip(round(LONGER * politis_white(series)), 1, max(1, most)))
 
 
 def politis_white(series: FloatArray) -> float:
