@@ -248,7 +248,7 @@ class Spectral:
     """Degrees beyond lmax up to this are drawn from the Gaussian law of the data."""
     reference: Literal["fit", "semi-parametric"] | WhittleMaternTable = "semi-parametric"
     """The measure that all noise is drawn from."""
-    baseline: Literal["isotropic", "channels", "m-block", "eof"] = "m-block"
+    baseline: Literal["isotropic", "channels", "m-block"] = "m-block"
     """The Gaussian law that the model starts from."""
     joint: bool = False
     """Whether channels of the reference covary as those of the data do."""
@@ -287,7 +287,6 @@ class Train:
         "gaussian:isotropic",
         "gaussian:channels",
         "gaussian:m-block",
-        "gaussian:eof",
         "gaussian:var",
     ] = "network"
     """The network, or one of the exact Gaussian models."""

@@ -37,7 +37,6 @@ NAMES = {
     "m-block": "m-block Gaussian",
     "channels": "isotropic Gaussian",
     "isotropic": "isotropic Gaussian, each variable alone",
-    "eof": "EOF Gaussian",
     "whole": "best Gaussian law we know how to fit",
     "noise-floor": "noise floor",
     "band-limit": "noise floor, band-limited",

@@ -8,8 +8,6 @@ formulas, so score.py, sample.py and certificate.py never see a covariance matri
     channels    U mixes the channels of each degree    S_l   (channel x channel)
     m-block     U mixes degrees and channels of each   S_m   (Hermitian), the law of fields whose
                 order m                                statistics do not depend on longitude
-    eof         U mixes all coefficients up to some    D + W W^T: leading patterns on top of a
-                degree; beyond, as `channels`          `channels` law
 
 All keep the layout of x, (..., channel, coefficient): y has the same shape. A coordinate stands at
 a place where much of its direction lies; in the m-block basis (channel, l, +m) and (channel, l, -m)
@@ -170,40 +168,7 @@ class MBlock(_Stored):
         return self._turn(y, transpose=True)
 
 
-class Eof(Channels):
-    """All coefficients up to a degree covary; beyond it the channels of each degree.
-
-    Args:
-        patterns: eigenvectors of the covariance of the low coefficients in columns, (n, n) with
-            n = channels * (degree + 1)^2, rows by channel, then coefficient.
-        vectors: as of `Channels`; those of the low degrees are not used.
-        variance: s, (channel, coefficient).
-    """
-
-    name = "eof"
-    parts = ("patterns", "vectors", "variance")
-    patterns: Tensor
-
-    def __init__(self, patterns: FloatArray, vectors: FloatArray, variance: FloatArray) -> None:
-        super().__init__(vectors, variance)
-        self.register_buffer("patterns", torch.as_tensor(patterns, dtype=torch.float64))
-
-    def _turn(self, x: Tensor, matrix: Tensor) -> Tensor:
-        low = x[..., : matrix.shape[0] // x.shape[-2]]
-        return (low.flatten(-2) @ matrix.to(x.dtype)).reshape(low.shape)
-
-    def rotate(self, x: Tensor) -> Tensor:
-        low = self._turn(x, self.patterns)
-        return torch.cat([low, super().rotate(x)[..., low.shape[-1] :]], dim=-1)
-
-    def unrotate(self, y: Tensor) -> Tensor:
-        low = self._turn(y, self.patterns.T)
-        return torch.cat([low, super().unrotate(y)[..., low.shape[-1] :]], dim=-1)
-
-
-BASELINES: Mapping[str, type[Baseline]] = {
-    law.name: law for law in (Isotropic, Channels, MBlock, Eof)
-}
+BASELINES: Mapping[str, type[Baseline]] = {law.name: law for law in (Isotropic, Channels, MBlock)}
 
 
 def baseline_from_arrays(name: str, arrays: Mapping[str, FloatArray]) -> Baseline:

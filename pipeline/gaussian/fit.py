@@ -3,9 +3,8 @@
     isotropic   variances of each channel and degree
     channels    channel covariances of each degree
     m-block     covariances of each order, shrunk towards the channel covariances
-    eof         leading patterns on top of the channel covariances (eof.py)
 
-All are fitted to training fields; how much the last two are shrunk is chosen on validation fields.
+All are fitted to training fields; how much the last one is shrunk is chosen on validation fields.
 Notation: docs/mathematics.md, 6.
 """
 
@@ -31,8 +30,7 @@ from pipeline.gaussian.baselines import (
     baseline_from_arrays,
     overlapping,
 )
-from pipeline.gaussian.eof import choose_eof, fit_eof
-from pipeline.gaussian.moments import LOW_DIMENSIONS, ComplexArray, Moments, positions
+from pipeline.gaussian.moments import ComplexArray, Moments, positions
 from pipeline.sphere.coefficients import degrees
 
 __all__ = [
@@ -73,15 +71,13 @@ def choose(name: str, train: Moments, validation: Moments) -> Choice:
     """What a fit of this baseline takes besides training fields; empty for most."""
     if name == "m-block":
         return {"shrinkage": choose_shrinkage(train, validation)}
-    return {"choice": choose_eof(train, validation)} if name == "eof" else {}
+    return {}
 
 
 def fit(name: str, train: Moments, choice: Choice) -> Baseline:
     """The baseline of this name, fitted to the moments of training fields."""
     if name == "m-block":
         return fit_m_block(train, choice["shrinkage"])
-    if name == "eof":
-        return fit_eof(train, choice["choice"])
     return fit_channels(train) if name == "channels" else fit_isotropic(train)
 
 
@@ -236,10 +232,7 @@ def _sums(x: Series, rows: FloatArray, stretch: slice) -> tuple[Moments, FloatAr
 
 
 def refuse_sizes(channels: int, lmax: int) -> None:
-    """ValueError if the m-block covariances would take more than `LARGEST_BYTES`.
-
-    Those of the eof baseline are bounded by `LOW_DIMENSIONS` whatever lmax is.
-    """
+    """ValueError if the m-block covariances would take more than `LARGEST_BYTES`."""
 
     def size(band: int) -> int:
         """16 C^2 sum (l + 1)^2 bytes, about 16 C^2 lmax^3 / 3, of complex numbers."""
@@ -249,7 +242,7 @@ def refuse_sizes(channels: int, lmax: int) -> None:
         fitting = max((band for band in range(lmax) if size(band) <= LARGEST_BYTES), default=0)
         raise ValueError(
             f"the m-block covariances of {channels} channels at lmax {lmax} take "
-            f"{size(lmax) / 2**30:.1f} GiB (those of eof {8 * LOW_DIMENSIONS**2 / 2**30:.2f} GiB), "
+            f"{size(lmax) / 2**30:.1f} GiB, "
             f"the limit is {LARGEST_BYTES / 2**30:.0f} GiB: lower it to {fitting} or "
             "take fewer source.variables"
         )

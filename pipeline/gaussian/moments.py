@@ -1,13 +1,11 @@
 """Second moments of whitened fields: the sums from which every Gaussian baseline is fitted.
 
-Two blocks of the covariance are kept, never the whole of it: the moments within each order m, and
-those of all coefficients of the lowest degrees together, up to `LOW_DIMENSIONS` numbers. Sums of
-separate batches add up. Hands on to gaussian.py and eof.py; notation: docs/mathematics.md, 6.
+Blocks of the covariance are kept, never the whole of it: the moments within each order m. Sums of
+separate batches add up. Hands on to fit.py and whole.py; notation: docs/mathematics.md, 6.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,11 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.arrays import FloatArray
-from pipeline.sphere.coefficients import degrees, lmax_of, orders
+from pipeline.sphere.coefficients import lmax_of, orders
 
 ComplexArray = NDArray[np.complex128]
-
-LOW_DIMENSIONS = 1500
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,15 +25,12 @@ class Moments:
     Attributes:
         blocks: for each order m the sum of z z^H, shape (n, n), n = channels * (lmax + 1 - m), rows
             by channel, then degree; z = x_l0 for m = 0 and (x_lm + i x_l-m) / sqrt2 otherwise.
-        low: the sum of x x^T of the coefficients up to `low_degree`, rows by channel, then
-            coefficient.
     """
 
     samples: int
     channels: int
     lmax: int
     blocks: tuple[ComplexArray, ...]
-    low: FloatArray
 
     @classmethod
     def of(cls, x: NDArray[np.floating]) -> Moments:
@@ -48,11 +41,7 @@ class Moments:
         for m in range(lmax + 1):
             z = complex_coordinates(flat, channels, lmax, m)
             blocks.append(np.asarray(z.T @ z.conj(), dtype=np.complex128))
-        kept = (low_degree(channels, lmax) + 1) ** 2
-        low = x[..., :kept].reshape(samples, -1).astype(np.float64)
-        return cls(
-            samples=samples, channels=channels, lmax=lmax, blocks=tuple(blocks), low=low.T @ low
-        )
+        return cls(samples=samples, channels=channels, lmax=lmax, blocks=tuple(blocks))
 
     def __add__(self, other: Moments) -> Moments:
         if (self.channels, self.lmax) != (other.channels, other.lmax):
@@ -64,7 +53,6 @@ class Moments:
             self,
             samples=self.samples + other.samples,
             blocks=tuple(a + b for a, b in zip(self.blocks, other.blocks, strict=True)),
-            low=self.low + other.low,
         )
 
     def without(self, cross: FloatArray, gram: FloatArray) -> Moments:
@@ -78,11 +66,7 @@ class Moments:
         for m, block in enumerate(self.blocks):
             z = complex_coordinates(flat, self.channels, self.lmax, m)
             blocks.append(block - z.T @ np.linalg.solve(gram, z.conj()))
-        kept = (low_degree(self.channels, self.lmax) + 1) ** 2
-        low = cross[..., :kept].reshape(len(cross), -1).astype(np.float64)
-        return replace(
-            self, blocks=tuple(blocks), low=self.low - low.T @ np.linalg.solve(gram, low)
-        )
+        return replace(self, blocks=tuple(blocks))
 
     def mixed(self, matrices: NDArray[np.floating]) -> Moments:
         """Moments of the fields M_l x, whose channels each degree mixes by its own matrix.
@@ -90,12 +74,9 @@ class Moments:
         Args:
             matrices: M_l, (lmax + 1, channel, channel).
         """
-
-        kept = degrees(low_degree(self.channels, self.lmax))
         return replace(
             self,
             blocks=tuple(_mixed(block, matrices[m:]) for m, block in enumerate(self.blocks)),
-            low=_mixed(self.low, matrices[kept]),
         )
 
     def up_to(self, lmax: int) -> Moments:
@@ -106,21 +87,10 @@ class Moments:
         for m, block in enumerate(self.blocks[: lmax + 1]):
             kept = np.tile(np.arange(m, self.lmax + 1) <= lmax, self.channels)
             blocks.append(block[np.ix_(kept, kept)])
-        degree = low_degree(self.channels, lmax)
-        low = self.low_covariance(degree) * self.samples
-        return replace(self, lmax=lmax, blocks=tuple(blocks), low=low)
+        return replace(self, lmax=lmax, blocks=tuple(blocks))
 
     def covariance(self, m: int) -> ComplexArray:
         return self.blocks[m] / self.samples
-
-    def low_covariance(self, degree: int) -> FloatArray:
-        """Covariance of all coefficients up to `degree`: (n, n), n = channels * (degree + 1)**2."""
-        kept, size = lmax_of(len(self.low) // self.channels), (degree + 1) ** 2
-        if degree > kept:
-            raise ValueError(f"whole covariances are kept up to degree {kept}; got {degree}")
-        low = self.low.reshape(self.channels, (kept + 1) ** 2, self.channels, (kept + 1) ** 2)
-        n = self.channels * size
-        return low[:, :size, :, :size].reshape(n, n) / self.samples
 
     def channel_covariance(self) -> FloatArray:
         """S_l, the mean over the 2l + 1 orders of the channel covariance: (lmax + 1, C, C)."""
@@ -149,11 +119,6 @@ def complex_coordinates(
     if m == 0:
         return flat[:, plus]
     return np.asarray((flat[:, plus] + 1j * flat[:, minus]) / np.sqrt(2))
-
-
-def low_degree(channels: int, lmax: int) -> int:
-    """The highest degree up to which whole covariances are kept."""
-    return max(0, min(lmax, math.isqrt(LOW_DIMENSIONS // channels) - 1))
 
 
 def _mixed(block: NDArray[Any], matrices: NDArray[np.floating]) -> NDArray[Any]:

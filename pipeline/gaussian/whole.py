@@ -186,7 +186,6 @@ def _seasonal_moments(x: FloatArray, phase: FloatArray) -> tuple[Moments, Moment
         return replace(
             shifted,
             blocks=tuple(a - b for a, b in zip(shifted.blocks, plain.blocks, strict=True)),
-            low=shifted.low - plain.low,
         )
 
     return plain, weighted(np.cos(phase)), weighted(np.sin(phase))

@@ -14,9 +14,9 @@ normals.zarr, float64
     compatibility_ratio, _kl, _fisher(channel, degree) data over reference power; Gaussian
                                          divergence and Fisher information up to each degree
     static(feature, coefficient)         standardised maps: climatology, log scale, source.static
-    isotropic_variance, channels_*, mblock_*, eof_*    arrays of the baselines
+    isotropic_variance, channels_*, mblock_*           arrays of the baselines
     (pipeline/gaussian/baselines), and
-    mblock_shrinkage, eof_choice         what the validation times chose
+    mblock_shrinkage                     what the validation times chose
     covariate_mean, covariate_scale(covariate)         where the source has covariates
     attrs: lmax, samples, split, grid, variables (JSON: CF attributes by channel), reference (JSON),
         unseen (JSON: parts of the year without training times, pipeline/fields/seasons),
@@ -29,8 +29,8 @@ import xarray as xr
 from pipeline.gaussian.conditional_tail import GaussianTail
 from pipeline.gaussian.fit import BASELINES, Baseline, Moments, baseline_from_arrays, fit
 
-STORED_AS = {"isotropic": "isotropic", "channels": "channels", "m-block": "mblock", "eof": "eof"}
-CHOSEN = {"m-block": "shrinkage", "eof": "choice"}
+STORED_AS = {"isotropic": "isotropic", "channels": "channels", "m-block": "mblock"}
+CHOSEN = {"m-block": "shrinkage"}
 
 
 def tail_of(normals: xr.Dataset) -> GaussianTail | None:

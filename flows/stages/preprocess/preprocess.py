@@ -14,7 +14,7 @@ whitened.zarr
     x(time, channel, coefficient) float32; coordinates phase(time) [rad], degree, order, and
     covariates(time, covariate) in standard units where the source has some
 
-Only training times inform the statistics, but for how much the m-block and eof baselines are
+Only training times inform the statistics, but for how much the m-block baseline is
 shrunk, which is chosen on validation times.
 """
 

@@ -103,11 +103,9 @@ def with_degree_0(data: FloatArray) -> FloatArray:
 def chosen_words(choices: Mapping[str, Choice]) -> dict[str, str]:
     """What the validation times chose, by baseline."""
     shrinkage = choices["m-block"]["shrinkage"]
-    degree, rank, shrunk = choices["eof"]["choice"]
     return {
         "m-block": f"shrunk by {shrinkage.min():.2g} to {shrinkage.max():.2g}, "
         f"median {np.median(shrinkage):.2g}",
-        "eof": f"{rank:.0f} patterns of degrees up to {degree:.0f}, shrunk by {shrunk:.2g}",
     }
 
 

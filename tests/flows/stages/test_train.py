@@ -39,7 +39,8 @@ def test_a_series_that_does_not_fit_into_memory_is_read_batch_by_batch(
     for series in (inside, outside):
         normals = artifacts.open_published(layout, "normals").load()
         baseline = train.untrained(config, normals, train.torch.float32).baseline
-        stretches = train._stretches(config, series, conditions, baseline, normals)
+        rows = train.climatology_terms(layout, config.split.train, normals)
+        stretches = train._stretches(config, series, conditions, rows, baseline, normals)
         drawn.append([batches.batch_at(step) for batches, _ in stretches for step in (0, 1, 7)])
         drawn.append([[law.variance.numpy()] for _, law in stretches])
     for one, other in ((drawn[0], drawn[2]), (drawn[1], drawn[3])):
