@@ -163,7 +163,7 @@ def test_in_training_each_law_is_at_least_as_likely_as_the_one_it_refines(fields
 
 def test_m_block_covariances_beyond_the_limit_are_refused_with_their_size(monkeypatch):
     refuse_sizes(5, 399)
-    with pytest.raises(ValueError, match=r"lmax 639 take 32\.6 GiB .* 8 GiB: lower .* to 399"):
+    with pytest.raises(ValueError, match=r"lmax 639 take 32\.6 GiB, .* 8 GiB: lower .* to 399"):
         refuse_sizes(5, 639)
     law = fit_m_block(Moments.of(white(30, 0)), np.full(LMAX + 1, 0.5))
     monkeypatch.setattr(gaussian, "LARGEST_BYTES", 8 * law.vectors.numel())
