@@ -78,17 +78,18 @@ def test_the_digest_of_a_store_knows_which_chunk_is_which(tmp_path):
     one = {"ta": {"chunks": (1, 4, 8)}}
     path = Path(write(tmp_path, regular(), "a.zarr", zarr_format=3, encoding=one))
     digest = source_digest(str(path))
-    (path / "ta/c/1").rename(path / "ta/c/9")
+    (path / "ta/c/5").rename(path / "ta/c/9")  # in the same order as before
     moved = source_digest(str(path))
     assert moved != digest
-    (path / "ta/c/2").rename(path / "ta/c/1")
-    (path / "ta/c/9").rename(path / "ta/c/2")
-    assert source_digest(str(path)) not in (digest, moved)
-    path.rename(tmp_path / "b.zarr")
-    path = tmp_path / "b.zarr"
+    (path / "ta/c/9").rename(path / "ta/c/5")
     for old, new in (("1", "9"), ("2", "1"), ("9", "2")):
         (path / "ta/c" / old).rename(path / "ta/c" / new)
-    assert source_digest(str(path)) == digest, "the name of the store itself does not count"
+    assert source_digest(str(path)) not in (digest, moved)
+    for old, new in (("1", "9"), ("2", "1"), ("9", "2")):
+        (path / "ta/c" / old).rename(path / "ta/c" / new)
+    path.rename(tmp_path / "b.zarr")
+    same = source_digest(str(tmp_path / "b.zarr"))
+    assert same == digest, "the name of the store itself does not count"
 
 
 def test_the_digest_of_a_reference_follows_the_files_that_it_leads_to(tmp_path):
