@@ -96,10 +96,13 @@ def _moving(name: str, found: Missing, zero: bool) -> str:
     """How cells can be dealt with that are missing at some times only."""
     key = toml_key(name)
     some = f"{found.moving} of them are" if found.moving < found.count else "all of them"
-    stands = f", or say what it stands for: source.fill = {{ {key} = 0.0 }}" if zero else ""
+    ways = ["Complete the source"]
+    if not found.everywhere:
+        ways.append(f'mask these cells at all times: source.fill = {{ {key} = "{MASK_EVER}" }}')
+    if zero:
+        ways.append(f"say what a missing value stands for: source.fill = {{ {key} = 0.0 }}")
     return (
         f"{name}: {found.count} values are missing, {some} in {found.cells} cells that have values "
         "at other times, as at a moving ice edge or in a satellite's gaps; only cells that are "
-        "missing always can be filled from their neighbours. Complete the source, mask these cells "
-        f'at all times: source.fill = {{ {key} = "{MASK_EVER}" }}{stands}'
+        f"missing always can be filled from their neighbours. {', or '.join(ways)}"
     )

@@ -147,6 +147,24 @@ def test_cells_that_are_ever_missing_are_masked_at_all_times_where_that_is_said(
     assert "z: 1 cells that are missing at some times are masked at all" in fields.attrs["notes"]
 
 
+def test_masking_is_not_offered_where_it_would_leave_nothing(
+    table: dict[str, Any], source: xr.Dataset, client: Any, quiet: Progress
+) -> None:
+    """As in a swath that moves: each cell is missing at some time."""
+    cells = source["z"][0].size
+    for at in range(90):
+        source["z"].values[at].flat[(np.arange(3) + 3 * at) % cells] = np.nan
+    assert bool(source["z"].isnull().any("time").all())
+    rewrite(table, source)
+    with pytest.raises(SourceError, match=r"z: 270 values are missing, all of them") as moving:
+        ingest.run(RunConfig.from_dict(table), layout_of(RunConfig.from_dict(table)), client, quiet)
+    assert "mask-ever" not in str(moving.value)
+    table["source"]["fill"] = "mask-ever"
+    config = RunConfig.from_dict(table)
+    with pytest.raises(SourceError, match="every cell is missing at some time"):
+        ingest.run(config, layout_of(config), client, quiet)
+
+
 def test_no_number_stands_for_what_a_quantity_cannot_be(
     table: dict[str, Any], source: xr.Dataset, client: Any, quiet: Progress
 ) -> None:
