@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from storage.artifacts.publishing import Published
 
-__all__ = ["SpherescoreBackend", "open_ensemble", "open_fields"]
+__all__ = ["SpherescoreBackend", "open_ensemble", "open_fields", "open_sequences"]
 
 KINDS = ("ensemble", "series", "sequences", "fields")
 Chunks = Mapping[str, int]
@@ -54,6 +54,12 @@ def open_ensemble(root: str | os.PathLike[str], *, chunks: Chunks | None = None)
         storage.artifacts.publishing.CorruptArtifact: If what is there is not what was published.
     """
     return _open(root, "ensemble", chunks)
+
+
+def open_sequences(root: str | os.PathLike[str], *, chunks: Chunks | None = None) -> xr.Dataset:
+    """Open the sequences of days that a run has published last: as `open_ensemble`, the times one
+    after the other."""
+    return _open(root, "sequences", chunks)
 
 
 def open_fields(root: str | os.PathLike[str], *, chunks: Chunks | None = None) -> xr.Dataset:

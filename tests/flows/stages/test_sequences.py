@@ -12,6 +12,7 @@ import torch
 import xarray as xr
 from distributed import Client
 
+import spherescore
 from flows.config.schema import ConfigError, RunConfig
 from flows.report.time_section import correlation_curves, time_section
 from flows.stages.generate import generate, sequences
@@ -161,6 +162,7 @@ def test_sequences_are_days_in_the_calendar_of_the_source(root, here):
     assert str(found["time"].values[0])[:13] == "2004-01-01T12"
     assert found["ta"].attrs["units"] == "K"
     assert np.isfinite(found["zg"]).all()
+    xr.testing.assert_equal(spherescore.open_sequences(root).load(), found)
 
 
 def test_generate_draws_single_days_as_before_and_sequences_beside_them(root, here):
