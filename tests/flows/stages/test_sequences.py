@@ -13,6 +13,7 @@ import xarray as xr
 from distributed import Client
 
 import spherescore
+from flows.cluster.map_units import UnitFailed
 from flows.config.schema import ConfigError, RunConfig
 from flows.report.time_section import correlation_curves, time_section
 from flows.stages.generate import generate, sequences
@@ -218,6 +219,55 @@ def test_a_sequence_that_was_interrupted_at_any_day_has_the_same_bytes(
         unpublish(path)
     again = drawn(config, here)
     xr.testing.assert_equal(again[["ta", "zg"]], whole[["ta", "zg"]])
+
+
+@pytest.mark.parametrize("kept", [1, 4, 10])
+def test_drawing_that_dies_is_gone_on_with_and_nothing_is_drawn_twice(
+    root, here, kept, monkeypatch, trained, tmp_path
+):
+    """It dies at the writing of a unit, of states or of fields."""
+    other = tmp_path / "whole"
+    shutil.copytree(root, other, symlinks=True)
+    whole = drawn(make_config(other), here)
+    config, written, write = make_config(root), [], artifacts.write_unit
+
+    def dying(path, unit, *args, **kwargs):
+        if len(written) == kept:
+            raise OSError("the machine dies")
+        written.append((path, unit.name))
+        return write(path, unit, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(artifacts, "write_unit", dying)
+        with pytest.raises(UnitFailed, match="the machine dies"):
+            drawn(config, here)
+
+    def counting(path, unit, *args, **kwargs):
+        written.append((path, unit.name))
+        return write(path, unit, *args, **kwargs)
+
+    monkeypatch.setattr(artifacts, "write_unit", counting)
+    again = drawn(config, here)
+    xr.testing.assert_equal(again[["ta", "zg"]], whole[["ta", "zg"]])
+    assert len(written) == len(set(written)) == 2 * 3 * 3
+
+
+def test_one_worker_and_two_processes_draw_the_same_bytes(root, here, client, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(root, other, symlinks=True)
+    one = drawn(make_config(root, realizations=5), here)
+    two = drawn(make_config(other, realizations=5), client)
+    xr.testing.assert_equal(one[["ta", "zg"]], two[["ta", "zg"]])
+
+
+def test_sequences_on_another_grid_are_the_same_days(root, here):
+    """Their large scales; what is beyond them is other noise."""
+    own = drawn(make_config(root), here)
+    config = make_config(root, generate_grid="latlon:13x24")
+    other = drawn(config, here)
+    assert other["ta"].shape == (3, 20, 13, 24)
+    means = [each["ta"].mean(("lat", "lon")).values for each in (own, other)]
+    assert np.corrcoef(means[0].ravel(), means[1].ravel())[0, 1] > 0.98
 
 
 def unpublish(path: Any) -> None:
