@@ -38,7 +38,7 @@ WIDTH = 1.0  # of the weights of neighbouring orders, in orders
 REACH = 2
 NODES = 6  # seasons at which S is made; a field has that of the nearest
 FIELDS = 1500  # of the training that W is made of, evenly spread, at most
-LARGEST_BYTES = 1 << 30  # of the coefficients of training fields, in memory
+LARGEST_BYTES = 1 << 28  # of the coefficients of training fields; a worker holds them four times
 
 
 @dataclass(frozen=True, kw_only=True)
