@@ -169,6 +169,9 @@ def _deployment(client: "SyncPrefectClient", wanted: Wanted, name: str) -> Findi
     if found.work_pool_name != wanted.pool:
         text = f"its runs go to pool {found.work_pool_name}, not {wanted.pool}; {DEPLOY}"
         return Finding(what=what, ok=False, text=text)
+    if found.parameters and found.work_queue_name != wanted.queue:
+        text = f"is of another root, or of an older version (queue {found.work_queue_name})"
+        return Finding(what=what, ok=False, text=f"{text}; {DEPLOY}")
     if found.paused:
         resume = f"prefect deployment schedule resume {name}"
         return Finding(what=what, ok=False, text=f"is paused by hand; {resume}")

@@ -92,6 +92,9 @@ def test_two_configurations_of_one_file_name_keep_their_deployments(
     assert str(first) in refused.stderr and "--name" in refused.stderr
     assert api.read_deployment_by_name("spherescore/twin").parameters["config"] == str(first)
 
+    code, looked = found(site, str(second), "--check")
+    assert code == 46 and "another root" in looked["deployment spherescore/twin"]["text"]
+
     site.command("deploy", str(second), "--name", "other-twin")
     ours = api.read_deployment_by_name("spherescore/other-twin-nightly")
     assert ours.parameters["config"] == str(second)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from flows.deployments.automations import SILENT
 from flows.deployments.prefect_settings import kept_secret, server_environment
 from flows.deployments.up import LOOPBACK, READY_SECONDS, Machine, answers, free_port
 from flows.processes.supervisor import Service, wait_until
@@ -87,7 +88,7 @@ def test_a_window_shorter_than_the_heartbeats_allow_is_found(site: Site) -> None
     )
     result = json.loads(done.stdout.splitlines()[-1])
     bad = [one["what"] for one in result["findings"] if not one["ok"]]
-    assert (done.returncode, bad) == (46, ["heartbeat automation"])
+    assert (done.returncode, bad) == (46, [f"automation {SILENT!r}"])
 
 
 @pytest.fixture

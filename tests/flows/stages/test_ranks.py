@@ -108,7 +108,7 @@ def test_two_ranks_on_workers_learn_what_one_learns_and_a_killed_one_costs_no_bi
         again = trained(whitened, root, ranks=2)
     killer.join()
     assert killed and "a rank was lost" in caplog.text
-    assert re.search(r"rank 0 on tcp://\S+: train: goes on after step \d+", caplog.text)
+    assert re.search(r"rank 0 on tls://\S+: train: goes on after step \d+", caplog.text)
     for name, values in undisturbed.items():
         np.testing.assert_array_equal(again[name], values, err_msg=name)
 
