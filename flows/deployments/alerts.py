@@ -22,14 +22,25 @@ FAILED = "spherescore: a run failed"
 BLOCK = "spherescore-alert"
 STATES = {f"prefect.flow-run.{state}" for state in ("Failed", "Crashed", "TimedOut")}
 SUBJECT = "spherescore: {{ flow_run.name }} {{ flow_run.state.name | lower }}"
-BODY = """{{ flow_run.name }} has {{ flow_run.state.name | lower }}, at {{ event.occurred }}.
+HINTS = {  # what a message has in it: what to do, where the message does not say it itself
+    "status code -9": "Its process was killed, often for want of memory: lower cluster.workers or "
+    "give more memory.",
+    "SourceError": "The files, or [source] of the configuration, have to change.",
+    "WorkersLost": "See whether the Dask workers are there.",
+}
+_ADVICE = "".join(
+    f"{{% if '{sign}' in (flow_run.state.message or '') %}}{hint}\n{{% endif %}}"
+    for sign, hint in HINTS.items()
+)
+BODY = (
+    """{{ flow_run.name }} has {{ flow_run.state.name | lower }}, at {{ event.occurred }}.
 It said: {{ flow_run.state.message }}
-{% if 'status code -9' in (flow_run.state.message or '') -%}
-Its process was killed, often for want of memory: lower cluster.workers or give more memory.
-{% endif -%}
-What is finished is safe. When the cause is gone, run it again and it goes on where it was:
+"""
+    + _ADVICE
+    + """What is finished is safe. When the cause is gone, run it again and it goes on where it was:
 prefect deployment run '{{ flow.name }}/{{ deployment.name }}'
 {% set link = flow_run | ui_url %}{% if link %}Log and artifacts: {{ link }}{% endif %}"""
+)
 TEXT = "{% set body %}" + SUBJECT + "\n" + BODY + '{% endset %}{"text": {{ body | tojson }}}'
 
 

@@ -112,6 +112,8 @@ def _automations(client: "SyncPrefectClient", wanted: Wanted) -> Iterator[str]:
         found = [other for other in there if other.name == one.name]
         if one.name != FAILED and len(found) == 1 and fits(found[0], one):
             continue
+        if one.name == FAILED and found:
+            one.enabled = found[0].enabled  # who is told may change; that nobody is told, stays
         for other in found:
             client.delete_automation(other.id)
         client.create_automation(one)

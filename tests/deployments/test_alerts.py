@@ -64,7 +64,8 @@ def test_a_failed_night_is_told_with_its_remedy_and_a_good_one_is_not(
     (text,) = eventually(lambda: receiver.heard, 60, what="an alert")
     print(text)
     assert text.startswith("spherescore: failing: ingest to preprocess failed")
-    assert "source.paths" in text and str(site.directory / "new") in text
+    assert f"{site.directory}/new/*.nc: no such file" in text
+    assert "The files, or [source] of the configuration, have to change." in text
     assert "prefect deployment run 'spherescore/failing-nightly'" in text
     assert f"{site.machine.ui}/" in text
 
