@@ -173,4 +173,4 @@ def _memory(seen: npt.NDArray[np.bool_], quiet: int) -> int:
     for lag in range(len(seen) - quiet + 1):
         if not seen[lag : lag + quiet].any():
             return lag
-    return int(np.flatnonzero(seen)[-1]) + 1
+    return int(np.flatnonzero(seen)[-1]) + 1 if seen.any() else 0

@@ -130,3 +130,9 @@ def test_series_that_say_nothing_of_their_scatter_have_an_interval_all_the_same(
     found = mean_interval(np.array(values))
     assert found.value == values[0]
     assert not found.standard_error > 0
+
+
+@pytest.mark.parametrize("times", [4, 5, 6, 9])
+def test_a_few_values_without_memory_have_blocks_of_their_own(times):
+    values = [np.random.default_rng(seed).standard_normal(times) for seed in range(9)]
+    assert all(1.0 <= block_of(series) <= times for series in values)
