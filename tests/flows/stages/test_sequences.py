@@ -325,6 +325,16 @@ def test_the_report_says_what_the_days_before_are_worth_and_what_the_draws_miss(
     assert time_section({}, {}) == ""
 
 
+def test_days_on_two_sides_of_a_border_of_units_are_as_near_as_others(root, here):
+    """Units are of 8 days: a sequence that began anew in each would lose every eighth pair."""
+    config = make_config(root, days=400, realizations=2)
+    drawn(config, here)
+    x = artifacts.open_published(config.layout, "states")["x"].values.astype(np.float64)
+    products = (x[:, 1:] * x[:, :-1]).sum(axis=(0, 2, 3))
+    at_border = np.arange(1, 400) % 8 == 0
+    assert products[at_border].mean() > 0.9 * products[~at_border].mean()
+
+
 def test_a_forecast_goes_on_from_a_day_of_the_source(root, here):
     sequence = {"start": "2001-08-11", "from": "2001-08-10"}
     config = make_config(root, realizations=24, days=3, sequence=sequence)
