@@ -73,7 +73,7 @@ def _copy(world: World, base: Run, name: str) -> Run:
     run = world.run(name)
     shutil.copytree(base.root, run.root, symlinks=True)
     run.settings = {
-        "flows.stages.train.train:SECONDS_BETWEEN_STATES": 0.0,
-        "flows.stages.train.train:MATCHED": 8,
+        "flows.stages.train.session:SECONDS_BETWEEN_STATES": 0.0,
+        "flows.stages.train.session:MATCHED": 8,
     }
     return run

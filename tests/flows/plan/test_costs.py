@@ -11,7 +11,7 @@ from flows.plan import costs
 from flows.plan.costs import MATCHED, Machines, Prices, Work, Workload, estimates, seconds, work
 from flows.plan.plan import duration
 from flows.stages.base import STAGES
-from flows.stages.train import train
+from flows.stages.train import fields, session
 from flows.stages.verify import certificate, verify
 from pipeline.network import calibration
 from pipeline.network.train import Training, TrainingConfig
@@ -89,8 +89,8 @@ def test_a_gaussian_model_trains_and_judges_nothing() -> None:
 def test_the_evaluations_that_are_counted_are_those_that_are_made() -> None:
     assert TrainingConfig(steps=1).validations == costs.VALIDATIONS
     assert calibration.NODES == costs.NODES
-    assert train.MATCHED * (2 * train.MATCHING_STEPS - 1) == costs.MATCHED
-    assert (train.FOLDS, verify.NEAREST) == (costs.FOLDS, costs.NEAREST)
+    assert session.MATCHED * (2 * session.MATCHING_STEPS - 1) == costs.MATCHED
+    assert (fields.FOLDS, verify.NEAREST) == (costs.FOLDS, costs.NEAREST)
     assert proper_scores.ROWS == costs.ROWS
     assert certificate.EVALUATIONS == costs.CERTIFIED
     likelihood = 4 * certificate.FLOW_STEPS * certificate.FIELDS * 3  # one forward, two backward

@@ -24,6 +24,12 @@ def files(tmp_path: Path, table: dict[str, Any], source: xr.Dataset) -> list[Pat
     """The source as three files of thirty days, of which the configuration takes all there are."""
     (tmp_path / "source.nc").unlink()
     table["source"]["paths"] = [str(tmp_path / "part-*.nc")]
+    table["split"] = {  # in the second file
+        "train": ["2001-02-01", "2001-02-14"],
+        "validation": ["2001-02-15", "2001-02-21"],
+        "test": ["2001-02-22", "2001-02-28"],
+    }
+    table["generate"]["times"] = ["2001-02-10"]
     paths = [tmp_path / f"part-{index}.nc" for index in range(3)]
     for index, path in enumerate(paths):
         source.isel(time=slice(30 * index, 30 * index + 30)).to_netcdf(path)

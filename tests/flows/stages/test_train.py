@@ -9,7 +9,7 @@ import pytest
 
 from flows.config.schema import RunConfig
 from flows.progress import Progress
-from flows.stages.train import train
+from flows.stages.train import fields, session, train
 from pipeline.network.train import Training, TrainingDiverged
 from storage.artifacts import publishing as artifacts
 from storage.artifacts.layout import StoreLayout, records_of
@@ -30,17 +30,17 @@ def test_a_series_that_does_not_fit_into_memory_is_read_batch_by_batch(
     preprocessed: tuple[RunConfig, StoreLayout], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config, layout = preprocessed
-    inside, conditions = train.training_series(layout, config.split.train)
-    monkeypatch.setattr(train, "SERIES_SHARE", 0.0)
-    outside, same = train.training_series(layout, config.split.train)
+    inside, conditions = fields.training_series(layout, config.split.train)
+    monkeypatch.setattr(fields, "SERIES_SHARE", 0.0)
+    outside, same = fields.training_series(layout, config.split.train)
     assert isinstance(inside, np.ndarray) and not isinstance(outside, np.ndarray)
     np.testing.assert_array_equal(conditions, same)
     drawn: list[Any] = []
     for series in (inside, outside):
         normals = artifacts.open_published(layout, "normals").load()
-        baseline = train.untrained(config, normals, train.torch.float32).baseline
-        rows = train.climatology_terms(layout, config.split.train, normals)
-        stretches = train._stretches(config, series, conditions, rows, baseline, normals)
+        baseline = session.untrained(config, normals, session.torch.float32).baseline
+        rows = fields.climatology_terms(layout, config.split.train, normals)
+        stretches = fields.stretches_of(config, series, conditions, rows, baseline, normals)
         drawn.append([batches.batch_at(step) for batches, _ in stretches for step in (0, 1, 7)])
         drawn.append([[law.variance.numpy()] for _, law in stretches])
     for one, other in ((drawn[0], drawn[2]), (drawn[1], drawn[3])):
@@ -56,7 +56,7 @@ def test_the_weights_do_not_depend_on_where_the_fields_are(
 ) -> None:
     config, layout = preprocessed
     first = train.run(config, layout, None, quiet)
-    monkeypatch.setattr(train, "SERIES_SHARE", 0.0)
+    monkeypatch.setattr(fields, "SERIES_SHARE", 0.0)
     for path in layout.artifacts.glob("checkpoints-*"):
         path.rename(path.with_name(f"old-{path.name}"))
     layout.name("checkpoints").unlink()
@@ -93,7 +93,7 @@ def trained_with(
         real(self, *arguments, **options)
 
     monkeypatch.setattr(Training, "advance", advance)
-    monkeypatch.setattr(train, "SECONDS_BETWEEN_STATES", 0.0)
+    monkeypatch.setattr(session, "SECONDS_BETWEEN_STATES", 0.0)
     for _ in stops:
         with pytest.raises(Stopped):
             train.run(config, layout, None, silent)

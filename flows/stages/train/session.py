@@ -1,0 +1,214 @@
+"""A training of the network, from its newest state on, to the tables of a finished model.
+
+States are saved at validations and every minute. A training that diverges goes back to its last
+validation, at most three times: which state that is depends on steps alone, not on when states were
+saved, so a resumed training goes back to where an undisturbed one does.
+"""
+
+import logging
+import time as clock
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from numpy.typing import NDArray
+
+from flows.config.schema import RunConfig
+from flows.stages.train.fields import HeldOut, climatology_terms, stretches_of, training_series
+from flows.stages.trained_model import certified_sampler, device_of, untrained
+from pipeline.diffusion.matching import match
+from pipeline.diffusion.process import OrnsteinUhlenbeck
+from pipeline.network.data_parallel import Group
+from pipeline.network.score_network import native_precision
+from pipeline.network.train import Training, TrainingConfig, TrainingDiverged
+from storage.artifacts import publishing as artifacts
+from storage.artifacts.layout import StoreLayout
+from storage.places.places import Place
+from storage.training import checkpoints
+
+LOGGER = logging.getLogger("spherescore")
+SECONDS_BETWEEN_STATES = 60.0
+ROLLBACKS = 3  # returns to the last validation, after which a training is given up
+MATCHED, MATCHING_STEPS = 128, 16  # fields and steps that match the flow to its spectra
+
+
+class Session:
+    """One rank of a training, at its newest state.
+
+    Args:
+        directory: of the states.
+        parent: a published training that this one goes on from, if it does.
+        group: the ranks that train together.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        layout: StoreLayout,
+        directory: Place,
+        normals: xr.Dataset,
+        parent: artifacts.Published | None,
+        group: Group,
+    ) -> None:
+        self.config, self.directory, self.normals = config, directory, normals
+        self.parent, self.group, self.device = parent, group, device_of(config)
+        self.saved, self.good = clock.monotonic(), 0  # the step to go back to
+        self._begin()
+        x, self.conditions = training_series(layout, config.split.train)
+        rows = climatology_terms(layout, config.split.train, normals)
+        baseline = self.training.model.baseline
+        self.stretches = stretches_of(config, x, self.conditions, rows, baseline, normals)
+        self.held_out = HeldOut.of(layout, config.split.validation, self.device)
+
+    @property
+    def finished(self) -> bool:
+        return self.training.progress >= 1
+
+    def advance(self) -> None:
+        """One step, and what it is time for: a validation, a state on disk; or a step back.
+
+        Raises:
+            TrainingDiverged: If it has gone back `ROLLBACKS` times.
+        """
+        training = self.training
+        turn, number = divmod(training.step, len(self.stretches))
+        batches, baseline = self.stretches[number]
+        drawn = batches.batch_at(turn, self.group.part(batches.batch))
+        x, condition = (torch.from_numpy(part).to(self.device) for part in drawn)
+        try:
+            training.advance(x, condition, baseline, batch=batches.batch)
+        except TrainingDiverged as error:
+            self._roll_back(error)
+            return
+        if validated := training.validation_due:
+            held_out = self.held_out
+            training.validate(held_out.x, held_out.condition, days=held_out.times)
+            self.good = training.step
+        if validated or clock.monotonic() - self.saved > SECONDS_BETWEEN_STATES:
+            self._save()
+
+    def finish(self) -> dict[str, Any]:
+        """Save the last state, with the tables that make its best weights a model.
+
+        Returns:
+            Attributes of the published training.
+        """
+        training = self.training
+        # The finished state does not tell how long it took: equal trainings have equal digests.
+        state = training.to_tensors() | self._tables()
+        meta = {**training.to_meta(), "precision": self.precision}
+        checkpoints.save(self.directory, training.step, state, meta)
+        best = max(training.history, key=lambda entry: entry["nats"])
+        return {
+            "figures": {
+                "steps": training.step,
+                "parameters": sum(p.numel() for p in training.model.parameters()),
+                "J_G validation": f"{best['nats']:.1f} ± {best['error']:.1f}",
+            },
+            "history": training.history,
+            "rollbacks": training.rollbacks,
+            "seconds": training.seconds,
+        }
+
+    def told(self) -> tuple[int, int, str]:
+        """Progress in steps, with how many there will be at this speed."""
+        training = self.training
+        total = max(training.step, round(training.step / max(training.progress, 1e-9)))
+        words = f"loss {training.loss:.4f}"
+        if training.history:
+            last = training.history[-1]
+            words += f", J_G {last['nats']:.0f} ± {last['error']:.0f} nats"
+        return training.step, total, words
+
+    def _begin(self) -> None:
+        state = checkpoints.load_latest(self.directory)
+        self.precision = str(native_precision(self.device)).removeprefix("torch.")
+        if state is not None:
+            self.precision = state.meta["precision"]
+        self.training = training = self._beginning()
+        if state is not None:
+            self.good = state.meta.get("good", 0)  # the last state of all does not tell
+            training.restore(state.step, state.tensors, state.meta)
+            spent = 60 * (self.config.train.minutes or 0)
+            training.seconds = float(state.meta.get("seconds", spent))
+            LOGGER.info("train: goes on after step %d", state.step)
+        elif self.parent is not None:
+            LOGGER.info("train: begins with the weights of %s", self.parent.path.name)
+        training.agree()
+
+    def _beginning(self) -> Training:
+        """The training before its first step, with the weights of the one it goes on from."""
+        config = self.config
+        model = untrained(config, self.normals, getattr(torch, self.precision))
+        training = Training(
+            model=model.to(self.device),
+            config=TrainingConfig(
+                steps=config.train.steps,
+                minutes=config.train.minutes,
+                learning_rate=config.train.learning_rate,
+                accumulate=config.train.accumulate,
+                seed=config.run.seed,
+            ),
+            process=OrnsteinUhlenbeck(),
+            times=certified_sampler(config).times,
+            group=self.group,
+        )
+        if self.parent is not None:
+            training.begin_from(_weights_of(self.parent))
+        return training
+
+    def _save(self) -> None:
+        training = self.training
+        if self.group.rank > 0 or self.finished:
+            return
+        meta = {
+            **training.to_meta(),
+            "precision": self.precision,
+            "seconds": training.seconds,
+            "good": self.good,
+        }
+        state = training.to_tensors()
+        checkpoints.save(self.directory, training.step, state, meta, also=self.good)
+        self.saved = clock.monotonic()
+
+    def _roll_back(self, error: TrainingDiverged) -> None:
+        training = self.training
+        if len(training.rollbacks) == ROLLBACKS:
+            places = ", ".join(f"{one['step']} to {one['to']}" for one in training.rollbacks)
+            raise TrainingDiverged(f"{error}. It went back {ROLLBACKS} times, from step {places}")
+        if self.good == 0:
+            first = self._beginning()
+            state = checkpoints.State(0, first.to_tensors(), first.to_meta())
+        else:
+            state = checkpoints.load_step(self.directory, self.good)
+        words = "train: %s; the training goes back to step %d with half the learning rate"
+        LOGGER.warning(words, error, self.good)
+        training.roll_back(state.step, state.tensors, state.meta, str(error))
+        # They would lead to the same divergence again.
+        if self.group.rank == 0:
+            checkpoints.drop_newer(self.directory, state.step)
+
+    def _tables(self) -> dict[str, NDArray[Any]]:
+        """Calibrate the best weights and match their flow."""
+        training, held_out = self.training, self.held_out
+        calibration = training.calibrate(held_out.x, held_out.condition)
+        score, process = training.average, training.process
+        score.calibration = calibration
+        spread = np.linspace(0, len(self.conditions) - 1, MATCHED).round().astype(int)
+        conditions = torch.from_numpy(self.conditions)[spread].to(self.device)
+        noise = torch.Generator().manual_seed(training.config.seed)
+        matched = match(score, conditions, process.power_grid(MATCHING_STEPS), noise)
+        tables = {f"calibration/{name}": table for name, table in calibration.state_dict().items()}
+        tables |= {"matching/nodes": matched.nodes, "matching/rates": matched.rates}
+        return {name: table.cpu().numpy() for name, table in tables.items()}
+
+
+def _weights_of(parent: artifacts.Published) -> dict[str, NDArray[Any]]:
+    last = checkpoints.load_latest(parent.path)
+    if last is None:
+        raise artifacts.CorruptArtifact(
+            f"{parent.path} holds no state that verifies, and this training goes on from it; "
+            'run `spherescore check`, or set train.start = "scratch"'
+        )
+    return last.tensors
