@@ -12,11 +12,12 @@ from flows.config.schema import RunConfig
 from flows.progress import Progress
 from flows.stages.ingest import ingest
 from storage.artifacts.layout import StoreLayout
-from tests.storage.imitations import regular, served_by, write
+from tests.storage.imitations import on_first_days, regular, served_by, write
 
 
 def ingested(table: dict[str, Any], client: Any, quiet: Progress, **source: Any) -> xr.Dataset:
     table["source"] = source
+    on_first_days(table)
     config = RunConfig.from_dict(table)
     layout = StoreLayout(config.run.root)
     ingest.run(config, layout, client, quiet)
@@ -91,7 +92,7 @@ def test_members_are_in_the_fields(
     source = xr.concat(parts, xr.DataArray([5, 6], dims="number", name="number"))
     paths = [write(tmp_path, source)]
     fields = ingested(table, client, quiet, paths=paths, variables=["ta"], samples="number")
-    np.testing.assert_array_equal(fields["member"], np.tile([0, 1], 6))
+    np.testing.assert_array_equal(fields["member"], np.tile([5, 6], 6))
     np.testing.assert_array_equal(fields["ta"][1::2], parts[1]["ta"])
 
 

@@ -18,7 +18,7 @@ from flows.stages.ingest import ingest
 from storage.errors import SourceError
 from storage.guards import inspection
 from tests.faults.runs import ROOT, SITE
-from tests.storage.imitations import regular, write
+from tests.storage.imitations import on_first_days, regular, write
 
 DEATHS = 8  # more than are retried
 
@@ -69,6 +69,7 @@ def test_the_file_that_kills_workers_is_named_and_no_honest_one(
         "paths": [write(tmp_path, first, "a.nc"), write(tmp_path, rest, second)],
         "variables": ["ta"],
     }
+    on_first_days(table)
     config = RunConfig.from_dict(table)
     with (
         local_client(Cluster(workers=1), tmp_path / "scratch") as client,
