@@ -1,5 +1,6 @@
 # make demo   from nothing to a finished ensemble and its report
 # make test   all tests
+# make test-fast  laws, numerics, conventions: for after every change (under 3 minutes)
 # make check  ruff and mypy
 # make mutants      faults seeded into the code, each of which a test must find (some minutes)
 # make inputs       docs/inputs.md, what happens to what input, from the tests
@@ -36,6 +37,11 @@ demo: $(INSTALLED)
 
 test: $(INSTALLED) $(EXAMPLES)
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+FAST := tests/pipeline tests/storage/conventions tests/storage/places tests/flows/config
+test-fast: $(INSTALLED)
+	$(BIN)/python -m pytest $(FAST) tests/test_layers.py tests/test_mutants.py \
+	  --ignore tests/pipeline/network $(PYTEST_ARGS)
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .
