@@ -115,7 +115,7 @@ def test_every_wing_stands_on_those_before_it(package: str) -> None:
     assert upward(package) == []
 
 
-@pytest.mark.parametrize("package", ["pipeline", "storage"])
+@pytest.mark.parametrize("package", PACKAGES)
 def test_no_modules_import_each_other_in_a_circle(package: str) -> None:
     known: dict[str, set[str]] = {}
     for _, path in files_of(package):
