@@ -65,10 +65,10 @@ def _splits(certificate: Mapping[str, Any], pictures: Mapping[str, str]) -> str:
     return (
         f"<h3>Where it comes from</h3><figure>{pictures.get('certificate', '')}</figure>"
         f'<p class="note">J<sub>G</sub> over the {own}, with standard errors. By degree it is a '
-        "spectrum of non-Gaussianity, and of what that law misses of the covariance: with a perfect "
-        "score and fine steps its sum would be the divergence of the data from that law, and the "
-        "sum found is a lower bound of that. Noise is little at the bottom of the right panel and all at the "
-        "top. Parts may be below 0; only the sum is certified.</p>"
+        "spectrum of non-Gaussianity, and of what that law misses of the covariance: with a "
+        "perfect score and fine steps its sum would be the divergence of the data from that law, "
+        "and the sum found is a lower bound of that. Noise is little at the bottom of the right "
+        "panel and all at the top. Parts may be below 0; only the sum is certified.</p>"
     )
 
 
