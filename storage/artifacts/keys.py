@@ -73,21 +73,21 @@ def code_digest(module_names: Iterable[str], beyond: Iterable[str] = ()) -> str:
         beyond: Modules, or packages with all that is in them, that are not followed: what they do
             is no part of what is computed.
     """
-    programs: dict[str, str] = {}
-    pending, outside = list(module_names), tuple(beyond)
+    outside, known, pending = tuple(beyond), dict[str, _Module](), list(module_names)
     while pending:
         name = pending.pop()
-        if name not in programs and not _is_within(name, outside):
-            imports, program, files = _read(name, _source(name).read_text(encoding="utf-8"))
-            origins = {
-                one: "" if _is_within(one.module, outside) else _program(one.module)
-                for one in imports
-            }
-            brought = sorted(f"{origins[one]} {one.name} {one.bound}" for one in imports)
-            digests = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
-            programs[name] = canonical_json([program, brought, digests])
-            pending.extend(one.module for one in imports)
-    return hashlib.sha256(canonical_json(sorted(programs.values())).encode()).hexdigest()
+        if name not in known and not _is_within(name, outside):
+            known[name] = _read(name, _source(name).read_text(encoding="utf-8"))
+            pending.extend(one.module for one in known[name].imports)
+    programs = []
+    for module in known.values():
+        brought = sorted(
+            f"{known[one.module].program if one.module in known else ''} {one.name} {one.bound}"
+            for one in module.imports
+        )
+        digests = [hashlib.sha256(file.read_bytes()).hexdigest() for file in module.files]
+        programs.append(canonical_json([module.program, brought, digests]))
+    return hashlib.sha256(canonical_json(sorted(programs)).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -103,19 +103,22 @@ def _is_within(name: str, packages: tuple[str, ...]) -> bool:
     return any(f"{name}.".startswith(f"{one}.") for one in packages)
 
 
-def _program(module: str) -> str:
-    """Digest of the program of one module, without what it imports."""
-    return _read(module, _source(module).read_text(encoding="utf-8"))[1]
+@dataclass(frozen=True)
+class _Module:
+    """What a module takes from the house, the digest of its program, the files that it names."""
+
+    imports: tuple[_Import, ...]
+    program: str
+    files: tuple[Path, ...]
 
 
 @cache
-def _read(name: str, text: str) -> tuple[tuple[_Import, ...], str, tuple[Path, ...]]:
-    """What a module imports from the house, the digest of its program, the files that it names."""
+def _read(name: str, text: str) -> _Module:
     tree = _without_docstrings(_parsed(text))
     imports = tuple(_imports(tree, name))
     files = tuple(_files_named(tree, _source(name).parent))
     program = ast.unparse(_WithoutImports().visit(tree))
-    return imports, hashlib.sha256(program.encode()).hexdigest(), files
+    return _Module(imports, hashlib.sha256(program.encode()).hexdigest(), files)
 
 
 def _files_named(tree: ast.Module, directory: Path) -> Iterable[Path]:
