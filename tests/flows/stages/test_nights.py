@@ -50,6 +50,7 @@ def nights(tmp_path: Path, table: dict[str, Any]) -> dict[str, Any]:
         "test": ["2001-02-01", "2001-02-28"],
         "train": ["2001-03-01", "latest"],
     }
+    table["generate"]["times"] = ["2001-03-01"]
     table["spectral"]["statistics"] = "frozen"
     table["train"] = {"steps": 2, "width": 8, "blocks": 1, "device": "cpu"}
     return table
