@@ -197,7 +197,7 @@ def test_workers_of_other_code_are_refused(tmp_path: Path) -> None:
     for package in (module.partition(".")[0] for module in workers.HOUSE):
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(HOUSE / package, other / package, ignore=ignored)
-    with (other / "pipeline" / "rings.py").open("a") as module:
+    with (other / "pipeline" / "sphere" / "rings.py").open("a") as module:
         module.write("\nEARTH = 'flat'\n")
     place = {"PYTHONPATH": str(other)}
     with dask_cluster(tmp_path / "cluster", workers=1, environment=place) as started:

@@ -28,7 +28,7 @@ from flows.stages.generate import draws, generate, series
 from flows.stages.generate.draws import whitened_draws
 from flows.stages.preprocess import preprocess
 from flows.stages.preprocess.normals import baseline_of
-from flows.stages.train import train
+from flows.stages.train import session, train
 from flows.stages.trained_model import Trained
 from flows.stages.trained_model import trained as load_score
 from flows.stages.verify.certificate import certificate
@@ -296,7 +296,7 @@ def test_the_root_says_where_the_ensemble_comes_from(trained, here, tmp_path):
         assert re.fullmatch("[0-9a-f]{64}", attrs[f"{name}_digest"]), name
     assert "source_digest" in attrs and "gme, 3 evaluations" in attrs["sampler"]
     assert "seed/realization/time/variable/step" in attrs["noise"]
-    assert attrs["frequency"] == "day" and attrs["time_coverage_duration"] == "P182D"
+    assert attrs["frequency"] == "2day" and attrs["time_coverage_duration"] == "P182D"
     assert json.loads(attrs["config"])["generate"]["realizations"] == 5
     highly = {"title", "summary", "keywords", "Conventions"}
     recommended = {
@@ -466,7 +466,7 @@ def test_a_killed_training_ends_with_the_same_weights(trained, tmp_path, monkeyp
     shutil.rmtree(first.path)
     shutil.rmtree(layout.records("checkpoints", first.key))
     layout.name("checkpoints").unlink()
-    monkeypatch.setattr(train, "SECONDS_BETWEEN_STATES", 0.0)
+    monkeypatch.setattr(session, "SECONDS_BETWEEN_STATES", 0.0)
 
     def dies(done: int, total: int, text: str) -> None:
         if done == 2:
