@@ -38,7 +38,7 @@ demo: $(INSTALLED)
 test: $(INSTALLED) $(EXAMPLES)
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-FAST := tests/pipeline tests/storage/conventions tests/storage/places tests/flows/config
+FAST := tests/pipeline tests/storage/conventions tests/storage/places
 test-fast: $(INSTALLED)
 	$(BIN)/python -m pytest $(FAST) tests/test_layers.py tests/test_mutants.py \
 	  --ignore tests/pipeline/network $(PYTEST_ARGS)
