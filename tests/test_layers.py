@@ -17,7 +17,7 @@ FORBIDDEN_IN = {  # package: what none of its files imports
 # A wing imports those before it, lazy imports counted.
 LADDERS = {
     "pipeline": (
-        *("errors", "arrays", "sphere", "gaussian", "fields", "diffusion", "scores"),
+        *("errors", "arrays", "sphere", "gaussian", "fields", "diffusion", "given", "scores"),
         *("certificate", "network"),
     ),
     "storage": (
