@@ -58,7 +58,7 @@ class GaussianPosterior:
     def covariance(self, operator: Tensor) -> Tensor:
         """Covariance of B x given the observations, for B (row, channel, coefficient)."""
         rows = self.baseline.rotate(operator.to(self.s)).flatten(1)
-        known = torch.linalg.solve_triangular(
+        known: Tensor = torch.linalg.solve_triangular(
             self.factor, (self.rows * self.s) @ rows.T, upper=False
         )
         return (rows * self.s) @ rows.T - known.T @ known
@@ -73,7 +73,8 @@ class GaussianPosterior:
         return (solved @ (self.rows * self.s)).reshape(*gap.shape[:-1], -1)
 
     def _fields(self, y: Tensor) -> Tensor:
-        return self.baseline.unrotate(y.unflatten(-1, self.baseline.variance.shape))
+        shape = self.baseline.variance.shape
+        return self.baseline.unrotate(y.reshape(*y.shape[:-1], *shape))
 
 
 def observed_rows(baseline: Baseline, operator: Tensor, noise: Tensor) -> Tensor:
@@ -96,17 +97,21 @@ def root_of(noise: Tensor) -> Tensor:
     diagonal = torch.diagonal(noise)
     if torch.equal(noise, torch.diag(diagonal)):
         return torch.diag(diagonal.sqrt())
-    return torch.linalg.cholesky(noise)
+    root: Tensor = torch.linalg.cholesky(noise)
+    return root
 
 
 def log_density(gap: Tensor, factor: Tensor) -> Tensor:
     """log of N(gap; 0, factor factor^T), for gaps (..., observation)."""
-    white = torch.linalg.solve_triangular(factor, gap.reshape(-1, len(factor)).T, upper=False)
+    white: Tensor = torch.linalg.solve_triangular(
+        factor, gap.reshape(-1, len(factor)).T, upper=False
+    )
     volume = torch.diagonal(factor).log().sum() + len(factor) / 2 * math.log(2 * math.pi)
     return (-0.5 * white.square().sum(0) - volume).reshape(gap.shape[:-1])
 
 
 def _factor(covariance: Tensor) -> Tensor:
+    factor: Tensor
     factor, failed = torch.linalg.cholesky_ex(covariance)
     if failed:
         raise ValueError(

@@ -114,7 +114,7 @@ class TwistedChain:
                     weight[date] = 0.0
             y, expected = move.step(k, y, rho, white(k + 1), error(k + 1), times)
         shape = self.score.baseline.variance.shape
-        x = self.score.baseline.unrotate(y.unflatten(-1, shape))
+        x = self.score.baseline.unrotate(y.reshape(*y.shape[:-1], *shape))
         return TwistedDraws(x=x, log_evidence=log_evidence, effective=effective)
 
     def _residual(self, t: Tensor, y: Tensor, condition: Tensor) -> Tensor:
@@ -123,7 +123,7 @@ class TwistedChain:
         found = []
         for row, about in zip(y, condition, strict=True):
             given = about.expand(len(row), -1)
-            at = row.unflatten(-1, shape).to(self.precision)
+            at = row.reshape(-1, *shape).to(self.precision)
             found.append(self.score.residual(t.expand(len(row)), at, given).double().flatten(-2))
         return torch.stack(found)
 
@@ -171,7 +171,8 @@ class _Moves:
         self._place, self._kept = -1, self.prior_factor
 
     def _factor(self, variance: Tensor) -> Tensor:
-        return torch.linalg.cholesky(self.noise + (self.rows * variance) @ self.rows.T)
+        factor: Tensor = torch.linalg.cholesky(self.noise + (self.rows * variance) @ self.rows.T)
+        return factor
 
     def factor(self, k: int) -> Tensor:
         """A root of C_t at the grid's time k, triangular but for the last; one is kept."""
