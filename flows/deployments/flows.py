@@ -18,7 +18,7 @@ from pydantic import AfterValidator, Field
 from flows.config.forms import ConfigParameter, config_from
 from flows.config.schema import RunConfig
 from flows.deployments.gpu_limit import gpu_slot
-from flows.deployments.ui_artifacts import show_receipt, show_run, shown_progress
+from flows.deployments.ui.artifacts import show_receipt, show_run, shown_progress
 from flows.run import refuse_unready, run_stage
 from flows.stages.base import LAST, STAGES, Stage, stages_until
 from storage.artifacts.lock import in_use

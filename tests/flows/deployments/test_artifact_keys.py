@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from flows.config.schema import RunConfig
-from flows.deployments.ui_artifacts import key_of
+from flows.deployments.ui.artifacts import key_of
 
 
 def test_each_root_has_keys_of_its_own_however_it_is_spelled(

@@ -3,7 +3,7 @@
 import ast
 from pathlib import Path
 
-from flows.deployments import ui_pages
+from flows.deployments.ui import pages as ui_pages
 from flows.stages import content_keys
 from flows.stages.base import STAGES
 

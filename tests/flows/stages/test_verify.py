@@ -20,7 +20,7 @@ from PIL import Image
 
 from flows.cli.history import runs, table
 from flows.config.schema import RunConfig
-from flows.deployments.ui_pages import picture_of, rows_of
+from flows.deployments.ui.pages import picture_of, rows_of
 from flows.report.figures import COLOURS
 from flows.report.maps import Raster
 from flows.stages.base import STAGES, skipped

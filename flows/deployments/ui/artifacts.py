@@ -67,7 +67,7 @@ def show_receipt(config: RunConfig, receipt: Receipt) -> None:
     layout = config.layout
     words = f"What {receipt.stage} made: {receipt.path}, sha256 {receipt.digest[:16]}"
     try:
-        from flows.deployments.ui_pages import picture_of, rows_of
+        from flows.deployments.ui.pages import picture_of, rows_of
 
         rows, page = rows_of(receipt, layout), picture_of(receipt, layout)
     except Exception as error:

@@ -1,0 +1,120 @@
+"""[generate], [verify]: what is drawn, and how much of it is scored."""
+
+from collections.abc import Mapping
+from dataclasses import field
+from typing import Literal
+
+from flows.config.sections.checks import require, require_day
+from flows.config.strict import ConfigError, nearest, section
+from storage.conventions.attributes import KNOWN as KNOWN_ATTRIBUTES
+
+__all__ = ["DRAW", "DrawnSequence", "Generate", "Verify"]
+
+Integrator = Literal["ei", "mei", "gei", "gme", "gei-heun", "z-heun", "z-ab2", "z-rk4"]
+EVALUATIONS_PER_STEP = {"gei-heun": 2, "z-heun": 2, "z-rk4": 4}  # one where not said
+DRAW = "draw"  # where a sequence begins: in the law of single days
+
+
+@section
+class DrawnSequence:
+    """Days that follow each other: each is drawn given those before it."""
+
+    start: str
+    """First date."""
+    days: int
+    """Times, as far apart as those of the source."""
+    realizations: int = 1
+    """How many sequences; raising it draws only the new ones."""
+    from_: str = DRAW
+    """What they begin with: "draw", or a date of the source: a forecast."""
+
+    def __post_init__(self) -> None:
+        key = "generate.sequences"
+        require_day(self.start, f"{key}.start")
+        for name in ("days", "realizations"):
+            value = getattr(self, name)
+            require(value > 0, f"{key}.{name}", value, "a positive number")
+        if self.from_ != DRAW:
+            require_day(self.from_, f"{key}.from")
+            before = self.from_ < self.start
+            require(before, f"{key}.from", self.from_, f'"{DRAW}" or the day before start')
+
+
+@section
+class Generate:
+    """What to draw: `realizations` fields for each calendar time, in microbatches of fixed size."""
+
+    realizations: int
+    """Fields drawn for each date; raising it draws only the new ones."""
+    times: tuple[str, ...]
+    """Dates, in order."""
+    integrator: Integrator = "z-ab2"
+    """Integrator of the probability flow."""
+    evaluations: int = 6
+    """Evaluations of the network for each draw."""
+    grid_exponent: float = 2.2
+    """How the times of the integrator crowd towards the data."""
+    batch: int = 8
+    """Realizations that one unit of work draws."""
+    covariates: Mapping[str, float] = field(default_factory=dict)
+    """Values of covariates that are given; others are free."""
+    microbatch: int = 4
+    """Draws that pass the network together; part of the ensemble's identity."""
+    grid: str = "source"
+    """Grid of the ensemble, such as "healpix:64"; that of the source by default."""
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    """ACDD attributes that only you know, such as institution."""
+    series: bool = False
+    """Whether a copy is made that is chunked for series at few places."""
+    sequences: tuple[DrawnSequence, ...] = ()
+    """Sequences of days, drawn one after the other."""
+
+    def __post_init__(self) -> None:
+        for name in ("realizations", "evaluations", "grid_exponent", "batch", "microbatch"):
+            value = getattr(self, name)
+            require(value > 0, f"generate.{name}", value, "a positive number")
+        each = EVALUATIONS_PER_STEP.get(self.integrator, 1)
+        require(
+            self.evaluations % each == 0,
+            "generate.evaluations",
+            self.evaluations,
+            f"a multiple of {each}, what a step of {self.integrator} takes",
+        )
+        for name in self.attributes:
+            if name not in KNOWN_ATTRIBUTES:
+                raise ConfigError(
+                    f"generate.attributes.{name} is no attribute that a user gives"
+                    f"{nearest(name, KNOWN_ATTRIBUTES)}; those of ACDD-1.3 are: "
+                    f"{', '.join(KNOWN_ATTRIBUTES)}"
+                )
+        if self.grid != "source":
+            from pipeline.sphere.named_grids import grid_named
+
+            try:
+                grid_named(self.grid)
+            except ValueError as error:
+                raise ConfigError(f"generate.grid: {error}") from error
+        require(len(self.sequences) <= 1, "generate.sequences", len(self.sequences), "one at most")
+        require(len(self.times) > 0, "generate.times", self.times, "at least one date")
+        for day in self.times:
+            require_day(day, "generate.times")
+        require(
+            list(self.times) == sorted(set(self.times)),
+            "generate.times",
+            self.times,
+            "dates in order, each once",
+        )
+
+
+@section
+class Verify:
+    """How much is drawn for the scores: `realizations` for each of `dates` held-out days."""
+
+    dates: int = 48
+    """Held-out days that are scored."""
+    realizations: int = 16
+    """Fields drawn for each of them."""
+
+    def __post_init__(self) -> None:
+        require(self.dates >= 2, "verify.dates", self.dates, "at least 2")
+        require(self.realizations >= 2, "verify.realizations", self.realizations, "at least 2")
