@@ -19,10 +19,12 @@
 # make integrators  quality of integrators at several costs, on the finished run of CONFIG
 #
 # PYTHON=python3.12          another interpreter (3.11 or later)
+# JOBS=4                     as many test files at a time (2)
 # TORCH_INDEX=https://...    an extra package index, for another build of torch (see README)
 
 PYTHON ?= python3
 VENV ?= .venv
+JOBS ?= 2
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 EXAMPLES := $(VENV)/.examples
@@ -36,7 +38,7 @@ demo: $(INSTALLED)
 	$(BIN)/spherescore run deploy/configs/demo.toml
 
 test: $(INSTALLED) $(EXAMPLES)
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(PYTEST_ARGS)
 
 FAST := tests/pipeline tests/storage/conventions tests/storage/places
 test-fast: $(INSTALLED)
