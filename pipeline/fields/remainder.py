@@ -45,8 +45,8 @@ def remainder_noise(
     at = np.moveaxis(noise, noise.ndim - len(grid.shape) - 1, 0) if pairs else noise
     winds = {place for pair in pairs for place in pair}
     for place in range(len(at)) if pairs else ():
-        at[place] /= _white_deviation(grid, lmax, place in winds)
-    return noise if pairs else noise / _white_deviation(grid, lmax)
+        at[place] /= white_deviation(grid, lmax, place in winds)
+    return noise if pairs else noise / white_deviation(grid, lmax)
 
 
 def band_noise(white: FloatArray, grid: RingGrid, lmax: int, pairs: Pairs = ()) -> FloatArray:
@@ -63,7 +63,7 @@ def band_noise(white: FloatArray, grid: RingGrid, lmax: int, pairs: Pairs = ()) 
 
 
 @lru_cache(maxsize=8)
-def _white_deviation(grid: RingGrid, lmax: int, wind: bool = False) -> FloatArray:
+def white_deviation(grid: RingGrid, lmax: int, wind: bool = False) -> FloatArray:
     """Standard deviation of the remainder of white noise, the same along a ring, by probing.
 
     Of a wind that of a component, the same for both.

@@ -182,15 +182,31 @@ class Normals:
         the remainder that x does not carry: of the result's shape, or with coefficients up to
         `noise_lmax` in place of the grid.
         """
+        values = self.synthesis(x)
+        if white is not None:
+            values += self.remainder_of(white)
+        return self.physical(values, rows)
+
+    def synthesis(self, x: FloatArray) -> FloatArray:
+        """Scaled anomalies (..., channel, *grid) of x (..., channel, coefficient)."""
         coefficients = mix_channels(self.factor, x.astype(np.float64))
-        values = synthesis(self.grid, self.pairs, coefficients)
-        if white is not None and self.noise_lmax is None:
-            values += remainder_noise(white, self.remainder, self.grid, self.tail, self.pairs)
-        elif white is not None:
-            values += self.remainder * band_noise(white, self.grid, self.tail, self.pairs)
+        return synthesis(self.grid, self.pairs, coefficients)
+
+    def remainder_of(self, white: FloatArray) -> FloatArray:
+        """Scaled anomalies (..., channel, *grid) that x does not carry, of white noise."""
+        if self.noise_lmax is None:
+            return remainder_noise(white, self.remainder, self.grid, self.tail, self.pairs)
+        return self.remainder * band_noise(white, self.grid, self.tail, self.pairs)
+
+    def physical(self, values: FloatArray, rows: FloatArray) -> FloatArray:
+        """Physical values, float32, of scaled anomalies (..., channel, *grid), which are used up.
+
+        Args:
+            rows: Terms of the climatology, (..., term).
+        """
         values *= self.scale
         values += np.tensordot(rows, self.climatology, axes=(-1, 0))
-        axis = x.ndim - 2
+        axis = values.ndim - 1 - len(self.grid.shape)
         for channel, pointwise in enumerate(self.transforms):
             part = np.moveaxis(values, axis, 0)[channel]
             part[...] = np.where(self.mask[channel], np.nan, pointwise.inverse(part))

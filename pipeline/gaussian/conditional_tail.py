@@ -92,6 +92,31 @@ class GaussianTail:
                 result[:, minus[beyond]] = np.sqrt(2) * tail.imag
         return result.reshape(*x.shape[:-1], size)[..., known:]
 
+    def adjoint(self, rows: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """The transposed maps of `draw` applied to functionals of the tail.
+
+        Args:
+            rows: (row, channel, coefficients beyond lmax).
+        Returns:
+            What the rows say of x, (row, channel, (lmax + 1)^2), and of the white noise, as rows.
+        """
+        known, size = (self.lmax + 1) ** 2, (self.last + 1) ** 2
+        padded = np.zeros((len(rows), self.channels, size))
+        padded[..., known:] = rows
+        whole = padded.reshape(len(rows), -1)
+        flat = np.zeros_like(whole)
+        for m in range(self.last + 1):
+            plus, minus = positions(self.channels, self.last, m)
+            beyond = plus % size >= known
+            b = whole[:, plus[beyond]] + (1j * whole[:, minus[beyond]] if m else 0.0)
+            for matrix, columns in ((self.regression[m], ~beyond), (self.root[m], beyond)):
+                found = b @ matrix.conj()
+                if m:
+                    flat[:, minus[columns]] = found.imag
+                flat[:, plus[columns]] = found.real
+        result = flat.reshape(*rows.shape[:2], size)
+        return result[..., :known], result[..., known:]
+
     def to_arrays(self) -> dict[str, FloatArray]:
         """What is stored in `normals`: matrices one after the other, real and imaginary part."""
         return {"regression": _flat(self.regression), "root": _flat(self.root)}
