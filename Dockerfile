@@ -13,7 +13,8 @@ ENV PYTHONDONTWRITEBYTECODE=1 \
     MPLCONFIGDIR=/tmp/matplotlib
 
 WORKDIR /app
-COPY pyproject.toml constraints.txt README.md spherescore.py ./
+COPY pyproject.toml constraints.txt README.md ./
+COPY spherescore ./spherescore
 COPY pipeline ./pipeline
 COPY storage ./storage
 COPY flows ./flows

@@ -18,7 +18,7 @@ from flows.plan.plan import no_space_left, preflight
 from flows.processes.child import call
 from flows.processes.signals import handlers_kept, hurry
 from flows.processes.transform_cache import share_tables
-from flows.progress import Progress, stage_progress
+from flows.progress import DETAIL, Progress, display, stage_progress
 from flows.stages.base import LAST, STAGES, Receipt, Stage, skipped, stages_until
 from flows.stages.content_keys import key_of
 from storage.artifacts.layout import StoreLayout
@@ -47,7 +47,9 @@ def run(config: RunConfig, *, until: str = LAST, execute: Executor | None = None
         receipts = up_to_date(config, layout, until)
         if not receipts or receipts[-1].stage != until:
             waiting = [stage.name for stage in stages_until(until)[len(receipts) :]]
-            preflight(config, layout, waiting)
+            expected = preflight(config, layout, waiting)
+            if (watching := display()) is not None:
+                watching.expects({one.stage: one.seconds for one in expected})
             receipts = (execute or run_stages)(config, until)
     return receipts
 
@@ -122,6 +124,7 @@ def run_stage(
     """
     receipt = skipped(stage, key_of(stage.name, config, layout), layout)
     if receipt is not None:
+        _show(receipt)
         LOGGER.info("%s: nothing to do, %s is up to date", stage.name, layout.name(receipt.kind))
         return receipt
     LOGGER.info("%s: starts", stage.name)
@@ -140,19 +143,27 @@ def run_stage(
             if is_full_disk(error):
                 raise no_space_left(config, layout, stage.name) from error
             raise
-    _tell(receipt, layout.name(receipt.kind), time.monotonic() - began)
+    tell(receipt, layout.name(receipt.kind), time.monotonic() - began)
     return receipt
 
 
-def _tell(receipt: Receipt, name: Place, seconds: float) -> None:
+def tell(receipt: Receipt, name: Place, seconds: float) -> None:
     """Log what a stage has found, and what it has published."""
+    _show(receipt)
     plain = {name: value for name, value in receipt.figures.items() if not isinstance(value, dict)}
     for name_of_table, table in receipt.figures.items():
         for subject, sentence in table.items() if isinstance(table, dict) else ():
-            LOGGER.info("%s: %s, %s: %s", receipt.stage, name_of_table, subject, sentence)
+            LOGGER.info(
+                "%s: %s, %s: %s", receipt.stage, name_of_table, subject, sentence, extra=DETAIL
+            )
     figures = ", ".join(f"{name} {value}" for name, value in plain.items())
     ending = f" ({figures})" if figures else ""
     LOGGER.info("%s: published %s in %.1f s%s", receipt.stage, name, seconds, ending)
+
+
+def _show(receipt: Receipt) -> None:
+    if (watching := display()) is not None:
+        watching.ends(receipt.stage, receipt.figures, skipped=receipt.skipped)
 
 
 def _receipt(

@@ -143,7 +143,7 @@ def test_pyproject_offers_the_engine_and_the_door():
     point = told["project"]["entry-points"]["xarray.backends"]["spherescore"]
     module, _, name = point.partition(":")
     assert (module, getattr(spherescore, name)) == ("spherescore", SpherescoreBackend)
-    assert told["tool"]["setuptools"]["py-modules"] == ["spherescore"]
+    assert "spherescore*" in told["tool"]["setuptools"]["packages"]["find"]["include"]
 
 
 def test_the_door_is_light_enough_for_every_user_of_xarray():
@@ -152,3 +152,18 @@ def test_the_door_is_light_enough_for_every_user_of_xarray():
         [sys.executable, "-c", code], cwd=HOUSE, capture_output=True, text=True, check=True
     )
     assert not {"torch", "zarr", "dask", "prefect", "scipy", "flows"} & set(done.stdout.split())
+
+
+def test_a_run_is_planned_and_made_through_the_door(table, tmp_path, write_config):
+    path = Path(write_config(table))
+    config = spherescore.read_config(path)
+    for given in (path, str(path), table, config):
+        made = spherescore.plan(given)
+        assert list(made.index) == ["ingest", "preprocess", "train", "generate", "verify"]
+        assert (made["bytes"] > 0).all()
+    with pytest.raises(ValueError, match="'draw' is no stage; the stages are ingest, "):
+        spherescore.run(config, until="draw")
+    done = spherescore.run(config, until="ingest")
+    assert done.loc["ingest", "figures"]["times"] == 90 and not done.loc["ingest", "skipped"]
+    assert spherescore.run(path, until="ingest").loc["ingest", "skipped"]
+    assert open_fields(config.run.root).sizes["time"] == 90

@@ -7,8 +7,10 @@ Nothing is imported here but what all of them need, so that looking does not loa
 import argparse
 import logging
 import os
+import sys
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from flows.config.schema import RunConfig
     from flows.deployments.wanted import Wanted
     from flows.stages.base import Receipt
+    from storage.artifacts.layout import StoreLayout
 
 LOGGER = logging.getLogger("spherescore")
 
@@ -43,7 +46,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     from flows.deployments.embedded import run_shown
     from flows.run import run as run_all
 
-    receipts = run_all(config, execute=run_shown)
+    with _shown(arguments):
+        receipts = run_all(config, execute=run_shown)
     return _result(arguments, config, receipts, time.monotonic() - began)
 
 
@@ -52,7 +56,8 @@ def stage(arguments: argparse.Namespace) -> dict[str, Any]:
     config = _prepare(arguments)
     from flows.run import run_alone
 
-    receipt = run_alone(config, arguments.stage)
+    with _shown(arguments):
+        receipt = run_alone(config, arguments.stage)
     return _result(arguments, config, [receipt], time.monotonic() - began)
 
 
@@ -159,7 +164,7 @@ def export(arguments: argparse.Namespace) -> dict[str, Any]:
         made = published_input(StoreLayout(root), "ensemble")
         config = RunConfig.from_dict(made.attrs["config"])
         config = replace(config, run=replace(config.run, root=root))
-        _log(arguments, [])
+        log_to_people(arguments, [])
     else:
         config = _prepare(arguments, logs=False)
     try:
@@ -181,7 +186,7 @@ def up(arguments: argparse.Namespace) -> dict[str, Any]:
 
     for config in arguments.deploy:
         read_config(config)
-    _log(arguments, [])
+    log_to_people(arguments, [])
     ports = Ports(
         server=arguments.port,
         scheduler=arguments.scheduler_port,
@@ -239,16 +244,28 @@ def _prepare(arguments: argparse.Namespace, *, logs: bool = True) -> "RunConfig"
         directory = config.layout.logs
         directory.mkdir(parents=True, exist_ok=True)
         files.append(logging.FileHandler(directory / "spherescore.log", encoding="utf-8"))
-    _log(arguments, files)
+    log_to_people(arguments, files)
     if home is not None:
         LOGGER.info("this user has no home directory; %s is taken for it", home)
     return config
 
 
-def _log(arguments: argparse.Namespace, files: Sequence[logging.Handler]) -> None:
+def _shown(arguments: argparse.Namespace) -> AbstractContextManager[None]:
+    """The stages as lines that fill, if a person watches who has not asked for all lines."""
+    if arguments.verbose or arguments.debug or not sys.stderr.isatty():
+        return nullcontext()
+    from flows.cli.console import shown
+
+    return shown(LOGGER)
+
+
+def log_to_people(arguments: argparse.Namespace, files: Sequence[logging.Handler]) -> None:
     LOGGER.setLevel(logging.DEBUG if arguments.debug else logging.INFO)
     LOGGER.propagate = False
-    LOGGER.handlers = [logging.StreamHandler(), *files]
+    people = logging.StreamHandler()
+    if not (arguments.verbose or arguments.debug):
+        people.addFilter(lambda record: not getattr(record, "detail", False))
+    LOGGER.handlers = [people, *files]
     for handler in LOGGER.handlers:
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%dT%H:%M:%S"))
 
@@ -276,7 +293,6 @@ def _result(
         place = getattr(layout, name)
         if place.exists():
             made[name] = {"path": str(place)}
-    figures = {name: value for one in receipts for name, value in one.figures.items()}
     return {
         "config": str(arguments.config),
         "root": config.run.root,
@@ -285,5 +301,16 @@ def _result(
         "stages": {one.stage: one.to_dict() for one in receipts},
         "seconds": round(seconds, 1),
         "nothing_to_do": all(one.skipped for one in receipts),
-        "J_G": figures.get("J_G"),
+        "worth": _worth(layout) if arguments.stage in ("run", "verify") else {},
     }
+
+
+def _worth(layout: "StoreLayout") -> dict[str, str]:
+    """What the ensemble is worth, from the report that is published; nothing if none is."""
+    import json
+
+    from flows.report.worth import worth
+
+    if not layout.scores.exists():
+        return {}
+    return worth(json.loads(layout.scores.read_bytes()))

@@ -15,15 +15,21 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from flows.cli.parser import parser
+from flows.cli.parser import FIRST, parser
 from flows.errors import Interrupted, OutputClosed, exit_code_of, one_line
 from flows.processes.network_boundary import exempt_loopback
 from flows.processes.signals import PATIENCE, caught, ending_within, take_over
 from flows.processes.watchdog import watched
 
+WRONG_USE = 2  # as argparse has it
+
 
 def main(argv: Sequence[str] | None = None) -> int:
-    arguments = parser().parse_args(argv)
+    given = sys.argv[1:] if argv is None else argv
+    if not given:
+        print(FIRST)
+        return WRONG_USE
+    arguments = parser().parse_args(given)
     take_over()
     exempt_loopback(os.environ)
     try:

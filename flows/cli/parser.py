@@ -8,6 +8,15 @@ from typing import Any
 from flows.cli import commands as do
 from flows.stages.base import STAGES
 
+FIRST = """Learns the law of global fields from your files and draws new ones.
+
+  spherescore init 'era5/*.nc' --to my.toml    looks at your files and writes a configuration
+  spherescore plan my.toml                     says what a run will take
+  spherescore run my.toml                      does it; the same command goes on after a crash
+
+then, in Python:  spherescore.open_ensemble("runs/first")
+all commands:     spherescore --help"""
+
 
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
@@ -54,6 +63,9 @@ def _add(
     )
     one.add_argument(several or "config", nargs="+" if several else None, type=kind, help=where)
     one.add_argument("--json", action="store_true", help="last line: one JSON object")
+    one.add_argument(
+        "-v", "--verbose", action="store_true", help="all lines of the log, as its file has them"
+    )
     one.add_argument("--debug", action="store_true", help="tracebacks and debug messages")
     words = "receipts" if works else name
     one.set_defaults(command=command, stage=name, works=works, words=words)

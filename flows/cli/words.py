@@ -73,6 +73,10 @@ def receipts(table: Table) -> Iterator[str]:
         yield f"nothing to do: {table['root']} is up to date with {table['config']}"
     for kind, artifact in table["artifacts"].items():
         yield f"{kind:<14}{artifact['path']}"
+    if table["worth"]:
+        yield ""
+    for name, sentence in table["worth"].items():
+        yield f"{name:<14}{sentence}"
 
 
 def export(table: Table) -> Iterator[str]:

@@ -89,17 +89,21 @@ def workload(config: RunConfig) -> Workload:
     )
 
 
-def preflight(config: RunConfig, layout: StoreLayout, waiting: Sequence[str]) -> None:
+def preflight(config: RunConfig, layout: StoreLayout, waiting: Sequence[str]) -> list[Estimate]:
     """Refuse before work starts what cannot end well.
 
     Args:
         waiting: The stages that are still to be run.
+    Returns:
+        What they will take.
     Raises:
         NotEnoughSpace, NotEnoughMemory: With what is needed and what there is.
     """
-    refused = refusal(config, layout, [one for one in estimate(config) if one.stage in waiting])
+    expected = [one for one in estimate(config) if one.stage in waiting]
+    refused = refusal(config, layout, expected)
     if refused is not None:
         raise refused
+    return expected
 
 
 def refusal(

@@ -12,7 +12,10 @@ from flows.deployments.up import Ports, machine
 from .conftest import HERE, client_of, eventually, lines_of, site_of
 
 pytestmark = pytest.mark.deployments
-SOURCES = ("pipeline", "storage", "flows", "pyproject.toml", "README.md", "LICENSE")
+SOURCES = (
+    *("spherescore", "pipeline", "storage", "flows"),
+    *("pyproject.toml", "README.md", "LICENSE"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +25,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     copy = place / "source"
     copy.mkdir()
     ignored = shutil.ignore_patterns("__pycache__", "*.egg-info")
-    for name in [*SOURCES, *(path.name for path in HERE.glob("*.py"))]:
+    for name in SOURCES:
         if (HERE / name).is_dir():
             shutil.copytree(HERE / name, copy / name, ignore=ignored)
         else:

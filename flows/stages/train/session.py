@@ -15,6 +15,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from flows.config.schema import RunConfig
+from flows.progress import Progress
 from flows.stages.train.fields import HeldOut, climatology_terms, stretches_of, training_series
 from flows.stages.trained_model import certified_sampler, device_of, untrained
 from pipeline.diffusion.matching import match
@@ -88,7 +89,7 @@ class Session:
         if validated or clock.monotonic() - self.saved > SECONDS_BETWEEN_STATES:
             self._save()
 
-    def finish(self) -> dict[str, Any]:
+    def finish(self, progress: Progress) -> dict[str, Any]:
         """Save the last state, with the tables that make its best weights a model.
 
         Returns:
@@ -96,7 +97,7 @@ class Session:
         """
         training = self.training
         # The finished state does not tell how long it took: equal trainings have equal digests.
-        state = training.to_tensors() | self._tables()
+        state = training.to_tensors() | self._tables(progress)
         meta = {**training.to_meta(), "precision": self.precision}
         checkpoints.save(self.directory, training.step, state, meta)
         best = max(training.history, key=lambda entry: entry["nats"])
@@ -189,15 +190,17 @@ class Session:
         if self.group.rank == 0:
             checkpoints.drop_newer(self.directory, state.step)
 
-    def _tables(self) -> dict[str, NDArray[Any]]:
+    def _tables(self, progress: Progress) -> dict[str, NDArray[Any]]:
         """Calibrate the best weights and match their flow."""
         training, held_out = self.training, self.held_out
+        progress(training.step, training.step, "calibrates the best weights")
         calibration = training.calibrate(held_out.x, held_out.condition)
         score, process = training.average, training.process
         score.calibration = calibration
         spread = np.linspace(0, len(self.conditions) - 1, MATCHED).round().astype(int)
         conditions = torch.from_numpy(self.conditions)[spread].to(self.device)
         noise = torch.Generator().manual_seed(training.config.seed)
+        progress(training.step, training.step, "matches the flow to its spectra")
         matched = match(score, conditions, process.power_grid(MATCHING_STEPS), noise)
         tables = {f"calibration/{name}": table for name, table in calibration.state_dict().items()}
         tables |= {"matching/nodes": matched.nodes, "matching/rates": matched.rates}

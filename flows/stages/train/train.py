@@ -106,7 +106,7 @@ def _train_network(session: Session, progress: Progress) -> dict[str, Any] | Non
     while not session.finished:
         session.advance()
         progress(*session.told())
-    return session.finish() if session.group.rank == 0 else None
+    return session.finish(progress) if session.group.rank == 0 else None
 
 
 def _name_baseline(config: RunConfig, directory: Any) -> dict[str, Any]:

@@ -1,19 +1,10 @@
-"""The public door: what a run has published, as xarray datasets.
-
-    import spherescore
-    ensemble = spherescore.open_ensemble("runs/demo")
-
-or, without importing anything of ours,
-
-    ensemble = xr.open_dataset("runs/demo", engine="spherescore")
+"""What a run has published, as xarray datasets, and the engine of xarray.
 
 A run replaces its ensemble by leading the name `ensemble.zarr` to another store. Here the name is
 followed once, so that all values of a dataset are of one ensemble, whatever is published meanwhile.
 (zarr follows it again for each chunk: a dataset that `xr.open_zarr("runs/demo/ensemble.zarr")`
 gave, and that is still read while the run publishes, has values of both.) Missing and changed bytes
 are errors here, never fill values.
-
-Importing this module adds `dataset.spherescore` (maps, spectra, quantiles) to every dataset.
 """
 
 from __future__ import annotations
@@ -24,8 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xarray.backends import BackendEntrypoint
-
-import pipeline.fields.accessor  # noqa: F401  registers dataset.spherescore
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -52,6 +41,9 @@ def open_ensemble(root: str | os.PathLike[str], *, chunks: Chunks | None = None)
     Raises:
         FileNotFoundError: If nothing is published there.
         storage.artifacts.publishing.CorruptArtifact: If what is there is not what was published.
+    Examples:
+        >>> ensemble = spherescore.open_ensemble("runs/demo")
+        >>> ensemble["pr"].sel(time="2002-07-15").quantile(0.9, "realization")
     """
     return _open(root, "ensemble", chunks)
 
