@@ -1,6 +1,7 @@
 """The import laws of the three packages and of their wings, read from the AST; no pickles."""
 
 import ast
+import re
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -29,6 +30,9 @@ LADDERS = {
         *("run", "deployments", "cli"),
     ),
 }
+NAMING_ALL = ("flows.stages.content_keys",)  # says of each wing whether it computes anything
+MOST_MODULES = 16  # of a folder
+MOST_LINES = 60  # of a function, without its signature and its docstring
 UNSAFE_MODULES = {
     *("pickle", "dill", "joblib", "cloudpickle", "shelve", "marshal", "yaml", "tarfile"),
     *("telnetlib", "ftplib", "xmlrpc", "code", "codeop"),
@@ -96,14 +100,24 @@ def arrows(package: str, path: Path) -> Iterator[tuple[str, str]]:
         yield from ((own, name) for name in modules if name.startswith(f"{package}."))
 
 
+def programs(package: str, path: Path) -> Iterator[tuple[str, str]]:
+    """From a module to each of the same package that it names in a text, to be run elsewhere."""
+    own = ".".join(path.relative_to(HOUSE).with_suffix("").parts)
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            name = node.value.partition(":")[0]
+            if re.fullmatch(rf"{package}(\.\w+)+", name) and _is_module(name):
+                yield own, name
+
+
 def upward(package: str) -> list[str]:
     """The arrows of a package that run against the order of its wings."""
     wings = LADDERS[package]
     found = []
     for path in sorted((HOUSE / package).rglob("*.py")):
-        for importer, imported_ in arrows(package, path):
+        for importer, imported_ in (*arrows(package, path), *programs(package, path)):
             above, below = importer.split(".")[1], imported_.split(".")[1]
-            if wings.index(below) > wings.index(above):
+            if wings.index(below) > wings.index(above) and importer not in NAMING_ALL:
                 found.append(f"{importer} imports {imported_}")
     return found
 
@@ -125,6 +139,46 @@ def test_no_modules_import_each_other_in_a_circle(package: str) -> None:
         list(TopologicalSorter(known).static_order())
     except CycleError as error:
         pytest.fail(" -> ".join(error.args[1]))
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_no_folder_holds_more_modules_than_can_be_taken_in_at_a_glance(package: str) -> None:
+    """`__init__` is no module that one looks for."""
+    counts: dict[Path, int] = {}
+    for _, path in files_of(package):
+        if path.stem != "__init__":
+            counts[path.parent] = counts.get(path.parent, 0) + 1
+    assert {folder: count for folder, count in counts.items() if count > MOST_MODULES} == {}
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_no_function_is_longer_than_a_screen(package: str) -> None:
+    """Counted from the first statement after the docstring to the last one: blank lines and
+    comments count, decorators, signature and docstring do not; functions inside count as lines."""
+    assert [
+        f"{path.relative_to(HOUSE)}: {function.name} has {count} lines"
+        for _, path in files_of(package)
+        for function in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
+        if (count := lines_of(function)) > MOST_LINES
+    ] == []
+
+
+def lines_of(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Lines of the code of a function."""
+    said = ast.get_docstring(function) is not None
+    code = function.body[1:] if said else function.body
+    return (code[-1].end_lineno or 0) - code[0].lineno + 1 if code else 0
+
+
+@pytest.mark.parametrize(
+    ("lines", "docstring"), [(1, ""), (7, ""), (7, '"""Says it.\n\n    More.\n    """')]
+)
+def test_lines_of_a_function_are_those_of_its_code(lines: int, docstring: str) -> None:
+    head = f"def f(\n    a,\n    b,\n):\n    {docstring}\n" if docstring else "def f(\n    a\n):\n"
+    (function,) = ast.parse(head + "    a = 1\n" * lines).body
+    assert isinstance(function, ast.FunctionDef)
+    assert lines_of(function) == lines
 
 
 def files_of(package: str) -> Iterator[tuple[str, Path]]:

@@ -22,7 +22,7 @@ from flows.cluster.local import local_client
 from flows.config.schema import Cluster, RunConfig, read_config
 from flows.stages.ingest import ingest
 from storage.artifacts.layout import StoreLayout
-from storage.guards import inspection
+from storage.sources import inspection
 
 ROOT = Path(__file__).parents[2]
 GRID = (32, 64)

@@ -111,11 +111,6 @@ def _machine(state: Path, ports: Ports, workers: int, runs_at_once: int) -> Iter
     meeting = {SCHEDULER: f"tls://{LOOPBACK}:{ports.scheduler}"}
     meeting |= {f"DASK_DISTRIBUTED__COMM__TLS__{name}": at for name, at in certificates.items()}
     asking |= meeting
-    secure = [
-        *("--tls-ca-file", certificates["CA_FILE"]),
-        *("--tls-cert", certificates["CLIENT__CERT"]),
-        *("--tls-key", certificates["CLIENT__KEY"]),
-    ]
 
     def service(name: str, environment: Mapping[str, str], *command: str) -> Service:
         return Service(
@@ -126,24 +121,10 @@ def _machine(state: Path, ports: Ports, workers: int, runs_at_once: int) -> Iter
         )
 
     server = service("server", serving, "prefect", "server", "start")
-    scheduler = service(
-        "scheduler",
-        asking,
-        *("distributed.cli.dask_scheduler", "--host", LOOPBACK),
-        *("--protocol", "tls", "--port", str(ports.scheduler), *secure),
-        *("--dashboard-address", f"{LOOPBACK}:{ports.dashboard}"),
+    scheduler, *dask = (
+        service(name, asking, *command)
+        for name, command in _dask_commands(state, ports, workers, certificates).items()
     )
-    dask = [
-        service(
-            f"dask-worker-{number}",
-            asking,
-            *("distributed.cli.dask_worker", meeting[SCHEDULER], *secure),
-            *("--host", LOOPBACK, "--nthreads", "1", "--nworkers", "1"),
-            *("--dashboard-address", f"{LOOPBACK}:0"),
-            *("--local-directory", str(state / "dask"), "--name", f"worker-{number}"),
-        )
-        for number in range(workers)
-    ]
     worker = service(
         "worker",
         asking,
@@ -166,6 +147,31 @@ def _machine(state: Path, ports: Ports, workers: int, runs_at_once: int) -> Iter
             services=(server, scheduler, *dask, worker),
             environment=asking,
         )
+
+
+def _dask_commands(
+    state: Path, ports: Ports, workers: int, certificates: Mapping[str, str]
+) -> dict[str, Sequence[str]]:
+    """The modules of Dask's scheduler and workers with their options, the scheduler first."""
+    secure = [
+        *("--tls-ca-file", certificates["CA_FILE"]),
+        *("--tls-cert", certificates["CLIENT__CERT"]),
+        *("--tls-key", certificates["CLIENT__KEY"]),
+    ]
+    scheduler = [
+        *("distributed.cli.dask_scheduler", "--host", LOOPBACK),
+        *("--protocol", "tls", "--port", str(ports.scheduler), *secure),
+        *("--dashboard-address", f"{LOOPBACK}:{ports.dashboard}"),
+    ]
+    each = [
+        *("distributed.cli.dask_worker", f"tls://{LOOPBACK}:{ports.scheduler}", *secure),
+        *("--host", LOOPBACK, "--nthreads", "1", "--nworkers", "1"),
+        *("--dashboard-address", f"{LOOPBACK}:0", "--local-directory", str(state / "dask")),
+    ]
+    return {
+        "scheduler": scheduler,
+        **{f"dask-worker-{n}": [*each, "--name", f"worker-{n}"] for n in range(workers)},
+    }
 
 
 @contextmanager

@@ -12,7 +12,7 @@ A stage whose artifacts are published under its content key (flows/stages/conten
 import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, Self, cast
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -39,6 +39,20 @@ class Receipt:
     seconds: float
     skipped: bool = False
     figures: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, stage: str, made: "Published", *, seconds: float, skipped: bool = False) -> Self:
+        """The receipt of a stage for the artifact that its others lead to."""
+        return cls(
+            stage=stage,
+            kind=made.kind,
+            path=str(made.path),
+            key=made.key,
+            digest=made.digest,
+            seconds=seconds,
+            skipped=skipped,
+            figures=dict(made.attrs.get("figures", {})),
+        )
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -161,14 +175,4 @@ def skipped(
     if point_names:
         for published in found:
             artifacts.point_name(layout, published)
-    last = found[-1]
-    return Receipt(
-        stage=stage.name,
-        kind=stage.kinds[-1],
-        path=str(last.path),
-        key=key,
-        digest=last.digest,
-        seconds=0.0,
-        skipped=True,
-        figures=dict(last.attrs.get("figures", {})),
-    )
+    return Receipt.of(stage.name, found[-1], seconds=0.0, skipped=True)

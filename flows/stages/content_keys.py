@@ -59,7 +59,7 @@ MACHINERY = (
     *("flows.cli", "flows.cluster", "flows.config", "flows.deployments", "flows.errors"),
     *("flows.plan", "flows.processes", "flows.progress", "flows.run"),
     *("flows.stages.base", "flows.stages.content_keys", "flows.stages.dates"),
-    *("storage.errors", "storage.guards.inspection", "storage.places"),
+    *("storage.errors", "storage.sources.inspection", "storage.places"),
     *(
         f"storage.artifacts.{name}"
         for name in (

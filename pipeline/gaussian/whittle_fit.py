@@ -76,23 +76,13 @@ def fit_whittle_matern(
     degree, power = degree[used], np.asarray(power, np.float64)[used]
     weight, eigenvalue = degree + 0.5, degree * (degree + 1.0)
     unit = float(weight @ power / weight.sum())
-
-    def logarithm(parameters: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """log q_l in units of `unit`, and its derivatives, at (log A', log kappa^2, beta)."""
-        level, kappa2, beta = parameters[0], np.exp(parameters[1]), parameters[2]
-        # A' is the power at the middle of the spectrum: nearly uncorrelated with beta.
-        bend = np.log((kappa2 + eigenvalue) / (kappa2 + middle))
-        slope = kappa2 / (kappa2 + eigenvalue) - kappa2 / (kappa2 + middle)
-        return level - 2.0 * beta * bend, np.stack(
-            [np.ones_like(bend), -2.0 * beta * slope, -2.0 * bend]
-        )
+    middle = float(np.exp(np.log(eigenvalue + 1.0).mean()))
 
     def divergence(parameters: FloatArray) -> tuple[float, FloatArray]:
-        log_q, gradient = logarithm(parameters)
+        log_q, gradient = _log_power(parameters, eigenvalue, middle)
         ratio = power / unit * np.exp(-log_q)
         return float(weight @ (ratio - 1.0 - np.log(ratio))), gradient @ (weight * (1.0 - ratio))
 
-    middle = float(np.exp(np.log(eigenvalue + 1.0).mean()))
     bounds = [(None, None), tuple(2 * np.log(KAPPA)), BETA]
     starts = ([0.0, np.log(kappa2), beta] for kappa2 in (3.0, 50.0) for beta in (0.75, 1.5))
     fits = [
@@ -106,22 +96,9 @@ def fit_whittle_matern(
         beta=beta,
         amplitude=unit * np.exp(level) * (kappa2 + middle) ** (2 * beta),
     )
-    # Fisher information in (log A, log kappa^2, beta).
-    derivative = np.stack(
-        [
-            np.ones_like(eigenvalue),
-            -2.0 * beta * kappa2 / (kappa2 + eigenvalue),
-            -2.0 * np.log(kappa2 + eigenvalue),
-        ]
-    )
-    error = np.sqrt(np.diag(np.linalg.pinv(samples * (weight * derivative) @ derivative.T)))
     return WhittleMaternFit(
         measure=measure,
-        standard_errors={
-            "kappa": float(0.5 * measure.kappa * error[1]),
-            "beta": float(error[2]),
-            "amplitude": float(measure.amplitude * error[0]),
-        },
+        standard_errors=_standard_errors(measure, weight, eigenvalue, samples),
         kl_per_coefficient=float(best.fun) / float(2.0 * weight.sum()),
         bounds=tuple(
             f"{name} = {end:g}"
@@ -130,6 +107,41 @@ def fit_whittle_matern(
             if np.isclose(getattr(measure, name), end, rtol=1e-4)
         ),
     )
+
+
+def _log_power(
+    parameters: FloatArray, eigenvalue: FloatArray, middle: float
+) -> tuple[FloatArray, FloatArray]:
+    """log q_l at (log A', log kappa^2, beta), and its derivatives by these three.
+
+    A' is q at the eigenvalue `middle` of the spectrum: nearly uncorrelated with beta.
+    """
+    level, kappa2, beta = parameters[0], np.exp(parameters[1]), parameters[2]
+    bend = np.log((kappa2 + eigenvalue) / (kappa2 + middle))
+    slope = kappa2 / (kappa2 + eigenvalue) - kappa2 / (kappa2 + middle)
+    return level - 2.0 * beta * bend, np.stack(
+        [np.ones_like(bend), -2.0 * beta * slope, -2.0 * bend]
+    )
+
+
+def _standard_errors(
+    measure: WhittleMatern, weight: FloatArray, eigenvalue: FloatArray, samples: float
+) -> dict[str, float]:
+    """By the Fisher information in (log A, log kappa^2, beta)."""
+    kappa2 = measure.kappa**2
+    derivative = np.stack(
+        [
+            np.ones_like(eigenvalue),
+            -2.0 * measure.beta * kappa2 / (kappa2 + eigenvalue),
+            -2.0 * np.log(kappa2 + eigenvalue),
+        ]
+    )
+    error = np.sqrt(np.diag(np.linalg.pinv(samples * (weight * derivative) @ derivative.T)))
+    return {
+        "kappa": float(0.5 * measure.kappa * error[1]),
+        "beta": float(error[2]),
+        "amplitude": float(measure.amplitude * error[0]),
+    }
 
 
 def reference_from_config(

@@ -15,11 +15,13 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
+from pathlib import Path
 from typing import Any
 
-__all__ = ["ChunkGrid", "chunk_grids", "unstored"]
+__all__ = ["ChunkGrid", "chunk_grids", "lost_chunks", "unstored"]
 
 MOST_KEYS = 1 << 20  # looked at
+MOST_FILES = 1 << 16  # looked for, one by one
 _REMEDY = (
     "Complete the store; if they truly have that value everywhere, write them: "
     "zarr.config.set({'array.write_empty_chunks': True})"
@@ -34,7 +36,7 @@ class ChunkGrid:
         path: The array in its store.
         counts: Chunks along each dimension.
         rows: Length of a chunk along the first dimension.
-        fill: What an absent chunk reads as; None if that is anything.
+        fill: What an absent chunk reads as, NaN if as missing; None if that is anything.
     """
 
     path: str
@@ -43,6 +45,15 @@ class ChunkGrid:
     fill: float | None
     prefix: str
     separator: str
+
+    @property
+    def misleads(self) -> bool:
+        """Whether values that are not there may be taken for measured ones."""
+        return len(self.counts) > 1 and (self.fill is None or math.isfinite(self.fill))
+
+    def all_keys(self) -> Iterator[str]:
+        """Keys of all chunks."""
+        return map(self.key, itertools.product(*map(range, self.counts)))
 
     def key(self, place: tuple[int, ...]) -> str:
         return f"{self.path}/{self.prefix}{self.separator.join(map(str, place))}".lstrip("/")
@@ -90,8 +101,20 @@ def chunk_grids(name: str, document: Any) -> Iterator[ChunkGrid]:
         parts = {".zarray": document} if name.endswith(".zarray") else {}
     for key, array in parts.items():
         path = "/".join(filter(None, (folder, key.rpartition("/")[0])))
-        if "shape" in array and (grid := _grid(path, array)):
+        if "shape" in array and (grid := _grid(path, array)).misleads:
             yield grid
+
+
+def lost_chunks(root: Path, name: str) -> list[str]:
+    """Keys of the chunks of an array that a local store lacks; nothing where it is none."""
+    documents = (root / name / document for document in ("zarr.json", ".zarray"))
+    document = next((file for file in documents if file.is_file()), None)
+    if document is None:
+        return []
+    grid = _grid(name, json.loads(document.read_bytes()))
+    if prod(grid.counts) > MOST_FILES:
+        return []
+    return [key for key in grid.all_keys() if not (root / key).exists()]
 
 
 def unstored(documents: Mapping[str, bytes], names: Iterable[str]) -> dict[str, str]:
@@ -119,18 +142,17 @@ def _parents(name: str) -> Iterator[str]:
         yield "/".join(parts[:count])
 
 
-def _grid(path: str, array: Mapping[str, Any]) -> ChunkGrid | None:
+def _grid(path: str, array: Mapping[str, Any]) -> ChunkGrid:
     three = array["zarr_format"] == 3
     chunk = array["chunk_grid"]["configuration"]["chunk_shape"] if three else array["chunks"]
     counts = tuple(-(-n // max(1, part)) for n, part in zip(array["shape"], chunk, strict=True))
     fill = array.get("fill_value")
-    number = isinstance(fill, int | float) and math.isfinite(fill)
-    if len(counts) < 2 or not (number or fill is None):
-        return None
+    if fill is not None and not isinstance(fill, int | float):
+        fill = math.nan  # said in words
     prefix, separator = "", str(array.get("dimension_separator") or ".")
     if three:
         encoding = array.get("chunk_key_encoding") or {"name": "default"}
         plain = encoding["name"] == "default"
         separator = (encoding.get("configuration") or {}).get("separator", "/" if plain else ".")
         prefix = f"c{separator}" if plain else ""
-    return ChunkGrid(path, counts, int(chunk[0]), fill, prefix, str(separator))
+    return ChunkGrid(path, counts, int(next(iter(chunk), 1)), fill, prefix, str(separator))

@@ -12,10 +12,10 @@ import xarray as xr
 from storage.conventions.axes import UnsafeSource, find_axes, is_pressure, samples_name
 from storage.conventions.levels import nominal, said
 from storage.conventions.stated_values import ZERO_FILL
-from storage.guards.inspection import inspect
 from storage.guards.named_files import resolve
 from storage.sources.formats.opening import UNREADABLE, open_tables
 from storage.sources.formats.reading import PLAIN, Reading
+from storage.sources.inspection import inspect
 from storage.sources.pieces import Declared, Piece, take
 
 __all__ = ["Content", "contents", "names_with_dims"]

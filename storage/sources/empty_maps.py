@@ -16,7 +16,7 @@ import xarray as xr
 from storage.conventions.axes import SourceError
 from storage.conventions.levels import split_name
 from storage.conventions.times import iso, said_time, usual_step
-from storage.guards.lost_chunks import lost_chunks
+from storage.guards.holes import lost_chunks
 
 __all__ = ["as_ranges", "require_values_at_all_times"]
 

@@ -1,4 +1,4 @@
-"""The child process that looks at untrusted files first; started by storage/guards/inspection.
+"""The child process that looks at untrusted files first; started by storage/sources/inspection.
 
 It takes one JSON object from its standard input and answers a line of JSON for every file that it
 begins and every file that it has read. Before the first one it gives up what it does not need: the

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,11 +24,11 @@ from storage.conventions.labels import label
 from storage.conventions.levels import said, split_name
 from storage.conventions.stated_values import explained
 from storage.conventions.times import find_gaps
-from storage.guards.inspection import inspect
 from storage.guards.named_files import resolve
 from storage.sources.empty_maps import require_values_at_all_times
 from storage.sources.formats.opening import UNREADABLE, open_tables
 from storage.sources.formats.reading import Reading
+from storage.sources.inspection import inspect
 from storage.sources.joins import join_in_time, merge, numbered, on_one_grid
 from storage.sources.pieces import Declared, Piece, take
 from storage.sources.survey import survey_of
@@ -134,7 +135,8 @@ def open_source(
     )
     reading = Reading(group=group, grib=dict(grib or {}), zarr_fill=zarr_fill or "")
     notes: list[str] = []
-    try:
+    names = (*variables, *static)
+    with _naming_the_file(files, names, reading):
         pieces, attrs = _collect(files, variables, static, declared, reading, notes)
         first = pieces[variables[0]][0]
         pieces = {name: on_one_grid(found, first, notes) for name, found in pieces.items()}
@@ -144,10 +146,6 @@ def open_source(
         }
         dataset = merge(series, {name: pieces[name][0] for name in static}, first.grid)
         dataset = dataset.assign_attrs(attrs)
-    except UNREADABLE as error:
-        if hasattr(error, "exit_code"):
-            raise
-        raise unreadable(files, (*variables, *static), reading, error) from error
     (one, *_) = series.values()
     gaps = find_gaps(np.unique(np.concatenate([one.records.times, one.dropped])))
     if gaps and not allow_gaps:
@@ -156,20 +154,8 @@ def open_source(
             f"{Path(files[0]).name}: {len(gaps)} gaps in time: {'; '.join(gaps[:5])}{more}; "
             "add the missing files, or set allow_gaps = true in [source]"
         )
-    try:
-        with explained(notes):
-            settled = look(
-                dataset,
-                (*variables, *static),
-                missing or {},
-                valid_range or {},
-                notes,
-                check_values,
-            )
-    except UNREADABLE as error:
-        if hasattr(error, "exit_code"):
-            raise
-        raise unreadable(files, (*variables, *static), reading, error) from error
+    with _naming_the_file(files, names, reading), explained(notes):
+        settled = look(dataset, names, missing or {}, valid_range or {}, notes, check_values)
     origins = {name: one.records.file for name, one in series.items()}
     require_values_at_all_times(dataset["time"], settled.empty, files, origins, reading.group)
     report = SourceReport(
@@ -182,6 +168,19 @@ def open_source(
         settled.masks,
     )
     return label(settled.fields), report
+
+
+@contextmanager
+def _naming_the_file(
+    files: Sequence[str], names: Sequence[str], reading: Reading
+) -> Iterator[None]:
+    """Errors of the libraries that read files become ones that name the file and its fault."""
+    try:
+        yield
+    except UNREADABLE as error:
+        if hasattr(error, "exit_code"):
+            raise
+        raise unreadable(files, names, reading, error) from error
 
 
 def look(

@@ -151,13 +151,13 @@ def _command(directory: Path, unprivileged: bool) -> int:
     os.chdir(directory)
     import flows.processes.watchdog
     import flows.run
-    import storage.guards.inspection
+    import storage.sources.inspection
     from flows.cli.main import main
 
     # Nothing outlives this command, and the user without rights may not start an interpreter.
     flows.processes.watchdog.watched = nullcontext
     flows.run.client_on_demand = _in_this_process  # type: ignore[assignment]
-    storage.guards.inspection._start = _Fork  # type: ignore[assignment]
+    storage.sources.inspection._start = _Fork  # type: ignore[assignment]
     stderr = os.open(directory / "stderr", os.O_WRONLY | os.O_CREAT, 0o666)
     os.dup2(stderr, 2)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

@@ -52,15 +52,7 @@ def run(config: RunConfig, layout: StoreLayout, client: "Client", progress: Prog
     times = asked_times(config, layout)
     realizations = config.generate.realizations
     published = generate_ensemble(config, layout, client, progress, KIND, times, realizations)
-    return Receipt(
-        stage=STAGE,
-        kind=KIND,
-        path=str(published.path),
-        key=published.key,
-        digest=published.digest,
-        seconds=clock.monotonic() - began,
-        figures=published.attrs["figures"],
-    )
+    return Receipt.of(STAGE, published, seconds=clock.monotonic() - began)
 
 
 def generate_ensemble(

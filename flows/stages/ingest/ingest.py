@@ -36,12 +36,12 @@ from flows.stages.ingest.unit_marks import marked
 from storage.artifacts import publishing as artifacts
 from storage.artifacts.layout import StoreLayout
 from storage.conventions.stated_values import explained
-from storage.guards.inspection import Inspection, inspect
 from storage.places.places import Place
 from storage.sources.covariates import add_covariates
 from storage.sources.empty_maps import as_ranges
 from storage.sources.formats.opening import UNREADABLE
 from storage.sources.formats.reading import Reading
+from storage.sources.inspection import Inspection, inspect
 from storage.sources.source_files import digest_of, file_digests
 from storage.sources.sources import (
     SourceError,
@@ -129,15 +129,7 @@ def run(
         "config": config.to_dict(),
     }
     published = artifacts.publish(layout, KIND, content, units, attrs, [*there, *written])
-    return Receipt(
-        stage=STAGE,
-        kind=KIND,
-        path=str(published.path),
-        key=content,
-        digest=published.digest,
-        seconds=time.monotonic() - began,
-        figures=figures,
-    )
+    return Receipt.of(STAGE, published, seconds=time.monotonic() - began)
 
 
 def _without_empty_maps(

@@ -69,15 +69,7 @@ def run(config: RunConfig, layout: StoreLayout, client: "Client", progress: Prog
     whitened = _publish_whitened(
         config, layout, content, source, normals, client, progress, started
     )
-    return Receipt(
-        stage=STAGE,
-        kind="whitened",
-        path=str(whitened.path),
-        key=content,
-        digest=whitened.digest,
-        seconds=clock.monotonic() - started,
-        figures=dict(whitened.attrs["figures"]),
-    )
+    return Receipt.of(STAGE, whitened, seconds=clock.monotonic() - started)
 
 
 def _publish_normals(layout: StoreLayout, content: str, fitting: Fitting) -> artifacts.Published:

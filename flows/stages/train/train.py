@@ -91,15 +91,7 @@ def run(
         "config": config.to_dict(),
     }
     published = checkpoints.publish(layout, content, attrs)
-    return Receipt(
-        stage=STAGE,
-        kind=KIND,
-        path=str(published.path),
-        key=content,
-        digest=published.digest,
-        seconds=clock.monotonic() - began,
-        figures=attrs["figures"],
-    )
+    return Receipt.of(STAGE, published, seconds=clock.monotonic() - began)
 
 
 def _train_network(session: Session, progress: Progress) -> dict[str, Any] | None:

@@ -10,9 +10,9 @@ import xarray as xr
 
 from flows.report import figures
 from flows.report.compatibility import compatibility_curves
+from flows.report.correlations import correlation_curves
 from flows.report.maps import Raster
 from flows.report.sheet import contact_sheet
-from flows.report.time_section import correlation_curves
 from flows.stages.conditions import conditioned, with_predictors
 from pipeline.fields.climatology import season_phase
 from pipeline.fields.other_grid import placed_normals

@@ -98,15 +98,7 @@ def run(config: RunConfig, layout: StoreLayout, client: "Client", progress: Prog
     progress(3, 4, "the page")
     published = _publish(layout, content, card, report.render(card, pictures))
     progress(4, 4, "published")
-    return Receipt(
-        stage=STAGE,
-        kind=KIND,
-        path=str(layout.report),
-        key=content,
-        digest=published.digest,
-        seconds=clock.monotonic() - began,
-        figures=published.attrs["figures"],
-    )
+    return Receipt.of(STAGE, published, seconds=clock.monotonic() - began)
 
 
 def _caveats(layout: StoreLayout, held_out: xr.Dataset) -> list[str]:

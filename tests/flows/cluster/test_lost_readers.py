@@ -16,7 +16,7 @@ from flows.errors import WorkersLost
 from flows.progress import Progress
 from flows.stages.ingest import ingest
 from storage.errors import SourceError
-from storage.guards import inspection
+from storage.sources import inspection
 from tests.faults.runs import ROOT, SITE
 from tests.storage.imitations import on_first_days, regular, write
 
@@ -25,10 +25,10 @@ DEATHS = 8  # more than are retried
 # A child that values beyond the first ones kill, if the file is called bad.nc.
 CHILD = """
 import os, signal
-import storage.guards.inspection, storage.sources.inspector
+import storage.sources.inspection, storage.sources.inspector
 honest = storage.sources.inspector._look
 def look(file, wish):
-    beyond = wish["bytes"] * len(wish["files"]) > storage.guards.inspection.FIRST_VALUES
+    beyond = wish["bytes"] * len(wish["files"]) > storage.sources.inspection.FIRST_VALUES
     if beyond and file["path"].endswith("bad.nc"):
         os.kill(os.getpid(), signal.SIGSEGV)
     return honest(file, wish)

@@ -6,13 +6,15 @@ import base64
 import io
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
 import xarray as xr
+from jinja2 import UndefinedError
 from PIL import Image
 
-from flows.report import figures
+from flows.report import figures, writing
 from flows.report import page as report
 from flows.report.compatibility import compatibility_curves
 from flows.report.maps import NO_DATA, Raster, coastlines, project, unproject
@@ -254,6 +256,29 @@ def test_the_page_shows_the_numbers_and_escapes_names(card):
     assert "1.20" in page
     assert "a &lt;b&gt; &amp; c" in page and "<b> & c" not in page
     assert "&lt;root&gt;" in page
+
+
+def test_all_templates_are_named_so_that_a_report_follows_from_them():
+    folder = Path(writing.__file__).parent
+    there = {str(file.relative_to(folder)) for file in (folder / "templates").iterdir()}
+    assert there == set(writing.TEMPLATES)
+
+
+def test_a_template_that_lacks_a_value_is_an_error_and_not_a_blank(card):
+    del card["protocol"]["lmax"]
+    with pytest.raises(UndefinedError, match="lmax"):
+        report.render(card, {})
+
+
+def test_the_scores_of_the_model_card_stand_under_their_names(card):
+    card["provenance"]["digests"]["checkpoints"] = "2" * 64
+    card["provenance"]["config"]["train"] = {"model": "network"}
+    card["variables"]["ta"]["units"] = "K"
+    text = model_card(card, {})
+    assert (
+        "| score | variable | error over noise floor |\n|---|---|---|\n| mean | ta | 1.20 |" in text
+    )
+    assert "\n\n\n" not in text and not re.search(r"[^|\n]\n\|", text)  # tables stand apart
 
 
 def test_the_page_says_what_the_certificate_is_and_what_is_only_indicative(card):

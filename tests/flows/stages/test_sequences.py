@@ -15,7 +15,8 @@ from distributed import Client
 import spherescore
 from flows.cluster.map_units import UnitFailed
 from flows.config.schema import ConfigError, RunConfig
-from flows.report.time_section import correlation_curves, time_section
+from flows.report.correlations import correlation_curves
+from flows.report.writing import written
 from flows.stages.generate import generate, sequences
 from flows.stages.preprocess import preprocess
 from flows.stages.preprocess.sequence_law import sequence_law_of
@@ -318,11 +319,11 @@ def test_the_report_says_what_the_days_before_are_worth_and_what_the_draws_miss(
     model, floor = (np.array(found["misses"][name]) for name in ("model", "floor"))
     assert model.shape == (31, 2)
     assert model[1:6].mean() < 1.5 * floor[1:6].mean()
-    page = time_section({"time": found}, {})
+    page = written("time.html", card={"time": found}, pictures={})
     assert f"<b>{expected:.0f}</b>" in page
     assert "in brackets" in page
     correlation_curves(found, {"ta": "Temperature", "zg": "Height"})
-    assert time_section({}, {}) == ""
+    assert written("time.html", card={}, pictures={}) == ""
 
 
 def test_days_on_two_sides_of_a_border_of_units_are_as_near_as_others(root, here):

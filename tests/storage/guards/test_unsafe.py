@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from storage.guards.inspection import inspect
+from storage.sources.inspection import inspect
 from storage.sources.source_files import source_digest
 from storage.sources.sources import SourceError, UnsafeSource, open_source
 from tests.faults import meanings

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from storage.conventions.axes import SourceError, UnsafeSource
-from storage.guards import inspection
-from storage.guards.inspection import inspect
+from storage.sources import inspection
+from storage.sources.inspection import inspect
 from tests.storage.imitations import regular, write
 
 FAULT = """
