@@ -277,12 +277,13 @@ def _result(
     seconds: float,
 ) -> dict[str, Any]:
     """Where things are, and what was found."""
-    from flows.stages.base import STAGES
+    from flows.stages.base import ON_REQUEST, STAGES
     from storage.artifacts import publishing as artifacts
 
     layout = config.layout
     made: dict[str, Any] = {}
-    kinds = [kind for stage in STAGES for kind in stage.kinds]
+    asked = [stage for stage in ON_REQUEST if stage.name == arguments.stage]
+    kinds = [kind for stage in (*STAGES, *asked) for kind in stage.kinds]
     kinds += ["series"] * config.generate.series + ["sequences"] * bool(config.generate.sequences)
     for kind in kinds:
         published = artifacts.published(layout, kind)

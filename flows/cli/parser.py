@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.cli import commands as do
-from flows.stages.base import STAGES
+from flows.stages.base import ON_REQUEST, STAGES
 
 FIRST = """Learns the law of global fields from your files and draws new ones.
 
@@ -27,7 +27,7 @@ def parser() -> argparse.ArgumentParser:
     _add(parsers, do.run, "all stages, those that are up to date skipped", works=True)
     what = "estimate bytes, files, memory and units of each stage; writes nothing"
     _add(parsers, do.plan, what)
-    for stage in STAGES:
+    for stage in (*STAGES, *ON_REQUEST):
         _add(parsers, do.stage, stage.summary, name=stage.name, works=True)
     what = "what is published, and whether it is up to date with the config"
     _add(parsers, do.status, what)

@@ -1,6 +1,6 @@
 """The one configuration of a run: nested frozen sections, read strictly from TOML.
 
-    [run] [source] [split] [spectral] [sequence] [train] [generate] [verify] [cluster]
+    [run] [source] [split] [spectral] [sequence] [train] [generate] [condition] [verify] [cluster]
 
 Every section (flows/config/sections) refuses nonsense at birth with its dotted key, its value and
 what was expected. Paths are relative to the working directory, or begin with `~`. A stage's content
@@ -18,6 +18,7 @@ from typing import Any
 from flows.config.sections.checks import expanded, require, set_values
 from flows.config.sections.cluster import ADDRESS, Cluster, Kubernetes, Slurm, Tls
 from flows.config.sections.drawing import DRAW, DrawnSequence, Generate, Verify
+from flows.config.sections.given import Condition, Event
 from flows.config.sections.learning import VAR, Sequence, Spectral, Train, WhittleMaternTable
 from flows.config.sections.periods import LATEST, Period, Split, within
 from flows.config.sections.source import Source
@@ -30,8 +31,10 @@ __all__ = [
     "LATEST",
     "VAR",
     "Cluster",
+    "Condition",
     "ConfigError",
     "DrawnSequence",
+    "Event",
     "Generate",
     "Kubernetes",
     "Period",
@@ -95,6 +98,8 @@ class RunConfig:
     """The score model and its optimisation."""
     generate: Generate
     """What is drawn."""
+    condition: Condition = field(default_factory=Condition)
+    """What fields are drawn given, on request."""
     sequence: Sequence = field(default_factory=Sequence)
     """How days follow each other."""
     verify: Verify = field(default_factory=Verify)

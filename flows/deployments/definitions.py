@@ -19,7 +19,7 @@ from flows.deployments import flows
 from flows.deployments.prefect_settings import QUIET, RUN
 from flows.deployments.probe import probe
 from flows.deployments.wanted import TAG, Wanted
-from flows.stages.base import LAST, STAGES
+from flows.stages.base import LAST, ON_REQUEST, STAGES
 
 PLAIN_VERSION: Any = "prefect:simple"  # the package's, not that of a repository around it
 
@@ -76,7 +76,7 @@ def _single_stages(wanted: Wanted) -> list[RunnerDeployment]:
             f"{stage.summary[0].upper()}{stage.summary[1:]}.",
             {"config": wanted.parameter()},
         )
-        for stage in STAGES
+        for stage in (*STAGES, *ON_REQUEST)
     ]
 
 

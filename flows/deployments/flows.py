@@ -20,7 +20,7 @@ from flows.config.schema import RunConfig
 from flows.deployments.gpu_limit import gpu_slot
 from flows.deployments.ui.artifacts import show_receipt, show_run, shown_progress
 from flows.run import refuse_unready, run_stage
-from flows.stages.base import LAST, STAGES, Stage, stages_until
+from flows.stages.base import LAST, ON_REQUEST, STAGES, Stage, stages_until
 from storage.artifacts.lock import in_use
 
 LOGGER = logging.getLogger("spherescore")
@@ -29,6 +29,7 @@ if LOGGER.level == logging.NOTSET:  # Prefect hands our lines on, but leaves the
 # What stages raised, which Prefect may hide behind errors of its own; set by who wants to know.
 stage_failures: ContextVar[list[Exception] | None] = ContextVar("stage_failures", default=None)
 _STAGES = {stage.name: stage for stage in STAGES}
+_ALONE = _STAGES | {stage.name: stage for stage in ON_REQUEST}
 
 
 def _known(name: str) -> str:
@@ -117,8 +118,8 @@ def generate(
     return _alone("generate", RunConfig.from_dict(read.to_dict() | {"generate": asked}))
 
 
-ingest, preprocess, train, verify = (
-    _flow_of(_STAGES[name]) for name in ("ingest", "preprocess", "train", "verify")
+ingest, preprocess, train, verify, condition = (
+    _flow_of(_ALONE[name]) for name in ("ingest", "preprocess", "train", "verify", "condition")
 )
 
 
@@ -140,7 +141,7 @@ def run_one(name: str, config: dict[str, Any]) -> dict[str, Any]:
 
 def _alone(name: str, config: RunConfig) -> dict[str, Any]:
     refuse_unready(config, config.layout, name)
-    return _staged(_STAGES[name])(name, config.to_dict())
+    return _staged(_ALONE[name])(name, config.to_dict())
 
 
 def _staged(stage: Stage) -> Any:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from flows.config.schema import ConfigError, RunConfig, read_config
 from flows.deployments.prefect_settings import PROBE
-from flows.stages.base import STAGES
+from flows.stages.base import ON_REQUEST, STAGES
 from storage.places.places import is_address
 
 TAG = "spherescore"  # of all our deployments, and so of their runs
@@ -95,7 +95,8 @@ class Wanted:
         if self.config is None:
             return [probe]
         runs = [f"{FLOW}/{self.called}{suffix}" for suffix in ("", "-nightly", "-weekly")]
-        stages = [f"{stage.name}/{self.called}-{stage.name}" for stage in STAGES]
+        every = (*STAGES, *ON_REQUEST)
+        stages = [f"{stage.name}/{self.called}-{stage.name}" for stage in every]
         return [*runs, *stages, probe]
 
 

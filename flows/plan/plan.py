@@ -199,15 +199,18 @@ def free_inodes(path: Place) -> int | None:
 
 def no_space_left(config: RunConfig, layout: StoreLayout, stage: str) -> NotEnoughSpace:
     """What to say of a stage that met a full disk: what there is, and what it writes."""
-    (needed,) = (one for one in estimate(config) if one.stage == stage)
+    needed = [one for one in estimate(config) if one.stage == stage]
     disk = layout.on_this_machine if isinstance(layout.path, BucketPath) else layout.path
     free, files = free_space(disk), free_inodes(disk)
     assert free is not None
     return NotEnoughSpace(
         f"{stage} met a full disk: {disk} has {format_bytes(free)} free"
-        f"{'' if files is None else f' and room for {files} files'}, {stage} writes up to "
-        f"{format_bytes(needed.bytes)} in {needed.files} files. Finished units are safe; make "
-        "room and run again to go on"
+        f"{'' if files is None else f' and room for {files} files'}"
+        + "".join(
+            f", {stage} writes up to {format_bytes(one.bytes)} in {one.files} files"
+            for one in needed
+        )
+        + ". Finished units are safe; make room and run again to go on"
     )
 
 

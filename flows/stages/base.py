@@ -125,10 +125,23 @@ STAGES = (
     ),
 )
 LAST = STAGES[-1].name
+# Stages that are no part of a run but asked for by themselves, and the last one that they need.
+ON_REQUEST = (
+    Stage(
+        name="condition",
+        summary="draw fields given observations, coarse fields, or an event",
+        kinds=("findings", "conditioned"),
+    ),
+)
+NEEDED = "train"
 
 
 def stages_until(name: str) -> Sequence[Stage]:
+    """The stages up to one; for one on request those that it needs, and itself."""
     names = [stage.name for stage in STAGES]
+    for stage in ON_REQUEST:
+        if stage.name == name:
+            return (*STAGES[: names.index(NEEDED) + 1], stage)
     return STAGES[: names.index(name) + 1]
 
 
@@ -138,7 +151,7 @@ def published_input(layout: "StoreLayout", kind: str) -> "Published":
 
     found = artifacts.published(layout, kind)
     if found is None:
-        command = next(stage.name for stage in STAGES if kind in stage.kinds)
+        command = next(stage.name for stage in (*STAGES, *ON_REQUEST) if kind in stage.kinds)
         raise artifacts.IncompleteArtifact(
             f"{layout.name(kind)} is not published; run `spherescore {command}` first"
         )

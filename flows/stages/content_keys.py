@@ -31,6 +31,7 @@ __all__ = [
     "REPORTED",
     "SCHEMAS",
     "code_of",
+    "conditioned_key",
     "digest_of_source",
     "ensemble_key",
     "frozen_normals",
@@ -38,6 +39,7 @@ __all__ = [
     "key_of",
     "lineage",
     "normals_family",
+    "observed_key",
     "sequence_key",
     "source_files",
     "training_family",
@@ -52,6 +54,7 @@ SCHEMAS: Mapping[str, int] = {
     "train": 1,
     "generate": 3,
     "verify": 2,
+    "condition": 1,
 }
 
 # No part of what is computed: where and when that is done, how it is kept, what is shown of it.
@@ -168,6 +171,55 @@ def sequence_key(
         | ({"attributes": dict(config.generate.attributes)} if fields and not family else {}),
         inputs={**_digests(layout, "checkpoints", "normals"), "begun": begun},
         code=code_of("flows.stages.generate.sequences"),
+    )
+
+
+SOURCE_READ = ("units", "missing", "dims", "select", "stamps", "healpix", "group", "grib", "band")
+
+
+def observed_key(config: RunConfig, layout: StoreLayout) -> str:
+    """Content key of what is given, as the model's variables."""
+    about = ("observations", "fields", "coarse", "coarse_lmax", "error", "withheld")
+    return content_key(
+        stage="condition observed",
+        schema=SCHEMAS["condition"],
+        config=config.subset(
+            "run.seed",
+            "generate.covariates",
+            *(f"source.{name}" for name in SOURCE_READ),
+            *(f"condition.{name}" for name in about[3:]),
+        )
+        | {name: bool(getattr(config.condition, name)) for name in about[:3]},
+        inputs={
+            **_digests(layout, "normals", "fields"),
+            **{name: _digest_of_given(config, name) for name in about[:3]},
+        },
+        code=code_of("flows.stages.condition.observed"),
+    )
+
+
+def _digest_of_given(config: RunConfig, name: str) -> str:
+    """sha256 of what the files of one kind hold; nothing where none are named."""
+    paths = getattr(config.condition, name)
+    return source_digest(paths) if paths else ""
+
+
+def conditioned_key(config: RunConfig, layout: StoreLayout, *, family: bool = False) -> str:
+    """Content key of draws given what is known, or of their family: those that share units."""
+    asked = ["condition.event", "generate.microbatch", "generate.covariates"]
+    if config.train.model == "network":
+        asked += ["condition.particles", "condition.evaluations", "generate.grid_exponent"]
+    if config.condition.event is not None:
+        asked.append("generate.times")
+    if not family:
+        asked += ["condition.realizations", "generate.attributes"]
+    given = {} if config.condition.event else {"observed": observed_key(config, layout)}
+    return content_key(
+        stage="condition",
+        schema=SCHEMAS["condition"],
+        config=config.subset("run.seed", *asked),
+        inputs={**_digests(layout, "checkpoints", "normals"), **given},
+        code=code_of(f"flows.stages.condition.{'draws' if family else 'condition'}"),
     )
 
 
@@ -343,4 +395,5 @@ _KEYS: Mapping[str, Callable[[RunConfig, StoreLayout], str]] = {
     "train": _train,
     "generate": _generate,
     "verify": _verify,
+    "condition": conditioned_key,
 }

@@ -32,6 +32,10 @@ class NoiseAddress:
         size = int(np.prod(shape))
         return np.stack([self._stream("grid", name, size).reshape(shape) for name in channels])
 
+    def numbers(self, step: int | str, name: str, size: int) -> NDArray[np.float32]:
+        """White noise (size,) of something else than a variable, such as errors."""
+        return self._stream(step, name, size)
+
     def _stream(self, step: int | str, channel: str, size: int) -> NDArray[np.float32]:
         address = f"{self.seed}/{self.realization}/{self.time}/{channel}/{step}"
         key = int.from_bytes(hashlib.sha256(address.encode()).digest()[:16], "little")

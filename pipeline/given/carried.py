@@ -8,6 +8,7 @@ that gives the climatological law of the place the mean and the variance of that
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,11 +78,11 @@ def carry(
     return Carried(values=value - usual, error=np.square(error), spread=spread)
 
 
-def refuse_far(carried: Carried, names: list[str]) -> None:
+def refuse_far(carried: Carried, name: Callable[[int], str]) -> None:
     """Refuse observations that no field of the training resembles.
 
     Args:
-        names: what each row is, for people.
+        name: what a row is, for people.
     Raises:
         UnusableData: Naming the farthest, with the remedy.
     """
@@ -89,7 +90,7 @@ def refuse_far(carried: Carried, names: list[str]) -> None:
     worst = int(size.argmax()) if size.size else 0
     if size.size and size[worst] > FARTHEST:
         raise UnusableData(
-            f"{names[worst]} lies {size[worst]:.0f} standard deviations from the mean of its place "
+            f"{name(worst)} lies {size[worst]:.0f} standard deviations from the mean of its place "
             f"and season, more than {FARTHEST:g}: beyond all that the model has seen. Mend its "
             "value or its unit, or leave it out"
         )

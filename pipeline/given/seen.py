@@ -141,7 +141,7 @@ class Seen:
         """What is drawn beside x, given x and the observed values.
 
         Args:
-            values: scaled anomalies that were observed, (row,).
+            values: scaled anomalies that were observed, (row,) or (draw, row).
             x: draws given the same values, (draw, channel, coefficient).
             tail_white: white noise of the tail, (draw, channel, coefficient beyond lmax).
             remainder_noise: draws of the remainder, (draw, channel, *grid).
@@ -149,10 +149,11 @@ class Seen:
         Returns:
             White noise of the tail, if there is one, and remainder, that agree with them.
         """
-        left = values - x.reshape(len(x), -1) @ self.operator.reshape(len(values), -1).T
+        number = len(self.error)
+        left = values - x.reshape(len(x), -1) @ self.operator.reshape(number, -1).T
         left -= self.functionals(remainder_noise) + np.sqrt(self.error) * error
         if self.beyond is not None and tail_white is not None:
-            flat = self.beyond.reshape(len(values), -1)
+            flat = self.beyond.reshape(number, -1)
             left -= tail_white.reshape(len(x), -1) @ flat.T
         pull = np.empty_like(left)
         for (rows, _), root in zip(self.blocks, self.roots, strict=True):

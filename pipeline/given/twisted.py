@@ -82,23 +82,30 @@ class TwistedChain:
         white: Callable[[int], Tensor],
         error: Callable[[int], Tensor],
         uniform: Callable[[int], Tensor],
+        start: Tensor | None = None,
     ) -> TwistedDraws:
         """Draw particles at some dates; one Cholesky factor for each step serves all of them.
 
         Args:
-            values: y_obs of each date, (date, observation).
+            values: y_obs of each date, (date, observation), or of each particle,
+                (date, particle, observation).
             condition: of each date, (date, feature), as a score takes it.
             white: white noise of the start (0) and of the steps 1 ... N in whitened coordinates,
                 (date, particle, channel, coefficient).
             error: white noise of the same steps, (date, particle, observation).
             uniform: numbers in [0, 1) that resample before the steps 1 ... N, (date,).
+            start: logs of the weights of particles with values of their own, (date, particle);
+                then the evidence is the mean of these weights times the densities of the values.
         """
-        move, times = _Moves(self, values.double()), self.times.double()
+        values = values.double() if values.ndim == 3 else values.double()[:, None]
+        move, times = _Moves(self, values), self.times.double()
         y = move.start(white(0), error(0))
         expected = move.at[0].c_skip * y
         dates, particles = y.shape[:2]
-        log_evidence = log_density(values.double(), move.prior_factor)
-        weight = y.new_zeros(dates, particles)
+        known = log_density(values, move.prior_factor)
+        log_evidence, weight = known[:, 0].clone(), y.new_zeros(dates, particles)
+        if start is not None:
+            log_evidence, weight = torch.zeros_like(log_evidence), start + known
         effective = y.new_ones(dates)
         for k in range(len(times) - 1):
             rho = self._residual(times[k], y, condition)
@@ -162,7 +169,7 @@ class _Moves:
     """The Gaussian algebra of the chain, in the flat coordinates of the baseline."""
 
     def __init__(self, chain: TwistedChain, values: Tensor) -> None:
-        self.baseline, self.values = chain.score.baseline, values[:, None]
+        self.baseline, self.values = chain.score.baseline, values
         self.rows = observed_rows(self.baseline, chain.operator, chain.noise)
         self.noise = chain.noise.to(self.rows)
         self.s = self.baseline.variance.flatten()

@@ -26,7 +26,8 @@ _BESIDE = re.compile(r"\..+\.\d+-[0-9a-f]{8}")  # as storage.places.files.beside
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _ARTIFACT = re.compile(r"([a-z]+)-([0-9a-f]{16})(\.zarr|\.records)?")
 
-UNTOLD = ("verification", "series", "states", "sequences")  # kinds that no stage is asked for
+# Kinds that no stage is asked for.
+UNTOLD = ("verification", "series", "states", "sequences", "observed", "conditioned", "findings")
 
 
 @dataclass(frozen=True)

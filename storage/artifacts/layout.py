@@ -5,7 +5,7 @@
       artifacts/
         fields-0123456789abcdef.zarr       an artifact: immutable once published
         fields-0123456789abcdef.records/   its unit records, manifest, held-back root metadata
-      scores.json  report.html  model-card.md
+      scores.json  report.html  model-card.md  conditioned.html
     <scratch>/
       logs/  prefect/  scratch/            always on this machine
 
@@ -33,8 +33,11 @@ KINDS = (
     "sequences",
     "verification",
     "report",
+    "observed",
+    "conditioned",
+    "findings",
 )
-DIRECTORY_KINDS = ("checkpoints", "report")
+DIRECTORY_KINDS = ("checkpoints", "report", "findings")
 
 _KEY = re.compile(r"[0-9a-f]{64}")
 
@@ -97,6 +100,10 @@ class StoreLayout:
         return self.path / "model-card.md"
 
     @property
+    def conditioned(self) -> Place:
+        return self.path / "conditioned.html"
+
+    @property
     def logs(self) -> Path:
         return self.on_this_machine / "logs"
 
@@ -127,7 +134,8 @@ class StoreLayout:
 
     def shown(self, kind: str) -> tuple[Place, ...]:
         """Files of the current artifact of a kind that are found below the root, too."""
-        return (self.scores, self.report, self.card) if kind == "report" else ()
+        shown = {"report": (self.scores, self.report, self.card), "findings": (self.conditioned,)}
+        return shown.get(kind, ())
 
     def records(self, kind: str, key: str) -> Place:
         return records_of(self.artifact(kind, key))

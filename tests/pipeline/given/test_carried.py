@@ -85,4 +85,4 @@ def test_what_no_field_resembles_is_refused_by_its_name():
     both = joined([cells(GRID, np.array([0]), 0), cells(GRID, np.array([1]), 0)])
     found = carried(both, [1.0, 300.0], [0.1, 0.1])
     with pytest.raises(UnusableData, match=r"^row 7 lies .* Mend its value or its unit"):
-        refuse_far(found, ["row 6", "row 7"])
+        refuse_far(found, ["row 6", "row 7"].__getitem__)

@@ -1,0 +1,88 @@
+"""[condition]: what fields are drawn given."""
+
+from collections.abc import Mapping
+from dataclasses import field
+from typing import Annotated
+
+from pydantic import WithJsonSchema
+
+from flows.config.sections.checks import expanded, require, set_values
+from flows.config.strict import section
+
+__all__ = ["Condition", "Event"]
+
+_FOUR = {"type": "array", "minItems": 4, "maxItems": 4, "items": {"type": "number"}}
+Box = Annotated[tuple[float, float, float, float], WithJsonSchema(_FOUR)]
+
+
+@section
+class Event:
+    """The mean of a variable over a box beyond a threshold, at each of `generate.times`."""
+
+    variable: str
+    """Name of the variable."""
+    box: Box
+    """South, north, west and east [degrees]; west may be larger than east."""
+    above: float | None = None
+    """The mean is above this value, in the unit of the variable."""
+    below: float | None = None
+    """Or below this one."""
+
+    def __post_init__(self) -> None:
+        key = "condition.event"
+        south, north, west, east = self.box
+        sphere = -90 <= south < north <= 90 and -360 <= west <= 360 and -360 <= east <= 360
+        require(sphere, f"{key}.box", self.box, "south, north, west, east on the sphere")
+        one = (self.above is None) != (self.below is None)
+        require(one, f"{key}.above", (self.above, self.below), "either above or below")
+
+
+@section
+class Condition:
+    """Fields given what is known: observations, fields with holes, coarse fields, or an event."""
+
+    observations: str | None = None
+    """CSV, Parquet or NetCDF: time, lat, lon, variable, value, and if need be error and unit."""
+    fields: tuple[str, ...] = ()
+    """Files of fields on the grid of the source, missing values where fields are wanted."""
+    coarse: tuple[str, ...] = ()
+    """Files of fields on a coarser grid, which the draws agree with."""
+    coarse_lmax: int | None = None
+    """Last degree that coarse fields tell; by default a third of their longitudes."""
+    event: Event | None = None
+    """What shall happen."""
+    error: Mapping[str, float] = field(default_factory=dict)
+    """By variable, standard deviation of errors where tables tell none, and of fields."""
+    withheld: float = 0.0
+    """Share of the observations that draws are not given but compared with."""
+    realizations: int = 16
+    """Fields drawn for each date; raising it draws only the new ones."""
+    particles: int = 64
+    """Draws of a network that are weighed and resampled together; 1: an approximation."""
+    evaluations: int = 32
+    """Evaluations of the network for each draw."""
+
+    def __post_init__(self) -> None:
+        if self.observations is not None:
+            path = expanded(self.observations, "condition.observations")
+            set_values(self, observations=path)
+        for name in ("fields", "coarse"):
+            paths = tuple(expanded(path, f"condition.{name}") for path in getattr(self, name))
+            set_values(self, **{name: paths})
+        for name in ("realizations", "particles", "evaluations"):
+            value = getattr(self, name)
+            require(value > 0, f"condition.{name}", value, "a positive number")
+        for name, value in self.error.items():
+            require(value >= 0.0, f"condition.error.{name}", value, "0 or more")
+        share = 0.0 <= self.withheld < 1.0
+        require(share, "condition.withheld", self.withheld, "a share from 0 to less than 1")
+        lmax = self.coarse_lmax is None or self.coarse_lmax >= 0
+        require(lmax, "condition.coarse_lmax", self.coarse_lmax, "0 or more")
+        alone = self.event is None or not self.given
+        require(alone, "condition.event", self.given, "no observations beside an event")
+
+    @property
+    def given(self) -> tuple[str, ...]:
+        """All files that say what is known."""
+        table = () if self.observations is None else (self.observations,)
+        return (*table, *self.fields, *self.coarse)

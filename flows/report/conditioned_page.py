@@ -1,0 +1,200 @@
+"""One self-contained page about fields given what is known: maps, coverage, evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import xarray as xr
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+
+from flows.report.figures import STYLE, image, name_of, palette, scale, units_of
+from flows.report.maps import THERMAL, Raster, draw, project
+
+FIGURES = ("log_evidence", "log_evidence_gaussian", "effective_sample_size")
+FEW = 0.05
+
+
+def render(card: Mapping[str, Any], ensemble: xr.Dataset, places: xr.Dataset | None) -> str:
+    """The page.
+
+    Args:
+        card: the content of conditioned.json (flows/stages/condition/findings).
+        ensemble: the draws.
+        places: of the first date's observations, lat and lon and which are withheld.
+    """
+    css = Path(__file__).with_name("report.css").read_text(encoding="utf-8")
+    sections = {
+        "What was given": _given(card),
+        "The event": _event(card),
+        "At observed and withheld places": _scores(card),
+        "Mean and spread": _maps(ensemble, places),
+        "Weights and evidence": _weights(card),
+    }
+    bodies = "".join(
+        f"<section><h2>{title}</h2>{body}</section>" for title, body in sections.items() if body
+    )
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(card['title'])}</title><style>{css}</style></head><body>"
+        f"<header><div><h1>{escape(card['title'])}</h1></div></header>"
+        f"<main>{bodies}</main></body></html>\n"
+    )
+
+
+def _given(card: Mapping[str, Any]) -> str:
+    times = card["times"]
+    parts = [f"{card[name]['number']} {name}" for name in ("observed", "withheld") if name in card]
+    what = f", with {' and '.join(parts)} values" if parts else ""
+    return (
+        f"<p>{card['realizations']} realizations for each of {len(times)} dates, {times[0][:10]} "
+        f"to {times[-1][:10]}{what}. The model is {escape(card['model'])}.</p>"
+    )
+
+
+def _event(card: Mapping[str, Any]) -> str:
+    if "event" not in card:
+        return ""
+    about = ", ".join(f"{name} {value}" for name, value in card["event"]["about"].items())
+    rows = [
+        (
+            date,
+            f"{one['probability']:.3g}",
+            f"{one['standard_error']:.2g}",
+            f"{one['gaussian']:.3g}",
+            f"{one['return_period']:.4g}",
+        )
+        for date, one in card["event"]["dates"].items()
+    ]
+    heads = ("date", "probability", "standard error", "Gaussian law", "one in so many such days")
+    return f"<p>{escape(about)}</p>{_table(heads, rows)}"
+
+
+def _scores(card: Mapping[str, Any]) -> str:
+    names = {
+        "observed": "draws at observed places",
+        "withheld": "draws at withheld places",
+        "kriging": "kriging at withheld places",
+    }
+    rows = [
+        (
+            words,
+            str(card[name]["number"]),
+            f"{100 * card[name]['coverage']:.1f} %",
+            f"{card[name].get('crps', float('nan')):.4f}",
+            f"{card[name]['error']:.3f}",
+            f"{card[name]['spread']:.3f}",
+            " ".join(map(str, card[name]["ranks"])),
+        )
+        for name, words in names.items()
+        if name in card
+    ]
+    if not rows:
+        return ""
+    heads = ("", "values", "90 % band holds", "fair CRPS", "error of mean", "spread", "ranks")
+    few = card["observed"]["nominal"] if "observed" in card else 0.9
+    return (
+        f"{_table(heads, rows)}<p>In climatological standard deviations of each place, errors of "
+        f"the observations included. A band between quantiles of {card['realizations']} draws "
+        f"holds {100 * few:.1f} % of what follows their law. Ranks of the truth are flat where the "
+        "draws are calibrated; at observed places they crowd in the middle, as the draws have seen "
+        "what they are compared with.</p>"
+    )
+
+
+def _weights(card: Mapping[str, Any]) -> str:
+    mean, gaussian = (
+        float(np.mean(card[name])) for name in ("log_evidence", "log_evidence_gaussian")
+    )
+    said = (
+        f"<p>log evidence {mean:.2f} nats for each date, {gaussian:.2f} under the Gaussian law: "
+        f"{mean - gaussian:+.2f}.</p>"
+    )
+    if card["model"] != "network":
+        return said + "<p>The draws are exact: no weights are needed.</p>"
+    if card["particles"] == 1:
+        return (
+            "<p>One particle is not weighed: the draws are those of the proposal, exact for "
+            "Gaussian laws only. Their coverage at withheld places says how good they are.</p>"
+        )
+    share = 100 * card["effective"]
+    said += (
+        f"<p>Smallest effective sample size: {share:.1f} % of {card['particles']} particles.</p>"
+    )
+    if card["effective"] < FEW:
+        said += (
+            "<p>Below 5 % a few particles stand for all, and the spread of the draws is too small. "
+            "More particles, larger errors or fewer observations help; <code>particles = 1</code> "
+            "draws without weights, to be judged at withheld places.</p>"
+        )
+    return said
+
+
+def _maps(ensemble: xr.Dataset, places: xr.Dataset | None) -> str:
+    """Mean and spread of each variable at the first date."""
+    names = [str(name) for name in ensemble.data_vars if name not in FIGURES]
+    first, made = ensemble[names].isel(time=0).load(), []
+    raster = Raster(first[names[0]].isel(realization=0))
+    for name in names:
+        field = first[name]
+        factor, unit = units_of(field)
+        mean = factor * field.mean("realization")
+        spread = factor * field.std("realization")
+        made.append(
+            image(
+                _pair(raster, mean, spread, field, unit, places),
+                f"{name_of(field)}: mean and spread of the draws",
+            )
+        )
+    return "".join(made)
+
+
+def _pair(
+    raster: Raster,
+    mean: xr.DataArray,
+    spread: xr.DataArray,
+    field: xr.DataArray,
+    unit: str,
+    places: xr.Dataset | None,
+) -> Figure:
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(10.0, 2.9), dpi=110)
+        axes = figure.subplots(1, 2)
+        largest = float(np.nanmax(spread)) or 1.0
+        looks = (
+            (mean, palette(field), scale(field, mean.values), "mean"),
+            (spread, THERMAL, Normalize(0.0, largest), "spread"),
+        )
+        for ax, (values, colours, norm, title) in zip(axes, looks, strict=True):
+            shown = draw(ax, raster, values, colours, norm)
+            figure.colorbar(shown, ax=ax, shrink=0.7, label=unit)
+            ax.set_title(f"{name_of(field)}: {title}", fontsize=8.5, loc="left")
+            _mark(ax, places)
+    return figure
+
+
+def _mark(ax: Any, places: xr.Dataset | None) -> None:
+    """Observed places as dots, withheld ones as crosses."""
+    if places is None:
+        return
+    at = np.isfinite(places["lat"].values)
+    lat = places["lat"].values[at]
+    lon = (places["lon"].values[at] + 180.0) % 360.0 - 180.0
+    x, y = project(lon, lat)
+    withheld = places["withheld"].values[at] == 1
+    ax.plot(x[~withheld], y[~withheld], ".", color="black", markersize=2)
+    ax.plot(x[withheld], y[withheld], "x", color="#1b7837", markersize=3)
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    head = "".join(f"<th>{escape(each)}</th>" for each in heads)
+    body = "".join(
+        f"<tr>{''.join(f'<td>{escape(each)}</td>' for each in row)}</tr>" for row in rows
+    )
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"

@@ -1,0 +1,172 @@
+"""On request: fields given observations, fields with holes, coarse fields, or an event.
+
+Reads `checkpoints`, `normals` and `fields`; publishes
+
+    observed.zarr      what was given, by time (flows/stages/condition/observed)
+    conditioned.zarr   as ensemble.zarr, on the source's grid, at the times of what was given, with
+                       log_evidence, log_evidence_gaussian(realization, time)      [nats]
+                       effective_sample_size(realization, time)                    a share
+    findings/          conditioned.html, conditioned.json: what was given, coverage, evidence
+
+Of a Gaussian model draws are exact. Those of a network are weighed and resampled in groups of
+`condition.particles`, and the figures of a group stand with each of its realizations.
+"""
+
+import itertools
+import logging
+import time as clock
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+
+from flows.cluster.map_units import map_units
+from flows.config.schema import RunConfig
+from flows.progress import Progress
+from flows.stages.base import Receipt, published_input
+from flows.stages.condition.draws import (
+    EFFECTIVE,
+    EVIDENCE,
+    GAUSSIAN_EVIDENCE,
+    draw_units,
+    group_of,
+)
+from flows.stages.condition.events import require_event
+from flows.stages.condition.findings import publish_findings
+from flows.stages.condition.observed import conditions_of, publish_observed
+from flows.stages.conditions import asked_times
+from flows.stages.content_keys import conditioned_key
+from flows.stages.generate.chunks import TIMES_PER_CHUNK
+from flows.stages.generate.draws import Draw
+from flows.stages.generate.templates import ensemble_template, provenance_of
+from pipeline.fields.standardisation import Normals
+from pipeline.sphere.named_grids import grid_of
+from storage.artifacts import publishing as artifacts
+from storage.artifacts.layout import StoreLayout
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+STAGE = "condition"
+KIND = "conditioned"
+FEW = 0.05  # of the particles: draws that few carry are no sample
+LOGGER = logging.getLogger("spherescore")
+FIGURES = {
+    EVIDENCE: "log of the density of what was observed, or of the probability of the event",
+    GAUSSIAN_EVIDENCE: "the same under the model's Gaussian law",
+    EFFECTIVE: "smallest effective sample size of all steps, as a share of the particles",
+}
+
+
+def run(config: RunConfig, layout: StoreLayout, client: "Client", progress: Progress) -> Receipt:
+    """Publish what is given, draws given it, and how well they do."""
+    began = clock.monotonic()
+    normals = published_input(layout, "normals")
+    constants = artifacts.open_artifact(normals).load()
+    require_event(config, Normals.of(constants))
+    observed = None if config.condition.event else publish_observed(config, layout)
+    times = (
+        asked_times(config, layout)
+        if observed is None
+        else conditions_of(config, artifacts.open_artifact(observed), constants)
+    )
+    published = _publish(config, layout, client, progress, constants, observed, times)
+    figures = publish_findings(config, layout, published, observed)
+    _tell(config, figures)
+    return Receipt(
+        stage=STAGE,
+        kind=KIND,
+        path=str(published.path),
+        key=published.key,
+        digest=published.digest,
+        seconds=clock.monotonic() - began,
+        figures=figures,
+    )
+
+
+def _publish(
+    config: RunConfig,
+    layout: StoreLayout,
+    client: "Client",
+    progress: Progress,
+    constants: xr.Dataset,
+    observed: artifacts.Published | None,
+    times: xr.Dataset,
+) -> artifacts.Published:
+    """Draw and publish the ensemble."""
+    began = clock.monotonic()
+    checkpoint = published_input(layout, "checkpoints")
+    normals = published_input(layout, "normals")
+    content, family = (conditioned_key(config, layout, family=part) for part in (False, True))
+    path, grid = layout.artifact(KIND, content), grid_of(constants)
+    template = _template(config, layout, constants, times["time"])
+    shards = {"realization": 1, "time": min(TIMES_PER_CHUNK, times.sizes["time"])}
+    artifacts.create(path, template, chunks=shards, shards=shards, family=family)
+    units = artifacts.plan_units({str(d): n for d, n in template.sizes.items()}, shards)
+    there, missing = artifacts.adopt_units(path, units, artifacts.donors(layout, KIND, family))
+    draw = partial(draw_units, config, path, checkpoint, normals, observed, times)
+    draws = _draws(missing, group_of(config, config.train.model == "network"))
+    written = [
+        *itertools.chain(*map_units(client, draw, draws, progress, label=KIND, resource="GPU"))
+    ]
+    about = config.condition
+    attrs = {
+        **config.generate.attributes,
+        **provenance_of(config, layout, family),
+        "sampler": f"twisted gme, {about.evaluations} evaluations, {about.particles} particles"
+        if config.train.model == "network"
+        else "exact draws of the Gaussian law given what was observed",
+        "given": list(about.given) or ["an event"],
+        "grid": grid.describe(),
+        "grid_origin": "source",
+        "figures": {"realizations": about.realizations, "times": times.sizes["time"]},
+        "seconds": clock.monotonic() - began,
+        "normals_digest": normals.digest,
+        "checkpoints_digest": checkpoint.digest,
+        **({} if observed is None else {"observed_digest": observed.digest}),
+    }
+    return artifacts.publish(layout, KIND, content, units, attrs, [*there, *written])
+
+
+def _template(
+    config: RunConfig, layout: StoreLayout, constants: xr.Dataset, times: xr.DataArray
+) -> xr.Dataset:
+    realizations = config.condition.realizations
+    template = ensemble_template(layout, constants, grid_of(constants), times, realizations)
+    empty = np.broadcast_to(np.float32(0), (realizations, len(times)))
+    units = {EVIDENCE: "1", GAUSSIAN_EVIDENCE: "1", EFFECTIVE: "1"}
+    return template.assign(
+        {
+            name: (("realization", "time"), empty, {"long_name": words, "units": units[name]})
+            for name, words in FIGURES.items()
+        }
+    )
+
+
+def _draws(units: Sequence[artifacts.Unit], group: int) -> list[Draw]:
+    """Missing units by times and by aligned groups of realizations."""
+    groups: dict[tuple[int, int], list[artifacts.Unit]] = {}
+    for unit in units:
+        place = (unit.region["realization"].start // group, unit.region["time"].start)
+        groups.setdefault(place, []).append(unit)
+    return [Draw(tuple(some)) for _, some in sorted(groups.items())]
+
+
+def _tell(config: RunConfig, figures: dict[str, Any]) -> None:
+    """Say what draws with few effective particles are worth."""
+    share = figures.get("effective sample size", 1.0)
+    if config.train.model == "network" and config.condition.particles == 1:
+        LOGGER.warning(
+            "condition: one particle is not weighed, so its draws are those of the Gaussian "
+            "approximation; see their coverage at withheld places"
+        )
+    elif share < FEW:
+        LOGGER.warning(
+            "condition: at some date the effective sample size is %.1f %% of the particles, so a "
+            "few of them stand for all: the spread of the draws is too small. Raise "
+            "condition.particles or the errors of the observations, give fewer of them, or take "
+            "condition.particles = 1 and look at the coverage at withheld places",
+            100.0 * share,
+        )

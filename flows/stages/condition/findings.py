@@ -1,0 +1,250 @@
+"""How draws given observations do: at the observed places, at those withheld, beside kriging.
+
+`findings/conditioned.json` has the figures, `findings/conditioned.html` is the page about them.
+"""
+
+import json
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from scipy.special import ndtr
+
+from flows.config.schema import RunConfig
+from flows.report.conditioned_page import render
+from flows.stages.condition.draws import EFFECTIVE, EVIDENCE, GAUSSIAN_EVIDENCE
+from flows.stages.condition.observed import (
+    coarse_degree,
+    conditions_of,
+    functionals_of,
+    given_at,
+)
+from flows.stages.preprocess.normals import baseline_of, tail_of
+from flows.stages.trained_model import baseline_name
+from pipeline.arrays import FloatArray
+from pipeline.fields.standardisation import Normals, transformed
+from pipeline.gaussian.posterior import GaussianPosterior
+from pipeline.given.carried import carry
+from pipeline.given.seen import Seen, Summary
+from pipeline.scores.proper_scores import fair_crps
+from storage.artifacts import publishing as artifacts
+from storage.artifacts.layout import StoreLayout
+
+KIND = "findings"
+BAND = 0.9
+MOST = 2000  # withheld observations that kriging is asked for
+BINS = 10  # of ranks
+
+
+def publish_findings(
+    config: RunConfig,
+    layout: StoreLayout,
+    conditioned: artifacts.Published,
+    observed: artifacts.Published | None,
+) -> dict[str, Any]:
+    """The figures of a conditioned ensemble, published with their page; returns those to print."""
+    ensemble = artifacts.open_artifact(conditioned)
+    card: dict[str, Any] = {
+        "title": f"Given {', '.join(config.condition.given) or 'an event'}",
+        "model": config.train.model,
+        "particles": config.condition.particles,
+        "realizations": config.condition.realizations,
+        "times": [str(time) for time in ensemble["time"].values],
+        "log_evidence": _by_group(config, ensemble[EVIDENCE]),
+        "log_evidence_gaussian": _by_group(config, ensemble[GAUSSIAN_EVIDENCE]),
+        "effective": float(ensemble[EFFECTIVE].min()),
+        "digest": conditioned.digest,
+    }
+    if config.condition.event is not None:
+        card["event"] = _event(config, ensemble)
+    if observed is not None:
+        card |= _against_observations(config, layout, ensemble, observed)
+    page = render(card, ensemble, _places(layout, observed))
+    files = {
+        "conditioned.json": json.dumps(card, indent=1, allow_nan=False).encode(),
+        "conditioned.html": page.encode(),
+    }
+    attrs = {"conditioned_digest": conditioned.digest}
+    artifacts.publish_files(layout, KIND, conditioned.key, files, attrs)
+    return _figures(card)
+
+
+def _figures(card: dict[str, Any]) -> dict[str, Any]:
+    """The few numbers worth a line in the log."""
+    figures: dict[str, Any] = {
+        "realizations": card["realizations"],
+        "times": len(card["times"]),
+        "effective sample size": round(card["effective"], 4),
+        "log evidence": round(float(np.mean(card["log_evidence"])), 2),
+    }
+    for name in ("observed", "withheld"):
+        if name in card:
+            figures[f"coverage of 90 % at {name} places"] = round(card[name]["coverage"], 3)
+    if "event" in card:
+        (first, *_) = card["event"]["dates"].values()
+        figures["probability"] = float(f"{first['probability']:.3g}")
+        figures["standard error"] = float(f"{first['standard_error']:.2g}")
+    return figures
+
+
+def _by_group(config: RunConfig, figure: xr.DataArray) -> list[float]:
+    """The mean over groups of particles, by time."""
+    return [float(value) for value in figure.mean("realization").values]
+
+
+def _event(config: RunConfig, ensemble: xr.Dataset) -> dict[str, Any]:
+    """Probability, standard error and return period at each date."""
+    learned = config.train.model == "network"
+    group = config.condition.particles if learned else config.generate.microbatch
+    first = ensemble.isel(realization=slice(None, None, group))
+    chances = np.exp(first[EVIDENCE].values.astype(np.float64))
+    share = first[EFFECTIVE].values.astype(np.float64)
+    each = chances * np.sqrt(np.maximum(1.0 / share - 1.0, 0.0) / group)
+    error = np.sqrt(np.square(each).sum(axis=0)) / len(chances)
+    dates = {}
+    for place, time in enumerate(ensemble["time"].values):
+        chance = float(chances[:, place].mean())
+        dates[str(time)[:10]] = {
+            "probability": chance,
+            "standard_error": float(error[place]),
+            "gaussian": float(np.exp(first[GAUSSIAN_EVIDENCE].values[0, place])),
+            "return_period": 1.0 / chance,
+        }
+    event = config.condition.event
+    assert event is not None
+    about: dict[str, Any] = {"variable": event.variable, "box": list(event.box)}
+    about |= {"above": event.above} if event.above is not None else {"below": event.below}
+    return {"about": about, "dates": dates}
+
+
+def _against_observations(
+    config: RunConfig,
+    layout: StoreLayout,
+    ensemble: xr.Dataset,
+    observed: artifacts.Published,
+) -> dict[str, Any]:
+    """Coverage, ranks and scores at observed and at withheld places, in standard units."""
+    constants = artifacts.open_published(layout, "normals").load()
+    known, tail = Normals.of(constants), tail_of(constants)
+    baseline = baseline_of(constants, baseline_name(config))
+    table = artifacts.open_artifact(observed)
+    terms, lmax = known.rows(conditions_of(config, table, constants)), coarse_degree(table)
+    rng = np.random.default_rng(config.run.seed)
+    collected: dict[str, list[FloatArray]] = {}
+
+    def collect(name: str, *parts: FloatArray) -> None:
+        for number, part in enumerate(parts):
+            collected.setdefault(f"{name}/{number}", []).append(part)
+
+    for time in range(table.sizes["time"]):
+        given = given_at(table, time)
+        functionals = functionals_of(given, known, lmax)
+        carried = carry(
+            known, functionals, terms[time], given["value"].values, given["error"].values
+        )
+        drawn = _transformed(ensemble.isel(time=time), known, terms[time])
+        anomalies = functionals(drawn)
+        withheld = given["withheld"].values == 1
+        spread = np.maximum(carried.spread, 1e-30)
+        noisy = anomalies + np.sqrt(carried.error) * rng.standard_normal(anomalies.shape)
+        for name, rows in (("observed", ~withheld), ("withheld", withheld)):
+            if rows.any():
+                collect(name, noisy[:, rows] / spread[rows], (carried.values / spread)[rows])
+        if withheld.any() and (~withheld).any():
+            rows = np.flatnonzero(withheld)[:MOST]
+            seen = Seen.of(
+                known, tail, functionals.of(np.flatnonzero(~withheld)), carried.error[~withheld]
+            )
+            mean, variance = _kriging(
+                seen, baseline, carried.values[~withheld], functionals.of(rows), tail
+            )
+            deviation = np.sqrt(np.maximum(variance + carried.error[rows], 1e-30))
+            z = (carried.values[rows] - mean) / deviation
+            collect("kriging", z[None], deviation / spread[rows])
+    found = {
+        name: _scores(
+            np.concatenate(collected[f"{name}/0"], 1), np.concatenate(collected[f"{name}/1"])
+        )
+        for name in ("observed", "withheld")
+        if f"{name}/0" in collected
+    }
+    if "kriging/0" in collected:
+        z = np.concatenate(collected["kriging/0"], 1)[0]
+        deviation = np.concatenate(collected["kriging/1"])
+        found["kriging"] = _gaussian_scores(z, deviation)
+    return found
+
+
+def _transformed(ensemble: xr.Dataset, known: Normals, terms: FloatArray) -> FloatArray:
+    """Transformed fields (realization, variable, *grid) less their climatology; missing is 0."""
+    parts = [
+        ensemble[name].transpose("realization", *known.grid.dims).values for name in known.variables
+    ]
+    values = transformed(parts, known.pointwise)
+    values -= np.tensordot(terms, known.climatology, axes=(0, 0))
+    return np.where(np.isfinite(values), values, 0.0)
+
+
+def _kriging(
+    seen: Seen, baseline: Any, values: FloatArray, wanted: Any, tail: Any
+) -> tuple[FloatArray, FloatArray]:
+    """Mean and variance of functionals under the Gaussian law, given the observations.
+
+    The tail and the remainder at the wanted places are taken as independent of the observations'.
+    """
+    summary = Summary.of(seen)
+    law = GaussianPosterior(
+        baseline, torch.from_numpy(summary.operator), torch.from_numpy(summary.noise)
+    )
+    there = Seen.of(seen.known, tail, wanted, np.zeros(len(wanted)))
+    rows = torch.from_numpy(there.operator)
+    observed, _ = summary.values(values)
+    mean = torch.einsum("nck,ck->n", rows, law.mean(torch.from_numpy(observed))).numpy()
+    variance = torch.diagonal(law.covariance(rows)).numpy() + np.diagonal(there.noise)
+    return mean, variance
+
+
+def _scores(drawn: FloatArray, truth: FloatArray) -> dict[str, Any]:
+    """Of draws (realization, row) that carry the errors of the observations."""
+    low, high = np.quantile(drawn, [(1 - BAND) / 2, (1 + BAND) / 2], axis=0)
+    ranks = (drawn < truth).sum(axis=0) / (len(drawn) + 1)
+    score = {
+        "number": int(truth.size),
+        "coverage": float(((truth >= low) & (truth <= high)).mean()),
+        "nominal": _nominal(len(drawn)),
+        "ranks": np.histogram(ranks, bins=BINS, range=(0, 1))[0].tolist(),
+        "spread": float(drawn.std(axis=0, ddof=1).mean()) if len(drawn) > 1 else 0.0,
+        "error": float(np.sqrt(np.square(drawn.mean(axis=0) - truth).mean())),
+    }
+    if len(drawn) > 1:
+        score["crps"] = float(fair_crps(drawn[:, None], truth[None]).mean())
+    return score
+
+
+def _nominal(number: int) -> float:
+    """How often a band between quantiles of so many draws holds another draw of the same law."""
+    width = (number - 1) * BAND  # numpy's quantiles, linear between order statistics
+    return float(width / (number + 1))
+
+
+def _gaussian_scores(z: FloatArray, deviation: FloatArray) -> dict[str, Any]:
+    """Of a Gaussian prediction: z is the truth less its mean, over its deviation."""
+    density = np.exp(-0.5 * z**2) / np.sqrt(2 * np.pi)
+    crps = deviation * (z * (2 * ndtr(z) - 1) + 2 * density - 1 / np.sqrt(np.pi))
+    return {
+        "number": int(z.size),
+        "coverage": float((np.abs(z) <= 1.6448536269514722).mean()),
+        "ranks": np.histogram(ndtr(z), bins=BINS, range=(0, 1))[0].tolist(),
+        "spread": float(deviation.mean()),
+        "error": float(np.sqrt(np.square(z * deviation).mean())),
+        "crps": float(crps.mean()),
+    }
+
+
+def _places(layout: StoreLayout, observed: artifacts.Published | None) -> xr.Dataset | None:
+    """Where the first date has points, and which are withheld."""
+    if observed is None:
+        return None
+    first = given_at(artifacts.open_artifact(observed), 0)
+    return first[["lat", "lon", "withheld", "kind"]]
