@@ -4,8 +4,9 @@
 
 `share` is how often a cell is at the bound (dry days), G the distribution of its values above. Both
 come from sums over times of one extent and one histogram per cell, so no process ever holds the
-series. Between the knots of G the map is linear both ways, hence exactly inverted; beyond them it
-goes on in a straight line.
+series. Between the knots of G the map is linear both ways, hence exactly inverted; below them it
+goes on in a straight line, and beyond them as `rank_tail` says. The largest of the training times
+is as rare in every cell, however few of them are above the bound.
 
 A Gaussian draw is at the bound where its score is below Phi^-1(share). Where the atom lies is free;
 atoms.py puts it.
@@ -21,6 +22,7 @@ import numpy.typing as npt
 from scipy.special import ndtr, ndtri
 
 from pipeline.arrays import FloatArray
+from pipeline.fields.rank_tail import THRESHOLD, RankTail, Smooth, alone
 
 __all__ = ["Extent", "Histogram", "Ranks"]
 
@@ -93,8 +95,13 @@ class Histogram:
             counts=self.counts + other.counts,
         )
 
-    def fit(self, high: float) -> Ranks:
-        """The map of these values, its atom provisionally one below the lowest score."""
+    def fit(self, high: float, smooth: Smooth = alone) -> Ranks:
+        """The map of these values, its atom provisionally one below the lowest score.
+
+        Args:
+            high: upper bound of the variable.
+            smooth: sums over the surroundings of each cell, which its tail is fitted to.
+        """
         times = self.times
         lowest = max(LOWEST_SCORE, float(ndtri(1.0 / times)))
         scores = np.linspace(lowest, float(ndtri(1.0 - 0.5 / times)), KNOTS - 1)
@@ -107,11 +114,17 @@ class Histogram:
             np.maximum(np.where(np.isfinite(part), part, self.low), self.low).ravel()
             for part in (self.extent.least, self.extent.largest)
         )
-        quantiles = np.empty((KNOTS, counts.shape[1]))
+        quantiles, tops = np.empty((KNOTS, counts.shape[1])), np.ones((2, counts.shape[1]))
+        observed = levels[:, None] * _observed(share.ravel(), levels)
         for cell, column in enumerate(counts.T):
             reached = np.concatenate([[0], np.cumsum(column)]) / max(column.sum(), 1)
-            quantiles[:, cell] = np.interp(levels, reached, edges)
-        quantiles = least + (largest - least) * quantiles
+            quantiles[:, cell] = np.interp(observed[:, cell], reached, edges)
+            tops[0, cell] = np.interp(THRESHOLD, reached, edges)
+        quantiles, tops = (least + (largest - least) * part for part in (quantiles, tops))
+        middles = least + (largest - least) * (0.5 * (edges[1:] + edges[:-1]))[:, None]
+        tail = RankTail.fit(
+            middles.reshape(BINS, *grid), self.counts, tops.reshape(2, *grid), smooth
+        )
         quantiles[0], quantiles[-1] = least, largest
         typical = max(float(np.mean(largest - least)), np.finfo(float).tiny)
         ranks = Ranks(
@@ -122,6 +135,7 @@ class Histogram:
             quantiles=quantiles.reshape(KNOTS, *grid),
             atom=np.zeros(grid),
             slope=1e-3 * typical,
+            tail=tail,
         )
         return replace(ranks, atom=ranks.scores[0] - 1.0)
 
@@ -136,7 +150,8 @@ class Ranks:
         share: How often the cell is at `low`, (*grid).
         quantiles: Values at these levels, (KNOTS, *grid), not falling.
         atom: Score of a value at `low`, (*grid), below those of all others.
-        slope: The least slope of the lines beyond the knots [value per unit score].
+        slope: The least slope of the lines below the knots [value per unit score].
+        tail: Of the values beyond the knots.
     """
 
     low: float
@@ -146,12 +161,14 @@ class Ranks:
     quantiles: FloatArray
     atom: FloatArray
     slope: float
+    tail: RankTail
     name: str = "rank"
 
     @cached_property
     def scores(self) -> FloatArray:
         """Normal scores of the knots, (KNOTS, *grid), rising."""
         level = self.levels.reshape(-1, *[1] * self.share.ndim)
+        level = level * _observed(self.share, self.levels)
         reached = self.share + (1.0 - self.share) * level
         reached[0] = np.maximum(self.share, 1.0 - self.levels[-1])  # no less than 0.5 / times
         result: FloatArray = ndtri(reached)
@@ -166,31 +183,37 @@ class Ranks:
         inside = self._mapped(values, self.quantiles, self.scores, middle=True)
         with np.errstate(invalid="ignore"):
             below, beyond = values < self.quantiles[0], values > self.quantiles[-1]
-        lower, upper = self._slopes
-        inside = np.where(below, self.scores[0] + (values - self.quantiles[0]) / lower, inside)
-        inside = np.where(beyond, self.scores[-1] + (values - self.quantiles[-1]) / upper, inside)
+        inside = np.where(below, self.scores[0] + (values - self.quantiles[0]) / self._slope, inside)
+        excess, last, scale = self._beyond(values - self.quantiles[-1], beyond)
+        inside[beyond] = self.tail.score(excess, last, scale)
         result: FloatArray = np.where((values <= self.low) & (self.share > 0.0), self.atom, inside)
         return result
 
     def inverse(self, values: FloatArray) -> FloatArray:
         inside = self._mapped(values, self.scores, self.quantiles, middle=False)
-        lower, upper = self._slopes
-        below, beyond = values - self.scores[0], values - self.scores[-1]
-        inside = np.where(below < 0.0, self.quantiles[0] + below * lower, inside)
-        inside = np.where(beyond > 0.0, self.quantiles[-1] + beyond * upper, inside)
+        below, beyond = values - self.scores[0], values > self.scores[-1]
+        inside = np.where(below < 0.0, self.quantiles[0] + below * self._slope, inside)
+        scores, last, scale = self._beyond(values, beyond)
+        largest = np.broadcast_to(self.quantiles[-1], values.shape)[beyond]
+        inside[beyond] = largest + self.tail.excess(scores, last, scale)
         inside = np.where(self.at_bound(values), self.low, inside)
         result: FloatArray = np.clip(inside, self.low, self.high)
         return result
 
+    def _beyond(
+        self, values: FloatArray, where: npt.NDArray[np.bool_]
+    ) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Some of the values, with the score of the last knot and the scale of their cells."""
+        last = np.broadcast_to(self.scores[-1], values.shape)[where]
+        return values[where], last, np.broadcast_to(self.tail.scale, values.shape)[where]
+
     @cached_property
-    def _slopes(self) -> tuple[FloatArray, FloatArray]:
-        """Value per unit score below the first and beyond the last knot: chords of a few knots."""
+    def _slope(self) -> FloatArray:
+        """Value per unit score below the first knot: the chord of a few knots."""
         few = KNOTS // 5
-        rise, run = np.diff(self.quantiles[::few], axis=0), np.diff(self.scores[::few], axis=0)
-        return (
-            np.maximum(rise[0] / run[0], self.slope),
-            np.maximum(rise[-1] / run[-1], self.slope),
-        )
+        rise = self.quantiles[few] - self.quantiles[0]
+        run = self.scores[few] - self.scores[0]
+        return np.maximum(rise / run, self.slope)
 
     def _mapped(
         self, values: FloatArray, knots: FloatArray, to: FloatArray, middle: bool
@@ -215,6 +238,16 @@ class Ranks:
             mapped = np.where(tied, np.take_along_axis(to, centre, 0), mapped)
         result: FloatArray = np.where(np.isnan(flat), np.nan, mapped).reshape(values.shape)
         return result
+
+
+def _observed(share: FloatArray, levels: FloatArray) -> FloatArray:
+    """By how much the levels of a cell are lower for it has few values above the bound, (*grid).
+
+    Its largest value is that of all times, and of rank n - 1/2 of its n values above the bound.
+    """
+    of_all = 1.0 - levels[-1]
+    lower: FloatArray = np.maximum(1.0 - of_all / (1.0 - share), 0.5) / levels[-1]
+    return lower
 
 
 def _place(values: FloatArray, knots: FloatArray, right: bool) -> npt.NDArray[np.intp]:

@@ -4,7 +4,8 @@ transform(channel)                      its name
 bounds(channel, limit: lowest, highest) of logit and rank; infinite or missing where there is none
 rank_quantiles(ranked, knot, *grid)     values above the bound at rank_levels(knot)
 rank_share, rank_atom(ranked, *grid)    how often a cell is at its lower bound, and its score
-rank_slope(ranked)                      least slope beyond the knots
+rank_slope(ranked)                      least slope below the knots
+rank_tail_scale(ranked, *grid), rank_tail_shape(ranked)   of the tail beyond them (rank_tail.py)
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import xarray as xr
 
 from pipeline.fields.normal_scores import Ranks
 from pipeline.fields.pointwise import SIMPLE, Logit, Pointwise
+from pipeline.fields.rank_tail import RankTail
 
 __all__ = ["pointwise_of", "pointwise_variables"]
 
@@ -45,6 +47,8 @@ def pointwise_variables(maps: Mapping[str, Pointwise], dims: tuple[str, ...]) ->
         rank_share=(("ranked", *dims), stacked("share")),
         rank_atom=(("ranked", *dims), stacked("atom")),
         rank_slope=(("ranked",), stacked("slope")),
+        rank_tail_scale=(("ranked", *dims), np.stack([one.tail.scale for one in ranked.values()])),
+        rank_tail_shape=(("ranked",), np.stack([one.tail.shape for one in ranked.values()])),
     ).assign_coords(ranked=np.asarray(list(ranked)))
 
 
@@ -62,9 +66,11 @@ def pointwise_of(normals: xr.Dataset, dims: tuple[str, ...]) -> tuple[Pointwise,
             continue
         fitted: dict[str, Any] = {
             part: normals[f"rank_{part}"].sel(ranked=channel).transpose(..., *dims).to_numpy()
-            for part in ("quantiles", "share", "atom")
+            for part in ("quantiles", "share", "atom", "tail_scale")
         }
+        shape = float(normals["rank_tail_shape"].sel(ranked=channel))
+        tail = RankTail(scale=fitted.pop("tail_scale"), shape=shape)
         levels = normals["rank_levels"].sel(ranked=channel).to_numpy()
         slope = float(normals["rank_slope"].sel(ranked=channel))
-        maps.append(Ranks(low=low, high=high, levels=levels, slope=slope, **fitted))
+        maps.append(Ranks(low=low, high=high, levels=levels, slope=slope, tail=tail, **fitted))
     return tuple(maps)

@@ -15,6 +15,8 @@ from pipeline.fields.climatology import SeasonalMoments
 from pipeline.fields.dry_atom import with_atom
 from pipeline.fields.normal_scores import Ranks
 from pipeline.fields.pointwise import BOUNDS_OF_UNITS, SIMPLE, Logit, Pointwise
+from pipeline.fields.rank_tail import over_surroundings
+from pipeline.sphere.named_grids import grid_of
 
 if TYPE_CHECKING:
     pass
@@ -48,8 +50,9 @@ def _fitted_ranks(fitting: Fitting, names: list[str]) -> dict[str, Pointwise]:
         limits[name] = bounds[1] if bounds is not None and within else np.inf
         ranged[name] = (declared[name][0] if name in declared else smallest, extent)
     counts = fitting.sums(histograms, ranged, spans=train, label="ranks")
+    smooth = over_surroundings(grid_of(fitting.fields))
     return {
-        name: reduce(add, parts).fit(limits[name])
+        name: reduce(add, parts).fit(limits[name], smooth)
         for name, parts in zip(names, zip(*counts, strict=True), strict=True)
     }
 

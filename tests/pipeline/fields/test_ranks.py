@@ -6,11 +6,13 @@ from operator import add
 
 import numpy as np
 import pytest
-from scipy.special import ndtri
+from scipy.special import ndtr, ndtri
 
 from pipeline.fields.climatology import SeasonalMoments, design
 from pipeline.fields.dry_atom import with_atom
 from pipeline.fields.normal_scores import Extent, Histogram
+from pipeline.fields.rank_tail import over_surroundings
+from pipeline.sphere.grid import RingGrid
 
 TIMES, SHAPE = 1460, (4, 5)
 PHASE = 2.0 * np.pi * np.arange(TIMES) / 365.0
@@ -110,3 +112,48 @@ def test_cells_that_are_always_dry_stay_so(rain):
     normal = climatology.coefficients[0, 0] + 4.0 * climatology.scale[0]
     assert ranks.inverse(normal[None])[0, 1, 1] == 0.0
     assert replace(ranks).scores[-1, 1, 1] > ranks.scores[0, 1, 1]
+
+
+def desert(seed, times=TIMES):
+    """Rain on a grid whose cells are alike but for one in which it rains on one day in fifty."""
+    generator = np.random.default_rng(seed)
+    grid = RingGrid.gaussian(6)
+    amounts = generator.exponential(3.0, (times, *grid.shape))
+    wet = generator.random(amounts.shape) < 0.5
+    wet[:, 3, 4] &= generator.random(times) < 0.04
+    return np.where(wet, amounts, 0.0), grid
+
+
+def test_a_storm_beyond_all_of_a_desert_is_rare_and_no_absurdity():
+    values, grid = desert(5)
+    values[:, 3, 4] *= 0.02  # all that has been seen there is a drizzle
+    ranks = Histogram.of(values, 0.0, Extent.of(values)).fit(np.inf, over_surroundings(grid))
+    storm = np.zeros((1, *grid.shape))
+    storm[0, 3, 4] = 6.0
+    score = ranks.forward(storm)[0, 3, 4]
+    assert ranks.scores[-1, 3, 4] < score < 5.0  # a straight line through its ranks says 100
+    np.testing.assert_allclose(ranks.inverse(ranks.forward(storm)), storm, rtol=1e-9)
+
+
+def test_other_years_of_the_same_rain_have_the_variance_of_the_training():
+    (seen, grid), (other, _) = desert(6), desert(7)
+    ranks = Histogram.of(seen, 0.0, Extent.of(seen)).fit(np.inf, over_surroundings(grid))
+    variance = [ranks.forward(values)[:, 3, 4].var() for values in (seen, other)]
+    assert 0.5 < variance[1] / variance[0] < 2.0
+
+
+def test_a_value_beyond_the_largest_is_as_rare_as_its_law_says():
+    """Exponential amounts: what is beyond is a known part of the largest's rarity."""
+    values, grid = desert(8)
+    ranks = Histogram.of(values, 0.0, Extent.of(values)).fit(np.inf, over_surroundings(grid))
+    assert ranks.tail.shape < 0.08
+    wet = np.delete(ranks.tail.scale.ravel(), 3 * grid.shape[1] + 4)
+    np.testing.assert_allclose(wet, 3.0, rtol=0.25)
+    rarer = ndtr(-ranks.forward(ranks.quantiles[-1:] + 3.0)) / ndtr(-ranks.scores[-1])
+    np.testing.assert_allclose(rarer, np.exp(-1.0), atol=0.09)
+
+
+def test_the_largest_of_all_times_is_as_rare_in_a_desert_as_elsewhere():
+    values, grid = desert(9)
+    ranks = Histogram.of(values, 0.0, Extent.of(values)).fit(np.inf, over_surroundings(grid))
+    np.testing.assert_allclose(ndtr(-ranks.scores[-1]), 0.5 / TIMES, rtol=1e-9)
