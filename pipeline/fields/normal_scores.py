@@ -123,7 +123,7 @@ class Histogram:
         quantiles, tops = (least + (largest - least) * part for part in (quantiles, tops))
         middles = least + (largest - least) * (0.5 * (edges[1:] + edges[:-1]))[:, None]
         tail = RankTail.fit(
-            middles.reshape(BINS, *grid), self.counts, tops.reshape(2, *grid), smooth
+            middles.reshape(BINS, *grid), self.counts.astype(float), tops.reshape(2, *grid), smooth
         )
         quantiles[0], quantiles[-1] = least, largest
         typical = max(float(np.mean(largest - least)), np.finfo(float).tiny)
@@ -183,7 +183,9 @@ class Ranks:
         inside = self._mapped(values, self.quantiles, self.scores, middle=True)
         with np.errstate(invalid="ignore"):
             below, beyond = values < self.quantiles[0], values > self.quantiles[-1]
-        inside = np.where(below, self.scores[0] + (values - self.quantiles[0]) / self._slope, inside)
+        inside = np.where(
+            below, self.scores[0] + (values - self.quantiles[0]) / self._slope, inside
+        )
         excess, last, scale = self._beyond(values - self.quantiles[-1], beyond)
         inside[beyond] = self.tail.score(excess, last, scale)
         result: FloatArray = np.where((values <= self.low) & (self.share > 0.0), self.atom, inside)
@@ -213,7 +215,8 @@ class Ranks:
         few = KNOTS // 5
         rise = self.quantiles[few] - self.quantiles[0]
         run = self.scores[few] - self.scores[0]
-        return np.maximum(rise / run, self.slope)
+        slope: FloatArray = np.maximum(rise / run, self.slope)
+        return slope
 
     def _mapped(
         self, values: FloatArray, knots: FloatArray, to: FloatArray, middle: bool
