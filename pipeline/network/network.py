@@ -4,6 +4,11 @@ Every convolution pads over the poles (the row beyond a pole is the same row hal
 away, read backwards) and around the date line, so no cell is at an edge. Where a field lies is
 told by static pictures (climatology, scale, land) and by learned band-limited maps, both kept as
 spherical-harmonic coefficients: one set of weights serves any grid and band limit.
+
+What is not Gaussian in weather is first of all its amplitude: calm and stormy places. Normalised
+features have no amplitude, so it goes in beside the pictures, as the logarithm of their local
+size, and comes out as gains: the correction is a picture of its own plus, for each variable, gain
+times picture (docs/decisions/0029).
 """
 
 from __future__ import annotations
@@ -16,6 +21,9 @@ from torch.nn import functional
 
 from pipeline.network.convolution import Activation, CellNorm, PadSphere, SphereConv, Stem
 from pipeline.sphere.torch_harmonics import TorchHarmonics
+
+PICTURES = 3  # of each variable
+CALM = 1e-2  # mean square, of pictures whose own is about one, below which all is alike
 
 
 class Block(nn.Module):
@@ -37,6 +45,22 @@ class Block(nn.Module):
             hidden = PadSphere.apply(self.dropout(hidden[..., 1:-1, 1:-1]))  # type: ignore[no-untyped-call]
         result: Tensor = x + self.conv_out(hidden)
         return result
+
+
+class Amplitudes(nn.Module):
+    """log of the local root mean square of pictures (batch, picture, lat, lon), same shape.
+
+    Weights are those of two averages over 3 x 3 cells, one after the other. No gradient: pictures
+    are given.
+    """
+
+    @torch.no_grad()
+    def forward(self, pictures: Tensor) -> Tensor:
+        squares = pictures.float().square()
+        for _ in range(2):
+            padded = PadSphere.apply(squares)  # type: ignore[no-untyped-call]
+            squares = functional.avg_pool2d(padded, 3, stride=1)
+        return torch.log(squares + CALM) / 2
 
 
 class SphericalNetwork(nn.Module):
@@ -83,10 +107,11 @@ class SphericalNetwork(nn.Module):
             nn.Linear(embedding, embedding),
             nn.SiLU(),
         )
-        self.stem = Stem(3 * channels + static.shape[0] + maps, width)
+        self.amplitudes = Amplitudes()
+        self.stem = Stem(2 * PICTURES * channels + static.shape[0] + maps, width)
         self.blocks = nn.ModuleList(Block(width, embedding, dropout) for _ in range(blocks))
-        self.norm = CellNorm(width)
-        self.out = SphereConv(width, channels, zero=True)
+        self.modulation = nn.Linear(embedding, 2 * width)
+        self.out = SphereConv(width, (1 + PICTURES) * channels, zero=True)
 
     def forward(self, pictures: Tensor, log_noise: Tensor, condition: Tensor) -> Tensor:
         """The correction (batch, channel, lat, lon) of pictures (batch, 3 channel, lat, lon).
@@ -101,11 +126,13 @@ class SphericalNetwork(nn.Module):
         season = torch.stack([f(k * phase) for k in (1, 2) for f in (torch.cos, torch.sin)], dim=1)
         embedding = self.embedding(torch.cat([angle.sin(), angle.cos(), season, known], dim=1))
 
-        x = self.stem(pictures, self._places()[None])
+        seen = torch.cat([pictures, self.amplitudes(pictures)], dim=1)
+        x = self.stem(seen, self._places()[None])
         for block in self.blocks:
             x = block(x, embedding)
-        output: Tensor = self.out(self.norm(x))
-        return output.float()
+        scale, shift = self.modulation(embedding).float().chunk(2, dim=1)
+        x = Activation.apply(x, 1 + scale, shift)  # type: ignore[no-untyped-call]
+        return _corrected(self.out(x).float(), pictures.float())
 
     def matrices(self) -> list[nn.Parameter]:
         """Weights between hidden features, which an optimizer of matrices may take."""
@@ -119,3 +146,10 @@ class SphericalNetwork(nn.Module):
             for part in (self.static, self.maps)
         )
         return self.harmonics.synthesis(torch.cat([static, maps]))
+
+
+def _corrected(output: Tensor, pictures: Tensor) -> Tensor:
+    """Each variable's own correction plus its gains times its pictures, (batch, channel, ...)."""
+    own, *gains = output.unflatten(1, (1 + PICTURES, -1)).unbind(1)
+    each = pictures.unflatten(1, (PICTURES, -1)).unbind(1)
+    return own + sum(gain * picture for gain, picture in zip(gains, each, strict=True))
