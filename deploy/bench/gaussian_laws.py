@@ -22,7 +22,7 @@ import xarray as xr
 
 from flows.config.schema import read_config, within
 from pipeline.arrays import FloatArray
-from pipeline.gaussian import whole
+from pipeline.gaussian import averaged, whole
 from pipeline.gaussian.baselines import MBlock
 from pipeline.gaussian.fit import BASELINES, Moments, choose, fit
 from pipeline.scores.intervals import mean_interval
@@ -72,13 +72,12 @@ def main() -> int:
 def laws() -> Mapping[str, Law]:
     """The ladder, from the least to all of it; what it lets be chosen is named."""
     none: dict[str, Any] = {"ACROSS": (0.0,), "SEASONAL": (0.0,), "OWN": (1.0,), "SAMPLE": (0.0,)}
-    across = {**none, "ACROSS": whole.ACROSS}
+    across = {**none, "ACROSS": averaged.ACROSS}
     sample = {"OWN": whole.OWN, "SAMPLE": whole.SAMPLE}
     return {
         **{name: baseline(name) for name in BASELINES if name != "m-block"},
         f"m-block, {GROUPS} inflation factors": inflated,
-        "m-block averaged with neighbouring orders": wholes(**across),
-        "the same, by season": wholes(**across | {"SEASONAL": whole.SEASONAL}),
+        "averaged, by season": wholes(**across | {"SEASONAL": whole.SEASONAL}),
         "m-block and the whole covariance": wholes(**none | sample),
         "averaged, and the whole covariance": wholes(**across | sample),
         "averaged, by season, and the whole covariance": wholes(),
@@ -118,7 +117,10 @@ def wholes(**grids: Any) -> Law:
 
 @contextmanager
 def _grids(grids: Mapping[str, Any]) -> Iterator[None]:
-    with patch.multiple(whole, **{"ACROSS": whole.ACROSS, **grids}):
+    orders = {"ACROSS": grids.get("ACROSS", averaged.ACROSS)}
+    seasons = {"SEASONAL": whole.SEASONAL, **grids}
+    seasons.pop("ACROSS", None)
+    with patch.multiple(averaged, **orders), patch.multiple(whole, **seasons):
         yield
 
 

@@ -8,6 +8,7 @@ formulas, so score.py, sample.py and certificate.py never see a covariance matri
     channels    U mixes the channels of each degree    S_l   (channel x channel)
     m-block     U mixes degrees and channels of each   S_m   (Hermitian), the law of fields whose
                 order m                                statistics do not depend on longitude
+    averaged    the same, S_m from neighbouring orders too
 
 All keep the layout of x, (..., channel, coefficient): y has the same shape. A coordinate stands at
 a place where much of its direction lies; in the m-block basis (channel, l, +m) and (channel, l, -m)
@@ -18,7 +19,8 @@ docs/mathematics.md, 6.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Self
 
 import numpy as np
 import torch
@@ -27,7 +29,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 from pipeline.arrays import FloatArray
-from pipeline.gaussian.moments import positions
+from pipeline.gaussian.moments import ComplexArray, positions
 from pipeline.sphere.coefficients import degrees, lmax_of
 
 SMALLEST_VARIANCE = 1e-6
@@ -122,7 +124,7 @@ class MBlock(_Stored):
     """
 
     name = "m-block"
-    parts = ("vectors", "variance")
+    parts: tuple[str, ...] = ("vectors", "variance")
     vectors: Tensor
     order_of: Tensor
     place_of: Tensor
@@ -136,6 +138,19 @@ class MBlock(_Stored):
         self.register_buffer("order_of", torch.as_tensor(order_of), persistent=False)
         self.register_buffer("place_of", torch.as_tensor(np.argsort(order_of)), persistent=False)
         self._rotations: dict[tuple[torch.dtype, torch.device], list[Tensor]] = {}
+
+    @classmethod
+    def of_covariances(cls, covariances: Iterable[ComplexArray], channels: int, lmax: int) -> Self:
+        """The law with these S_m, m = 0 ... lmax, rows by channel, then degree."""
+        variance, vectors = np.empty((channels, (lmax + 1) ** 2)), []
+        for m, covariance in enumerate(covariances):
+            values, basis = np.linalg.eigh(covariance)
+            order = overlapping(basis)
+            values, basis = np.maximum(values, SMALLEST_VARIANCE)[order], basis[:, order]
+            plus, minus = positions(channels, lmax, m)
+            variance.flat[plus] = variance.flat[minus] = values
+            vectors.append(np.stack([basis.real, basis.imag], axis=-1).reshape(-1, 2))
+        return cls(np.concatenate(vectors), variance)
 
     def _real_blocks(self, like: Tensor) -> list[Tensor]:
         """The orthogonal matrices that act on (x_m, x_-m), one for each m."""
@@ -168,7 +183,15 @@ class MBlock(_Stored):
         return self._turn(y, transpose=True)
 
 
-BASELINES: Mapping[str, type[Baseline]] = {law.name: law for law in (Isotropic, Channels, MBlock)}
+class Averaged(MBlock):
+    """An m-block law whose orders lean on their neighbours (averaged.py)."""
+
+    name = "averaged"
+
+
+BASELINES: Mapping[str, type[Baseline]] = {
+    law.name: law for law in (Isotropic, Channels, MBlock, Averaged)
+}
 
 
 def baseline_from_arrays(name: str, arrays: Mapping[str, FloatArray]) -> Baseline:

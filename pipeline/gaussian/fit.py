@@ -3,8 +3,9 @@
     isotropic   variances of each channel and degree
     channels    channel covariances of each degree
     m-block     covariances of each order, shrunk towards the channel covariances
+    averaged    the same, averaged with those of neighbouring orders before (averaged.py)
 
-All are fitted to training fields; how much the last one is shrunk is chosen on validation fields.
+All are fitted to training fields; how much the last two are shrunk is chosen on validation fields.
 Notation: docs/mathematics.md, 6.
 """
 
@@ -20,6 +21,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from pipeline.arrays import FloatArray
+from pipeline.gaussian.averaged import choose_averages, fit_averaged
 from pipeline.gaussian.baselines import (
     BASELINES,
     SMALLEST_VARIANCE,
@@ -28,9 +30,8 @@ from pipeline.gaussian.baselines import (
     Isotropic,
     MBlock,
     baseline_from_arrays,
-    overlapping,
 )
-from pipeline.gaussian.moments import ComplexArray, Moments, positions
+from pipeline.gaussian.moments import ComplexArray, Moments
 from pipeline.sphere.coefficients import degrees
 
 __all__ = [
@@ -71,6 +72,9 @@ def choose(name: str, train: Moments, validation: Moments) -> Choice:
     """What a fit of this baseline takes besides training fields; empty for most."""
     if name == "m-block":
         return {"shrinkage": choose_shrinkage(train, validation)}
+    if name == "averaged":
+        across, towards = choose_averages(train, validation)
+        return {"across": across, "towards": towards}
     return {}
 
 
@@ -78,6 +82,8 @@ def fit(name: str, train: Moments, choice: Choice) -> Baseline:
     """The baseline of this name, fitted to the moments of training fields."""
     if name == "m-block":
         return fit_m_block(train, choice["shrinkage"])
+    if name == "averaged":
+        return fit_averaged(train, choice["across"], choice["towards"])
     return fit_channels(train) if name == "channels" else fit_isotropic(train)
 
 
@@ -110,16 +116,9 @@ def choose_shrinkage(train: Moments, validation: Moments) -> FloatArray:
 
 def fit_m_block(train: Moments, shrinkage: FloatArray) -> MBlock:
     """The m-block law, each S_m shrunk towards the channels law by `shrinkage`, (lmax + 1,)."""
-    target, channels, lmax = train.channel_covariance(), train.channels, train.lmax
-    variance, vectors = np.empty((channels, (lmax + 1) ** 2)), []
-    for m in range(lmax + 1):
-        values, basis = _shrunk(train, target, m, shrinkage[m])
-        order = overlapping(basis)
-        values, basis = values[order], basis[:, order]
-        plus, minus = positions(channels, lmax, m)
-        variance.flat[plus] = variance.flat[minus] = values
-        vectors.append(np.stack([basis.real, basis.imag], axis=-1).reshape(-1, 2))
-    return MBlock(np.concatenate(vectors), variance)
+    target = train.channel_covariance()
+    shrunk = (shrunk_covariance(train, target, m, shrinkage[m]) for m in range(train.lmax + 1))
+    return MBlock.of_covariances(shrunk, train.channels, train.lmax)
 
 
 def shrunk_covariance(

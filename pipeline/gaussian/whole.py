@@ -3,8 +3,8 @@
     S(phase) = own B(phase) + sample W(phase)
 
     W    the covariance of all coefficients of the training fields, as they are
-    B    the m-block law with each order's covariance averaged with its neighbours', and then moved
-         towards the channel covariances of each degree
+    B    the averaged law (pipeline/gaussian/averaged): each order's covariance averaged with its
+         neighbours', and then moved towards the channel covariances of each degree
 
 The fields of three years are far fewer than their coefficients, so W alone has no density; together
 with B, which knows what hangs together at one order, it knows also what hangs together across
@@ -26,16 +26,12 @@ from numpy.typing import NDArray
 from scipy.linalg import solve_triangular
 
 from pipeline.arrays import FloatArray
-from pipeline.gaussian.baselines import SMALLEST_VARIANCE
+from pipeline.gaussian.averaged import averaged_covariance, choose_averages, factor_of
 from pipeline.gaussian.moments import ComplexArray, Moments, complex_coordinates, positions
 
-ACROSS = (0.0, 0.1, 0.2, 0.35, 0.5)  # of the neighbouring orders
-TOWARDS = (0.01, 0.03, 0.1, 0.3, 0.7)  # the channel covariances
 SEASONAL = (0.0, 0.3, 0.5, 0.7)
 OWN = (0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0)
 SAMPLE = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3)
-WIDTH = 1.0  # of the weights of neighbouring orders, in orders
-REACH = 2
 NODES = 6  # seasons at which S is made; a field has that of the nearest
 FIELDS = 1500  # of the training that W is made of, evenly spread, at most
 LARGEST_BYTES = 1 << 28  # of the coefficients of training fields; a worker holds them four times
@@ -78,7 +74,7 @@ class WholeLaw:
         """
         thin = np.linspace(0, len(x) - 1, min(FIELDS, len(x))).round().astype(int)
         moments = _seasonal_moments(x, phase)
-        across, towards = _choose_blocks(moments[0], Moments.of(held_out))
+        across, towards = choose_averages(moments[0], Moments.of(held_out))
         choice = WholeChoice(across=across, towards=towards, seasonal=0.0, own=1.0, sample=0.0)
         law = cls(x=x[thin], phase=phase[thin], moments=moments, choice=choice)
         by_season = [
@@ -161,7 +157,7 @@ class WholeLaw:
         for m, (across, towards) in enumerate(
             zip(self.choice.across, self.choice.towards, strict=True)
         ):
-            yield _mixture(blocks, target, m, across, towards)
+            yield averaged_covariance(blocks.__getitem__, target, m, across, towards)
 
 
 def fields_at_once(coefficients: int) -> int:
@@ -191,74 +187,8 @@ def _seasonal_moments(x: FloatArray, phase: FloatArray) -> tuple[Moments, Moment
     return plain, weighted(np.cos(phase)), weighted(np.sin(phase))
 
 
-def _choose_blocks(train: Moments, held_out: Moments) -> tuple[FloatArray, FloatArray]:
-    """For each order the mixture under which the held-out fields are most likely."""
-    blocks = [train.covariance(m) for m in range(train.lmax + 1)]
-    target = train.channel_covariance()
-    chosen = np.empty((train.lmax + 1, 2))
-    pairs = [(across, towards) for across in ACROSS for towards in TOWARDS]
-    for m in range(train.lmax + 1):
-        observed, misfits = held_out.covariance(m), []
-        for across, towards in pairs:
-            (factor,) = _factors([_mixture(blocks, target, m, across, towards)])
-            half = solve_triangular(factor, observed, lower=True)
-            whole = solve_triangular(factor, half.conj().T, lower=True)
-            volume = 2 * np.log(np.diagonal(factor).real).sum()
-            misfits.append(float(np.trace(whole).real + volume))
-        chosen[m] = pairs[int(np.argmin(misfits))]
-    return chosen[:, 0], chosen[:, 1]
-
-
-def _mixture(
-    blocks: list[ComplexArray], target: FloatArray, m: int, across: float, towards: float
-) -> ComplexArray:
-    """S_m averaged with its neighbours and moved towards S_l, rows by channel, then degree."""
-    channels, lmax = target.shape[1], len(target) - 1
-    usual = _diagonal(target, m)
-    total, weights = np.zeros_like(blocks[m]), 0.0
-    for other in range(max(0, m - REACH), min(lmax, m + REACH) + 1):
-        if other == m or across == 0.0:
-            continue
-        weight = np.exp(-0.5 * ((other - m) / WIDTH) ** 2)
-        total += weight * _on_degrees(blocks[other], usual, channels, other - m)
-        weights += weight
-    mixed = blocks[m] if weights == 0.0 else (1 - across) * blocks[m] + across * total / weights
-    mixture: ComplexArray = (1 - towards) * mixed + towards * usual
-    return mixture
-
-
-def _diagonal(target: FloatArray, m: int) -> FloatArray:
-    """S_l of the degrees from m on as a covariance of order m."""
-    channels, n = target.shape[1], len(target) - m
-    spread = np.zeros((channels, n, channels, n))
-    spread[:, range(n), :, range(n)] = target[m:]
-    return spread.reshape(channels * n, channels * n)
-
-
-def _on_degrees(block: ComplexArray, usual: FloatArray, channels: int, higher: int) -> ComplexArray:
-    """A neighbour's covariance on the degrees of an order that is lower by `higher`.
-
-    Degrees that the neighbour does not have are the usual ones, by themselves.
-    """
-    n = len(block) // channels
-    rows = block.reshape(channels, n, channels, n)
-    if higher <= 0:
-        size = channels * (n + higher)
-        return rows[:, -higher:, :, -higher:].reshape(size, size)
-    result = usual.astype(np.complex128).reshape(channels, n + higher, channels, n + higher)
-    result[:, higher:, :, :] = 0.0
-    result[:, :, :, higher:] = 0.0
-    result[:, higher:, :, higher:] = rows
-    return result.reshape(usual.shape)
-
-
-def _factors(blocks: Iterator[ComplexArray] | list[ComplexArray]) -> list[ComplexArray]:
-    """Cholesky factors; directions without variance (winds have no degree 0) get the smallest."""
-    factors: list[ComplexArray] = []
-    for block in blocks:
-        factor = np.linalg.cholesky(block + SMALLEST_VARIANCE * np.eye(len(block)))
-        factors.append(factor.astype(np.complex128))
-    return factors
+def _factors(blocks: Iterator[ComplexArray]) -> list[ComplexArray]:
+    return [factor_of(block) for block in blocks]
 
 
 def _whitened(x: NDArray[np.floating], factors: list[ComplexArray]) -> FloatArray:

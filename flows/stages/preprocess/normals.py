@@ -14,9 +14,9 @@ normals.zarr, float64
     compatibility_ratio, _kl, _fisher(channel, degree) data over reference power; Gaussian
                                          divergence and Fisher information up to each degree
     static(feature, coefficient)         standardised maps: climatology, log scale, source.static
-    isotropic_variance, channels_*, mblock_*           arrays of the baselines
+    isotropic_variance, channels_*, mblock_*, averaged_*   arrays of the baselines
     (pipeline/gaussian/baselines), and
-    mblock_shrinkage                     what the validation times chose
+    mblock_shrinkage, averaged_across, averaged_towards    what the validation times chose
     covariate_mean, covariate_scale(covariate)         where the source has covariates
     attrs: lmax, samples, split, grid, variables (JSON: CF attributes by channel), reference (JSON),
         unseen (JSON: parts of the year without training times, pipeline/fields/seasons),
@@ -29,8 +29,13 @@ import xarray as xr
 from pipeline.gaussian.conditional_tail import GaussianTail
 from pipeline.gaussian.fit import BASELINES, Baseline, Moments, baseline_from_arrays, fit
 
-STORED_AS = {"isotropic": "isotropic", "channels": "channels", "m-block": "mblock"}
-CHOSEN = {"m-block": "shrinkage"}
+STORED_AS = {
+    "isotropic": "isotropic",
+    "channels": "channels",
+    "m-block": "mblock",
+    "averaged": "averaged",
+}
+CHOSEN = {"m-block": ("shrinkage",), "averaged": ("across", "towards")}
 
 
 def tail_of(normals: xr.Dataset) -> GaussianTail | None:
@@ -54,5 +59,5 @@ def baseline_of(normals: xr.Dataset, name: str) -> Baseline:
 
 def refit(normals: xr.Dataset, name: str, moments: Moments) -> Baseline:
     """The law of this name fitted to other moments, with what the validation times chose."""
-    part = CHOSEN.get(name)
-    return fit(name, moments, {part: normals[f"{STORED_AS[name]}_{part}"].values} if part else {})
+    stored = {part: normals[f"{STORED_AS[name]}_{part}"].values for part in CHOSEN.get(name, ())}
+    return fit(name, moments, stored)

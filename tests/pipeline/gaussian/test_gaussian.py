@@ -8,6 +8,7 @@ from pipeline.diffusion.process import OrnsteinUhlenbeck
 from pipeline.diffusion.score import GaussianScore, gaussian_score
 from pipeline.fields.climatology import design
 from pipeline.gaussian import fit as gaussian
+from pipeline.gaussian.averaged import averaged_covariance, choose_averages, fit_averaged
 from pipeline.gaussian.fit import (
     BASELINES,
     Baseline,
@@ -156,9 +157,46 @@ def test_in_training_each_law_is_at_least_as_likely_as_the_one_it_refines(fields
     x, train = torch.from_numpy(fields), Moments.of(fields)
     isotropic, channels, m_block = (
         float(fit(name, train, choose(name, train, train)).log_density(x).mean())
-        for name in BASELINES
+        for name in ("isotropic", "channels", "m-block")
     )
     assert isotropic < channels < m_block
+
+
+def test_without_neighbours_the_averaged_law_is_the_m_block_law(fields):
+    train, half, none = Moments.of(fields), np.full(LMAX + 1, 0.5), np.zeros(LMAX + 1)
+    ours, theirs = dense(fit_averaged(train, none, half)), dense(fit_m_block(train, half))
+    np.testing.assert_allclose(ours, theirs, atol=1e-10)
+
+
+def test_orders_that_are_alike_are_known_better_from_their_neighbours():
+    """White fields: what one order of few fields says of itself is chance, so it asks others."""
+    train, new = Moments.of(white(40, 1)), white(400, 2)
+    held_out = Moments.of(white(400, 3))
+    laws = [
+        fit(name, train, choose(name, train, held_out)).log_density(torch.from_numpy(new)).mean()
+        for name in ("m-block", "averaged")
+    ]
+    across, towards = choose_averages(train, held_out)
+    assert towards.min() > 0.0 and across.max() > 0.0
+    assert laws[1] > laws[0] - 0.5
+    unmixed = fit_averaged(train, 0 * across, np.full(LMAX + 1, 0.03))
+    mixed = fit_averaged(train, 0 * across + 0.5, np.full(LMAX + 1, 0.03))
+    likely = [float(law.log_density(torch.from_numpy(new)).mean()) for law in (unmixed, mixed)]
+    assert likely[1] > likely[0] + 1.0
+
+
+def test_an_averaged_covariance_is_the_mean_that_it_says(fields):
+    train = Moments.of(fields)
+    target, m = train.channel_covariance(), 2
+    found = averaged_covariance(train.covariance, target, m, 0.4, 0.1)
+    n = LMAX + 1 - m
+    weights = {0: np.exp(-2.0), 1: np.exp(-0.5), 3: np.exp(-0.5), 4: np.exp(-2.0)}
+    last = LMAX - m  # the highest degree of a variable, which all these orders have
+    each = {k: train.covariance(k)[LMAX - k, LMAX - k].real for k in (*weights, m)}
+    around = sum(weights[k] * each[k] for k in weights) / sum(weights.values())
+    mixed = 0.9 * (0.6 * each[m] + 0.4 * around) + 0.1 * target[LMAX, 0, 0]
+    assert found.shape == (CHANNELS * n, CHANNELS * n)
+    np.testing.assert_allclose(found[last, last].real, mixed, rtol=1e-12)
 
 
 def test_m_block_covariances_beyond_the_limit_are_refused_with_their_size(monkeypatch):
