@@ -37,6 +37,7 @@ NAMES = {
     "m-block": "m-block Gaussian",
     "channels": "isotropic Gaussian",
     "isotropic": "isotropic Gaussian, each variable alone",
+    "averaged": "m-block Gaussian averaged with neighbouring orders",
     "whole": "best Gaussian law we know how to fit",
     "noise-floor": "noise floor",
     "band-limit": "noise floor, band-limited",

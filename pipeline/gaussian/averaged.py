@@ -75,7 +75,7 @@ def averaged_covariance(
 
 def factor_of(block: ComplexArray) -> ComplexArray:
     """Cholesky factor; directions without variance (winds have no degree 0) get the smallest."""
-    factor: ComplexArray = np.linalg.cholesky(block + SMALLEST_VARIANCE * np.eye(len(block)))
+    factor = np.linalg.cholesky(block + SMALLEST_VARIANCE * np.eye(len(block)))
     return factor.astype(np.complex128)
 
 

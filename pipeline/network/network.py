@@ -150,6 +150,8 @@ class SphericalNetwork(nn.Module):
 
 def _corrected(output: Tensor, pictures: Tensor) -> Tensor:
     """Each variable's own correction plus its gains times its pictures, (batch, channel, ...)."""
-    own, *gains = output.unflatten(1, (1 + PICTURES, -1)).unbind(1)
-    each = pictures.unflatten(1, (PICTURES, -1)).unbind(1)
-    return own + sum(gain * picture for gain, picture in zip(gains, each, strict=True))
+    channels = output.shape[1] // (1 + PICTURES)
+    corrected, *gains = torch.split(output, channels, dim=1)
+    for gain, picture in zip(gains, torch.split(pictures, channels, dim=1), strict=True):
+        corrected = corrected + gain * picture
+    return corrected

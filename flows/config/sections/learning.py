@@ -38,7 +38,7 @@ class Spectral:
     """Degrees beyond lmax up to this are drawn from the Gaussian law of the data."""
     reference: Literal["fit", "semi-parametric"] | WhittleMaternTable = "semi-parametric"
     """The measure that all noise is drawn from."""
-    baseline: Literal["isotropic", "channels", "m-block"] = "m-block"
+    baseline: Literal["isotropic", "channels", "m-block", "averaged"] = "averaged"
     """The Gaussian law that the model starts from."""
     joint: bool = False
     """Whether channels of the reference covary as those of the data do."""
@@ -77,6 +77,7 @@ class Train:
         "gaussian:isotropic",
         "gaussian:channels",
         "gaussian:m-block",
+        "gaussian:averaged",
         "gaussian:var",
     ] = "network"
     """The network, or one of the exact Gaussian models."""

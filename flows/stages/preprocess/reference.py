@@ -102,11 +102,16 @@ def with_degree_0(data: FloatArray) -> FloatArray:
 
 def chosen_words(choices: Mapping[str, Choice]) -> dict[str, str]:
     """What the validation times chose, by baseline."""
-    shrinkage = choices["m-block"]["shrinkage"]
+    shrinkage, averaged = choices["m-block"]["shrinkage"], choices["averaged"]
     return {
-        "m-block": f"shrunk by {shrinkage.min():.2g} to {shrinkage.max():.2g}, "
-        f"median {np.median(shrinkage):.2g}",
+        "m-block": f"shrunk by {_spread(shrinkage)}",
+        "averaged": f"neighbours by {_spread(averaged['across'])}; "
+        f"shrunk by {_spread(averaged['towards'])}",
     }
+
+
+def _spread(values: FloatArray) -> str:
+    return f"{values.min():.2g} to {values.max():.2g}, median {np.median(values):.2g}"
 
 
 def _spoken(reference: Reference) -> dict[str, float] | str:

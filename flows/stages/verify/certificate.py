@@ -11,7 +11,8 @@ the validation split; everything here is measured on the test split, which none 
     fields, draws, block (over the model's own baseline), coefficients
     per_field    {times, over {baseline: [...]}}: what each held-out field says
     per_degree, per_degree_error, per_variable, per_variable_error (by name), per_time, times
-    spectrum     (step, channel, degree), five digits: the three splits together
+    spectrum     (part of the chain, channel, degree), five digits: the three splits together, from
+                 each of the times to the next
     best         {name, choice}: the best Gaussian law that was fitted, one of those in `over`, and
                  what the validation split chose of it, or why there is none but the baselines
     likelihood   {over {baseline: {nats, error}}, fields, trace_error}: gain in log-likelihood
@@ -62,9 +63,11 @@ from storage.artifacts.layout import StoreLayout
 if TYPE_CHECKING:
     from distributed import Client
 
-FROZEN = "m-block"  # is fitted alike in every version, so that numbers over it can be compared
+FITTED = "averaged"  # the best of the laws that scores are built on
 EVALUATIONS = 2000  # of the network for J_G, but one for each field; half a minute at lmax 31
-FIELDS = 8  # for the likelihood and the step term, spread over the test period
+FIELDS = 8  # for the likelihood, spread over the test period; every `APART`-th for the step term
+APART = 4
+SHOWN = 64  # parts of the chain, in which its steps are told together
 FLOW_STEPS, SHORTEST_TIME = 8, 1e-3  # of the probability flow
 TOGETHER = 16  # fields that one task certifies
 
@@ -76,7 +79,8 @@ class Part:
     Attributes:
         of: fields of the test period.
         draws: of the steps of the chain, for each field.
-        few: those of its fields, counted from `start`, that likelihood and step term are about.
+        few: those of its fields, counted from `start`, that the likelihood is about.
+        fewer: those of them that the step term is about.
     """
 
     start: int
@@ -84,6 +88,7 @@ class Part:
     of: int
     draws: int
     few: tuple[int, ...]
+    fewer: tuple[int, ...]
 
     def __str__(self) -> str:
         return f"of fields {self.start} to {self.stop}"
@@ -99,7 +104,7 @@ class Certified:
         ratios: log of the density of the model's baseline over each baseline's, (field,), by name.
         start: sum over the fields of the start terms of the bound.
         gains: in log-likelihood of each of the few, (probe,).
-        steps: the step terms of the few.
+        steps: the step terms of the fewer.
     """
 
     nats: Certificate
@@ -162,17 +167,17 @@ def certified(
         of=part.of,
     )
     seed = int(torch.randint(2**48, (), generator=noise)) + part.start
-    beside = [
-        _likelihood_and_step(model, x_0[[row]], condition[[row]], times, seed + row)
+    alone = {
+        row: (x_0[[row]], condition[[row]], torch.Generator().manual_seed(seed + row))
         for row in part.few
-    ]
+    }
     return Certified(
         nats=nats,
         own=baseline.log_density(x_0).cpu().numpy(),
         ratios=_gaussian_ratios(model.score, constants, x_0),
         start=len(x_0) * start_bound(moment, baseline.variance, float(times[0])),
-        gains=[gain for gain, _ in beside],
-        steps=[step for _, step in beside],
+        gains=[_gain(model, *each) for each in alone.values()],
+        steps=[_step_term(model, *alone[row], times) for row in part.fewer],
     )
 
 
@@ -180,8 +185,14 @@ def _parts(fields: int, steps: int) -> list[Part]:
     draws = min(max(1, EVALUATIONS // fields), steps)
     few = np.linspace(0, fields - 1, min(FIELDS, fields)).round().astype(int).tolist()
     starts = range(0, fields, TOGETHER)
+
+    def within_part(chosen: list[int], start: int, stop: int) -> tuple[int, ...]:
+        return tuple(k - start for k in chosen if start <= k < stop)
+
     return [
-        Part(start, stop, fields, draws, tuple(k - start for k in few if start <= k < stop))
+        Part(
+            start, stop, fields, draws, *(within_part(k, start, stop) for k in (few, few[::APART]))
+        )
         for start, stop in zip(starts, [*starts[1:], fields], strict=True)
     ]
 
@@ -208,14 +219,17 @@ def _assembled(
         standard_errors(of_times(result.by_field_alone.sum(axis), days), block) for axis in (1, 2)
     ]
     chosen = [part.start + k for part in parts for k in part.few]
-    times = certified_sampler(config).times
+    steps = len(result.by_step)
+    first = np.arange(0, steps, -(-steps // SHOWN))  # step of each part of the chain
+    times = np.append(certified_sampler(config).times[first], 0.0)
+    spectrum = np.add.reduceat(result.spectrum, first, axis=0)
     summary: dict[str, Any] = {
         "over": {name: _entry(each, size) for name, each in found_over.items()},
         "baseline": baseline_name(config),
-        "best": {"name": WHOLE if WHOLE in ratios else FROZEN, "choice": best.choice},
+        "best": {"name": WHOLE if WHOLE in ratios else FITTED, "choice": best.choice},
         "chain": {
             "integrator": "gme",
-            "steps": len(times) - 1,
+            "steps": steps,
             "drawn_with": config.generate.integrator,
         },
         "fields": fields,
@@ -226,13 +240,13 @@ def _assembled(
             "times": [str(day)[:19] for day in days],
             "over": {name: _rounded(nats.tolist()) for name, nats in per_field.items()},
         },
-        "per_degree": result.spectrum.sum(axis=(0, 1)).tolist(),
+        "per_degree": spectrum.sum(axis=(0, 1)).tolist(),
         "per_degree_error": errors[0].tolist(),
-        "per_variable": _named(channels, result.spectrum.sum(axis=(0, 2))),
+        "per_variable": _named(channels, spectrum.sum(axis=(0, 2))),
         "per_variable_error": _named(channels, errors[1]),
-        "per_time": result.spectrum.sum(axis=(1, 2)).tolist(),
+        "per_time": spectrum.sum(axis=(1, 2)).tolist(),
         "times": times.tolist(),
-        "spectrum": _rounded(result.spectrum.tolist()),
+        "spectrum": _rounded(spectrum.tolist()),
         "likelihood": _likelihood(
             np.stack([gain for each in found for gain in each.gains], axis=1),
             {name: ratio[chosen] for name, ratio in ratios.items()},
@@ -302,17 +316,29 @@ def _gaussian_ratios(score: Score, normals: xr.Dataset, x_0: torch.Tensor) -> di
     }
 
 
-def _likelihood_and_step(
-    model: Trained, x_0: torch.Tensor, condition: torch.Tensor, times: FloatArray, seed: int
-) -> tuple[FloatArray, float]:
-    """Of one field: the gain in log-likelihood, (probe,), and the step term."""
-    noise = torch.Generator().manual_seed(seed)
+def _gain(
+    model: Trained, x_0: torch.Tensor, condition: torch.Tensor, noise: torch.Generator
+) -> FloatArray:
+    """The gain in log-likelihood of one field, (probe,)."""
     flow_times = OrnsteinUhlenbeck().power_grid(FLOW_STEPS, exponent=3.0)
     flow_times[-1] = SHORTEST_TIME
-    gain = log_likelihood_gain(model.flow, x_0, condition, flow_times, noise).cpu().numpy()
+    gain: FloatArray = (
+        log_likelihood_gain(model.flow, x_0, condition, flow_times, noise)[:, 0].cpu().numpy()
+    )
+    return gain
+
+
+def _step_term(
+    model: Trained,
+    x_0: torch.Tensor,
+    condition: torch.Tensor,
+    noise: torch.Generator,
+    times: FloatArray,
+) -> float:
+    """The step term of one field."""
     energy = residual_energy(model.score, x_0, condition, times[:-1], noise)
     terms = model_step_term(energy, model.score.baseline.variance, times)
-    return gain[:, 0], float(terms.sum())
+    return float(terms.sum())
 
 
 def _likelihood(by_probe: FloatArray, ratios: dict[str, FloatArray]) -> dict[str, Any]:

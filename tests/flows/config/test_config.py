@@ -58,7 +58,7 @@ def test_only_a_sampler_of_gme_is_the_one_that_is_certified(table: dict[str, Any
     twelve = changed(changed(table, "generate.integrator", "gme"), "generate.evaluations", 12)
     assert len(certified_sampler(RunConfig.from_dict(twelve)).times) == 13
     flow = changed(twelve, "generate.integrator", "z-heun")
-    assert certified_sampler(RunConfig.from_dict(flow)) == Sampler(evaluations=64)
+    assert certified_sampler(RunConfig.from_dict(flow)) == Sampler(evaluations=256)
 
 
 @pytest.mark.parametrize("path", sorted((HOUSE / "deploy/configs").glob("*.toml")), ids=str)

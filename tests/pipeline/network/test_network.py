@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from pipeline.gaussian.fit import Moments, fit_m_block
+from pipeline.network.network import Amplitudes
 from pipeline.network.score_network import network_grid, score_network
 from pipeline.network.train import load, weights
 from pipeline.sphere.coefficients import degrees
@@ -120,3 +121,41 @@ def test_the_correction_has_no_degrees_beyond_its_own(fields):
     assert degrees(LMAX).max() == LMAX
     score = trained_a_little(some_score())
     assert score.residual(torch.ones(4), fields, torch.zeros(4, 1)).shape == fields.shape
+
+
+def test_a_gain_multiplies_the_picture_of_its_variable(fields):
+    """Known answer: a last layer that is a bias alone gives own + gain x picture."""
+    network = some_score().network
+    pictures = torch.randn(4, 3 * CHANNELS, *network_grid(LMAX).shape)
+    own, second = 0.5, 2.0  # of variable 1, whose second picture is at CHANNELS + 1
+    with torch.no_grad():
+        network.out.bias[1], network.out.bias[2 * CHANNELS + 1] = own, second
+        found = network(pictures, torch.zeros(4), torch.zeros(4, 1))
+    assert not found[:, 0].any()
+    torch.testing.assert_close(found[:, 1], own + second * pictures[:, CHANNELS + 1])
+
+
+def test_amplitudes_tell_storms_from_calm():
+    """Twice the field, log 2 more; where a field is nothing they stay finite."""
+    pictures = 10 * torch.randn(2, 3, 8, 16, generator=torch.Generator().manual_seed(0))
+    of = Amplitudes()
+    np.testing.assert_allclose(of(2 * pictures) - of(pictures), np.log(2), atol=1e-3)
+    torch.testing.assert_close(of(-pictures), of(pictures))
+    even = of(torch.full((1, 1, 8, 16), 3.0))
+    torch.testing.assert_close(even, torch.full_like(even, np.log(9 + 0.01) / 2))
+    assert torch.isfinite(of(torch.zeros(1, 1, 8, 16))).all()
+
+
+def test_amplitudes_know_the_surroundings_alone():
+    pictures = torch.zeros(1, 1, 8, 16)
+    pictures[0, 0, 4, 5] = 30.0
+    felt = Amplitudes()(pictures)[0, 0] > np.log(0.01) / 2 + 1e-3
+    assert felt.sum() == 25 and felt[2:7, 3:8].all()
+
+
+def test_gradients_are_finite_where_all_is_calm():
+    score = trained_a_little(some_score())
+    quiet = torch.zeros(2, CHANNELS, (LMAX + 1) ** 2)
+    score.residual(torch.full((2,), 0.3), quiet, torch.zeros(2, 1)).square().sum().backward()
+    gradients = [p.grad for p in score.parameters() if p.grad is not None]
+    assert gradients and all(torch.isfinite(gradient).all() for gradient in gradients)
