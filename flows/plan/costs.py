@@ -108,7 +108,7 @@ class Workload:
         that are moved meanwhile, as the products that take as long."""
         width, cells = self.width, 2 * self.coefficients
         moved = MOVED * self.blocks * cells * width
-        convolutions = 18 * cells * width * (4 * self.channels + 20 + 2 * self.blocks * width)
+        convolutions = 18 * cells * width * (10 * self.channels + 20 + 2 * self.blocks * width)
         transforms = 4 * self.channels * (self.lmax + 1) * self.coefficients
         return convolutions + moved + transforms + 6 * self.covariances
 
@@ -300,9 +300,9 @@ def _sizes(load: Workload, machines: Machines) -> dict[str, _Size]:
     whitened = 4 * channels * load.coefficients
     model = (32 << 20) * ceil(load.width / 32) ** 2  # weights, their mean, optimizer
     laws, maps = 8 * load.covariances, 8 * 8 * channels * load.points
-    training = INTERPRETER_BYTES + series_kept(load, machines) + 8 * model + 2 * laws
+    training = INTERPRETER_BYTES + series_kept(load, machines) + 8 * model + 3 * laws
     on_workers = {"memory": training}
-    sampling = INTERPRETER_BYTES + 64 * load.microbatch * field + 2 * laws
+    sampling = INTERPRETER_BYTES + 64 * load.microbatch * field + 3 * laws
     placed = field if load.drawn_points is None else 4 * channels * load.drawn_points
     normals = 0 if load.drawn_points is None else 40  # on both grids
 
@@ -319,10 +319,10 @@ def _sizes(load: Workload, machines: Machines) -> dict[str, _Size]:
             memory=INTERPRETER_BYTES + 3 * shard * field,
         ),
         "preprocess": _Size(
-            bytes=load.times * whitened + maps + 2 * laws,
+            bytes=load.times * whitened + maps + 3 * laws,
             files=shards + 60,
-            memory=INTERPRETER_BYTES + 4 * shard * field + 4 * laws,
-            memory_here=INTERPRETER_BYTES + 4 * laws + maps,
+            memory=INTERPRETER_BYTES + 4 * shard * field + 5 * laws,
+            memory_here=INTERPRETER_BYTES + 5 * laws + maps,
         ),
         "train": _Size(
             bytes=3 * model,
@@ -340,7 +340,7 @@ def _sizes(load: Workload, machines: Machines) -> dict[str, _Size]:
             memory=drawing(load.verification[1], field),
             memory_here=INTERPRETER_BYTES
             + 2 * load.scored * field
-            + 2 * laws
+            + 3 * laws
             + 8 * ROWS * whitened,
         ),
     }
