@@ -150,8 +150,7 @@ class SphericalNetwork(nn.Module):
 
 def _corrected(output: Tensor, pictures: Tensor) -> Tensor:
     """Each variable's own correction plus its gains times its pictures, (batch, channel, ...)."""
-    channels = output.shape[1] // (1 + PICTURES)
-    corrected, *gains = torch.split(output, channels, dim=1)
-    for gain, picture in zip(gains, torch.split(pictures, channels, dim=1), strict=True):
+    corrected, *gains = output.chunk(1 + PICTURES, dim=1)
+    for gain, picture in zip(gains, pictures.chunk(PICTURES, dim=1), strict=True):
         corrected = corrected + gain * picture
     return corrected

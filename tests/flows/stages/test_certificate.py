@@ -54,8 +54,8 @@ def test_an_ensemble_of_another_integrator_is_not_covered():
     assert "drawn with z-heun, which the number does not cover" in statement(found)
 
 
-def assembled(nats: np.ndarray, times: pd.DatetimeIndex) -> dict:
-    """The certificate of fields that say `nats` at the one step of their chain."""
+def assembled(nats: np.ndarray, times: pd.DatetimeIndex, steps: int = 1) -> dict:
+    """The certificate of fields that say `nats`, each at one of the steps of their chain."""
     config = RunConfig.from_dict(
         {
             "run": {"root": "-"},
@@ -67,7 +67,12 @@ def assembled(nats: np.ndarray, times: pd.DatetimeIndex) -> dict:
             },
             "spectral": {"lmax": 1},
             "train": {"steps": 1},
-            "generate": {"realizations": 1, "times": ["2002-01-01"], "integrator": "gme"},
+            "generate": {
+                "realizations": 1,
+                "times": ["2002-01-01"],
+                "integrator": "gme",
+                "evaluations": steps,
+            },
         }
     )
     held_out = xr.Dataset(
@@ -79,11 +84,10 @@ def assembled(nats: np.ndarray, times: pd.DatetimeIndex) -> dict:
         },
     )
     by_field = np.stack([nats, 0 * nats], axis=1)[:, None]
-    whole = Certificate(
-        by_field=by_field,
-        by_step=by_field.sum(axis=0)[None],
-        visits=np.zeros((len(nats), 1), dtype=int),
-    )
+    visits = np.arange(len(nats))[:, None] % steps
+    by_step = np.zeros((steps, *by_field.shape[1:]))
+    np.add.at(by_step, visits[:, 0], by_field)
+    whole = Certificate(by_field=by_field, by_step=by_step, visits=visits)
     found = Certified(
         nats=whole,
         own=np.zeros(len(nats)),
@@ -108,6 +112,16 @@ def test_blocks_are_of_times_not_of_members():
     assert own["low"] == pytest.approx(alone.low) and own["high"] == pytest.approx(alone.high)
     assert own["low"] < own["nats"] < own["high"]
     assert told["per_degree_error"][0] == pytest.approx(standard_errors(weather, own["block"]))
+
+
+def test_a_chain_of_many_steps_is_told_in_parts_that_add_up():
+    nats, steps = np.random.default_rng(2).standard_normal(150), 150
+    times = pd.date_range("2002-01-01", periods=150)
+    told = assembled(nats, times, steps)
+    assert len(told["per_time"]) == len(told["spectrum"]) == 50
+    assert len(told["times"]) == 51 and told["times"][-1] == 0.0
+    assert told["chain"]["steps"] == steps
+    assert sum(told["per_time"]) == pytest.approx(told["over"]["m-block"]["nats"])
 
 
 def test_what_each_field_says_is_kept():

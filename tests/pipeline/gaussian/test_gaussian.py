@@ -199,6 +199,14 @@ def test_an_averaged_covariance_is_the_mean_that_it_says(fields):
     np.testing.assert_allclose(found[last, last].real, mixed, rtol=1e-12)
 
 
+def test_degrees_that_a_neighbour_lacks_are_the_usual_ones(fields):
+    """Order 0 alone has degree 0: what its neighbours say of it is the usual variance."""
+    train = Moments.of(fields)
+    target = train.channel_covariance()
+    found = averaged_covariance(train.covariance, target, 0, 1.0, 0.0)
+    np.testing.assert_allclose(found[0, 0], target[0, 0, 0], rtol=1e-12)
+
+
 def test_m_block_covariances_beyond_the_limit_are_refused_with_their_size(monkeypatch):
     refuse_sizes(5, 399)
     with pytest.raises(ValueError, match=r"lmax 639 take 32\.6 GiB, .* 8 GiB: lower .* to 399"):
