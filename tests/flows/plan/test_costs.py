@@ -94,7 +94,7 @@ def test_the_evaluations_that_are_counted_are_those_that_are_made() -> None:
     assert proper_scores.ROWS == costs.ROWS
     assert certificate.EVALUATIONS == costs.CERTIFIED
     likelihood = 4 * certificate.FLOW_STEPS * certificate.FIELDS * 3  # one forward, two backward
-    assert likelihood + 64 * certificate.FIELDS == costs.PROBED
+    assert likelihood + 256 * certificate.FIELDS // certificate.APART == costs.PROBED
     drawn = inspect.signature(Training.validate).parameters["draws"].default
     assert drawn == costs.DRAWN
 
