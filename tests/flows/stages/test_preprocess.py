@@ -210,7 +210,9 @@ def test_only_training_times_inform_the_normals_but_for_the_shrinkage(made, here
     )
     _, altered, _ = run(tmp_path / "both", fields, here)
     assert any(
-        not altered[name].equals(normals[name]) for name in normals if name.startswith(("mblock", "averaged"))
+        not altered[name].equals(normals[name])
+        for name in normals
+        if name.startswith(("mblock", "averaged"))
     )
     chosen = ("mblock", "averaged")
     untouched = [name for name in normals.variables if not str(name).startswith(chosen)]
