@@ -40,6 +40,12 @@ def init(arguments: argparse.Namespace) -> dict[str, Any]:
     return {"config": str(arguments.to), "to": str(arguments.to)}
 
 
+def keys(arguments: argparse.Namespace) -> dict[str, Any]:
+    from flows.config.page import lines
+
+    return {"lines": list(lines(arguments.names))}
+
+
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     began = time.monotonic()
     config = _prepare(arguments)

@@ -20,10 +20,15 @@ all commands:     spherescore --help"""
 
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
-        prog="spherescore", description="From raw global fields to a verified generated ensemble."
+        prog="spherescore",
+        description="From raw global fields to a verified generated ensemble.",
+        epilog="Every key of a configuration, what it may be and its default: spherescore keys",
     )
     parsers = top.add_subparsers(required=True, metavar="command")
     _add_init(parsers)
+    what = "list what a configuration may say: all of it, or some sections and keys"
+    where = "a section or key, as generate or generate.times"
+    _add(parsers, do.keys, what, where, str, several="names", least=0)
     _add(parsers, do.run, "all stages, those that are up to date skipped", works=True)
     what = "estimate bytes, files, memory and units of each stage; writes nothing"
     _add(parsers, do.plan, what)
@@ -50,18 +55,21 @@ def _add(
     *,
     name: str = "",
     several: str = "",
+    least: int = 1,
     works: bool = False,
 ) -> argparse.ArgumentParser:
     """A command that takes a path, or several under that name.
 
     Args:
+        least: How many of several there have to be.
         works: Whether it is a run, which ends with all that it has started.
     """
     name = name or command.__name__
     one: argparse.ArgumentParser = parsers.add_parser(
         name, help=text, description=text[0].upper() + text[1:] + "."
     )
-    one.add_argument(several or "config", nargs="+" if several else None, type=kind, help=where)
+    number = ("+" if least else "*") if several else None
+    one.add_argument(several or "config", nargs=number, type=kind, help=where)
     one.add_argument("--json", action="store_true", help="last line: one JSON object")
     one.add_argument(
         "-v", "--verbose", action="store_true", help="all lines of the log, as its file has them"

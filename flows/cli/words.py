@@ -83,6 +83,10 @@ def export(table: Table) -> Iterator[str]:
     yield f"{table['written']} of {table['files']} written to {table['directory']}"
 
 
+def keys(table: Table) -> Iterator[str]:
+    yield from table["lines"]
+
+
 def init(table: Table) -> Iterator[str]:
     to = table["to"]
     if to is None:

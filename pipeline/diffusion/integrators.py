@@ -10,7 +10,6 @@ closed form, with V = V(t), V' = V(t') of the data variances s, and sees only th
         MEI       e^-h V'/V               2 sinh h          1 - e^-2h
         GEI       e^-h V'/V               frozen_weight     V' (1 - e^-2h) / V
         GME       e^-h V'/V               2 sinh h          V' (1 - e^-2h) / V
-        OPT       e^-h V'/V               2 sinh h          that of GME - 4 sinh(h)^2 E rho^2
 
     GEI-Heun          Y' = phi Y + w (rho(t, Y) + rho(t', Y_1)) / 2 + tau xi,   Y_1 and xi of GEI
 
@@ -27,11 +26,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.arrays import FloatArray
 from pipeline.diffusion.process import OrnsteinUhlenbeck
 
 Residual = Callable[[Tensor, Tensor], Tensor]  # rho of one diffusion time () and fields y
@@ -147,31 +144,3 @@ def frozen_weight(t: Tensor, t_next: Tensor, s: Tensor) -> Tensor:
         torch.where(a > 0, torch.atan(root * u), torch.atanh(root * u)) / root,
     )
     return 2 * variance(t_next, s) * torch.exp(t_next) * psi
-
-
-def opt(times: FloatArray, energy: FloatArray) -> Transition:
-    """GME with the noise that fits what a score explains beyond its Gaussian part, tau^2 = Var X'.
-
-    Args:
-        times: diffusion times, (time,); the energy is linear in between.
-        energy: E rho^2 at these times, (time, channel, coefficient), as `residual_energy` measures
-            it in the coordinates of the baseline. In them E b^2 = (V - 1)^2 / V + E rho^2.
-    """
-    order = np.argsort(times)
-    nodes, table = torch.as_tensor(times[order]), torch.as_tensor(energy[order])
-
-    def transition(t: Tensor, t_next: Tensor, s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        phi, w, tau = gme(t, t_next, s)
-        at = t.flatten().to(nodes)
-        above = torch.searchsorted(nodes, at).clamp(1, len(nodes) - 1)
-        part = ((at - nodes[above - 1]) / (nodes[above] - nodes[above - 1])).clamp(0, 1)
-        rho_2 = torch.lerp(table[above - 1], table[above], part[:, None, None]).to(s)
-        squared = tau**2 - w**2 * rho_2.reshape(t.shape[:-2] + s.shape)
-        if (squared <= 0).any():
-            raise ValueError(
-                "the energies leave no variance to a step of OPT; the score of its sampler is "
-                "not the one they were measured with, or is no score: sample with GME"
-            )
-        return phi, w, squared.sqrt()
-
-    return transition

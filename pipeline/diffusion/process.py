@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.optimize import isotonic_regression
 from torch import Tensor
 
 from pipeline.arrays import FloatArray
@@ -61,30 +60,4 @@ class OrnsteinUhlenbeck:
         if steps < 1 or exponent <= 0:
             raise ValueError(f"need steps >= 1 and exponent > 0; got {steps} and {exponent}")
         grid: FloatArray = self.horizon * (1 - np.arange(steps + 1) / steps) ** exponent
-        return grid
-
-    def energy_grid(self, steps: int, times: FloatArray, energy: FloatArray) -> FloatArray:
-        """Times, decreasing from the horizon to exactly 0, with steps h ~ |dr/dt|^(-1/2).
-
-        With r(t) = E|rho_t|^2 this minimises sum h^2 |dr/dt| / 2, to leading order what a sampler
-        of first order pays for its steps [nats]. A tenth of the steps is spread evenly, so that
-        none leaps over a stretch where r seems constant.
-
-        Args:
-            times: where r was measured, (time,), at least two in (0, horizon].
-            energy: r there, (time,); made to decrease in t by isotonic regression, because
-                measurements are noisy. Towards 0 and the horizon it goes on as it ends.
-        """
-        if steps < 1 or len(times) < 2 or min(times) <= 0 or max(times) > self.horizon:
-            raise ValueError(
-                "need steps >= 1 and at least two times in (0, horizon]; got "
-                f"{steps} steps, times {times}, horizon {self.horizon}"
-            )
-        order = np.argsort(times)
-        t, r = times[order], isotonic_regression(energy[order], increasing=False).x
-        density = np.sqrt(-np.diff(r) / np.diff(t))
-        t = np.r_[0, t[1:-1], self.horizon]
-        even = density @ np.diff(t) / (9 * self.horizon) or 1.0
-        share = np.r_[0, np.cumsum((density + even) * np.diff(t))]
-        grid: FloatArray = np.interp(np.linspace(share[-1], 0, steps + 1), share, t)
         return grid

@@ -25,7 +25,6 @@ from pipeline.diffusion.probability_flow import (
 from pipeline.diffusion.process import OrnsteinUhlenbeck
 from pipeline.diffusion.score import Score
 
-# OPT is not among them: OneStep(opt(times, energy)) needs the energies of its score, measured.
 INTEGRATORS: Mapping[str, Integrator] = {
     "ei": OneStep(ei),
     "mei": OneStep(mei),
@@ -96,9 +95,6 @@ def residual_energy(
     batch: int = 64,
 ) -> FloatArray:
     """E rho^2 over noised held-out fields, in baseline coordinates: (time, channel, coefficient).
-
-    Its sum over coefficients says where a grid needs its steps (OrnsteinUhlenbeck.energy_grid);
-    OPT takes it whole.
 
     Args:
         x_0: held-out whitened fields, (field, channel, coefficient).

@@ -11,19 +11,10 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-__all__ = ["CONVENTIONS", "KNOWN", "ensemble_attrs", "frequency_of"]
+__all__ = ["CONVENTIONS", "ensemble_attrs", "frequency_of"]
 
 CONVENTIONS = "CF-1.13, ACDD-1.3"
 METHOD = "Greco (2025), arXiv:2505.13189"
-
-# What users may say of an ensemble, beside what is found out.
-KNOWN = (
-    *("title", "summary", "keywords", "id", "naming_authority", "institution", "project"),
-    *("program", "license", "acknowledgement", "comment", "references", "metadata_link"),
-    *("creator_name", "creator_email", "creator_url", "creator_type", "creator_institution"),
-    *("publisher_name", "publisher_email", "publisher_url", "publisher_type"),
-    *("publisher_institution", "contributor_name", "contributor_role", "contact"),
-)
 
 _INTERVALS = (  # days at least and at most, name
     (360.0, 366.0, "yr"),

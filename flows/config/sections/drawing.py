@@ -6,12 +6,19 @@ from typing import Literal
 
 from flows.config.sections.checks import require, require_day
 from flows.config.strict import ConfigError, nearest, section
-from storage.conventions.attributes import KNOWN as KNOWN_ATTRIBUTES
 
 __all__ = ["DRAW", "DrawnSequence", "Generate", "Verify"]
 
 Integrator = Literal["ei", "mei", "gei", "gme", "gei-heun", "z-heun", "z-ab2", "z-rk4"]
 EVALUATIONS_PER_STEP = {"gei-heun": 2, "z-heun": 2, "z-rk4": 4}  # one where not said
+# Of ACDD-1.3: what only users know; the rest is found out (storage/conventions/attributes).
+KNOWN_ATTRIBUTES = (
+    *("title", "summary", "keywords", "id", "naming_authority", "institution", "project"),
+    *("program", "license", "acknowledgement", "comment", "references", "metadata_link"),
+    *("creator_name", "creator_email", "creator_url", "creator_type", "creator_institution"),
+    *("publisher_name", "publisher_email", "publisher_url", "publisher_type"),
+    *("publisher_institution", "contributor_name", "contributor_role", "contact"),
+)
 DRAW = "draw"  # where a sequence begins: in the law of single days
 
 

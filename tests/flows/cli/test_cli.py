@@ -11,6 +11,7 @@ import pytest
 from flows import run as runs
 from flows.cli.export import export
 from flows.cli.main import main, parser
+from flows.config.page import sections
 from flows.config.schema import RunConfig
 from flows.stages.base import STAGES
 from storage.artifacts import publishing as artifacts
@@ -50,6 +51,26 @@ def test_help_imports_nothing_that_is_slow() -> None:
     for command in ("init", "run", "plan", *NAMES, "status", "check"):
         assert command in said
     assert not modules & {*HEAVY, "numpy", "xarray", "dask"}
+
+
+def test_help_names_the_command_that_lists_every_key_of_a_configuration() -> None:
+    assert "spherescore keys" in imported_by("--help")[0]
+    said, modules = imported_by("keys")
+    assert not modules & {*HEAVY, "numpy", "xarray", "dask"}
+    for section in sections():
+        assert f"{section.head}  {section.text}" in said
+        for key in section.keys:
+            assert f"  {key.name:<14} {key.text}" in said
+
+
+def test_keys_are_listed_by_section_and_by_name(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["keys", "spectral.lmax", "verify"]) == 0
+    said = capsys.readouterr().out
+    first = [line.split()[0] for line in said.splitlines() if line and not line.startswith("   ")]
+    assert first == ["[spectral]", "lmax", "[verify]", "dates", "realizations"]
+    assert "whole number, needed" in said and "16 by default" in said
+    assert main(["keys", "spectral.lmx"]) == 2
+    assert "did you mean 'spectral.lmax'?" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", ["plan", "status"])

@@ -19,11 +19,11 @@ from pipeline.diffusion.integrators import (
     gei,
     gme,
     mei,
-    opt,
 )
 from pipeline.diffusion.process import OrnsteinUhlenbeck
 from pipeline.diffusion.sampler import INTEGRATORS
 from tests.pipeline.closed_forms import TwoPoint
+from tests.pipeline.diffusion.measured import opt
 
 LAW = TwoPoint(2.0, coefficients=1)
 S = LAW.baseline.variance

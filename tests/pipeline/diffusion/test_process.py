@@ -4,6 +4,7 @@ import torch
 
 from pipeline.diffusion.process import OrnsteinUhlenbeck
 from tests.pipeline.closed_forms import TwoPoint
+from tests.pipeline.diffusion.measured import energy_grid
 
 T = torch.tensor([1e-9, 1e-3, 0.3, 2.5], dtype=torch.float64)
 
@@ -60,7 +61,7 @@ def test_the_energy_grid_costs_less_than_the_power_grid_with_as_many_steps():
     def cost(grid: np.ndarray) -> float:
         return float(-np.diff(grid) @ np.diff(np.interp(grid, t, r))) / 2
 
-    grid = process.energy_grid(32, t[1:], r[1:])
+    grid = energy_grid(process, 32, t[1:], r[1:])
     best = np.sqrt(-np.diff(r) * np.diff(t)).sum() ** 2 / 64
     assert grid[0] == 2.0
     assert grid[-1] == 0.0
@@ -72,13 +73,13 @@ def test_the_energy_grid_costs_less_than_the_power_grid_with_as_many_steps():
 def test_noise_in_the_energy_does_not_tear_the_energy_grid():
     generator, times = np.random.default_rng(0), np.geomspace(1e-3, 2.5, 20)
     energy = np.exp(-4 * times) + 0.05 * generator.standard_normal(20)
-    grid = OrnsteinUhlenbeck().energy_grid(32, times[::-1], energy[::-1])
+    grid = energy_grid(OrnsteinUhlenbeck(), 32, times[::-1], energy[::-1])
     assert (np.diff(grid) < 0).all()
     assert -np.diff(grid).min() <= 1.0001 * 10 * 2.5 / 32
-    even = OrnsteinUhlenbeck().energy_grid(5, times, np.ones(20))
+    even = energy_grid(OrnsteinUhlenbeck(), 5, times, np.ones(20))
     np.testing.assert_allclose(even, np.linspace(2.5, 0, 6), atol=1e-15)
 
 
 def test_an_energy_grid_needs_times_within_the_horizon():
     with pytest.raises(ValueError, match=r"horizon 2\.5"):
-        OrnsteinUhlenbeck().energy_grid(4, np.array([0.1, 3.0]), np.ones(2))
+        energy_grid(OrnsteinUhlenbeck(), 4, np.array([0.1, 3.0]), np.ones(2))

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.diffusion.integrators import OneStep, opt
+from pipeline.diffusion.integrators import OneStep
 from pipeline.diffusion.process import OrnsteinUhlenbeck
 from pipeline.diffusion.sampler import INTEGRATORS, Sampler, residual_energy
 from pipeline.diffusion.score import GaussianScore
 from tests.pipeline.closed_forms import Diagonal, TwoPoint
+from tests.pipeline.diffusion.measured import opt
 
 EXACT = {  # for Gaussian data
     **{name: INTEGRATORS[name] for name in INTEGRATORS if name not in ("ei", "mei")},
