@@ -45,6 +45,7 @@ class TwistedDraws:
 
     Attributes:
         x: whitened fields of equal weight, (date, particle, channel, coefficient).
+        values: what each particle is given, (date, particle or 1, observation).
         log_evidence: log of the density of the observed values [nats], (date,); that of the
             baseline where particles are not weighed.
         effective: the smallest effective sample size of all steps, as a share of the particles,
@@ -52,6 +53,7 @@ class TwistedDraws:
     """
 
     x: Tensor
+    values: Tensor
     log_evidence: Tensor
     effective: Tensor
 
@@ -97,7 +99,7 @@ class TwistedChain:
             start: logs of the weights of particles with values of their own, (date, particle);
                 then the evidence is the mean of these weights times the densities of the values.
         """
-        values = values.double() if values.ndim == 3 else values.double()[:, None]
+        values = values.double().clone() if values.ndim == 3 else values.double()[:, None]
         move, times = _Moves(self, values), self.times.double()
         y = move.start(white(0), error(0))
         expected = move.at[0].c_skip * y
@@ -118,11 +120,13 @@ class TwistedChain:
                     log_evidence[date] += torch.logsumexp(weight[date], 0) - math.log(particles)
                     chosen = _resampled(weight[date], uniform(k + 1)[date])
                     y[date], rho[date] = y[date, chosen], rho[date, chosen]
+                    if start is not None:
+                        move.values[date] = move.values[date, chosen]
                     weight[date] = 0.0
             y, expected = move.step(k, y, rho, white(k + 1), error(k + 1), times)
         shape = self.score.baseline.variance.shape
         x = self.score.baseline.unrotate(y.reshape(*y.shape[:-1], *shape))
-        return TwistedDraws(x=x, log_evidence=log_evidence, effective=effective)
+        return TwistedDraws(x=x, values=move.values, log_evidence=log_evidence, effective=effective)
 
     def _residual(self, t: Tensor, y: Tensor, condition: Tensor) -> Tensor:
         """rho of all particles, date after date, flat as y is."""

@@ -185,6 +185,8 @@ def _drawn(model: Model, given: Given, times: xr.Dataset, members: range) -> Dra
     made = _whitened(model, summary, observed, condition, noises, start)
     x = made.x
     fields = np.empty((*x.shape[:2], len(model.known.variables), *model.known.grid.shape))
+    if event is not None:
+        values = made.values  # those of the particles that go on; one row, as it was
     for day, addresses in enumerate(noises):
         of_members = np.broadcast_to(values[day], (len(members), values.shape[2]))
         fields[day] = _completed(model, given.seen, of_members, x[day], addresses)
@@ -200,9 +202,11 @@ def _drawn(model: Model, given: Given, times: xr.Dataset, members: range) -> Dra
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Whitened:
-    """Draws x (day, member, channel, coefficient) and the figures of `Drawn`."""
+    """Draws x (day, member, channel, coefficient) given values (day, member or 1, row), and the
+    figures of `Drawn`."""
 
     x: FloatArray
+    values: FloatArray
     evidence: FloatArray
     gaussian: FloatArray
     effective: FloatArray
@@ -239,7 +243,7 @@ def _whitened(
     weights = None if start is None else torch.from_numpy(start).to(device)
     gaussian = (law.log_evidence(values) + (0.0 if weights is None else weights)).mean(dim=1)
     if isinstance(model.score, GaussianScore):
-        x = law.draw(white(0), error(0), values)
+        x, given = law.draw(white(0), error(0), values), values
         effective = np.ones(len(observed))
         evidence = gaussian
     else:
@@ -254,9 +258,11 @@ def _whitened(
             weighted=about.particles > 1,
         )
         made = chain(values, condition.to(device), white, error, uniform, weights)
-        x, evidence, effective = made.x, made.log_evidence, made.effective.cpu().numpy()
+        x, given, evidence = made.x, made.values, made.log_evidence
+        effective = made.effective.cpu().numpy()
     return Whitened(
         x=x.cpu().numpy(),
+        values=given.cpu().numpy(),
         evidence=evidence.cpu().numpy(),
         gaussian=gaussian.cpu().numpy(),
         effective=effective,

@@ -282,16 +282,25 @@ def _dataset(config: RunConfig, parts: Sequence[Rows], source: xr.DataArray) -> 
         for name in ("variable", "lat", "lon", "place", "value", "error")
     }
     kind = np.concatenate([np.full(len(part.day), part.kind) for part in parts])[order]
-    random = np.random.default_rng(config.run.seed).random(len(day))
+    withheld = _withheld(config, sizes)
     kinds = {"kind": (kind, "i1"), "variable": (columns.pop("variable"), "i2")}
     kinds |= {"place": (columns.pop("place"), "i4")}
-    kinds |= {"withheld": (random < config.condition.withheld, "i1")}
+    kinds |= {"withheld": (withheld, "i1")}
     kinds |= {name: (values, "f8") for name, values in columns.items()}
     return xr.Dataset(
         {"row_size": ("time", sizes.astype("i4"), {"sample_dimension": "observation"})}
         | {name: ("observation", values.astype(dtype)) for name, (values, dtype) in kinds.items()},
         coords={"time": times},
     )
+
+
+def _withheld(config: RunConfig, sizes: np.ndarray) -> np.ndarray:
+    """Which rows are withheld, at random; each time keeps one."""
+    ends = np.cumsum(sizes)
+    random = np.random.default_rng(config.run.seed).random(int(ends[-1]))
+    for start, end in zip(ends - sizes, ends, strict=True):
+        random[start + random[start:end].argmax()] = 1.0
+    return random < config.condition.withheld
 
 
 def _check(

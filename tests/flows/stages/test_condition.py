@@ -1,7 +1,9 @@
 """The stage `condition`, on small runs with a Gaussian law and with a network."""
 
 import json
+import re
 import shutil
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,8 @@ from pipeline.errors import UnusableData
 from storage.artifacts import publishing as artifacts
 from storage.errors import SourceError
 from tests.small import small_table
+
+PAGE = Path(__file__).parents[3] / "docs" / "recipes.md"
 
 
 def run_in_process(table: dict[str, Any], client: Any) -> None:
@@ -255,3 +259,41 @@ def test_tables_of_netcdf_say_the_same_as_csv(conditioned, gaussian, tmp_path):
 def test_nothing_given_is_refused(conditioned, gaussian):
     with pytest.raises(UnusableData, match="nothing is given"):
         conditioned(gaussian)
+
+
+@pytest.fixture(scope="module")
+def temperatures(tmp_path_factory: pytest.TempPathFactory, here: Any) -> dict[str, Any]:
+    """The tables of a run of the variable that the recipes speak of."""
+    place = tmp_path_factory.mktemp("recipes")
+    table = small_table(place)
+    noise = xr.open_dataset(place / "noise.nc").load()
+    attrs = {"standard_name": "air_temperature", "units": "K", "cell_methods": "time: mean"}
+    tas = (285.0 + 8.0 * noise["z"]).astype("f4").assign_attrs(attrs)
+    noise.drop_vars("z").assign(tas=tas).to_netcdf(place / "tas.nc")
+    table["source"] = {"paths": [str(place / "tas.nc")], "variables": ["tas"]}
+    table["train"] = {"model": "gaussian:m-block"}
+    run_in_process(table, here)
+    days = noise.drop_vars("z").assign(tas=tas).isel(time=[-3, -2])
+    holes = np.random.default_rng(3).random(days["tas"].shape) < 0.3
+    days.assign(tas=days["tas"].where(~holes)).to_netcdf(place / "reanalysis-with-holes.nc")
+    coarse = days.coarsen(lat=2, lon=2).mean()
+    coarse["tas"].attrs = attrs
+    coarse["lat"].attrs["units"], coarse["lon"].attrs["units"] = "degrees_north", "degrees_east"
+    coarse.to_netcdf(place / "gcm.nc")
+    return table | {"place": place}
+
+
+@pytest.mark.parametrize("title", ["stations", "a record with holes", "a coarse field", "an event"])
+def test_the_recipe_runs_as_it_stands(conditioned, temperatures, title, monkeypatch):
+    _, _, rest = PAGE.read_text().partition(f"## Given {title}\n")
+    section = rest.partition("\n## ")[0]
+    monkeypatch.chdir(temperatures["place"])
+    if table := re.search(r"```csv\n(.*?)```", section, re.S):
+        Path("stations.csv").write_text(table[1])
+    (recipe,) = re.findall(r"```toml\n(.*?)```", section, re.S)
+    assert len(recipe.splitlines()) <= 10
+    asked = tomllib.loads(recipe)["condition"]
+    tables = {name: part for name, part in temperatures.items() if name != "place"}
+    drawn = conditioned(tables, **asked)
+    assert drawn.sizes["realization"] == 4
+    assert np.isfinite(drawn["tas"]).all()
