@@ -329,7 +329,7 @@ def _check(
             return parts[which].name(number - int(firsts[which]))
 
         functionals = functionals_of(given, known, lmax)
-        _refuse_masked(functionals, name)
+        refuse_masked(functionals, name)
         carried = carry(
             known, functionals, rows[time], given["value"].values, given["error"].values
         )
@@ -355,7 +355,7 @@ def _without_masked(functionals: Functionals, known: Normals) -> Functionals:
     return Functionals(weights=weights, variable=functionals.variable)
 
 
-def _refuse_masked(functionals: Functionals, name: Callable[[int], str]) -> None:
+def refuse_masked(functionals: Functionals, name: Callable[[int], str]) -> None:
     total = np.asarray(abs(functionals.weights).sum(axis=1)).ravel()
     if (total == 0.0).any():
         row = int((total == 0.0).argmax())

@@ -5,6 +5,7 @@ import re
 import shutil
 import tomllib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,13 @@ import xarray as xr
 from flows.config.schema import RunConfig
 from flows.stages.base import ON_REQUEST, skipped
 from flows.stages.condition import condition
+from flows.stages.condition.observed import functionals_of, refuse_masked
 from flows.stages.content_keys import key_of
 from flows.stages.ingest import ingest
 from flows.stages.preprocess import preprocess
 from flows.stages.train import train
 from pipeline.errors import UnusableData
+from pipeline.fields.standardisation import Normals
 from storage.artifacts import publishing as artifacts
 from storage.errors import SourceError
 from tests.small import small_table
@@ -223,6 +226,7 @@ SENTENCES = {
     "no error": ({"error": None}, SourceError, r"give a column `error` .* condition\.error\.z"),
     "negative error": ({"error": -1.0}, SourceError, "a standard deviation is 0 or more"),
     "no number": ({"value": "warm"}, SourceError, "'warm' for value, which is no number"),
+    "no such date": ({"time": "2002-02-30"}, SourceError, "2002-02-30"),
     "no date": ({"time": "tomorrow"}, SourceError, "tomorrow"),
 }  # fmt: skip
 
@@ -232,6 +236,21 @@ def test_a_bad_observation_is_refused_in_one_sentence(name, conditioned, gaussia
     columns, kind, words = SENTENCES[name]
     with pytest.raises(kind, match=words):
         conditioned(gaussian, observations=stations(tmp_path, **columns))
+
+
+def test_an_observation_of_masked_cells_is_refused_and_one_beside_them_sees_the_others(gaussian):
+    layout = RunConfig.from_dict(gaussian).layout
+    known = Normals.of(artifacts.open_published(layout, "normals").load())
+    mask = known.mask.copy()
+    mask[:, :4, :8] = True
+    columns = {"lat": [60.0, 5.0], "lon": [100.0, 100.0], "variable": [0, 0]}
+    columns |= {"kind": [0, 0], "place": [-1, -1]}
+    rows = xr.Dataset({name: ("observation", np.array(v)) for name, v in columns.items()})
+    functionals = functionals_of(rows, replace(known, mask=mask), 0)
+    weight = functionals.weights.toarray()
+    assert weight[1].sum() == 0.0 or weight[1, mask[0].ravel()].sum() == 0.0
+    with pytest.raises(UnusableData, match="row 0 lies where the model has no data"):
+        refuse_masked(functionals, "row {}".format)
 
 
 def test_an_unknown_column_is_refused_with_those_that_are_needed(conditioned, gaussian, tmp_path):
