@@ -27,7 +27,7 @@ LADDERS = {
     ),
     "flows": (
         *("errors", "progress", "config", "processes", "cluster", "report", "stages", "plan"),
-        *("run", "deployments", "cli"),
+        *("run", "view", "deployments", "cli"),
     ),
 }
 NAMING_ALL = ("flows.stages.content_keys",)  # says of each wing whether it computes anything

@@ -10,7 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -178,6 +178,27 @@ def export(arguments: argparse.Namespace) -> dict[str, Any]:
     except ValueError as error:
         raise ConfigError(f"--cmip: {error}") from error
     return dict(export_ensemble(config, arguments.to, arguments.format, cmip))
+
+
+def view(arguments: argparse.Namespace) -> dict[str, Any]:
+    from importlib.util import find_spec
+
+    from flows.cli.words import say
+    from flows.config.schema import ConfigError
+    from storage.places.places import is_address
+
+    if find_spec("panel") is None:
+        raise ConfigError("spherescore view needs Panel; pip install 'spherescore[view]'")
+    root = arguments.config
+    if not is_address(root) and not Path(root).is_dir():
+        root = _prepare(arguments, logs=False).run.root
+    log_to_people(arguments, [])
+    from flows.view.server import new_token, serve
+
+    say("Ctrl-C ends it. Open this address, which is for you alone:")
+    with suppress(Interrupted, KeyboardInterrupt):
+        serve(root, new_token(), arguments.port, told=say)
+    return {"root": root}
 
 
 def deploy(arguments: argparse.Namespace) -> dict[str, Any]:

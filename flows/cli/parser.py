@@ -41,6 +41,7 @@ def parser() -> argparse.ArgumentParser:
     cleaning = _add(parsers, do.clean, "remove what no name refers to; without --yes only say what")
     cleaning.add_argument("--yes", action="store_true", help="remove it")
     _add_export(parsers)
+    _add_view(parsers)
     _add_deploy(_add(parsers, do.deploy, "register the run's deployments with a Prefect server"))
     _add_up(parsers)
     return top
@@ -104,6 +105,17 @@ def _add_export(parsers: Any) -> None:
     one.add_argument("--to", type=Path, required=True, help="directory to write to")
     one.add_argument("--format", choices=("netcdf", "pyramid"), default="netcdf")
     one.add_argument("--cmip", metavar="INSTITUTION/MODEL/EXPERIMENT", help="CMIP's names")
+
+
+def _add_view(parsers: Any) -> None:
+    one = _add(
+        parsers,
+        do.view,
+        "a page to look at what was drawn beside what is real, on this machine alone",
+        "the run's TOML file, or its root",
+        str,
+    )
+    one.add_argument("--port", type=int, default=0, help="of the page; 0: a free one")
 
 
 def _add_up(parsers: Any) -> None:
