@@ -37,7 +37,22 @@ def init(arguments: argparse.Namespace) -> dict[str, Any]:
         return {"config": text, "to": None}
     with arguments.to.open("x", encoding="utf-8") as file:
         file.write(text)
-    return {"config": str(arguments.to), "to": str(arguments.to)}
+    return {"config": str(arguments.to), "to": str(arguments.to), "look": _looked(arguments.to)}
+
+
+def _looked(path: Path) -> list[str]:
+    """What a first look at the fields shows; why it shows nothing, where it fails.
+
+    The configuration is written by then, and a run of it says the same with its remedy.
+    """
+    from flows.cli.first_look import first_look
+    from flows.config.schema import read_config
+    from flows.errors import one_line
+
+    try:
+        return first_look(read_config(path))
+    except Exception as error:
+        return [f"A look at the fields failed: {one_line(error)}"]
 
 
 def keys(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -92,4 +92,5 @@ def init(table: Table) -> Iterator[str]:
     if to is None:
         yield table["config"].rstrip("\n")
     else:
+        yield from table["look"]
         yield f"{to} is written; look it through, then: spherescore run {to}"

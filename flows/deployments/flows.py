@@ -1,7 +1,8 @@
 """The run as Prefect flows: one task per stage, receipts across the borders, no arrays.
 
-Prefect is the onlooker here. It neither retries nor caches data stages, because the store knows
-better what is done; losing its database costs no work.
+Prefect is the onlooker here. It caches no stage, because the store knows better what is done;
+losing its database costs no work. A deployed run tries a stage again that failed for something that
+passes.
 """
 
 import logging
@@ -11,14 +12,18 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from prefect import flow, task
+from prefect.assets import Asset, AssetProperties
 from prefect.cache_policies import NO_CACHE
-from prefect.runtime import flow_run
+from prefect.runtime import deployment, flow_run
+from prefect.tasks import MaterializingTask
 from pydantic import AfterValidator, Field
 
 from flows.config.forms import ConfigParameter, config_from
 from flows.config.schema import RunConfig
+from flows.deployments.failures import RETRY_SECONDS, tell_failure, worth_retrying
 from flows.deployments.gpu_limit import gpu_slot
-from flows.deployments.ui.artifacts import show_receipt, show_run, shown_progress
+from flows.deployments.ui.artifacts import key_of, show_receipt, show_run, shown_progress
+from flows.deployments.wanted import TAG
 from flows.run import refuse_unready, run_stage
 from flows.stages.base import LAST, ON_REQUEST, STAGES, Stage, stages_until
 from storage.artifacts.lock import in_use
@@ -61,6 +66,7 @@ def _about() -> str:
     retries=0,
     persist_result=False,
     description="From raw fields to a verified ensemble; what the store has is skipped.",
+    on_failure=[tell_failure],
 )
 def pipeline(config: ConfigParameter, until: StageName = LAST) -> list[dict[str, Any]]:
     """All stages up to `until`, as plain receipts.
@@ -70,7 +76,10 @@ def pipeline(config: ConfigParameter, until: StageName = LAST) -> list[dict[str,
         until: The last stage.
     """
     read = config_from(config)
-    receipts = [_staged(stage)(stage.name, read.to_dict()) for stage in stages_until(until)]
+    receipts: list[dict[str, Any]] = []
+    for stage in stages_until(until):
+        before = receipts[-1] if receipts else None
+        receipts.append(_staged(stage, read)(stage.name, read.to_dict(), before))
     show_run(read, receipts)
     return receipts
 
@@ -97,6 +106,7 @@ def _as_flow(stage: Stage) -> Any:
         retries=0,
         persist_result=False,
         description=stage.summary,
+        on_failure=[tell_failure],
     )
 
 
@@ -124,7 +134,14 @@ ingest, preprocess, train, verify, condition = (
 
 
 @task(retries=0, persist_result=False, cache_policy=NO_CACHE)
-def run_one(name: str, config: dict[str, Any]) -> dict[str, Any]:
+def run_one(
+    name: str, config: dict[str, Any], before: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """A stage of a configuration.
+
+    Args:
+        before: The receipt of the stage before it, from which Prefect draws the arrow.
+    """
     read = RunConfig.from_dict(config)
     stage, layout = stages_until(name)[-1], read.layout
     with gpu_slot(name, read):
@@ -141,9 +158,30 @@ def run_one(name: str, config: dict[str, Any]) -> dict[str, Any]:
 
 def _alone(name: str, config: RunConfig) -> dict[str, Any]:
     refuse_unready(config, config.layout, name)
-    return _staged(_ALONE[name])(name, config.to_dict())
+    receipt: dict[str, Any] = _staged(_ALONE[name], config)(name, config.to_dict())
+    return receipt
 
 
-def _staged(stage: Stage) -> Any:
-    name = f"{stage.name}: {stage.summary}"
-    return run_one.with_options(name=stage.name, task_run_name=name)
+def _staged(stage: Stage, config: RunConfig) -> Any:
+    """The task of a stage. On a server it has assets, and further tries; a run on its own has
+    neither, because whoever typed it is there."""
+    named: dict[str, Any] = {"name": stage.name, "task_run_name": f"{stage.name}: {stage.summary}"}
+    if deployment.id is None:
+        return run_one.with_options(**named)
+    return MaterializingTask(
+        fn=run_one.fn,
+        assets=[asset_of(config, kind) for kind in stage.kinds],
+        materialized_by=TAG,
+        retries=len(RETRY_SECONDS),
+        retry_delay_seconds=RETRY_SECONDS,
+        retry_condition_fn=worth_retrying,
+        persist_result=False,
+        cache_policy=NO_CACHE,
+        **named,
+    )
+
+
+def asset_of(config: RunConfig, kind: str) -> Asset:
+    """An artifact as Prefect's catalogue of assets has it: of its root alone."""
+    about = AssetProperties(name=kind, description=f"{kind} below {config.run.root}")
+    return Asset(key=f"{TAG}://{key_of(config, kind)}", properties=about)

@@ -43,7 +43,7 @@ class MapFigure:
             height=MAP_HEIGHT,
             x_range=(west, east),
             y_range=(south, north),
-            tools="tap,wheel_zoom,pan,reset",
+            tools="wheel_zoom,pan,reset",
             toolbar_location=None,
             match_aspect=True,
             sizing_mode="fixed",
@@ -57,7 +57,7 @@ class MapFigure:
         empty = np.full((2, width), np.nan)
         self.image = ColumnDataSource({"image": [empty]})
         self.place = ColumnDataSource({"x": [], "y": []})
-        plot.image(
+        drawn = plot.image(
             "image", x=west, y=south, dw=east - west, dh=north - south, color_mapper=mapper,
             source=self.image,
         )  # fmt: skip
@@ -71,7 +71,10 @@ class MapFigure:
                 "x", "y", marker="cross", size=size, line_color=colour, line_width=2.5,
                 source=self.place,
             )  # fmt: skip
-        plot.add_tools(HoverTool(tooltips=[("", "@image{0.00}")]), CrosshairTool(line_alpha=0.2))
+        plot.add_tools(
+            HoverTool(renderers=[drawn], tooltips=[("", "@image{0.00}")]),
+            CrosshairTool(line_alpha=0.2),
+        )
 
     def show(self, pixels: FloatArray, title: str) -> None:
         self.image.data = {"image": [pixels]}

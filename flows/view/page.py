@@ -85,7 +85,8 @@ class Page:
         days = opened.drawn["sequences"].sizes["time"] if "sequences" in opened.drawn else 1
         self.day = pn.widgets.Player(
             label="Day of the sequence", start=0, end=days - 1, value=0, interval=700,
-            loop_policy="loop", width=250, show_loop_controls=False,
+            visible_buttons=["previous", "reverse", "pause", "play", "next"],
+            loop_policy="loop", width=CONTROL, show_loop_controls=False,
         )  # fmt: skip
         most = max(opened.realizations(kind) for kind in opened.drawn)
         self.first = pn.widgets.IntSlider(
