@@ -8,6 +8,7 @@
 # make lock         deploy/requirements.lock, all packages of a run with their sha256
 # make faults       kills, failing disks, flipped bits in full; docs/reliability.md (about an hour)
 # make deployments  real servers, workers and schedules, some of them killed (about ten minutes)
+# make docs         the site of docs/, into site/index.html, which opens from the disk
 # make up           Prefect, Dask and the demo's deployments on this machine, until stopped
 # make large        ingest of 20 GB and of 3,650 files: rate, memory (needs 25 GB of disk; half an hour)
 # make bench        each stage against what one would take in its place; docs/performance.md
@@ -30,7 +31,7 @@ INSTALLED := $(VENV)/.installed
 EXAMPLES := $(VENV)/.examples
 CONFIG ?= deploy/configs/demo.toml
 
-.PHONY: demo test configuration check mutants faults deployments up inputs lock large bench unit-costs paper-plan \
+.PHONY: demo test configuration check mutants faults deployments docs up inputs lock large bench unit-costs paper-plan \
   clusters scale services integrators clean
 .DELETE_ON_ERROR:
 
@@ -66,6 +67,9 @@ faults: $(INSTALLED)
 
 deployments: $(INSTALLED)
 	$(BIN)/python -m pytest tests/deployments -m deployments $(PYTEST_ARGS)
+
+docs: $(INSTALLED) $(EXAMPLES)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
 
 STATE ?= runs/machine
 up: $(INSTALLED)

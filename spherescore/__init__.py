@@ -13,6 +13,7 @@
 | `plan(config)` | time, bytes, files, units and memory of each stage |
 | `run(config)` | the stages, and a table of what each has made |
 | `open_ensemble(root)` | what was drawn for dates |
+| `condition(config)` | fields given stations, holes, coarse fields or an event |
 | `open_sequences(root)` | days drawn one after the other |
 | `open_fields(root)` | the fields that were learned from |
 | `xr.open_dataset(root, engine="spherescore")` | the same, without importing anything of ours |
@@ -24,14 +25,17 @@ takes xarray and numpy; what computes is imported by the calls that need it.
 import pipeline.fields.accessor  # noqa: F401  registers dataset.spherescore
 from spherescore.opening import (
     SpherescoreBackend,
+    open_conditioned,
     open_ensemble,
     open_fields,
     open_sequences,
 )
-from spherescore.running import plan, read_config, run
+from spherescore.running import condition, plan, read_config, run
 
 __all__ = [
     "SpherescoreBackend",
+    "condition",
+    "open_conditioned",
     "open_ensemble",
     "open_fields",
     "open_sequences",

@@ -21,9 +21,15 @@ if TYPE_CHECKING:
 
     from storage.artifacts.publishing import Published
 
-__all__ = ["SpherescoreBackend", "open_ensemble", "open_fields", "open_sequences"]
+__all__ = [
+    "SpherescoreBackend",
+    "open_conditioned",
+    "open_ensemble",
+    "open_fields",
+    "open_sequences",
+]
 
-KINDS = ("ensemble", "series", "sequences", "fields")
+KINDS = ("ensemble", "series", "sequences", "conditioned", "fields")
 Chunks = Mapping[str, int]
 
 
@@ -52,6 +58,11 @@ def open_sequences(root: str | os.PathLike[str], *, chunks: Chunks | None = None
     """Open the sequences of days that a run has published last: as `open_ensemble`, the times one
     after the other."""
     return _open(root, "sequences", chunks)
+
+
+def open_conditioned(root: str | os.PathLike[str], *, chunks: Chunks | None = None) -> xr.Dataset:
+    """Open the fields that were drawn given observations or an event: as `open_ensemble`."""
+    return _open(root, "conditioned", chunks)
 
 
 def open_fields(root: str | os.PathLike[str], *, chunks: Chunks | None = None) -> xr.Dataset:

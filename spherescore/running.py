@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pandas as pd
+    import xarray as xr
 
     from flows.config.schema import RunConfig
 
     Config = str | os.PathLike[str] | Mapping[str, Any] | RunConfig
 
-__all__ = ["plan", "read_config", "run"]
+__all__ = ["condition", "plan", "read_config", "run"]
 
 
 def read_config(path: str | os.PathLike[str]) -> RunConfig:
@@ -86,6 +87,26 @@ def run(config: Config, *, until: str = "verify") -> pd.DataFrame:
     receipts = run_all(_config(config), until=until)
     columns = ["stage", "path", "digest", "seconds", "skipped", "figures"]
     return pd.DataFrame([one.to_dict() for one in receipts])[columns].set_index("stage")
+
+
+def condition(config: Config) -> xr.Dataset:
+    """Draw fields given what [condition] says: stations, holes, coarse fields, or an event.
+
+    The run has to be up to date until its model is trained. What is drawn already is opened.
+
+    Args:
+        config: As of `run`.
+    Returns:
+        Draws, with the dimensions of an ensemble. How well they do is in the page beside them.
+    Raises:
+        storage.errors.IncompleteArtifact: If a stage before it is not up to date.
+    """
+    from flows.run import run_alone
+    from spherescore.opening import open_conditioned
+
+    read = _config(config)
+    run_alone(read, "condition")
+    return open_conditioned(read.run.root)
 
 
 def _config(given: Config) -> RunConfig:

@@ -125,7 +125,8 @@ def test_what_is_not_published_is_said_with_the_remedy(tmp_path):
     ):
         open_ensemble(tmp_path)
     with pytest.raises(
-        ValueError, match="publishes ensemble, series, sequences, fields; got kind 'report'"
+        ValueError,
+        match="publishes ensemble, series, sequences, conditioned, fields; got kind 'report'",
     ):
         xr.open_dataset(tmp_path, engine=SpherescoreBackend, kind="report")
 

@@ -84,7 +84,9 @@ def test_a_wheel_goes_from_files_to_an_ensemble_and_its_deployments(command, bin
     ).to_netcdf(tmp_path / "days.nc")
 
     command("spherescore", "init", "days.nc", "--to", "my.toml", "--root", "runs/my")
-    assert "gaussian:m-block" in (tmp_path / "my.toml").read_text()
+    config = (tmp_path / "my.toml").read_text()
+    assert "gaussian:m-block" in config
+    (tmp_path / "my.toml").write_text(config.replace("dates = 48", "dates = 6"))
     command("spherescore", "run", "my.toml")
     assert "up to date" in command("spherescore", "run", "my.toml")
 

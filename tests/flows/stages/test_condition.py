@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 
+import spherescore
 from flows.config.schema import RunConfig
 from flows.stages.base import ON_REQUEST, skipped
 from flows.stages.condition import condition
@@ -123,6 +124,7 @@ def test_what_is_done_is_not_done_again(conditioned, gaussian, tmp_path):
     )
     (stage,) = ON_REQUEST
     assert skipped(stage, key_of("condition", config, config.layout), config.layout)
+    xr.testing.assert_identical(spherescore.condition(config).load(), first)
     stations(tmp_path, value=0.0)
     assert not skipped(stage, key_of("condition", config, config.layout), config.layout)
     assert not np.array_equal(conditioned(gaussian, observations=path)["z"], first["z"])
