@@ -118,8 +118,9 @@ class RunConfig:
             wanted = f'at least 1 for train.model "{VAR}" and for generate.sequences'
             require(self.sequence.past > 0, "sequence.past", self.sequence.past, wanted)
         if self.generate.sequences:
-            wanted = f'"{VAR}" where generate.sequences are drawn'
-            require(self.train.model == VAR, "train.model", self.train.model, wanted)
+            known = self.train.model in ("network", VAR)
+            wanted = f'"network" or "{VAR}" where generate.sequences are drawn'
+            require(known, "train.model", self.train.model, wanted)
         if self.sequence.past:
             alone = self.source.samples == ""
             wanted = "nothing where sequence.past is set: samples do not follow each other"

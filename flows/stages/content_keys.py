@@ -160,12 +160,14 @@ def sequence_key(
     (asked,) = config.subset("generate.sequences")["generate.sequences"]
     known = ("start", "from") if family else tuple(asked)
     covariates = config.subset("generate.covariates")
+    sampled = config.subset(*SAMPLER) if config.train.model == "network" else {}
     fields = kind == "sequences"
     return content_key(
         stage=f"generate {kind}",
         schema=SCHEMAS["generate"],
         config=config.subset("run.seed", "train.model", "generate.microbatch")
         | covariates
+        | sampled
         | {name: asked[name] for name in known}
         | ({"grid": config.generate.grid} if fields else {})
         | ({"attributes": dict(config.generate.attributes)} if fields and not family else {}),

@@ -6,14 +6,18 @@ from functools import partial
 import numpy as np
 import torch
 import xarray as xr
+from torch import Tensor
 
 from flows.config.schema import VAR, RunConfig
 from flows.stages.conditions import condition_of
 from flows.stages.preprocess.normals import baseline_of
+from flows.stages.preprocess.sequence_law import sequence_law_of
+from pipeline.arrays import FloatArray
 from pipeline.diffusion.matching import MatchedScore
 from pipeline.diffusion.process import OrnsteinUhlenbeck
 from pipeline.diffusion.sampler import INTEGRATORS, Sampler
-from pipeline.diffusion.score import GaussianScore, Score
+from pipeline.diffusion.score import Condition, GaussianScore, Given, Score
+from pipeline.gaussian.baselines import Baseline
 from pipeline.network.calibration import Calibration
 from pipeline.network.score_network import ScoreNet, score_network
 from pipeline.network.train import load
@@ -24,13 +28,14 @@ from storage.training import checkpoints
 def untrained(config: RunConfig, normals: xr.Dataset, precision: torch.dtype) -> ScoreNet:
     """The score network before its first step, on the CPU."""
     return score_network(
-        baseline=baseline_of(normals, config.spectral.baseline),
+        baseline=_learned_from(config, normals),
         factor=normals["reference_factor"].values,
         static=normals["static"].values,
         width=config.train.width,
         blocks=config.train.blocks,
         dropout=config.train.dropout,
         covariates=len(config.source.covariates),
+        past=config.sequence.past,
         precision=precision,
         seed=config.run.seed,
     )
@@ -38,6 +43,13 @@ def untrained(config: RunConfig, normals: xr.Dataset, precision: torch.dtype) ->
 
 # What steps cost falls like one over their number; J_G of many is not dearer to estimate.
 CERTIFIED = Sampler(evaluations=256)
+
+
+def _learned_from(config: RunConfig, normals: xr.Dataset) -> Baseline:
+    """The Gaussian law that the network starts from: of single days, or of what is new in a day."""
+    if config.sequence.past:
+        return sequence_law_of(normals).innovations[config.sequence.past]
+    return baseline_of(normals, config.spectral.baseline)
 
 
 @dataclass(frozen=True)
@@ -58,11 +70,27 @@ class Trained:
 
 
 def trained(config: RunConfig, checkpoint: artifacts.Published, normals: xr.Dataset) -> Trained:
-    """The model of a published checkpoint."""
+    """The model of single days of a published checkpoint.
+
+    A network that was trained on sequences knows none: they are drawn from the Gaussian law.
+    """
+    if config.train.model == "network" and not config.sequence.past:
+        return _restored(config, checkpoint, normals)
+    gaussian = GaussianScore(baseline_of(normals, baseline_name(config)).to(device_of(config)))
+    return Trained(gaussian, gaussian)
+
+
+def trained_sequences(
+    config: RunConfig, checkpoint: artifacts.Published, normals: xr.Dataset
+) -> Trained | None:
+    """The learned law of what is new in a day given those before it; None if it is Gaussian."""
+    if config.train.model == "network" and config.sequence.past:
+        return _restored(config, checkpoint, normals)
+    return None
+
+
+def _restored(config: RunConfig, checkpoint: artifacts.Published, normals: xr.Dataset) -> Trained:
     device = device_of(config)
-    if config.train.model != "network":
-        gaussian = GaussianScore(baseline_of(normals, baseline_name(config)).to(device))
-        return Trained(gaussian, gaussian)
     state = checkpoints.load_latest(checkpoint.path)
     if state is None:
         raise artifacts.CorruptArtifact(
@@ -100,11 +128,27 @@ def loaded(
     return _MODELS[place]
 
 
+# The same of sequences.
+_SEQUENCES: dict[tuple[str, str], Trained | None] = {}
+
+
+def loaded_sequences(
+    config: RunConfig, checkpoint: artifacts.Published, normals: artifacts.Published
+) -> Trained | None:
+    """`trained_sequences` of a published checkpoint, kept for the next unit."""
+    place = (checkpoint.digest, normals.digest)
+    if place not in _SEQUENCES:
+        _SEQUENCES.clear()
+        constants = artifacts.open_artifact(normals).load()
+        _SEQUENCES[place] = trained_sequences(config, checkpoint, constants)
+    return _SEQUENCES[place]
+
+
 def baseline_name(config: RunConfig) -> str:
     """The Gaussian law of single days that the model starts from, or that it is."""
-    if config.train.model == "network":
+    if config.train.model == "network" and not config.sequence.past:
         return config.spectral.baseline
-    if config.train.model == VAR:  # which tells how days follow each other
+    if config.train.model in ("network", VAR):  # which tells how days follow each other
         return "m-block"
     return config.train.model.removeprefix("gaussian:")
 
@@ -113,6 +157,19 @@ def tensors_of(whitened: xr.Dataset) -> tuple[torch.Tensor, torch.Tensor]:
     """What a score takes: fields (time, channel, coefficient) in memory, and their condition."""
     x = np.ascontiguousarray(whitened["x"].values, dtype=np.float32)
     return torch.from_numpy(x), torch.from_numpy(condition_of(whitened))
+
+
+def taken(x: FloatArray, features: FloatArray, device: torch.device) -> tuple[Tensor, Given]:
+    """What a score takes of a batch: fields and their condition.
+
+    Args:
+        x: fields (batch, channel, coefficient), or days with what they are given, (batch, 2 + past,
+            channel, coefficient), as pipeline.gaussian.given_past.Innovations reads them.
+    """
+    fields, condition = torch.from_numpy(x).to(device), torch.from_numpy(features).to(device)
+    if x.ndim == 3:
+        return fields, condition
+    return fields[:, 0], Condition(features=condition, past=fields[:, 1:])
 
 
 def sampler_of(config: RunConfig) -> Sampler:

@@ -20,14 +20,14 @@ from torch import Tensor
 
 from pipeline.arrays import FloatArray
 from pipeline.diffusion.process import OrnsteinUhlenbeck
-from pipeline.diffusion.score import Score
+from pipeline.diffusion.score import Given, Score
 from pipeline.gaussian.fit import Baseline
 
 
 def log_likelihood_gain(
     score: Score,
     x_0: Tensor,
-    condition: Tensor,
+    condition: Given,
     times: FloatArray,
     generator: torch.Generator,
     probes: int = 2,

@@ -29,7 +29,7 @@ from torch import Tensor
 
 from pipeline.arrays import FloatArray
 from pipeline.diffusion.integrators import gme
-from pipeline.diffusion.score import Posterior, Score
+from pipeline.diffusion.score import Given, Posterior, Score
 from pipeline.sphere.coefficients import degrees, lmax_of
 
 
@@ -98,7 +98,7 @@ class Certificate:
 def certify(
     score: Score,
     x_0: Tensor,
-    condition: Tensor,
+    condition: Given,
     times: FloatArray,
     generator: torch.Generator,
     draws: int | None = None,
@@ -158,7 +158,7 @@ def _visits(steps: int, fields: int, draws: int) -> tuple[NDArray[np.intp], Floa
 
 
 def information(
-    score: Score, x_0: Tensor, t: Tensor, t_next: Tensor, condition: Tensor, noise: Tensor
+    score: Score, x_0: Tensor, t: Tensor, t_next: Tensor, condition: Given, noise: Tensor
 ) -> Tensor:
     """The term of the GME step t to t_next, one draw, split by whitened coefficient.
 

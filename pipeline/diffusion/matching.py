@@ -25,7 +25,7 @@ from torch import Tensor
 from pipeline.arrays import FloatArray
 from pipeline.diffusion.probability_flow import EULER, HEUN, RungeKutta
 from pipeline.diffusion.process import OrnsteinUhlenbeck
-from pipeline.diffusion.score import Score
+from pipeline.diffusion.score import Given, Score
 from pipeline.sphere.coefficients import degrees, lmax_of
 
 STEP = RungeKutta(tableau=HEUN, last=EULER)
@@ -45,7 +45,7 @@ class MatchedScore:
         self.nodes, self.rates = nodes.to(device), rates.to(device)
         self._degree = torch.as_tensor(degrees(rates.shape[2] - 1), device=device)
 
-    def residual(self, t: Tensor, y: Tensor, condition: Tensor) -> Tensor:
+    def residual(self, t: Tensor, y: Tensor, condition: Given) -> Tensor:
         added = self.rate(t)[..., self._degree].to(y.dtype) * self.baseline.unrotate(y)
         return self.score.residual(t, y, condition) + self.baseline.rotate(added)
 
@@ -61,7 +61,7 @@ class MatchedScore:
 @torch.no_grad()
 def match(
     score: Score,
-    condition: Tensor,
+    condition: Given,
     times: FloatArray,
     generator: torch.Generator,
     batch: int = 64,

@@ -23,7 +23,7 @@ from pipeline.diffusion.probability_flow import (
     RungeKutta,
 )
 from pipeline.diffusion.process import OrnsteinUhlenbeck
-from pipeline.diffusion.score import Score
+from pipeline.diffusion.score import Given, Score
 
 INTEGRATORS: Mapping[str, Integrator] = {
     "ei": OneStep(ei),
@@ -63,7 +63,7 @@ class Sampler:
         return self.grid(self.evaluations // self.integrator.evaluations_per_step)
 
     @torch.no_grad()
-    def __call__(self, score: Score, noise: Callable[[int], Tensor], condition: Tensor) -> Tensor:
+    def __call__(self, score: Score, noise: Callable[[int], Tensor], condition: Given) -> Tensor:
         """Whitened fields (batch, channel, coefficient), in the precision of the noise.
 
         Args:
@@ -89,7 +89,7 @@ class Sampler:
 def residual_energy(
     score: Score,
     x_0: Tensor,
-    condition: Tensor,
+    condition: Given,
     times: FloatArray,
     generator: torch.Generator,
     batch: int = 64,

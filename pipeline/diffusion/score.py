@@ -15,7 +15,8 @@ F = 0 is the exact score of the baseline. Notation: docs/mathematics.md, 3 and 7
 
 from __future__ import annotations
 
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -24,19 +25,56 @@ from pipeline.diffusion.process import OrnsteinUhlenbeck
 from pipeline.gaussian.fit import Baseline
 
 
+@dataclass(frozen=True, kw_only=True)
+class Condition:
+    """What days are drawn given; rows of it are those of some of the days.
+
+    Attributes:
+        features: (batch, 1 + covariates): the season of each day [rad], then its covariates in
+            standard units, NaN where none is given.
+        past: whitened, (batch, 1 + past, channel, coefficient): the expected day K o, then the days
+            of o with the latest first (pipeline/gaussian/given_past).
+    """
+
+    features: Tensor
+    past: Tensor
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def __getitem__(self, rows: Any) -> Condition:
+        return Condition(features=self.features[rows], past=self.past[rows])
+
+    def to(self, device: torch.device) -> Condition:
+        return Condition(features=self.features.to(device), past=self.past.to(device))
+
+    @property
+    def device(self) -> torch.device:
+        return self.features.device
+
+
+# Single days are given their features alone.
+Given = Tensor | Condition
+
+
+def features_of(condition: Given) -> Tensor:
+    """The season and the covariates of what is drawn, (batch, 1 + covariates)."""
+    return condition.features if isinstance(condition, Condition) else condition
+
+
 class Score(Protocol):
     """A score in the coordinates of `baseline`; exact and learned ones are interchangeable."""
 
     baseline: Baseline
 
-    def residual(self, t: Tensor, y: Tensor, condition: Tensor) -> Tensor:
+    def residual(self, t: Tensor, y: Tensor, condition: Given) -> Tensor:
         """rho: the score less its Gaussian part.
 
         Args:
             t: diffusion time of each field, shape (batch,), positive.
             y: noised fields in baseline coordinates, (batch, channel, coefficient).
-            condition: (batch, 1 + covariates): the season of each field [rad], then its
-                covariates in standard units, NaN where none is given.
+            condition: of each field: its features, (batch, 1 + covariates), or those and the past
+                that a day of a sequence has.
         """
         ...
 
@@ -78,5 +116,5 @@ class GaussianScore:
     def __init__(self, baseline: Baseline) -> None:
         self.baseline = baseline
 
-    def residual(self, t: Tensor, y: Tensor, condition: Tensor) -> Tensor:
+    def residual(self, t: Tensor, y: Tensor, condition: Given) -> Tensor:
         return torch.zeros_like(y)

@@ -22,7 +22,7 @@ from torch.nn import functional
 from pipeline.network.convolution import Activation, CellNorm, PadSphere, SphereConv, Stem
 from pipeline.sphere.torch_harmonics import TorchHarmonics
 
-PICTURES = 3  # of each variable
+PICTURES = 3  # of each variable, of single days
 CALM = 1e-2  # mean square, of pictures whose own is about one, below which all is alike
 
 
@@ -71,7 +71,8 @@ class SphericalNetwork(nn.Module):
     (docs/decisions/0007).
 
     Args:
-        channels: variables; the input holds three pictures of each.
+        channels: variables.
+        pictures: of each of them that the input holds.
         covariates: scalar covariates, features 1, 2, ... of a condition.
         harmonics: transforms of the grid on which the pictures lie.
         static: coefficients of static pictures, (feature, coefficient).
@@ -94,6 +95,7 @@ class SphericalNetwork(nn.Module):
         embedding: int = 128,
         maps: int = 8,
         map_degree: int = 15,
+        pictures: int = PICTURES,
     ) -> None:
         super().__init__()
         self.harmonics = harmonics
@@ -107,14 +109,14 @@ class SphericalNetwork(nn.Module):
             nn.Linear(embedding, embedding),
             nn.SiLU(),
         )
-        self.amplitudes = Amplitudes()
-        self.stem = Stem(2 * PICTURES * channels + static.shape[0] + maps, width)
+        self.amplitudes, self.pictures = Amplitudes(), pictures
+        self.stem = Stem(2 * pictures * channels + static.shape[0] + maps, width)
         self.blocks = nn.ModuleList(Block(width, embedding, dropout) for _ in range(blocks))
         self.modulation = nn.Linear(embedding, 2 * width)
-        self.out = SphereConv(width, (1 + PICTURES) * channels, zero=True)
+        self.out = SphereConv(width, (1 + pictures) * channels, zero=True)
 
     def forward(self, pictures: Tensor, log_noise: Tensor, condition: Tensor) -> Tensor:
-        """The correction (batch, channel, lat, lon) of pictures (batch, 3 channel, lat, lon).
+        """The correction (batch, channel, lat, lon) of pictures (batch, picture channel, lat, lon).
 
         Args:
             condition: (batch, 1 + covariates); NaN is a covariate that is not given.
@@ -132,7 +134,7 @@ class SphericalNetwork(nn.Module):
             x = block(x, embedding)
         scale, shift = self.modulation(embedding).float().chunk(2, dim=1)
         x = Activation.apply(x, 1 + scale, shift)  # type: ignore[no-untyped-call]
-        return _corrected(self.out(x).float(), pictures.float())
+        return _corrected(self.out(x).float(), pictures.float(), self.pictures)
 
     def matrices(self) -> list[nn.Parameter]:
         """Weights between hidden features, which an optimizer of matrices may take."""
@@ -148,9 +150,9 @@ class SphericalNetwork(nn.Module):
         return self.harmonics.synthesis(torch.cat([static, maps]))
 
 
-def _corrected(output: Tensor, pictures: Tensor) -> Tensor:
+def _corrected(output: Tensor, pictures: Tensor, number: int) -> Tensor:
     """Each variable's own correction plus its gains times its pictures, (batch, channel, ...)."""
-    corrected, *gains = output.chunk(1 + PICTURES, dim=1)
-    for gain, picture in zip(gains, pictures.chunk(PICTURES, dim=1), strict=True):
+    corrected, *gains = output.chunk(1 + number, dim=1)
+    for gain, picture in zip(gains, pictures.chunk(number, dim=1), strict=True):
         corrected = corrected + gain * picture
     return corrected

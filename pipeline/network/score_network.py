@@ -7,10 +7,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pipeline.diffusion.score import Posterior
+from pipeline.diffusion.score import Condition, Given, Posterior, features_of
 from pipeline.gaussian.fit import Baseline
 from pipeline.network.calibration import Calibration
-from pipeline.network.network import SphericalNetwork
+from pipeline.network.network import PICTURES, SphericalNetwork
 from pipeline.sphere.coefficients import degrees
 from pipeline.sphere.grid import RingGrid
 from pipeline.sphere.torch_harmonics import TorchHarmonics
@@ -24,7 +24,8 @@ class ScoreNet(nn.Module):
     The network sees three pictures on its own Gaussian grid: the posterior mean of the baseline
     and the noised field, coloured as physical fields are, and the noised field once more with a
     spectrum l^-`ROUGHNESS` that shows its small scales. Whitened coefficients synthesised as they
-    are would be white noise, on which a local operator finds nothing. The output is analysed
+    are would be white noise, on which a local operator finds nothing. A day of a sequence shows
+    the expected day and the days before it, too, coloured likewise. The output is analysed
     into F, so the correction lies in the Cameron-Martin space at every band limit. A finished
     training gives it a `calibration`.
 
@@ -33,7 +34,7 @@ class ScoreNet(nn.Module):
         factor: Cholesky factor of the reference covariance of each coefficient,
             (coefficient, channel, channel).
         harmonics: transforms of the network's grid at the band limit of the data.
-        network: maps (batch, 3 channel, lat, lon) pictures, log noise-to-signal ratio
+        network: maps (batch, picture channel, lat, lon) pictures, log noise-to-signal ratio
             (batch,) and condition (batch, feature) to (batch, channel, lat, lon).
         precision: of the network's arithmetic; transforms and Gaussian parts never go below
             float32.
@@ -64,7 +65,7 @@ class ScoreNet(nn.Module):
         posterior: Posterior,
         t: Tensor,
         y: Tensor,
-        condition: Tensor,
+        condition: Given,
         baseline: Baseline | None = None,
     ) -> Tensor:
         """F: the learned mean of Y_0, less c_skip y, in units of c_out.
@@ -74,16 +75,19 @@ class ScoreNet(nn.Module):
         baseline = baseline or self.baseline
         mean_and_noised = torch.stack([posterior.c_skip * y, posterior.c_in * y], dim=1).float()
         shown = baseline.unrotate(mean_and_noised)
+        rough = self.rough * shown[:, 1:]
+        if isinstance(condition, Condition):
+            shown = torch.cat([shown, condition.past.float()], dim=1)
         colored = torch.einsum("kcd,bpdk->bpck", self.factor, shown)
-        coefficients = torch.cat([colored, self.rough * shown[:, 1:]], dim=1)
+        coefficients = torch.cat([colored, rough], dim=1)
         pictures = self.harmonics.synthesis(coefficients)
         log_noise = torch.log(torch.expm1(2 * t.double())).float() / 2
         low = self.precision != torch.float32
         with torch.autocast(y.device.type, self.precision, enabled=low):
-            output = self.network(pictures.flatten(1, 2), log_noise, condition.float())
+            output = self.network(pictures.flatten(1, 2), log_noise, features_of(condition).float())
         return baseline.rotate(self.harmonics.analysis(output))
 
-    def residual(self, t: Tensor, y: Tensor, condition: Tensor) -> Tensor:
+    def residual(self, t: Tensor, y: Tensor, condition: Given) -> Tensor:
         posterior = Posterior(t, self.baseline.variance)
         standardised = self.standardised(posterior, t, y, condition)
         if self.calibration is not None:
@@ -100,6 +104,7 @@ def score_network(
     blocks: int = 4,
     dropout: float = 0.0,
     covariates: int = 0,
+    past: int = 0,
     precision: torch.dtype = torch.float32,
     seed: int = 0,
 ) -> ScoreNet:
@@ -111,6 +116,7 @@ def score_network(
         width, blocks: feature maps of each residual block, and how many follow each other.
         dropout: part of the hidden features that a training step leaves out.
         covariates: how many scalars a condition holds beside the season.
+        past: days that a day is given, which it sees beside what they let expect; 0 if none.
         seed: of the initial weights.
     """
     channels, lmax = factor.shape[1], len(factor) - 1
@@ -125,6 +131,7 @@ def score_network(
             blocks=blocks,
             dropout=dropout,
             covariates=covariates,
+            pictures=PICTURES + (1 + past if past else 0),
         )
     per_coefficient = torch.as_tensor(factor[degrees(lmax)])
     return ScoreNet(baseline, per_coefficient, harmonics, network, precision)

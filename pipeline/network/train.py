@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from pipeline.arrays import FloatArray
 from pipeline.certificate.path_bound import certify
 from pipeline.diffusion.process import OrnsteinUhlenbeck
-from pipeline.diffusion.score import Posterior
+from pipeline.diffusion.score import Condition, Given, Posterior, features_of
 from pipeline.gaussian.fit import Baseline
 from pipeline.network.calibration import Calibration
 from pipeline.network.data_parallel import Group
@@ -122,7 +122,7 @@ class Training:
     def advance(
         self,
         x_0: Tensor,
-        condition: Tensor,
+        condition: Given,
         baseline: Baseline | None = None,
         *,
         batch: int | None = None,
@@ -176,7 +176,7 @@ class Training:
     def validate(
         self,
         x_0: Tensor,
-        condition: Tensor,
+        condition: Given,
         draws: int = 4,
         days: NDArray[np.generic] | None = None,
     ) -> dict[str, float]:
@@ -197,13 +197,13 @@ class Training:
             "loss": self.loss,
             "nats": result.nats,
             "error": mean_interval(
-                result.per_field, days, condition[:, 0].cpu().numpy()
+                result.per_field, days, features_of(condition)[:, 0].cpu().numpy()
             ).standard_error,
         }
         self.history.append(entry)
         return entry
 
-    def calibrate(self, x_0: Tensor, condition: Tensor, batch: int = 64) -> Calibration:
+    def calibrate(self, x_0: Tensor, condition: Given, batch: int = 64) -> Calibration:
         """Calibrate the best weights on validation fields, at every node with every field."""
         load(self.average, self.best)
         model, shortest = self.average, self.config.shortest_time
@@ -234,7 +234,7 @@ class Training:
             )
         return calibration
 
-    def _descend(self, x_0: Tensor, condition: Tensor, baseline: Baseline, batch: int) -> Tensor:
+    def _descend(self, x_0: Tensor, condition: Given, baseline: Baseline, batch: int) -> Tensor:
         """The gradient of the mean loss of a batch, in the model; returns that loss.
 
         Times and noise are drawn for the whole batch by every rank, which takes its part of them:
@@ -259,7 +259,7 @@ class Training:
     def _loss(
         self,
         x_0: Tensor,
-        condition: Tensor,
+        condition: Given,
         t: Tensor,
         noise: Tensor,
         baseline: Baseline,
@@ -297,9 +297,17 @@ class Training:
         return times.clamp(self.config.shortest_time, self.process.horizon)
 
     def _withhold(
+        self, condition: Given, generator: torch.Generator, batch: int | None = None
+    ) -> Given:
+        """The condition without all covariates of some fields and without some of others."""
+        if isinstance(condition, Condition):
+            features = self._withheld(condition.features, generator, batch)
+            return Condition(features=features, past=condition.past)
+        return self._withheld(condition, generator, batch)
+
+    def _withheld(
         self, condition: Tensor, generator: torch.Generator, batch: int | None = None
     ) -> Tensor:
-        """The condition without all covariates of some fields and without some of others."""
         if condition.shape[1] == 1:
             return condition
         batch = batch or len(condition)

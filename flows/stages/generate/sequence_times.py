@@ -9,6 +9,7 @@ from flows.config.schema import ConfigError, DrawnSequence, RunConfig
 from flows.stages.base import published_input
 from flows.stages.conditions import conditioned, unseen_of
 from flows.stages.dates import at_dates, require_seen
+from pipeline.arrays import FloatArray
 from pipeline.errors import UnusableData
 from pipeline.gaussian.lags import contiguous
 from storage.artifacts import publishing as artifacts
@@ -32,6 +33,21 @@ def times_of_sequence(config: RunConfig, layout: StoreLayout, asked: DrawnSequen
     normals = artifacts.open_published(layout, "normals")
     require_seen(times, unseen_of(normals), KEY)
     return conditioned(times, config.generate.covariates, normals)
+
+
+def features_of_sequence(
+    config: RunConfig, layout: StoreLayout, asked: DrawnSequence, lead: int
+) -> FloatArray:
+    """Season and covariates of the times of a sequence and of `lead` times before it."""
+    step, source = step_of(layout), _source_times(layout)
+    (first,) = at_dates((asked.start,), source, f"{KEY}.start").values
+    values = np.array([first + step * day for day in range(-lead, asked.days)])
+    times = xr.DataArray(values, dims="time", coords={"time": values}, name="time")
+    normals = artifacts.open_published(layout, "normals")
+    features: FloatArray = conditioned(times, config.generate.covariates, normals)[
+        "condition"
+    ].values
+    return features
 
 
 def step_of(layout: StoreLayout) -> Any:

@@ -1,15 +1,16 @@
-"""Days that follow each other: sequences of the linear law, as fields.
+"""Days that follow each other: sequences of the linear law or of a learned one, as fields.
 
     states.zarr      x(realization, time, channel, coefficient) float32: whitened, up to lmax
     sequences.zarr   <variable>(realization, time, lat, lon | cell), as ensemble.zarr, its times one
                      after the other in the calendar of the source
 
-States are drawn day after day, each given those before it (pipeline/gaussian/dynamics); sequences
-are drawn beside each other. Fields are made of states in any order. The noise of a day is addressed
-by seed, realization and date, and what a unit goes on from is the end of the unit before it, as it
-was published: the bytes depend neither on workers nor on batches nor on interruptions, and a longer
-sequence begins as a shorter one does. Beyond lmax the noise remembers, and needs no state
-(pipeline/gaussian/persistence).
+States are drawn day after day, each given those before it (pipeline/gaussian/dynamics,
+pipeline/diffusion/sequences); sequences are drawn beside each other. A learned law that begins with
+a draw begins `SPIN_UP` days earlier, with the linear law; those days are dropped. Fields are made
+of states in any order. The noise of a day is addressed by seed, realization and date, and what a
+unit goes on from is the end of the unit before it, as it was published: the bytes depend neither on
+workers nor on batches nor on interruptions, and a longer sequence begins as a shorter one does.
+Beyond lmax the noise remembers, and needs no state (pipeline/gaussian/persistence).
 """
 
 from collections.abc import Sequence
@@ -24,17 +25,24 @@ import xarray as xr
 import zarr
 
 from flows.cluster.map_units import map_units
-from flows.config.schema import DRAW, ConfigError, DrawnSequence, RunConfig
+from flows.config.schema import DRAW, VAR, ConfigError, DrawnSequence, RunConfig
 from flows.progress import Progress
 from flows.stages.base import published_input
 from flows.stages.content_keys import sequence_key
 from flows.stages.generate.draws import channels_of, labelled, placed_on, require_finite
-from flows.stages.generate.sequence_times import day_before, step_of, times_of_sequence
+from flows.stages.generate.sequence_times import (
+    day_before,
+    features_of_sequence,
+    step_of,
+    times_of_sequence,
+)
 from flows.stages.generate.templates import ensemble_template, provenance_of
 from flows.stages.preprocess.normals import tail_of
 from flows.stages.preprocess.sequence_law import sequence_law_of
+from flows.stages.trained_model import loaded_sequences, sampler_of
 from pipeline.arrays import FloatArray
 from pipeline.diffusion.noise import NoiseAddress
+from pipeline.diffusion.sequences import NextDay
 from pipeline.fields.whitening import to_fields
 from pipeline.gaussian.dynamics import SequenceLaw
 from pipeline.gaussian.persistence import persistent
@@ -54,6 +62,7 @@ UNIT_TIMES = 64  # of a unit, at most
 CHUNK_TIMES = 8  # of the fields
 UNIT_BYTES = 1 << 27  # of the float64 fields of a unit
 CHAIN_UNITS = 16  # that one task draws, one after the other
+SPIN_UP = 30  # days, from the linear law to the learned one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,16 +70,22 @@ class Drawing:
     """What all tasks of some sequences know.
 
     Attributes:
+        checkpoint: of the learned law.
         times: conditioned, of the whole sequence.
         step: between them.
+        lead: days that are drawn before the first one, and dropped.
+        features: of all days that are drawn, (lead + day, feature).
         begun: whitened days that they go on from, (day, channel, coefficient); none if the first
             day is drawn by itself.
     """
 
     config: RunConfig
     normals: artifacts.Published
+    checkpoint: artifacts.Published
     times: xr.Dataset
     step: Any
+    lead: int
+    features: FloatArray
     begun: FloatArray
 
     def noise(self, realization: int, day: int) -> NoiseAddress:
@@ -102,13 +117,7 @@ def publish_sequences(
     """Draw and publish the sequences that the configuration asks for."""
     (asked,) = config.generate.sequences
     normals = published_input(layout, "normals")
-    drawing = Drawing(
-        config=config,
-        normals=normals,
-        times=times_of_sequence(config, layout, asked),
-        step=step_of(layout),
-        begun=_begun(config, layout, asked),
-    )
+    drawing = _drawing(config, layout, asked)
     digest = sha256(drawing.begun.tobytes()).hexdigest() if len(drawing.begun) else ""
     states = _publish_states(layout, client, progress, drawing, asked, digest)
     content, family = (
@@ -130,7 +139,7 @@ def publish_sequences(
     attrs = {
         **config.generate.attributes,
         **provenance_of(config, layout, family),
-        "sampler": "exact draws of the Gaussian law of sequences",
+        "sampler": _sampler_words(config),
         "grid": grid.describe(),
         "grid_origin": "source" if name == "source" else "chosen",
         "past": config.sequence.past,
@@ -140,6 +149,28 @@ def publish_sequences(
         "normals_digest": normals.digest,
     }
     return artifacts.publish(layout, KIND, content, units, attrs, [*there, *written])
+
+
+def _drawing(config: RunConfig, layout: StoreLayout, asked: DrawnSequence) -> Drawing:
+    begun = _begun(config, layout, asked)
+    lead = 0 if config.train.model == VAR or len(begun) else SPIN_UP
+    return Drawing(
+        config=config,
+        normals=published_input(layout, "normals"),
+        checkpoint=published_input(layout, "checkpoints"),
+        times=times_of_sequence(config, layout, asked),
+        step=step_of(layout),
+        lead=lead,
+        features=features_of_sequence(config, layout, asked, lead),
+        begun=begun,
+    )
+
+
+def _sampler_words(config: RunConfig) -> str:
+    if config.train.model == VAR:
+        return "exact draws of the Gaussian law of sequences"
+    known = config.generate
+    return f"{known.integrator}, {known.evaluations} evaluations a day given the days before it"
 
 
 def _publish_states(
@@ -171,8 +202,12 @@ def _publish_states(
     units = artifacts.plan_units({str(d): n for d, n in template.sizes.items()}, shards)
     there, missing = artifacts.adopt_units(path, units, artifacts.donors(layout, STATES, family))
     draw, records = partial(draw_states, drawing, path), [*there]
+    resource = None if config.train.model == VAR else "GPU"
     for wave in _waves(missing, config.generate.microbatch):
-        for found in map_units(client, draw, wave, progress, label=STATES, done=len(records)):
+        done = len(records)
+        for found in map_units(
+            client, draw, wave, progress, label=STATES, done=done, resource=resource
+        ):
             records += found
     attrs = {"normals_digest": drawing.normals.digest, "past": config.sequence.past}
     return artifacts.publish(layout, STATES, content, units, attrs, records)
@@ -186,7 +221,7 @@ def draw_states(drawing: Drawing, path: Place, chain: Chain) -> list[artifacts.R
     becomes depends on the shape of the batch and not on what is in the others.
     """
     torch.set_num_threads(1)
-    law, channels, lmax = _law(drawing.normals)
+    law = _law(drawing.normals)[0]
     size, written = drawing.config.generate.microbatch, []
     for together in _by_time(artifacts.missing_units(path, chain.units)):
         region = together[0].region["time"]
@@ -199,13 +234,11 @@ def draw_states(drawing: Drawing, path: Place, chain: Chain) -> list[artifacts.R
             known = len(before)
             past[number % size, law.past - known :] = before
         drawn = np.empty((size, len(days), *_shape(law)), np.float32)
-        white = np.zeros((size, *_shape(law)))
-        for place, day in enumerate(days):
-            for number in numbers:
-                address = drawing.noise(number, day)
-                white[number % size] = address.white(0, channels, lmax)
-            drawn[:, place] = law.next(past[:, law.past - known :], white)
-            past = np.concatenate([past[:, 1:], drawn[:, place : place + 1]], axis=1)
+        for day in range(days.start or -drawing.lead, days.stop):
+            new = _next(drawing, past[:, law.past - known :], numbers, day).astype(np.float32)
+            if day >= days.start:
+                drawn[:, day - days.start] = new
+            past = np.concatenate([past[:, 1:], new[:, None]], axis=1)
             known = min(known + 1, law.past)
         for unit, number in zip(together, numbers, strict=True):
             row = number % size
@@ -213,6 +246,26 @@ def draw_states(drawing: Drawing, path: Place, chain: Chain) -> list[artifacts.R
             block = xr.Dataset({"x": (dims, drawn[row : row + 1])})
             written.append(artifacts.write_unit(path, unit, block))
     return written
+
+
+def _next(drawing: Drawing, past: FloatArray, numbers: Sequence[int], day: int) -> FloatArray:
+    """The next day of a microbatch, (member, channel, coefficient): by the learned law where one
+    was learned and all the days that it asks for are known, by the linear one else."""
+    law, channels, lmax = _law(drawing.normals)
+    size = len(past)
+
+    def white(step: int) -> torch.Tensor:
+        rows = np.zeros((size, *_shape(law)), np.float32)
+        for number in numbers:
+            rows[number % size] = drawing.noise(number, day).white(step, channels, lmax)
+        return torch.from_numpy(rows)
+
+    learned = _learned(drawing)
+    if learned is None or past.shape[1] < law.past:
+        return law.next(past, white(0).numpy())
+    device = learned.score.baseline.variance.device
+    features = np.tile(drawing.features[drawing.lead + day], (size, 1))
+    return learned(past, lambda step: white(step).to(device), torch.from_numpy(features).to(device))
 
 
 def write_fields(
@@ -343,3 +396,12 @@ def _constants(normals: artifacts.Published) -> xr.Dataset:
 def _law(normals: artifacts.Published) -> tuple[SequenceLaw, list[str], int]:
     constants = _constants(normals)
     return sequence_law_of(constants), channels_of(constants), int(constants.attrs["lmax"])
+
+
+def _learned(drawing: Drawing) -> NextDay | None:
+    """The learned law of the next day; None if it is linear."""
+    model = loaded_sequences(drawing.config, drawing.checkpoint, drawing.normals)
+    if model is None:
+        return None
+    sampler, law = sampler_of(drawing.config), _law(drawing.normals)[0]
+    return NextDay(law=law, score=model.drawn_by(sampler), sampler=sampler)

@@ -121,6 +121,13 @@ def sequence_law_of(normals: xr.Dataset) -> SequenceLaw:
     )
 
 
+def choice_of(normals: xr.Dataset) -> dict[str, FloatArray]:
+    """Reach and shrinkage of the law of sequences, as the validation times chose them."""
+    return {
+        name: normals[PREFIX + name].values for name in ("reach", "shrinkage", "beyond_shrinkage")
+    }
+
+
 @dataclass(frozen=True)
 class Follow:
     """A span whose days follow each other, and so many days before it that they follow."""

@@ -15,6 +15,7 @@ from flows.stages.conditions import condition_of
 from flows.stages.preprocess.normals import refit
 from flows.stages.trained_model import tensors_of
 from pipeline.arrays import FloatArray
+from pipeline.diffusion.score import Given
 from pipeline.fields.standardisation import Normals
 from pipeline.gaussian.fit import Baseline, Series, left_out
 from storage.artifacts import publishing as artifacts
@@ -30,7 +31,7 @@ class HeldOut:
     """The fields of the validation period, their conditions and their times."""
 
     x: Tensor
-    condition: Tensor
+    condition: Given
     times: NDArray[np.datetime64]
 
     @classmethod

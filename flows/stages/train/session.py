@@ -17,9 +17,13 @@ from numpy.typing import NDArray
 from flows.config.schema import RunConfig
 from flows.progress import Progress
 from flows.stages.train.fields import HeldOut, climatology_terms, stretches_of, training_series
-from flows.stages.trained_model import certified_sampler, device_of, untrained
+from flows.stages.train.pasts import Pasts, sequence_stretches
+from flows.stages.trained_model import certified_sampler, device_of, taken, untrained
+from pipeline.arrays import FloatArray
 from pipeline.diffusion.matching import match
 from pipeline.diffusion.process import OrnsteinUhlenbeck
+from pipeline.diffusion.score import Given
+from pipeline.diffusion.sequences import ClosedLoop, hold
 from pipeline.network.data_parallel import Group
 from pipeline.network.score_network import native_precision
 from pipeline.network.train import Training, TrainingConfig, TrainingDiverged
@@ -56,11 +60,28 @@ class Session:
         self.parent, self.group, self.device = parent, group, device_of(config)
         self.saved, self.good = clock.monotonic(), 0  # the step to go back to
         self._begin()
-        x, self.conditions = training_series(layout, config.split.train)
         rows = climatology_terms(layout, config.split.train, normals)
-        baseline = self.training.model.baseline
-        self.stretches = stretches_of(config, x, self.conditions, rows, baseline, normals)
+        self.pasts: Pasts | None = None
+        self.closed_loop: ClosedLoop | None = None
+        if config.sequence.past:
+            self._read_pasts(layout, rows)
+        else:
+            self._read_days(layout, rows)
+
+    def _read_days(self, layout: StoreLayout, rows: FloatArray) -> None:
+        config, baseline = self.config, self.training.model.baseline
+        x, conditions = training_series(layout, config.split.train)
+        self.stretches = stretches_of(config, x, conditions, rows, baseline, self.normals)
         self.held_out = HeldOut.of(layout, config.split.validation, self.device)
+        spread = np.linspace(0, len(conditions) - 1, MATCHED).round().astype(int)
+        self.spread: Given = torch.from_numpy(conditions)[spread].to(self.device)
+
+    def _read_pasts(self, layout: StoreLayout, rows: FloatArray) -> None:
+        split = self.config.split
+        self.pasts = pasts = Pasts.of(layout, split.train, self.normals)
+        self.stretches = sequence_stretches(self.config, pasts, rows, self.normals, self.device)
+        self.held_out = Pasts.of(layout, split.validation, self.normals).held_out(self.device)
+        self.spread = pasts.spread(MATCHED, self.device)
 
     @property
     def finished(self) -> bool:
@@ -76,7 +97,7 @@ class Session:
         turn, number = divmod(training.step, len(self.stretches))
         batches, baseline = self.stretches[number]
         drawn = batches.batch_at(turn, self.group.part(batches.batch))
-        x, condition = (torch.from_numpy(part).to(self.device) for part in drawn)
+        x, condition = taken(*drawn, self.device)
         try:
             training.advance(x, condition, baseline, batch=batches.batch)
         except TrainingDiverged as error:
@@ -106,11 +127,22 @@ class Session:
                 "steps": training.step,
                 "parameters": sum(p.numel() for p in training.model.parameters()),
                 "J_G validation": f"{best['nats']:.1f} ± {best['error']:.1f}",
+                **self._held(),
             },
             "history": training.history,
             "rollbacks": training.rollbacks,
             "seconds": training.seconds,
         }
+
+    def _held(self) -> dict[str, str]:
+        """In words, the variance that sequences had, and have, of that of the linear law's."""
+        if self.closed_loop is None:
+            return {}
+        ends = [
+            f"{part.min():.3f} to {part.max():.3f}"
+            for part in (self.closed_loop.before, self.closed_loop.after)
+        ]
+        return {"variance of sequences": f"{ends[1]} of the data's by degree; {ends[0]} unmatched"}
 
     def told(self) -> tuple[int, int, str]:
         """Progress in steps, with how many there will be at this speed."""
@@ -197,11 +229,13 @@ class Session:
         calibration = training.calibrate(held_out.x, held_out.condition)
         score, process = training.average, training.process
         score.calibration = calibration
-        spread = np.linspace(0, len(self.conditions) - 1, MATCHED).round().astype(int)
-        conditions = torch.from_numpy(self.conditions)[spread].to(self.device)
         noise = torch.Generator().manual_seed(training.config.seed)
         progress(training.step, training.step, "matches the flow to its spectra")
-        matched = match(score, conditions, process.power_grid(MATCHING_STEPS), noise)
+        matched = match(score, self.spread, process.power_grid(MATCHING_STEPS), noise)
+        if self.pasts is not None:
+            progress(training.step, training.step, "holds the variance of sequences")
+            begun, features = self.pasts.begun(self.device)
+            matched, self.closed_loop = hold(self.pasts.law, matched, begun, features, noise)
         tables = {f"calibration/{name}": table for name, table in calibration.state_dict().items()}
         tables |= {"matching/nodes": matched.nodes, "matching/rates": matched.rates}
         return {name: table.cpu().numpy() for name, table in tables.items()}

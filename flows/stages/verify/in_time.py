@@ -2,8 +2,10 @@
 
     past, days            days that a day is drawn given; held-out days of the ladder
     ladder                gain in log-density over days drawn by themselves [nats per day], with its
-                          95 % interval, by how many days before are known: exact, no estimate of a
-                          bound
+                          95 % interval: AR(1) of each coefficient, then the linear law by how many
+                          days before are known, all exact; `model`: the learned law, J_G over the
+                          last of them added
+    certificate           J_G of the learned law per day, see flows/stages/verify/path_certificate
     lags, degrees         of the autocorrelations
     truth, model, floor   autocorrelation (lag, channel, degree) of held-out days, of drawn
                           sequences, and of training days in stretches as long as the held-out ones
@@ -14,15 +16,20 @@
 The last four are absent where no sequences were drawn.
 """
 
+from functools import reduce
+from operator import add
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from flows.config.schema import Period, RunConfig, within
-from flows.stages.preprocess.sequence_law import sequence_law_of
+from flows.stages.preprocess.sequence_law import choice_of, sequence_law_of
+from flows.stages.verify.path_certificate import PathCertificate
 from pipeline.arrays import FloatArray
-from pipeline.gaussian.lags import contiguous
+from pipeline.gaussian.dynamics import SequenceLaw
+from pipeline.gaussian.dynamics_fit import fit_alone
+from pipeline.gaussian.lags import LagMoments, contiguous
 from pipeline.scores.intervals import mean_interval
 from pipeline.scores.temporal import autocorrelation, lag_products, misses
 from storage.artifacts import publishing as artifacts
@@ -32,13 +39,23 @@ LAGS = 30
 MEMBERS, DAYS = 8, 1024  # of drawn sequences that are looked at
 
 
-def in_time(config: RunConfig, layout: StoreLayout, normals: xr.Dataset) -> dict[str, Any] | None:
+def in_time(
+    config: RunConfig,
+    layout: StoreLayout,
+    normals: xr.Dataset,
+    learned: PathCertificate | None = None,
+) -> dict[str, Any] | None:
     """What the report says of sequences; None for a run of single days."""
     if not config.sequence.past:
         return None
     whitened = artifacts.open_published(layout, "whitened")["x"]
     truth = _stretches(whitened, config.split.test)
-    found = {"past": config.sequence.past, **_ladder(normals, truth)}
+    train = _stretches(whitened, config.split.train)
+    alone = _alone(normals, train)
+    nats = learned.nats if learned is not None else None
+    found = {"past": config.sequence.past, **_ladder(normals, truth, alone, nats)}
+    if learned is not None:
+        found["certificate"] = learned.summary
     states = artifacts.published(layout, "states") if config.generate.sequences else None
     if states is None:
         return found
@@ -54,7 +71,7 @@ def in_time(config: RunConfig, layout: StoreLayout, normals: xr.Dataset) -> dict
     )
     floors = [
         autocorrelation([lag_products(part[start : start + length], lags)])
-        for part in _stretches(whitened, config.split.train)
+        for part in train
         for start in range(0, len(part) - length + 1, length)
     ]
     missed = {"model": misses(model, real).tolist()}
@@ -71,19 +88,38 @@ def in_time(config: RunConfig, layout: StoreLayout, normals: xr.Dataset) -> dict
     }
 
 
-def _ladder(normals: xr.Dataset, truth: list[FloatArray]) -> dict[str, Any]:
-    """Nats per day that each day before is worth, on days that have all of them."""
+def _alone(normals: xr.Dataset, train: list[FloatArray]) -> SequenceLaw:
+    """AR(1) of each coefficient, as regular as the law of sequences."""
+    law = sequence_law_of(normals)
+    sums = [LagMoments.of(part, 1, degree=law.layout.degree) for part in train]
+    return fit_alone(reduce(add, sums), choice_of(normals))
+
+
+def _ladder(
+    normals: xr.Dataset, truth: list[FloatArray], alone: SequenceLaw, learned: FloatArray | None
+) -> dict[str, Any]:
+    """Nats per day that each day before is worth, on days that have all of them.
+
+    Args:
+        learned: what the learned law adds to the linear one, (day,).
+    """
     law = sequence_law_of(normals)
     parts = [part for part in truth if len(part) > law.past]
+
+    def nats_of(one: SequenceLaw, days: int) -> FloatArray:
+        found = [one.log_density(part, at_most=days)[law.past :] for part in parts]
+        return np.concatenate(found)
+
+    zero = nats_of(law, 0)
+    nats = {"AR(1)": nats_of(alone, 1)}
+    nats |= {str(days): nats_of(law, days) for days in range(1, law.past + 1)}
+    if learned is not None:
+        nats["model"] = nats[str(law.past)] + learned
     rungs = {}
-    nats = [
-        np.concatenate([law.log_density(part, at_most=days)[law.past :] for part in parts])
-        for days in range(law.past + 1)
-    ]
-    for days in range(1, law.past + 1):
-        interval = mean_interval(nats[days] - nats[0])
-        rungs[str(days)] = {"nats": interval.value, "low": interval.low, "high": interval.high}
-    return {"days": len(nats[0]), "ladder": rungs}
+    for name, each in nats.items():
+        interval = mean_interval(each - zero)
+        rungs[name] = {"nats": interval.value, "low": interval.low, "high": interval.high}
+    return {"days": len(zero), "ladder": rungs}
 
 
 def _stretches(x: xr.DataArray, period: Period) -> list[FloatArray]:

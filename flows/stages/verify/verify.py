@@ -63,6 +63,7 @@ def run(config: RunConfig, layout: StoreLayout, client: "Client", progress: Prog
     from flows.stages.verify import pictures as pages
     from flows.stages.verify.certificate import certificate
     from flows.stages.verify.in_time import in_time
+    from flows.stages.verify.path_certificate import path_certificate
 
     began = clock.monotonic()
     content = key_of(STAGE, config, layout)
@@ -73,6 +74,7 @@ def run(config: RunConfig, layout: StoreLayout, client: "Client", progress: Prog
         config, layout, client, progress, "verification", conditions, config.verify.realizations
     )
     certified = certificate(config, layout, client, progress)
+    path = path_certificate(config, layout, client, progress)
     progress(0, 4, "the Gaussian baselines")
     gaussian = {
         name: draws.gaussian_ensemble(config, layout, name, dates, config.verify.realizations)
@@ -91,7 +93,7 @@ def run(config: RunConfig, layout: StoreLayout, client: "Client", progress: Prog
         "certificate": certified,
         "memorisation": _memory(config, layout, arena, candidates["model"], normals),
     }
-    if (sequences := in_time(config, layout, normals)) is not None:
+    if (sequences := in_time(config, layout, normals, path)) is not None:
         card["time"] = sequences
     progress(2, 4, "the pictures")
     pictures = pages.pictures(card, layout, arena, candidates["model"].fields, normals)
@@ -191,7 +193,8 @@ def matched(config: RunConfig) -> bool:
     from pipeline.diffusion.sampler import INTEGRATORS
 
     stochastic = INTEGRATORS[config.generate.integrator].stochastic
-    return config.train.model == "network" and not stochastic
+    days = config.train.model == "network" and not config.sequence.past
+    return days and not stochastic
 
 
 def _source(fields: xr.Dataset) -> str:

@@ -1,0 +1,120 @@
+"""Day after day: the next one drawn given those before it, and what that does to the variance.
+
+A learned residual is trained on pasts of the data. In a sequence it sees its own draws, and small
+contractions of a day add up. So sequences are run once beside those that the linear law draws from
+the same noise; the ratio of their power, by channel and degree, is known far better than either,
+and a rate that is the same at every diffusion time (matching.py) takes it back to one. The linear
+law is stationary with the covariance of the data, so the days keep it, too. Notation:
+docs/mathematics.md, 10.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.arrays import FloatArray
+from pipeline.diffusion.matching import MatchedScore
+from pipeline.diffusion.sampler import INTEGRATORS, Sampler
+from pipeline.diffusion.score import Condition, Score
+from pipeline.gaussian.dynamics import SequenceLaw
+from pipeline.sphere.coefficients import lmax_of
+
+USUAL = Sampler(integrator=INTEGRATORS["z-ab2"], evaluations=6)  # as sequences are drawn by default
+FORGOTTEN = 10  # days of a run that are not counted, as they remember where it began
+ROUNDS = 2  # runs: the first measures, the last says what is left
+
+
+@dataclass(frozen=True, kw_only=True)
+class NextDay:
+    """The learned law of a day given the days before it.
+
+    Attributes:
+        law: whose innovations the score is a score of.
+    """
+
+    law: SequenceLaw
+    score: Score
+    sampler: Sampler = USUAL
+
+    def __call__(
+        self, past: FloatArray, noise: Callable[[int], Tensor], features: Tensor
+    ) -> FloatArray:
+        """The days after some pasts, whitened, (batch, channel, coefficient).
+
+        Args:
+            past: `law.past` days, the last one last, (batch, day, channel, coefficient).
+            noise: white, as a sampler takes it.
+            features: season and covariates of the days that are drawn, (batch, feature).
+        """
+        mean = self.law.mean(past)
+        seen = np.concatenate([mean[:, None], past[:, ::-1]], axis=1).astype(np.float32)
+        condition = Condition(features=features, past=torch.from_numpy(seen).to(features.device))
+        new = self.sampler(self.score, noise, condition)
+        drawn: FloatArray = mean + new.double().cpu().numpy()
+        return drawn
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClosedLoop:
+    """Power of sequences over that of the linear law's, before and after it was taken back to one.
+
+    Attributes:
+        before, after: (channel, degree); 1 where there is no power.
+    """
+
+    before: FloatArray
+    after: FloatArray
+
+
+def hold(
+    law: SequenceLaw,
+    flow: MatchedScore,
+    begun: FloatArray,
+    features: Tensor,
+    generator: torch.Generator,
+) -> tuple[MatchedScore, ClosedLoop]:
+    """The flow with the rates under which its sequences keep the variance of the data.
+
+    Args:
+        begun: days of the data that the sequences go on from, (sequence, past, channel,
+            coefficient), spread over the year.
+        features: of the days that follow, (day, sequence, feature), more than `FORGOTTEN`.
+        generator: source of the noise, on the CPU.
+    """
+    seed, found = int(torch.randint(2**48, (), generator=generator)), []
+    for number in range(ROUNDS):
+        same = torch.Generator().manual_seed(seed)
+        found.append(_power_beside(NextDay(law=law, score=flow), begun, features, same))
+        if number < ROUNDS - 1:
+            rate = -torch.from_numpy(np.log(found[-1])) / 2 / float(USUAL.times[0])
+            flow = MatchedScore(flow.score, flow.nodes, flow.rates + rate.to(flow.rates))
+    return flow, ClosedLoop(before=found[0], after=found[-1])
+
+
+@torch.no_grad()
+def _power_beside(
+    following: NextDay, begun: FloatArray, features: Tensor, generator: torch.Generator
+) -> FloatArray:
+    """Power of sequences over that of the linear law's of the same noise, (channel, degree)."""
+    law = following.law
+    own, linear = begun.astype(np.float64), begun.astype(np.float64)
+    power = np.zeros((2, *begun.shape[2:]))
+    for day, row in enumerate(features):
+        white = torch.randn(begun[:, 0].shape, generator=generator)
+        learned = following(own, lambda step, white=white: white.to(features.device), row)  # type: ignore[misc]
+        expected = law.next(linear, white.numpy())
+        own = np.concatenate([own[:, 1:], learned[:, None]], axis=1)
+        linear = np.concatenate([linear[:, 1:], expected[:, None]], axis=1)
+        if day >= FORGOTTEN:
+            power += np.square(np.stack([learned, expected])).sum(axis=1)
+    starts = np.arange(lmax_of(power.shape[-1]) + 1) ** 2
+    by_degree = np.add.reduceat(power, starts, axis=-1)
+    ratio: FloatArray = np.divide(
+        by_degree[0], by_degree[1], out=np.ones_like(by_degree[0]), where=by_degree[1] > 1e-6
+    )
+    return ratio

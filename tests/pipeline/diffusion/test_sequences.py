@@ -1,0 +1,72 @@
+"""The next day by a learned law, and the variance of days that follow each other."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.diffusion.matching import MatchedScore
+from pipeline.diffusion.sampler import INTEGRATORS, Sampler
+from pipeline.diffusion.score import Condition, GaussianScore
+from pipeline.diffusion.sequences import FORGOTTEN, NextDay, hold
+from tests.pipeline.gaussian.test_dynamics import CHANNELS, LMAX, SHAPE, white, world
+
+
+class Contracting:
+    """A residual that takes a part of what is noised, at every time."""
+
+    def __init__(self, baseline, part):
+        self.baseline, self.part, self.seen = baseline, part, []
+
+    def residual(self, t, y, condition):
+        self.seen.append(condition)
+        return -self.part * y
+
+
+@pytest.mark.parametrize(("integrator", "evaluations"), [("z-ab2", 1), ("z-ab2", 6), ("gme", 3)])
+def test_without_a_residual_the_next_day_is_that_of_the_linear_law(integrator, evaluations):
+    """The flow turns the same noise into the same day; a chain with noise into one of that law."""
+    law = world(2)
+    sampler = Sampler(integrator=INTEGRATORS[integrator], evaluations=evaluations)
+    following = NextDay(law=law, score=GaussianScore(law.innovations[2]), sampler=sampler)
+    past = np.repeat(law.draw(white(2, 1))[None], 400, axis=0)
+    generator = torch.Generator().manual_seed(0)
+    noise = [torch.randn((400, *SHAPE), generator=generator, dtype=torch.float64) for _ in range(4)]
+    drawn = following(past, lambda step: noise[step], torch.zeros(400, 1))
+    if integrator == "z-ab2":
+        expected = law.next(past, noise[0].numpy())
+        np.testing.assert_allclose(drawn, expected, atol=1e-9)
+    y = law.innovations[2].rotate(torch.from_numpy(drawn - law.mean(past)))
+    ratio = y.square().mean(dim=0) / law.innovations[2].variance
+    assert abs(float(ratio.mean()) - 1) < 0.03
+
+
+def test_the_score_is_given_the_expected_day_and_the_days_before_with_the_latest_first():
+    law = world(2)
+    score = Contracting(law.innovations[2], 0.0)
+    past = white(6, 3).reshape(3, 2, *SHAPE)
+    features = torch.arange(3.0)[:, None]
+    NextDay(law=law, score=score)(past, lambda step: torch.zeros(3, *SHAPE), features)
+    condition = score.seen[0]
+    assert isinstance(condition, Condition)
+    shown = condition.past.numpy()
+    np.testing.assert_allclose(shown[:, 0], law.mean(past), atol=1e-5)
+    np.testing.assert_allclose(shown[:, 1], past[:, 1], atol=1e-6)
+    np.testing.assert_allclose(shown[:, 2], past[:, 0], atol=1e-6)
+    assert torch.equal(condition.features, features)
+    assert len(condition[1:]) == 2 and torch.equal(condition[1:].past, condition.past[1:])
+
+
+def test_sequences_whose_residual_contracts_keep_the_variance_of_the_data_once_they_are_held():
+    law = world(2)
+    score = Contracting(law.innovations[2], 0.05)
+    flow = MatchedScore(score, torch.tensor([2.0, 0.5, 0.1]), torch.zeros(3, CHANNELS, LMAX + 1))
+    begun = np.stack([law.draw(white(2, seed)) for seed in range(8)])
+    features = torch.zeros(FORGOTTEN + 20, 8, 1)
+    held, loop = hold(law, flow, begun, features, torch.Generator().manual_seed(0))
+    assert loop.before.max() < 0.93
+    np.testing.assert_allclose(loop.after, 1.0, atol=0.02)
+    assert (held.rates > 0).all()
+    again, _ = hold(law, flow, begun, features, torch.Generator().manual_seed(0))
+    assert torch.equal(held.rates, again.rates)
