@@ -19,6 +19,7 @@ from pipeline.arrays import FloatArray
 from pipeline.diffusion.score import Given
 from pipeline.gaussian.baselines import Baseline
 from pipeline.gaussian.dynamics import SequenceLaw
+from pipeline.gaussian.fit import Series
 from pipeline.gaussian.given_past import (
     Innovations,
     days_with_past,
@@ -37,9 +38,9 @@ HELD_SEQUENCES, HELD_DAYS = 16, 40  # that a finished training runs to hold thei
 class Pasts:
     """Days of a period with the law of sequences."""
 
-    x: object
+    x: Series
     condition: FloatArray
-    times: NDArray[np.generic]
+    times: NDArray[np.datetime64]
     law: SequenceLaw
 
     @classmethod

@@ -12,8 +12,10 @@
     misses                {model, floor}: root mean square over degrees of the difference from the
                           truth, (lag, channel)
     channels
+    weather               how weather goes on, see flows/stages/verify/weather
+    forecasts             see flows/stages/verify/forecasts; absent for short test periods
 
-The last four are absent where no sequences were drawn.
+All from `lags` to `weather` are absent where no sequences were drawn.
 """
 
 from functools import reduce
@@ -26,6 +28,7 @@ import xarray as xr
 from flows.config.schema import Period, RunConfig, within
 from flows.stages.preprocess.sequence_law import choice_of, sequence_law_of
 from flows.stages.verify.path_certificate import PathCertificate
+from flows.stages.verify.weather import weather
 from pipeline.arrays import FloatArray
 from pipeline.gaussian.dynamics import SequenceLaw
 from pipeline.gaussian.dynamics_fit import fit_alone
@@ -78,7 +81,10 @@ def in_time(
     if floors:
         squares = [np.square(misses(floor, real)) for floor in floors]
         missed["floor"] = np.sqrt(np.mean(squares, axis=0)).tolist()
+    series = [drawn[k].values.astype(np.float64) for k in range(drawn.sizes["realization"])]
+    law = sequence_law_of(normals)
     return found | {
+        "weather": weather(normals, law, truth, train, series, learned is not None),
         "lags": lags,
         "degrees": int(normals.attrs["lmax"]),
         "channels": [str(name) for name in normals["channel"].values],

@@ -13,7 +13,9 @@ from flows.report.compatibility import compatibility_curves
 from flows.report.correlations import correlation_curves
 from flows.report.maps import Raster
 from flows.report.sheet import contact_sheet
+from flows.report.time_pictures import MOVING_DAYS, STRIP_DAYS, film_strip, moving_waves
 from flows.stages.conditions import conditioned, with_predictors
+from flows.stages.verify.forecasts import Shown
 from pipeline.fields.climatology import season_phase
 from pipeline.fields.other_grid import placed_normals
 from pipeline.fields.standardisation import variables_of
@@ -66,8 +68,35 @@ def pictures(
     if "misses" in card.get("time", {}):
         curves = correlation_curves(card["time"], titles)
         made["time"] = figures.svg(curves, "Autocorrelation by lag")
+        made |= _films(card, layout, normals, titles)
     made["compatibility"] = figures.svg(compatibility_curves(normals, titles), "Compatibility")
     return made
+
+
+def _films(
+    card: Mapping[str, Any], layout: StoreLayout, normals: xr.Dataset, titles: Mapping[str, str]
+) -> dict[str, str]:
+    """Real and drawn days of the first variable, one after the other."""
+    period = slice(*card["protocol"]["test"])
+    real = artifacts.open_published(layout, "whitened")["x"].sel(time=period)
+    drawn = artifacts.open_published(layout, "states")["x"].isel(realization=0)
+    days = min(MOVING_DAYS, real.sizes["time"], drawn.sizes["time"])
+    if days < STRIP_DAYS:
+        return {}
+    shown = Shown.of(normals)
+    pair = [
+        shown(x[:days].values.astype(np.float64))[:, 0].reshape(days, *shown.grid.shape)
+        for x in (real, drawn)
+    ]
+    north = np.abs(np.asarray(shown.grid.latitudes) - 45) <= 15
+    name = f"{next(iter(titles.values()))}, departures in units of the local deviation"
+    strip = film_strip(pair[0][:STRIP_DAYS], pair[1][:STRIP_DAYS], name)
+    bands = [maps[:, north].mean(axis=1) for maps in pair]
+    waves = moving_waves(bands[0], bands[1], f"{name}, 30-60N")
+    return {
+        "film strip": figures.image(strip, "Six consecutive days: held out, and drawn"),
+        "moving waves": figures.image(waves, "Waves along 30-60N: held out, and drawn"),
+    }
 
 
 WITHOUT_DIRECTION = re.compile(r"\b(eastward|northward|zonal|meridional) ", re.IGNORECASE)

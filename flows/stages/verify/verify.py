@@ -62,6 +62,7 @@ def run(config: RunConfig, layout: StoreLayout, client: "Client", progress: Prog
     from flows.stages.generate import draws, generate
     from flows.stages.verify import pictures as pages
     from flows.stages.verify.certificate import certificate
+    from flows.stages.verify.forecasts import forecasts
     from flows.stages.verify.in_time import in_time
     from flows.stages.verify.path_certificate import path_certificate
 
@@ -94,7 +95,8 @@ def run(config: RunConfig, layout: StoreLayout, client: "Client", progress: Prog
         "memorisation": _memory(config, layout, arena, candidates["model"], normals),
     }
     if (sequences := in_time(config, layout, normals, path)) is not None:
-        card["time"] = sequences
+        ahead = forecasts(config, layout, client, progress)
+        card["time"] = sequences | ({"forecasts": ahead} if ahead else {})
     progress(2, 4, "the pictures")
     pictures = pages.pictures(card, layout, arena, candidates["model"].fields, normals)
     progress(3, 4, "the page")

@@ -13,15 +13,17 @@ import xarray as xr
 from distributed import Client
 
 from flows.config.schema import RunConfig
-from flows.report.time_section import time_section
+from flows.report.writing import written
 from flows.stages.generate import sequences
 from flows.stages.preprocess import preprocess
 from flows.stages.preprocess.sequence_law import sequence_law_of
 from flows.stages.train import train
 from flows.stages.train.pasts import Pasts
 from flows.stages.trained_model import certified_sampler, trained, trained_sequences
+from flows.stages.verify.forecasts import LEADS, MEMBERS, drawn_from, forecasts
 from flows.stages.verify.in_time import in_time
 from flows.stages.verify.path_certificate import path_certificate
+from flows.stages.verify.pictures import _films
 from pipeline.certificate.path_bound import certify
 from pipeline.diffusion.score import Condition, GaussianScore
 from storage.artifacts import publishing as artifacts
@@ -126,17 +128,20 @@ def test_one_worker_and_two_processes_draw_the_same_learned_sequences(
     xr.testing.assert_equal(drawn(config, here)[["ta", "zg"]], drawn(other, client)[["ta", "zg"]])
 
 
-def test_a_learned_sequence_differs_from_the_linear_one_and_shares_its_noise(root, here):
-    config = learned_config(root, realizations=1)
-    own = drawn(config, here)
+def test_a_learned_sequence_begins_after_a_spin_up_that_is_dropped(root, here):
+    """Its first day is given the days of the spin-up; that of the linear law is given none."""
+    config = learned_config(root, realizations=1, days=4)
+    drawn(config, here)
     layout = config.layout
-    normals = artifacts.open_published(layout, "normals").load()
-    law = sequence_law_of(normals)
-    x = artifacts.open_published(layout, "states")["x"].values[0].astype(np.float64)
-    days = [x[k] - law.mean(x[None, k - 2 : k])[0] for k in range(2, 20)]
-    linear = drawn(RunConfig.from_dict(make_config(root, realizations=1).to_dict()), here)
-    assert not np.array_equal(own["ta"], linear["ta"])
-    assert np.isfinite(np.stack(days)).all()
+    law = sequence_law_of(artifacts.open_published(layout, "normals").load())
+    own = artifacts.open_published(layout, "states")["x"].values[0].astype(np.float64)
+    drawn(make_config(root, realizations=1, days=4), here)
+    linear = artifacts.open_published(layout, "states")["x"].values[0].astype(np.float64)
+    new = law.innovations[0].rotate(torch.from_numpy(linear[0] - own[0]))
+    assert float((new.square() / law.innovations[0].variance).mean()) > 0.1
+    # The same noise drives both: what is new in a day hardly differs.
+    left = [x[3] - law.mean(x[None, 1:3])[0] for x in (own, linear)]
+    assert np.square(left[0] - left[1]).mean() < 0.3 * np.square(left[1]).mean()
 
 
 def test_the_report_says_how_many_nats_a_day_the_learned_law_adds(root, here, monkeypatch):
@@ -162,9 +167,54 @@ def test_the_report_says_how_many_nats_a_day_the_learned_law_adds(root, here, mo
     told = in_time(config, layout, normals, found)
     ladder = told["ladder"]
     assert [*ladder] == ["AR(1)", "1", "2", "model"]
-    assert ladder["AR(1)"]["nats"] < ladder["1"]["nats"] < ladder["2"]["nats"] + 5
+    assert 5 < ladder["AR(1)"]["nats"] < ladder["1"]["nats"] + 5
+    assert abs(ladder["1"]["nats"] - ladder["2"]["nats"]) < 5
     assert ladder["model"]["nats"] == pytest.approx(ladder["2"]["nats"] + found.nats.mean())
-    page = time_section({"time": told}, {})
+    drawn(learned_config(root, realizations=1, days=70), here)
+    told = in_time(config, layout, normals, found)
+    told["forecasts"] = forecasts(config, layout, here, silent)
+    page = written("time.html", card={"time": told}, pictures={})
     assert "by the learned law, given 2 days before" in page
     assert "Madden-Julian" in page
+    assert all(words in page for words in ("spells below", "linear law", "climatology"))
+    weather = told["weather"]["variance_of_means"]
+    assert np.shape(weather["model"]) == (5, 2)
+    assert np.mean(weather["model"][2:4]) < np.mean(weather["independent"][2:4])
+    protocol = {"test": list(config.split.test)}
+    shown = _films({"protocol": protocol}, layout, normals, {"ta": "Temperature"})
+    assert [*shown] == ["film strip", "moving waves"]
     assert path_certificate(make_config(root), layout, here, silent) is None
+
+
+def test_forecasts_are_better_than_climatology_and_the_linear_law_has_the_spread_of_its_error(
+    root, here
+):
+    """Data of the linear law's own kind: it is reliable, and no other law is better."""
+    config = learned_config(root)
+    found = forecasts(config, config.layout, here, silent)
+    assert found is not None
+    crps = {name: np.array(values) for name, values in found["crps"].items()}
+    assert [*crps] == ["model", "linear", "climatology", "persistence"]
+    assert crps["linear"].shape == (LEADS, 2)
+    assert (crps["linear"][0] < crps["persistence"][0]).all()
+    assert (crps["linear"][0] < crps["climatology"][0]).all()
+    assert crps["linear"][0].max() < crps["linear"][-1].min()
+    assert 0.8 < np.array(found["spread"]["linear"]).mean() < 1.25
+
+
+def test_forecasts_begin_with_the_days_before_and_share_their_noise(root):
+    config = learned_config(root)
+    inputs = [artifacts.published(config.layout, kind) for kind in ("checkpoints", "normals")]
+    held_out = artifacts.open_published(config.layout, "whitened").sel(
+        time=slice(*config.split.test)
+    )
+    found = drawn_from(config, *inputs, held_out, 20)
+    law = sequence_law_of(artifacts.open_published(config.layout, "normals").load())
+    assert found["linear"].shape == (MEMBERS, LEADS, 2, 36)
+    mean = law.mean(held_out["x"][19:21].values.astype(np.float64))
+    left = found["linear"][:, 0] - mean
+    expected = law.innovations[2].variance.numpy()
+    spread = law.innovations[2].rotate(torch.from_numpy(left)).numpy()
+    assert 0.7 < (np.square(spread) / expected).mean() < 1.3
+    apart = np.square(found["model"][:, 0] - found["linear"][:, 0]).mean()
+    assert apart < 0.3 * np.square(left).mean()
