@@ -90,14 +90,15 @@ def _ranks(normals: xr.Dataset, source: RingGrid, grid: RingGrid) -> dict[str, x
         filled = np.stack([fill(part) for fill, part in zip(fills, maps, strict=True)])
         return bilinear(filled, source, grid)
 
-    share, atom, quantiles = (
+    share, atom, quantiles, scale = (
         normals[f"rank_{part}"].transpose("ranked", ..., *source.dims).to_numpy()
-        for part in ("share", "atom", "quantiles")
+        for part in ("share", "atom", "quantiles", "tail_scale")
     )
     depth = moved_bilinearly(ndtri(np.maximum(share, floor)) - atom)
     share = moved_bilinearly(share)
     return {
         "rank_quantiles": xr.Variable(("ranked", "knot", *grid.dims), moved_bilinearly(quantiles)),
         "rank_share": xr.Variable(("ranked", *grid.dims), share),
+        "rank_tail_scale": xr.Variable(("ranked", *grid.dims), moved_bilinearly(scale)),
         "rank_atom": xr.Variable(("ranked", *grid.dims), ndtri(np.maximum(share, floor)) - depth),
     }

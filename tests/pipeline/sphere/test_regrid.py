@@ -239,8 +239,10 @@ def test_ranks_stay_in_order_on_other_grids_and_as_they_are_on_their_own():
     for part in ("share", "atom", "quantiles"):
         there, here = getattr(same, part)[..., ~mask], getattr(ranks, part)[..., ~mask]
         np.testing.assert_allclose(there, here, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(same.tail.scale[~mask], ranks.tail.scale[~mask], rtol=1e-9)
     (placed,) = Normals.of(placed_normals(normals, grid_named("healpix:8"))).transforms
-    assert (np.diff(placed.quantiles, axis=0) >= 0).all()
+    assert (np.diff(placed.quantiles, axis=0) >= 0).all() and (placed.tail.scale > 0).all()
+    assert placed.tail.shape == ranks.tail.shape
     assert (placed.atom < placed.scores[0]).all() and np.isfinite(placed.atom).all()
     dry = ranks.share[~mask]
     assert placed.share.min() >= dry.min() - 1e-9 and placed.share.max() <= dry.max() + 1e-9
