@@ -17,7 +17,7 @@ UNREACHED = (
 
 
 class ExitCode(IntEnum):
-    """With what number a run ends; docs/reliability.md says what to do about each.
+    """The numbers with which runs end; docs/reliability.md says what to do about each.
 
     Those of errors that files and stores raise are in storage/errors, or stand at their classes.
     """

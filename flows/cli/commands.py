@@ -318,7 +318,7 @@ def _result(
     receipts: Sequence["Receipt"],
     seconds: float,
 ) -> dict[str, Any]:
-    """Where things are, and what was found."""
+    """What a run tells its user: where things are, and what was found."""
     from flows.stages.base import ON_REQUEST, STAGES
     from storage.artifacts import publishing as artifacts
 

@@ -104,7 +104,7 @@ def _words(error: BaseException) -> str:
 
 
 def address_of(cluster: Cluster) -> str:
-    """Of the scheduler, for pods of the same Kubernetes."""
+    """The address of the scheduler for pods of the same Kubernetes."""
     return f"tls://{cluster.kubernetes.name}-scheduler.{cluster.kubernetes.namespace}.svc:{PORT}"
 
 

@@ -67,7 +67,7 @@ def slurm_client(cluster: Cluster, scratch: Path) -> Iterator["Client"]:
 
 
 def _close_files(jobs: Any) -> None:
-    """Those of the certificates, which would be closed later than their directory is removed."""
+    """Close the certificates' files now; Dask would do so after their directory is removed."""
     for file in vars(jobs).values():
         if hasattr(file, "file") and hasattr(file, "close"):
             file.close()

@@ -55,7 +55,7 @@ class Installation:
     versions: Mapping[str, str]
 
     def differs_from(self, theirs: Mapping[str, str]) -> str:
-        """In words, what `theirs` has otherwise; "" if nothing."""
+        """What `theirs` has otherwise, in words; "" if nothing."""
         return ", ".join(
             f"{name} {theirs.get(name, 'absent')} instead of {ours}"
             for name, ours in self.versions.items()
@@ -65,7 +65,7 @@ class Installation:
 
 @cache
 def versions() -> Mapping[str, str]:
-    """Of this process: Python, the packages that decide bytes, and the digest of our code."""
+    """Versions in this process: Python, packages that decide bytes, the digest of our code."""
     digest = hashlib.sha256()
     for module in HOUSE:
         spec = find_spec(module)
@@ -80,7 +80,7 @@ def versions() -> Mapping[str, str]:
 
 
 def installation() -> Installation:
-    """That of this process."""
+    """The installation of this process."""
     return Installation(os.getcwd(), versions())
 
 

@@ -49,7 +49,7 @@ class Periods:
 
 
 def periods_of(time: xr.DataArray) -> Periods:
-    """Of the times of a source, which members of an ensemble share.
+    """Periods of the times of a source, which members of an ensemble share.
 
     Raises:
         SourceError: If they are too few for three periods.

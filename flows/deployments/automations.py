@@ -25,7 +25,7 @@ RUNS = ResourceSpecification({"prefect.resource.id": "prefect.flow-run.*"})
 
 
 def automations(window: timedelta) -> list[AutomationCore]:
-    """Those that a server should have.
+    """The automations that a server should have.
 
     Args:
         window: Time without a heartbeat after which a run is called crashed.

@@ -46,7 +46,7 @@ class Ports:
     dashboard: int = 8787
 
     def resolved(self) -> "Ports":
-        """With free ports for those that are 0.
+        """The ports, with free ones in the place of those that are 0.
 
         Raises:
             OSError: If one that was asked for is taken.

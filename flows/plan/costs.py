@@ -181,7 +181,7 @@ class Prices:
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """Of one stage; bytes and memory are upper estimates.
+    """What one stage takes; bytes and memory are upper estimates.
 
     Attributes:
         seconds: None where no prices were measured.
@@ -200,7 +200,7 @@ class Estimate:
 
 @cache
 def prices() -> Prices | None:
-    """Those that `make unit-costs` measured for this installation; None if it never ran."""
+    """The prices that `make unit-costs` measured for this installation; None if it never ran."""
     file = Path(__file__).with_name("unit_costs.json")
     if not file.is_file():
         return None
@@ -294,7 +294,7 @@ class _Size:
 
 
 def _sizes(load: Workload, machines: Machines) -> dict[str, _Size]:
-    """By stage."""
+    """Bytes, files and memory of each stage."""
     channels, field, shard = load.channels, load.field_bytes, load.shard
     shards = ceil(load.times / shard)
     whitened = 4 * channels * load.coefficients

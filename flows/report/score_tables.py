@@ -109,7 +109,7 @@ def _row(
 
 
 def imposed(card: Card) -> str:
-    """That the power spectra of the draws were set, where they were; else nothing."""
+    """The sentence that power spectra of the draws were set, where they were; else nothing."""
     if not card["made"].get("matched"):
         return ""
     return (

@@ -1,4 +1,4 @@
-"""From the artifacts of a run to its score, untrained and trained, and to its sampler."""
+"""The score of a run, untrained and trained, and its sampler, made of its artifacts."""
 
 from dataclasses import dataclass
 from functools import partial

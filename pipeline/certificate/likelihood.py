@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from pipeline.arrays import FloatArray
+from pipeline.diffusion.probability_flow import CLASSICAL
 from pipeline.diffusion.process import OrnsteinUhlenbeck
 from pipeline.diffusion.score import Given, Score
 from pipeline.gaussian.fit import Baseline
@@ -48,8 +49,9 @@ def log_likelihood_gain(
     grid = torch.as_tensor(times, dtype=torch.float64, device=x_0.device).flip(0)
     signs = torch.randint(0, 2, (probes, *x_0.shape), generator=generator).to(x_0.device) * 2 - 1
 
-    def flow(t: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+    def flow(t: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """dz/dt and the rate of the gain, (probe, batch)."""
+        z, _ = state
         v = OrnsteinUhlenbeck.variance(t, s)
         y = (v.sqrt() * z).to(x_0.dtype).requires_grad_()
         with torch.enable_grad():
@@ -62,13 +64,7 @@ def log_likelihood_gain(
     z = baseline.rotate(x_0.double()) / s.sqrt()
     gain = z.new_zeros(probes, len(x_0))
     for t, t_next in itertools.pairwise(grid):
-        h, middle = t_next - t, (t + t_next) / 2
-        dz_1, rate_1 = flow(t, z)
-        dz_2, rate_2 = flow(middle, z + h / 2 * dz_1)
-        dz_3, rate_3 = flow(middle, z + h / 2 * dz_2)
-        dz_4, rate_4 = flow(t_next, z + h * dz_3)
-        z = z + h / 6 * (dz_1 + 2 * dz_2 + 2 * dz_3 + dz_4)
-        gain = gain + h / 6 * (rate_1 + 2 * rate_2 + 2 * rate_3 + rate_4)
+        z, gain = CLASSICAL.step(flow, t, t_next - t, (z, gain))
     return gain
 
 

@@ -30,7 +30,7 @@ from torch import Tensor
 from pipeline.arrays import FloatArray
 from pipeline.diffusion.integrators import gme
 from pipeline.diffusion.score import Given, Posterior, Score
-from pipeline.sphere.coefficients import degrees, lmax_of
+from pipeline.sphere.coefficients import lmax_of, sum_by_degree
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,8 +125,7 @@ def certify(
     steps, fields = len(times) - 1, len(x_0)
     visits, weight = _visits(steps, first + fields if of is None else of, draws or steps)
     visits = visits[first : first + fields]
-    degree = torch.as_tensor(degrees(lmax_of(x_0.shape[2])))
-    shape = (x_0.shape[1], int(degree[-1]) + 1)
+    shape = (x_0.shape[1], lmax_of(x_0.shape[2]) + 1)
     by_field, by_step = np.zeros((fields, *shape)), np.zeros((steps, *shape))
     grid = torch.as_tensor(times, dtype=torch.float64, device=x_0.device)
     seed = int(torch.randint(2**48, (), generator=generator))
@@ -139,8 +138,7 @@ def certify(
             nats = information(
                 score, x_0[rows], grid[k], grid[k + 1], condition[rows], noise.to(x_0.device)
             ).cpu()
-            split = nats.new_zeros(len(nats), *shape).index_add_(2, degree, nats).numpy()
-            split *= weight[step[rows], None, None]
+            split = sum_by_degree(nats.numpy()) * weight[step[rows], None, None]
             by_field[rows] += split
             np.add.at(by_step, step[rows], split)
     return Certificate(by_field=by_field, by_step=by_step, visits=visits)

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from pipeline.arrays import FloatArray
 from pipeline.diffusion.probability_flow import EULER, HEUN, RungeKutta
-from pipeline.diffusion.process import OrnsteinUhlenbeck
+from pipeline.diffusion.process import OrnsteinUhlenbeck, at_times
 from pipeline.diffusion.score import Given, Score
 from pipeline.sphere.coefficients import degrees, lmax_of
 
@@ -51,11 +51,8 @@ class MatchedScore:
 
     def rate(self, t: Tensor) -> Tensor:
         """r at diffusion times (batch,): (batch, channel, degree)."""
-        place, at = self.nodes.flip(0).sqrt(), t.to(self.nodes).sqrt()
-        table = self.rates.flip(0)
-        above = torch.searchsorted(place, at).clamp(1, len(place) - 1)
-        part = (at - place[above - 1]) / (place[above] - place[above - 1])
-        return torch.lerp(table[above - 1], table[above], part.clamp(0, 1)[:, None, None])
+        at = t.to(self.nodes).sqrt()
+        return at_times(at, self.nodes.flip(0).sqrt(), self.rates.flip(0))
 
 
 @torch.no_grad()

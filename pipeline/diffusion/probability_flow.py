@@ -13,6 +13,7 @@ Notation: docs/mathematics.md, 4.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -22,6 +23,8 @@ from pipeline.diffusion.integrators import Integrator, Noise, Residual
 from pipeline.diffusion.process import OrnsteinUhlenbeck
 
 variance = OrnsteinUhlenbeck.variance
+State = tuple[Tensor, ...]
+Slope = Callable[[Tensor, State], State]  # d/dt of a state at a time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +34,20 @@ class Tableau:
     nodes: tuple[float, ...]
     rows: tuple[tuple[float, ...], ...]
     weights: tuple[float, ...]
+
+    def step(self, slope: Slope, t: Tensor, h: Tensor, state: State) -> State:
+        """The state at t + h of that at t, by its slopes d/dt."""
+        slopes: list[State] = []
+
+        def along(factors: Sequence[float]) -> State:
+            return tuple(
+                part + h * sum(a * found for a, found in zip(factors, each, strict=True))
+                for part, *each in zip(state, *slopes, strict=True)
+            )
+
+        for node, row in zip(self.nodes, self.rows, strict=True):
+            slopes.append(slope(t + node * h, along(row)))
+        return along(self.weights)
 
 
 EULER = Tableau(nodes=(0,), rows=((),), weights=(1,))
@@ -60,14 +77,13 @@ class RungeKutta(Integrator):
     def integrate(
         self, residual: Residual, y: Tensor, times: Tensor, s: Tensor, noise: Noise
     ) -> Tensor:
+        def slope(t: Tensor, state: State) -> State:
+            return (-_slope(residual, t, state[0], s, y.dtype),)
+
         z = y / variance(times[0], s).sqrt()
         for t, t_next in itertools.pairwise(times):
-            h, method = t - t_next, self.tableau if t_next > 0 else self.last
-            slopes: list[Tensor] = []
-            for node, row in zip(method.nodes, method.rows, strict=True):
-                at = z + h * sum(a * slope for a, slope in zip(row, slopes, strict=True))
-                slopes.append(_slope(residual, t - node * h, at, s, y.dtype))
-            z = z + h * sum(b * slope for b, slope in zip(method.weights, slopes, strict=True))
+            method = self.tableau if t_next > 0 else self.last
+            (z,) = method.step(slope, t, t_next - t, (z,))
         return (variance(times[-1], s).sqrt() * z).to(y.dtype)
 
 

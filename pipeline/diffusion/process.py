@@ -19,6 +19,17 @@ from torch import Tensor
 from pipeline.arrays import FloatArray
 
 
+def at_times(times: Tensor, nodes: Tensor, table: Tensor) -> Tensor:
+    """A table (node, ...) at times (batch,), linear between its increasing nodes, constant beyond.
+
+    Both are in any monotone function of the diffusion time, such as its logarithm.
+    """
+    above = torch.searchsorted(nodes, times).clamp(1, len(nodes) - 1)
+    part = (times - nodes[above - 1]) / (nodes[above] - nodes[above - 1])
+    part = part.clamp(0, 1).reshape(-1, *(1 for _ in table.shape[1:]))
+    return torch.lerp(table[above - 1], table[above], part)
+
+
 @dataclass(frozen=True, kw_only=True)
 class OrnsteinUhlenbeck:
     """The process on [0, horizon].

@@ -27,7 +27,7 @@ BLOCK_BYTES = 1 << 26
 
 @xr.register_dataset_accessor("spherescore")  # type: ignore[no-untyped-call]
 class SphereScore:
-    """Of a dataset with dimensions (..., lat, lon) or, on HEALPix, (..., cell)."""
+    """Maps, spectra and quantiles of a dataset (..., lat, lon) or, on HEALPix, (..., cell)."""
 
     def __init__(self, dataset: xr.Dataset) -> None:
         self._dataset = dataset

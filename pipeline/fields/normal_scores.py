@@ -40,7 +40,7 @@ class Extent:
 
     @classmethod
     def of(cls, values: FloatArray) -> Extent:
-        """Of physical values (time, *grid); cells without data get infinite limits."""
+        """Measure the extent of physical values (time, *grid); without data it is infinite."""
         missing = np.isnan(values)
         return cls(
             least=np.where(missing, np.inf, values).min(axis=0),
@@ -71,7 +71,7 @@ class Histogram:
 
     @classmethod
     def of(cls, values: FloatArray, low: float, extent: Extent) -> Histogram:
-        """Of physical values (time, *grid) within this extent."""
+        """Count physical values (time, *grid) that lie within this extent."""
         with np.errstate(invalid="ignore", divide="ignore"):
             place = np.cbrt((values - extent.least) / (extent.largest - extent.least))
             above = values > low

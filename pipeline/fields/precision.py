@@ -14,7 +14,7 @@ import numpy as np
 
 from pipeline.arrays import FloatArray
 from pipeline.fields.standardisation import Normals
-from pipeline.sphere.coefficients import degrees
+from pipeline.sphere.coefficients import mean_by_degree
 
 __all__ = ["LARGEST_ERROR", "float32_error", "precision_for"]
 
@@ -35,9 +35,7 @@ def float32_error(normals: Normals, fields: Sequence[FloatArray], rows: FloatArr
         replace(normals, precision=name).whiten(fields, rows) for name in ("float64", "float32")
     )
     square = np.square(double - single, dtype=np.float64).mean(axis=0)
-    degree = degrees(normals.lmax)
-    sums = np.stack([np.bincount(degree, weights=channel) for channel in square])
-    return float(np.sqrt((sums / np.bincount(degree)).max()))
+    return float(np.sqrt(mean_by_degree(square).max()))
 
 
 def precision_for(error: float) -> str:

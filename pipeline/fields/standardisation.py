@@ -105,7 +105,7 @@ class Normals:
 
     @property
     def harmonics(self) -> int:
-        """Of the yearly cycle."""
+        """How many harmonics the yearly cycle has."""
         return (len(self.climatology) - 1 - len(self.trend.names)) // 2
 
     def rows(self, dataset: xr.Dataset) -> FloatArray:

@@ -38,7 +38,7 @@ class Trend:
 
     @classmethod
     def fit(cls, names: tuple[str, ...], training: xr.Dataset) -> Trend:
-        """Of fields at training times, which hold the covariates along time.
+        """Measure the predictors at training times; the dataset holds the covariates along time.
 
         Raises:
             UnusableData: If a predictor does not vary.
@@ -61,7 +61,7 @@ class Trend:
 
     @classmethod
     def of(cls, normals: xr.Dataset) -> Trend:
-        """As stored by `to_variables`."""
+        """Read the predictors as `to_variables` stored them."""
         if "predictor" not in normals.dims:
             return NO_TREND
         names = tuple(map(str, normals["predictor"].to_numpy()))

@@ -102,7 +102,7 @@ def fit_channels(train: Moments) -> Channels:
 
 
 def choose_shrinkage(train: Moments, validation: Moments) -> FloatArray:
-    """For each order m the shrinkage under which the validation fields are most likely."""
+    """Choose for each order m the shrinkage under which the validation fields are most likely."""
     target, chosen = train.channel_covariance(), np.empty(train.lmax + 1)
     for m in range(train.lmax + 1):
         misfits = []

@@ -32,7 +32,7 @@ LONGEST_GAP = 1.5  # median steps between neighbours that still follow each othe
 
 @dataclass(frozen=True, kw_only=True)
 class OrderLayout:
-    """Where the complex coordinates of each order stand: the only place that knows.
+    """The layout of the complex coordinates of each order, which is known here alone.
 
     Attributes:
         degree: the block degree, up to which all degrees of an order go together.

@@ -13,7 +13,7 @@ import numpy as np
 
 from pipeline.arrays import FloatArray
 from pipeline.errors import UnusableData
-from pipeline.sphere.coefficients import lmax_of
+from pipeline.sphere.coefficients import mean_by_degree
 
 __all__ = [
     "Compatibility",
@@ -30,20 +30,14 @@ FASTER_THAN_INVERSE = 1.1  # the exponent of an exact 1/l is estimated as 1.0, w
 
 def power_spectrum(coefficients: FloatArray) -> FloatArray:
     """Mean square over the orders of each degree: (..., (lmax + 1)**2) to (..., lmax + 1)."""
-    return _over_orders(np.square(coefficients, dtype=np.float64))
+    return mean_by_degree(np.square(coefficients, dtype=np.float64))
 
 
 def cross_spectrum(coefficients: FloatArray) -> FloatArray:
     """Covariances of channels, mean over fields and orders: (n, C, K) to (lmax + 1, C, C)."""
     x = coefficients.astype(np.float64)
     products = np.einsum("nik,njk->ijk", x, x) / len(x)
-    return np.moveaxis(_over_orders(products), -1, 0)
-
-
-def _over_orders(squares: FloatArray) -> FloatArray:
-    degree = np.arange(lmax_of(squares.shape[-1]) + 1)
-    mean: FloatArray = np.add.reduceat(squares, degree**2, axis=-1) / (2 * degree + 1)
-    return mean
+    return np.moveaxis(mean_by_degree(products), -1, 0)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,6 +17,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from pipeline.diffusion.process import at_times
 from pipeline.gaussian.fit import Baseline
 
 GROUPS = 16
@@ -49,16 +50,11 @@ class Calibration(nn.Module):
 
     def forward(self, t: Tensor, standardised: Tensor, u: Tensor) -> Tensor:
         """The calibrated F of fields at times t (batch,); F and u (batch, channel, coefficient)."""
-        position = torch.log(t.to(self.nodes)) - self.nodes[0]
-        position = position / (self.nodes[1] - self.nodes[0])
-        position = position.clamp(0, len(self.nodes) - 1)
-        below = position.floor().clamp(max=len(self.nodes) - 2).long()
-        part = (position - below)[:, None]
-
-        def at(table: Tensor) -> Tensor:
-            return torch.lerp(table[below], table[below + 1], part)[:, self.group]
-
-        return at(self.gain) * standardised + at(self.slope) * u
+        at = torch.log(t.to(self.nodes))
+        gain, slope = (
+            at_times(at, self.nodes, table)[:, self.group] for table in (self.gain, self.slope)
+        )
+        return gain * standardised + slope * u
 
     def solve(self, node: int, standardised: Tensor, u: Tensor, target: Tensor) -> None:
         """Fit the gains and slopes of one node to fields at its time.

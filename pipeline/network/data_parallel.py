@@ -28,7 +28,7 @@ class Group:
     size: int = 1
 
     def part(self, whole: int) -> slice:
-        """Which of `whole` samples are this rank's."""
+        """The samples of `whole` that are this rank's."""
         return slice(self.rank * whole // self.size, (self.rank + 1) * whole // self.size)
 
     def sum(self, tensors: Sequence[Tensor]) -> None:

@@ -26,7 +26,7 @@ def analogues(
     *,
     offsets: tuple[float, ...] = (0.0,),
 ) -> xr.Dataset | None:
-    """For each wanted season, the fields of each year nearest to it.
+    """The fields of each year that are nearest to each wanted season.
 
     Args:
         fields: The record to choose from, along `time`.

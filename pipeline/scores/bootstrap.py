@@ -35,7 +35,7 @@ class Blocks:
         return error
 
     def half_width(self, replicates: FloatArray) -> FloatArray:
-        """From a value to the end of its 95 % interval, by Student's t."""
+        """The distance from a value to the end of its 95 % interval, by Student's t."""
         return student_width(self.dates, self.block) * self.error(replicates)
 
 

@@ -137,7 +137,7 @@ def politis_white(series: FloatArray) -> float:
 
 
 def standard_errors(series: FloatArray, block: int, terms: int = 0) -> FloatArray:
-    """Of the mean over the first axis, (time, ...) to (...), by circular blocks of this length.
+    """Standard errors of means over time, (time, ...) to (...), by circular blocks.
 
     It is what a circular block bootstrap tends to with its replicates, without their chance, and
     without the part that too few blocks hide, or the `terms` that were fitted to the series.
@@ -155,7 +155,7 @@ def standard_errors(series: FloatArray, block: int, terms: int = 0) -> FloatArra
 
 
 def hidden(times: int, block: int, terms: int = 0) -> float:
-    """By how much the variance between blocks is larger than that about what was fitted to them.
+    """The ratio of the variance between blocks to that about what was fitted to them.
 
     That is their mean, and `terms` more; a fifth of the variance is left at least.
     """

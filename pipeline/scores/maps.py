@@ -84,7 +84,7 @@ def upper_quantile(values: FloatArray, area: FloatArray, weights: FloatArray) ->
 
 
 def _interpolated(steps: FloatArray, target: FloatArray, values: FloatArray) -> FloatArray:
-    """Of each row of ascending steps (row, value): what the target lies at, between two values."""
+    """The value at which each row of ascending steps (row, value) reaches the target."""
     row = np.arange(len(steps))
     after = np.clip((steps < target[:, None]).sum(axis=1), 1, steps.shape[1] - 1)
     low, high = steps[row, after - 1], steps[row, after]
@@ -211,7 +211,7 @@ def correlation_errors(
 
 
 def correlation(x: FloatArray, y: FloatArray, weights: FloatArray) -> FloatArray:
-    """Of two variables per cell over dates: (..., date, cell) -> (..., replicate, cell)."""
+    """Correlation of two variables over dates, (..., date, cell) to (..., replicate, cell)."""
     return _Centred.of(x, weights).correlation(_Centred.of(y, weights), weights)
 
 

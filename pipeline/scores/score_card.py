@@ -41,6 +41,7 @@ from pipeline.scores.proper_scores import (
     reliability_error,
     spread_over_error,
 )
+from pipeline.sphere.coefficients import mean_by_degree
 
 FLOOR = "noise-floor"
 BAND_SAMPLE = 10_000  # values that share one 99.9 % quantile: ten lie above it, often of one storm
@@ -286,11 +287,8 @@ def _variables(coefficients: xr.DataArray) -> list[str]:
 
 def power(coefficients: xr.DataArray) -> FloatArray:
     """Mean square per degree: (..., time, channel, degree)."""
-    degree = coefficients["degree"].values
     values = coefficients.transpose(..., "time", "channel", "coefficient").values
-    starts = np.flatnonzero(np.diff(degree, prepend=-1))
-    sums = np.add.reduceat(values.astype(np.float64) ** 2, starts, axis=-1)
-    result: FloatArray = sums / np.bincount(degree)
+    result = mean_by_degree(np.square(values, dtype=np.float64))
     first = result[..., 0]
     first[first == 0.0] = 1.0  # winds have no degree 0: the ratio of nothing to nothing is one
     return result

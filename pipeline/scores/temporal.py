@@ -11,7 +11,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from pipeline.arrays import FloatArray
-from pipeline.sphere.coefficients import lmax_of
+from pipeline.sphere.coefficients import lmax_of, sum_by_degree
 
 
 def lag_products(x: FloatArray, lags: int) -> FloatArray:
@@ -23,11 +23,10 @@ def lag_products(x: FloatArray, lags: int) -> FloatArray:
         NaN where no two days are so far apart.
     """
     days, channels, size = x.shape
-    degree = np.arange(lmax_of(size) + 1)
-    found = np.full((lags + 1, channels, len(degree)), np.nan)
+    found = np.full((lags + 1, channels, lmax_of(size) + 1), np.nan)
     for lag in range(min(lags, days - 1) + 1):
         products = np.einsum("kci,kci->ci", x[lag:], x[: days - lag]) / (days - lag)
-        found[lag] = np.add.reduceat(products, degree**2, axis=-1)
+        found[lag] = sum_by_degree(products)
     return found
 
 

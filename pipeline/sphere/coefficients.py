@@ -15,7 +15,16 @@ import numpy.typing as npt
 from pipeline.arrays import FloatArray
 from pipeline.sphere.grid import IntArray
 
-__all__ = ["ComplexArray", "degrees", "from_complex", "lmax_of", "orders", "to_complex"]
+__all__ = [
+    "ComplexArray",
+    "degrees",
+    "from_complex",
+    "lmax_of",
+    "mean_by_degree",
+    "orders",
+    "sum_by_degree",
+    "to_complex",
+]
 
 ComplexArray = npt.NDArray[np.complexfloating]
 
@@ -37,6 +46,19 @@ def lmax_of(coefficients: int) -> int:
     if lmax < 0 or (lmax + 1) ** 2 != coefficients:
         raise ValueError(f"a coefficient axis has length (lmax + 1)**2; got {coefficients}")
     return lmax
+
+
+def sum_by_degree(values: FloatArray) -> FloatArray:
+    """Sums over the orders of each degree: (..., (lmax + 1)**2) to (..., lmax + 1)."""
+    starts = np.arange(lmax_of(values.shape[-1]) + 1) ** 2
+    sums: FloatArray = np.add.reduceat(values, starts, axis=-1)
+    return sums
+
+
+def mean_by_degree(values: FloatArray) -> FloatArray:
+    """Means over the orders of each degree: (..., (lmax + 1)**2) to (..., lmax + 1)."""
+    sums = sum_by_degree(values)
+    return sums / (2 * np.arange(sums.shape[-1]) + 1)
 
 
 def to_complex(coefficients: FloatArray) -> ComplexArray:

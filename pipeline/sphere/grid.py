@@ -232,7 +232,7 @@ class RingGrid:
         return latitude[positions].reshape(self.shape), longitude[positions].reshape(self.shape)
 
     def describe(self) -> str:
-        """In words, e.g. "gaussian 32 x 64"."""
+        """The grid in words, such as "gaussian 32 x 64"."""
         if self.kind == "healpix":
             return f"healpix nside {max(self.points) // 4} ({self.ordering} order)"
         return f"{self.kind} {len(self.points)} x {self.points[0]}"

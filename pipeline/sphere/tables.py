@@ -47,7 +47,7 @@ _shelf: Shelf | None = None
 
 
 def keep_on(shelf: Shelf | None) -> None:
-    """Where this process takes its tables from from now on; None: it makes them."""
+    """Take the tables of this process from there from now on; None: it makes its own."""
     global _shelf
     _shelf = shelf
 

@@ -60,7 +60,7 @@ def digest_of_times(artifact: Published, part: slice) -> str:
 
 
 def marks_of_times(artifact: Published, parts: Sequence[slice]) -> list[str]:
-    """For each part a digest that is the same only if what the artifact holds there is.
+    """A digest of each part, the same only if the artifact holds the same there.
 
     Values are read of the last shard only, if the record ends inside it: a part of another one is
     known by the digest of its file and the place in it, and so has another mark in an artifact

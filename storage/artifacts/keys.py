@@ -150,7 +150,7 @@ class _WithoutImports(ast.NodeTransformer):
 
 
 def _parsed(text: str) -> ast.Module:
-    """As `ast.parse`, which in Python 3.11 fails now and then if another thread runs meanwhile."""
+    """Parse again where `ast.parse` of Python 3.11 fails because another thread runs meanwhile."""
     with _PARSING:
         for _ in range(20):
             try:

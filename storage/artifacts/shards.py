@@ -49,7 +49,7 @@ class ShardLayout:
 
     @classmethod
     def of(cls, metadata: Mapping[str, Any]) -> ShardLayout:
-        """From the zarr.json of an array that `templates.create` made.
+        """Read the shards of an array from the zarr.json that `templates.create` made.
 
         Raises:
             ValueError: If it has other codecs than those.

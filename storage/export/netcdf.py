@@ -64,7 +64,7 @@ class Cmip:
 
     @classmethod
     def named(cls, text: str) -> Cmip:
-        """Of "institution/model/experiment"."""
+        """Read the names from "institution/model/experiment"."""
         parts = text.split("/")
         if len(parts) != 3:
             raise ValueError(f'expected "institution/model/experiment", got {text!r}')

@@ -30,7 +30,7 @@ _REMEDY = (
 
 @dataclass(frozen=True)
 class ChunkGrid:
-    """Where the chunks of an array are that must not lack.
+    """The chunks of an array, and which of them must not lack.
 
     Attributes:
         path: The array in its store.
@@ -59,7 +59,7 @@ class ChunkGrid:
         return f"{self.path}/{self.prefix}{self.separator.join(map(str, place))}".lstrip("/")
 
     def place(self, key: str) -> tuple[int, ...] | None:
-        """Which chunk a key of the store is; None if it is no chunk of this array."""
+        """The chunk that a key of the store stands for; None if it is none of this array."""
         before = f"{self.path}/{self.prefix}".lstrip("/")
         parts = key.removeprefix(before).split(self.separator) if key.startswith(before) else []
         if len(parts) != len(self.counts) or not all(re.fullmatch(r"\d{1,15}", p) for p in parts):
@@ -118,7 +118,7 @@ def lost_chunks(root: Path, name: str) -> list[str]:
 
 
 def unstored(documents: Mapping[str, bytes], names: Iterable[str]) -> dict[str, str]:
-    """By path of an array, in words: the stretches of which there is nothing in the store.
+    """The stretches of each array of which the store has nothing, in words, by its path.
 
     Args:
         documents: The metadata of all arrays, by their names in the store.

@@ -95,7 +95,7 @@ class BucketPath:
             yield BucketPath(self.bucket, found)
 
     def glob(self, pattern: str) -> Iterator[BucketPath]:
-        """As that of `Path`, without `**`."""
+        """Match names as `Path.glob` does, without `**`."""
         first, _, rest = pattern.partition("/")
         plain = not re.search(r"[*?\[]", first)
         found = [self / first] if plain else [

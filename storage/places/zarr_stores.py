@@ -23,7 +23,7 @@ __all__ = ["zarr_store"]
 
 
 def zarr_store(place: Place) -> Path | Store:
-    """For reading alone."""
+    """Open a store for reading alone."""
     return BucketStore(place) if isinstance(place, BucketPath) else place
 
 

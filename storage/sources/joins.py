@@ -273,7 +273,7 @@ def _once(
 
 
 def _better(one: Array, other: Array) -> int | None:
-    """Which of two fields has more values: -1, 0 (they are equal) or 1; None if they differ."""
+    """Compare two fields by their values: -1, 0 (equal) or 1; None if they contradict."""
     first, second = np.isfinite(one), np.isfinite(other)
     if not np.array_equal(one[first & second], other[first & second]):
         return None

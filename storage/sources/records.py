@@ -49,7 +49,7 @@ class Records:
         )
 
     def in_order(self) -> Records:
-        """By time, then by member."""
+        """Sort the records by time, then by member."""
         rank = np.unique(self.times, return_inverse=True)[1]
         order = np.lexsort((self.member, rank))
         return self if np.array_equal(order, np.arange(order.size)) else self.take(order)

@@ -1,4 +1,4 @@
-"""By what the files of a source are known: the digests of what they hold."""
+"""Digests of what the files of a source hold, by which they are known."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def _digest_of(name: str) -> str:
 
 
 def _digest_of_store(root: Path) -> str:
-    """Of the contents of a directory and the names that they have in it: a chunk is its place."""
+    """The digest of a directory: contents and their names in it, since a chunk is its place."""
     digest = hashlib.sha256()
     for path in sorted(root.rglob("*")):
         place = path.relative_to(root).as_posix()
@@ -64,7 +64,7 @@ def _digest_of_store(root: Path) -> str:
 
 
 def _with_what_it_leads_to(path: Path, own: str) -> str:
-    """Of a kerchunk reference, whose numbers lie in other files, with those of these files."""
+    """The digest of a kerchunk reference together with the files in which its numbers lie."""
     if not begins_with(str(path), b"{"):
         return own
     targets = {place: sha256_of(file) for place, file in files_led_to(path).items()}

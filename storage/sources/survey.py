@@ -26,7 +26,7 @@ BLOCK_BYTES = 64 << 20  # looked at together
 
 @dataclass(frozen=True, kw_only=True)
 class Survey:
-    """Of one variable at some times; `declared` is a value that may stand for missing."""
+    """What was seen of a variable at some times; `declared` may stand for missing."""
 
     times: int
     cells: tuple[int, ...]
@@ -40,7 +40,7 @@ class Survey:
 
     @classmethod
     def of(cls, values: Array, declared: float | None = None, *, map: bool = False) -> Survey:
-        """Of values (time, cells...), or of a map (cells...)."""
+        """Survey values (time, cells...), or a map (cells...)."""
         block = np.asarray(values)[None] if map else np.asarray(values)
         hits = block == np.float32(declared) if declared is not None else None
         kept = (
@@ -105,7 +105,7 @@ class Survey:
         return _unpacked(self.declared if declared else self.missing, self.cells)
 
     def to_json(self) -> dict[str, Any]:
-        """As text and numbers of JSON, which has no infinity."""
+        """The survey as text and numbers, because JSON has no infinity."""
         plain: dict[str, Any] = {"times": self.times, "cells": list(self.cells)}
         if np.isfinite(self.low):
             plain |= {"low": self.low, "high": self.high}
@@ -138,7 +138,7 @@ def total(surveys: Iterable[Survey]) -> Survey:
 
 
 def survey_of(array: xr.DataArray, declared: float | None = None) -> Survey:
-    """Of a whole field, read a few times together."""
+    """Survey a whole field, a few times at once."""
     if "time" not in array.dims:
         return Survey.of(np.asarray(array.values), declared, map=True)
     times = array.sizes["time"]

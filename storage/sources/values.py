@@ -137,7 +137,7 @@ def constant_zeros(name: str, seen: Survey) -> str:
 
 
 def missing_values(dataset: xr.Dataset, variables: Sequence[str]) -> dict[str, Missing]:
-    """Which variables have missing values, and whether their mask is the same at all times."""
+    """The variables with missing values, and whether their mask is the same at all times."""
     found = {}
     for name in variables:
         per_cell = dataset[name].isnull().sum([d for d in dataset[name].dims if d == "time"])

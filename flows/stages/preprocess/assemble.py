@@ -1,4 +1,4 @@
-"""From what was fitted to the `normals` artifact; its schema: flows/stages/preprocess/normals."""
+"""The `normals` artifact, made of what was fitted; schema: flows/stages/preprocess/normals."""
 
 import json
 from collections.abc import Mapping

@@ -92,7 +92,7 @@ class Fitting:
 
     @cached_property
     def harmonics(self) -> int:
-        """Of the yearly cycle."""
+        """How many harmonics the yearly cycle has."""
         return harmonics_of(self.phase, self.config.spectral.harmonics)
 
     def sums(

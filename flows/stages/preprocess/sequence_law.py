@@ -66,7 +66,7 @@ class Seen:
 
 @dataclass(frozen=True, kw_only=True)
 class Whitening:
-    """From scaled anomalies to whitened coefficients, tail included.
+    """The way from scaled anomalies to whitened coefficients, tail included.
 
     Attributes:
         inverse: of the factor of each degree, up to the end of the tail.
@@ -177,7 +177,7 @@ def seen_in(
 def _coefficients(
     source: artifacts.Published, whitening: Whitening, block: int, span: Span
 ) -> Iterator[tuple[FloatArray, FloatArray, FloatArray]]:
-    """Of some days at a time: x, what the coefficients leave, and the tail less its mean."""
+    """Some days at a time: x, what the coefficients leave, and the tail less its mean."""
     anomalies, tail = whitening.anomalies, whitening.tail
     grid, pairs, size = anomalies.grid, anomalies.pairs, (anomalies.lmax + 1) ** 2
     for values, rows in anomalous(source, anomalies, block, span):
