@@ -211,7 +211,7 @@ def test_draws_given_an_event_have_it_and_its_probability_is_exact(conditioned, 
 
 
 def test_particles_estimate_the_probability_with_its_error(conditioned, learned):
-    conditioned(learned, event=EVENT, particles=16, evaluations=4)
+    conditioned(learned, event=EVENT | {"above": 0.15}, particles=16, evaluations=4)
     (one,) = card(learned)["event"]["dates"].values()
     assert 0.0 < one["standard_error"] < one["probability"]
     assert one["probability"] == pytest.approx(one["gaussian"], rel=0.5)
