@@ -132,6 +132,11 @@ class RunConfig:
         return read_table(cls, table)
 
     @property
+    def draws_by_network(self) -> bool:
+        """Whether single days are drawn by a network; one of sequences draws no single days."""
+        return self.train.model == "network" and not self.sequence.past
+
+    @property
     def layout(self) -> StoreLayout:
         """Where everything of the run lives."""
         return StoreLayout(self.run.root, self.run.scratch)

@@ -116,7 +116,7 @@ def _weights(card: Mapping[str, Any]) -> str:
         f"<p>log evidence {mean:.2f} nats for each date, {gaussian:.2f} under the Gaussian law: "
         f"{mean - gaussian:+.2f}.</p>"
     )
-    if card["model"] != "network":
+    if not card["weighed"]:
         return said + "<p>The draws are exact: no weights are needed.</p>"
     if card["particles"] == 1:
         return (

@@ -209,7 +209,7 @@ def _digest_of_given(config: RunConfig, name: str) -> str:
 def conditioned_key(config: RunConfig, layout: StoreLayout, *, family: bool = False) -> str:
     """Content key of draws given what is known, or of their family: those that share units."""
     asked = ["condition.event", "generate.microbatch", "generate.covariates"]
-    if config.train.model == "network":
+    if config.draws_by_network:
         asked += ["condition.particles", "condition.evaluations", "generate.grid_exponent"]
     if config.condition.event is not None:
         asked.append("generate.times")

@@ -107,7 +107,7 @@ def _publish(
     units = artifacts.plan_units({str(d): n for d, n in template.sizes.items()}, shards)
     there, missing = artifacts.adopt_units(path, units, artifacts.donors(layout, KIND, family))
     draw = partial(draw_units, config, path, checkpoint, normals, observed, times)
-    draws = _draws(missing, group_of(config, config.train.model == "network"))
+    draws = _draws(missing, group_of(config, config.draws_by_network))
     written = [
         *itertools.chain(*map_units(client, draw, draws, progress, label=KIND, resource="GPU"))
     ]
@@ -116,7 +116,7 @@ def _publish(
         **config.generate.attributes,
         **provenance_of(config, layout, family),
         "sampler": f"twisted gme, {about.evaluations} evaluations, {about.particles} particles"
-        if config.train.model == "network"
+        if config.draws_by_network
         else "exact draws of the Gaussian law given what was observed",
         "given": list(about.given) or ["an event"],
         "grid": grid.describe(),
@@ -157,7 +157,7 @@ def _draws(units: Sequence[artifacts.Unit], group: int) -> list[Draw]:
 def _tell(config: RunConfig, figures: dict[str, Any]) -> None:
     """Say what draws with few effective particles are worth."""
     share = figures.get("effective sample size", 1.0)
-    if config.train.model == "network" and config.condition.particles == 1:
+    if config.draws_by_network and config.condition.particles == 1:
         LOGGER.warning(
             "condition: one particle is not weighed, so its draws are those of the Gaussian "
             "approximation; see their coverage at withheld places"

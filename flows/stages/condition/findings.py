@@ -13,7 +13,7 @@ from scipy.special import ndtr
 
 from flows.config.schema import RunConfig
 from flows.report.conditioned_page import render
-from flows.stages.condition.draws import EFFECTIVE, EVIDENCE, GAUSSIAN_EVIDENCE
+from flows.stages.condition.draws import EFFECTIVE, EVIDENCE, GAUSSIAN_EVIDENCE, group_of
 from flows.stages.condition.observed import (
     coarse_degree,
     conditions_of,
@@ -48,6 +48,7 @@ def publish_findings(
     card: dict[str, Any] = {
         "title": f"Given {', '.join(config.condition.given) or 'an event'}",
         "model": config.train.model,
+        "weighed": config.draws_by_network,
         "particles": config.condition.particles,
         "realizations": config.condition.realizations,
         "times": [str(time) for time in ensemble["time"].values],
@@ -95,8 +96,7 @@ def _by_group(config: RunConfig, figure: xr.DataArray) -> list[float]:
 
 def _event(config: RunConfig, ensemble: xr.Dataset) -> dict[str, Any]:
     """Probability, standard error and return period at each date."""
-    learned = config.train.model == "network"
-    group = config.condition.particles if learned else config.generate.microbatch
+    group = group_of(config, config.draws_by_network)
     first = ensemble.isel(realization=slice(None, None, group))
     chances = np.exp(first[EVIDENCE].values.astype(np.float64))
     share = first[EFFECTIVE].values.astype(np.float64)
