@@ -17,7 +17,7 @@ import xarray as xr
 
 from pipeline.arrays import FloatArray
 from pipeline.errors import UnusableData
-from pipeline.sphere.stacked import Pairs, in_pairs
+from pipeline.sphere.pairs import Pairs, in_pairs
 
 __all__ = [
     "HARMONICS",

@@ -23,7 +23,8 @@ from pipeline.sphere.fill import harmonic_fill
 from pipeline.sphere.grid import RingGrid
 from pipeline.sphere.interpolation import bilinear
 from pipeline.sphere.named_grids import grid_coordinates
-from pipeline.sphere.stacked import Pairs, analysis, synthesis
+from pipeline.sphere.pairs import Pairs
+from pipeline.sphere.stacked import analysis, synthesis
 
 __all__ = ["moved", "placed_normals"]
 

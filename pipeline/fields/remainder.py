@@ -16,7 +16,8 @@ import numpy as np
 
 from pipeline.arrays import FloatArray
 from pipeline.sphere.grid import RingGrid
-from pipeline.sphere.stacked import Pairs, analysis, synthesis
+from pipeline.sphere.pairs import Pairs
+from pipeline.sphere.stacked import analysis, synthesis
 
 PROBES = 128
 

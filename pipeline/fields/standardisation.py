@@ -24,7 +24,8 @@ from pipeline.gaussian.channel_covariance import mix_channels
 from pipeline.sphere.fill import harmonic_fill
 from pipeline.sphere.grid import RingGrid
 from pipeline.sphere.named_grids import grid_of
-from pipeline.sphere.stacked import Pairs, analysis, synthesis
+from pipeline.sphere.pairs import Pairs
+from pipeline.sphere.stacked import analysis, synthesis
 
 FIELDS_AT_ONCE = 32
 

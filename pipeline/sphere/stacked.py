@@ -8,8 +8,6 @@ is not looked at.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import ducc0
 import numpy as np
 
@@ -18,32 +16,11 @@ from pipeline.sphere.coefficients import lmax_of, to_complex
 from pipeline.sphere.grid import RingGrid
 from pipeline.sphere.harmonics import plan
 from pipeline.sphere.interpolation import synthesis as scalar_synthesis
+from pipeline.sphere.pairs import Pairs
 from pipeline.sphere.rings import ring_geometry
 from pipeline.sphere.vector_harmonics import vector_plan
 
-__all__ = ["Pairs", "analysis", "channel_names", "in_pairs", "synthesis"]
-
-Pairs = tuple[tuple[int, int], ...]  # places of the eastward and northward components
-PARTS = ("divergent", "rotational")
-
-
-def channel_names(variables: Sequence[str], pairs: Pairs) -> tuple[str, ...]:
-    """What the coefficients of each place are called."""
-    names = list(variables)
-    for pair in pairs:
-        both = ",".join(variables[place] for place in pair)
-        for place, part in zip(pair, PARTS, strict=True):
-            names[place] = f"{both}:{part}"
-    return tuple(names)
-
-
-def in_pairs(squares: FloatArray, pairs: Pairs) -> FloatArray:
-    """Variances by channel (first axis), those of a pair replaced by their mean: a vector field has
-    one variance in a cell, whatever the direction."""
-    shared = squares.copy()
-    for pair in pairs:
-        shared[list(pair)] = squares[list(pair)].mean(axis=0)
-    return shared
+__all__ = ["analysis", "synthesis"]
 
 
 def analysis(

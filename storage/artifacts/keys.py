@@ -24,6 +24,7 @@ import numpy as np
 
 _HOUSE = ("pipeline", "storage", "flows")
 _FILE_NAME = re.compile(r"(?:[\w-]+/)*[\w-]+\.[\w.]+")
+_BLOCKS = (ast.mod, ast.stmt, ast.excepthandler, ast.match_case)  # what holds statements, or is one
 _PARSING = threading.Lock()
 
 
@@ -114,39 +115,52 @@ class _Module:
 
 @cache
 def _read(name: str, text: str) -> _Module:
-    tree = _without_docstrings(_parsed(text))
-    imports = tuple(_imports(tree, name))
-    files = tuple(_files_named(tree, _source(name).parent))
-    program = ast.unparse(_WithoutImports().visit(tree))
-    return _Module(imports, hashlib.sha256(program.encode()).hexdigest(), files)
+    tree = _parsed(text)
+    nodes, file = list(ast.walk(tree)), _source(name)
+    blocks = [node for node in nodes if isinstance(node, _BLOCKS)]
+    for node in blocks:
+        _drop_docstring(node)
+    imports = tuple(_imports(blocks, name, file))
+    files = tuple(_files_named(nodes, file.parent))
+    for node in blocks:
+        _drop_imports(node)
+    return _Module(imports, hashlib.sha256(ast.unparse(tree).encode()).hexdigest(), files)
 
 
-def _files_named(tree: ast.Module, directory: Path) -> Iterable[Path]:
+def _files_named(nodes: Iterable[ast.AST], directory: Path) -> Iterable[Path]:
+    """Files beside a module that it names in a text which is no docstring."""
     texts = {
         node.value
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        for node in nodes
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and "." in node.value
     }
     for text in sorted(texts):
         if _FILE_NAME.fullmatch(text) and (directory / text).is_file():
             yield directory / text
 
 
-class _WithoutImports(ast.NodeTransformer):
-    """Leaves out imports of the house: they are told by what they bring."""
+def _drop_docstring(node: ast.AST) -> None:
+    if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+        first = node.body[0] if node.body else None
+        said = first.value if isinstance(first, ast.Expr) else None
+        if isinstance(said, ast.Constant) and isinstance(said.value, str):
+            node.body[0] = ast.Pass()
+            said.value = ""
 
-    def generic_visit(self, node: ast.AST) -> ast.AST:
-        super().generic_visit(node)
-        if getattr(node, "body", None) == []:
-            node.body = [ast.Pass()]  # type: ignore[attr-defined]
-        return node
 
-    def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.AST | None:
-        ours = node.level or (node.module or "").split(".")[0] in _HOUSE
-        return None if ours else node
+def _drop_imports(node: ast.AST) -> None:
+    """Leave out imports of the house: they are told by what they bring."""
+    for field in ("body", "orelse", "finalbody"):
+        block = getattr(node, field, None)
+        if isinstance(block, list) and any(map(_is_ours, block)):
+            kept = [one for one in block if not _is_ours(one)]
+            setattr(node, field, kept or ([ast.Pass()] if field == "body" else []))
 
-    def visit_Import(self, node: ast.Import) -> ast.AST | None:
-        return None if node.names[0].name.split(".")[0] in _HOUSE else node
+
+def _is_ours(statement: ast.AST) -> bool:
+    if isinstance(statement, ast.ImportFrom):
+        return bool(statement.level) or (statement.module or "").split(".")[0] in _HOUSE
+    return isinstance(statement, ast.Import) and statement.names[0].name.split(".")[0] in _HOUSE
 
 
 def _parsed(text: str) -> ast.Module:
@@ -186,9 +200,9 @@ def _source(module: str) -> Path:
     return Path(spec.origin)
 
 
-def _imports(tree: ast.Module, importer: str) -> Iterable[_Import]:
-    package = importer if _source(importer).name == "__init__.py" else importer.rpartition(".")[0]
-    for node in ast.walk(tree):
+def _imports(nodes: Iterable[ast.AST], importer: str, file: Path) -> Iterable[_Import]:
+    package = importer if file.name == "__init__.py" else importer.rpartition(".")[0]
+    for node in nodes:
         if isinstance(node, ast.Import):
             brought = [_Import(one.name, "", one.asname or "") for one in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -221,16 +235,3 @@ def _spec(name: str) -> ModuleSpec | None:
     above = _spec(parent)
     places = above.submodule_search_locations if above else None
     return PathFinder.find_spec(name, places) if places else None
-
-
-def _without_docstrings(tree: ast.Module) -> ast.Module:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            first = node.body[0] if node.body else None
-            if (
-                isinstance(first, ast.Expr)
-                and isinstance(first.value, ast.Constant)
-                and isinstance(first.value.value, str)
-            ):
-                node.body[0] = ast.Pass()
-    return tree

@@ -18,7 +18,7 @@ from pipeline.fields.pointwise import Pointwise
 from pipeline.fields.standardisation import Normals
 from pipeline.fields.trend import Trend
 from pipeline.sphere.named_grids import grid_of
-from pipeline.sphere.stacked import Pairs, channel_names, in_pairs
+from pipeline.sphere.pairs import Pairs, channel_names, in_pairs
 
 
 @dataclass(frozen=True, kw_only=True)

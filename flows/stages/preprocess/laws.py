@@ -17,7 +17,7 @@ from pipeline.fields.standardisation import Normals
 from pipeline.gaussian.channel_covariance import dependent
 from pipeline.gaussian.conditional_tail import GaussianTail
 from pipeline.gaussian.fit import BASELINES, Choice, Moments, choose, choose_shrinkage, fit
-from pipeline.sphere.stacked import Pairs, in_pairs
+from pipeline.sphere.pairs import Pairs, in_pairs
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,8 @@ from pipeline.fields.remainder import band_noise, remainder, remainder_noise
 from pipeline.gaussian.reference import WhittleMatern
 from pipeline.sphere.grid import RingGrid
 from pipeline.sphere.harmonics import plan
-from pipeline.sphere.stacked import analysis, channel_names, in_pairs, synthesis
+from pipeline.sphere.pairs import channel_names, in_pairs
+from pipeline.sphere.stacked import analysis, synthesis
 
 LMAX = 7
 GRIDS = {
