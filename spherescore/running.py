@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -78,13 +79,15 @@ def run(config: Config, *, until: str = "verify") -> pd.DataFrame:
     """
     import pandas as pd
 
+    from flows.cli.console import shown
     from flows.run import run as run_all
     from flows.stages.base import STAGES
 
     names = [stage.name for stage in STAGES]
     if until not in names:
         raise ValueError(f"until = {until!r} is no stage; the stages are {', '.join(names)}")
-    receipts = run_all(_config(config), until=until)
+    with shown(logging.getLogger("spherescore")):  # on a terminal
+        receipts = run_all(_config(config), until=until)
     columns = ["stage", "path", "digest", "seconds", "skipped", "figures"]
     return pd.DataFrame([one.to_dict() for one in receipts])[columns].set_index("stage")
 

@@ -56,12 +56,29 @@ def publish(root: Path, grid: str) -> artifacts.Published:
     return artifacts.publish(layout, "ensemble", "e" * 64, units, {"id": "recipes"})
 
 
+def publish_fields(root: Path) -> None:
+    """Two years of days on the grid of `publish`, which a run would have learned from."""
+    where = grid_named("gaussian:12x24")
+    time = xr.date_range("2000-01-01T12:00", "2001-12-31T12:00", freq="D")
+    values = np.random.default_rng(1).standard_normal((len(time), *where.shape)).astype("f4")
+    attrs = {"standard_name": "precipitation_flux", "units": "kg m-2 s-1"}
+    coordinates = {"time": time, **grid_coordinates(where)}
+    fields = xr.Dataset({"pr": (("time", *where.dims), values**2, attrs)}, coordinates)
+    layout, shards = StoreLayout(str(root)), {"time": len(time)}
+    path = layout.artifact("fields", "f" * 64)
+    artifacts.create(path, fields, chunks=shards, shards=shards)
+    (unit,) = artifacts.plan_units(shards, shards)
+    artifacts.write_unit(path, unit, fields)
+    artifacts.publish(layout, "fields", "f" * 64, [unit], {"id": "recipes"})
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with what the page speaks of."""
     place = tmp_path_factory.mktemp("recipes")
     rings = publish(place / "runs" / "demo", "gaussian:12x24")
     cells = publish(place / "runs" / "cells", "healpix:8:nested")
+    publish_fields(place / "runs" / "demo")
     (place / "out").mkdir()
     for file in planned_files(artifacts.open_artifact(rings)):
         write_netcdf(rings, place / "out", file)
