@@ -62,5 +62,5 @@ def serve(root: str, token: str, port: int, *, told: Callable[[str], None], **op
         websocket_origin=[f"{LOOPBACK}:{port}", f"localhost:{port}"],
         show=False,
         use_index=False,
-        **options,
+        **{"verbose": False, **options},
     )

@@ -112,6 +112,18 @@ def test_a_failed_stage_is_told_with_its_remedy(
     assert REMEDIES[ExitCode.WORKERS_LOST] in caplog.text and "two died" in caplog.text
 
 
+def test_a_deployed_run_goes_on_after_workers_were_lost(
+    config: RunConfig, deployed: Any, stages_pretend: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT__RUNTIME__DEPLOYMENT__ID", "a-deployment")
+    monkeypatch.setattr(deployed, "RETRY_SECONDS", [0.0])
+    monkeypatch.setitem(globals(), "FAILS_AT", 2)
+    state = deployed.pipeline(config, return_state=True)
+    assert state.is_completed()
+    others = [stage.name for stage in STAGES[2:]]
+    assert stages_pretend == ["ingest", "preprocess", "preprocess", *others]
+
+
 def test_a_deployed_stage_has_assets_of_its_root_and_further_tries(
     config: RunConfig, deployed: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -177,7 +177,7 @@ def test_a_run_that_has_drawn_nothing_is_refused_with_the_remedy(tmp_path: Path)
 @pytest.fixture(scope="module")
 def address(root: str) -> Iterator[str]:
     told: list[str] = []
-    thread = serve(root, "a-token", 0, told=told.append, threaded=True, verbose=False)
+    thread = serve(root, "a-token", 0, told=told.append, threaded=True)
     port, end = int(told[0].split(":")[2].split("/")[0]), time.monotonic() + 60
     while socket.socket().connect_ex(("127.0.0.1", port)):
         assert time.monotonic() < end
