@@ -225,9 +225,11 @@ def up(arguments: argparse.Namespace) -> dict[str, Any]:
     from flows.cli.words import say
     from flows.config.schema import read_config
     from flows.deployments.up import Ports, machine
+    from flows.processes.home import give_home
 
     for config in arguments.deploy:
         read_config(config)
+    give_home(Path(arguments.config))
     log_to_people(arguments, [])
     ports = Ports(
         server=arguments.port,

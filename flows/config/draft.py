@@ -7,7 +7,7 @@ times of a large source do not show is found by `ingest`, which says the remedy.
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from pipeline.sphere.named_grids import grid_of
 from storage.errors import SourceError
 from storage.guards.named_files import matching_files, resolve
 from storage.sources.candidates import Content, contents, names_with_dims
+from storage.sources.joins import OverlappingForecasts
 from storage.sources.sources import SourceReport, open_source
 
 MOST_VARIABLES = 8
@@ -56,7 +57,7 @@ def starter(paths: Sequence[str], root: str) -> str:
         k: v for one in found if one.name in (*chosen, *maps) for k, v in one.declared.items()
     }
     opening = _Opening(tuple(paths), samples, {key: value for key, (value, _) in declared.items()})
-    dataset, report, refused = _opened(opening, chosen, maps)
+    dataset, report, refused, lead = _opened(opening, chosen, maps)
     variables = [name for name in chosen if name in dataset]
     periods = periods_of(dataset["time"])
     lines = [
@@ -73,6 +74,7 @@ def starter(paths: Sequence[str], root: str) -> str:
         f"variables = {_listed(variables)}",
         *_left_out(found, variables, maps, refused, shape, samples),
         *_members(dataset, samples),
+        *lead,
         *(f"{key} = {json.dumps(value)}  # {why}" for key, (value, why) in declared.items()),
         *_maps(dataset, maps),
         *declarations(dataset, variables, periods.samples),
@@ -109,7 +111,7 @@ class _Opening:
 
     paths: tuple[str, ...]
     samples: str
-    declared: Mapping[str, bool | str]
+    declared: Mapping[str, bool | str | dict[str, float]]
 
     def open(self, names: Sequence[str], maps: Sequence[str]) -> tuple[xr.Dataset, SourceReport]:
         options: Any = self.declared
@@ -134,10 +136,20 @@ class _Opening:
 
 def _opened(
     opening: _Opening, names: Sequence[str], maps: Sequence[str]
-) -> tuple[xr.Dataset, SourceReport, dict[str, str]]:
-    """What opens together; else without the variables that do not open alone, and why."""
+) -> tuple[xr.Dataset, SourceReport, dict[str, str], list[str]]:
+    """What opens together; else without the variables that do not open alone, and why.
+
+    Of forecasts that overlap one lead is chosen; the last of what is returned is the line of the
+    configuration that says so.
+    """
     try:
-        return *opening.open(names, maps), {}
+        return *opening.open(names, maps), {}, []
+    except OverlappingForecasts as error:
+        if "select" in opening.declared:
+            raise
+        chosen = replace(opening, declared={**opening.declared, "select": error.select})
+        line = f"{error.line}  # of forecasts that overlap; or another of their leads"
+        return *_opened(chosen, names, maps)[:3], [line]
     except SourceError as whole:
         refused = {name: why for name in names if (why := opening.fault([name], ()))}
         kept = [name for name in names if name not in refused]
@@ -147,7 +159,7 @@ def _opened(
         if not refused:
             raise whole from None
         maps = [name for name in maps if name not in refused]
-        return *opening.open(kept, maps), refused
+        return *opening.open(kept, maps), refused, []
 
 
 def _head(dataset: xr.Dataset, report: SourceReport) -> Iterator[str]:
@@ -209,6 +221,8 @@ def _split(dataset: xr.Dataset, periods: Periods) -> Iterator[str]:
     uses = ("learned from", "chooses shrinkage and weights, calibrates", "scores only")
     for name, use in zip(("train", "validation", "test"), uses, strict=True):
         yield f"{name} = {_listed(getattr(periods, name))}  # {use}"
+    for name, labels in periods.members.items():
+        yield f"{name}_members = {_listed(labels)}"
     for note in periods.notes:
         yield f"# {note}"
     most = grid_of(dataset).max_lmax
@@ -224,7 +238,8 @@ def _split(dataset: xr.Dataset, periods: Periods) -> Iterator[str]:
     yield ""
     yield "[generate]"
     yield "realizations = 32"
-    why = "" if periods.held_out else "  # of the season that is learned; that of the test is not"
+    why = "  # of the season that is learned; that of the test is not"
+    why = "" if periods.held_out or periods.members else why
     yield f"times = {_listed(periods.asked)}{why}"
 
 

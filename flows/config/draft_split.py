@@ -1,11 +1,12 @@
 """Which days a first configuration learns from, chooses on, scores on and draws.
 
 Training covers whole years where there are two or more; the periods go by days, so a split of days
-that have members keeps all members of a day together.
+that have members keeps all members of a day together. Few days with many members are split by
+members: days that could be held out would be too few to say anything.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -18,10 +19,13 @@ from pipeline.fields.seasons import (
     season_notes,
     unseen_stretches,
 )
+from storage.conventions.labels import member_numbers, once
 from storage.errors import SourceError
 
 __all__ = ["Periods", "periods_of"]
 
+FEW_DAYS = 12  # with fewer, and members, these are split
+FEWEST_MEMBERS = 4  # one to learn from, one to choose on, two to score on
 FEWEST_DAYS = 4  # one to learn from, one to choose on, two to score on
 FEWEST_SAMPLES = 8
 SHARES = (0.7, 0.15)  # of the years or days: training, validation
@@ -30,11 +34,15 @@ OVER_A_YEAR = 1.25  # with so many years one of them is learned from
 NEAR_A_YEAR = 0.0015  # half a day: calendars have leap years
 
 
+Days = npt.NDArray[np.str_]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Periods:
     """First and last day of each period; fields that are learned from; days to draw.
 
     Attributes:
+        members: Labels of the members of each split; none where the periods split.
         notes: What of the year the training days leave open, as sentences.
         held_out: Whether the days to draw are among those that are scored.
     """
@@ -46,6 +54,7 @@ class Periods:
     asked: tuple[str, ...]
     held_out: bool
     notes: tuple[str, ...]
+    members: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def periods_of(time: xr.DataArray) -> Periods:
@@ -56,12 +65,17 @@ def periods_of(time: xr.DataArray) -> Periods:
     """
     labels = np.array([str(each)[:10] for each in time.values])
     days, first, counts = np.unique(labels, return_index=True, return_counts=True)
-    if len(days) < FEWEST_DAYS or len(labels) < FEWEST_SAMPLES:
+    members = member_numbers(time["member"]) if "member" in time.coords else {}
+    by_members = 2 <= len(days) < FEW_DAYS and len(members) >= FEWEST_MEMBERS
+    if not (by_members or len(days) >= FEWEST_DAYS) or len(labels) < FEWEST_SAMPLES:
         raise SourceError(
             f"{len(labels)} fields on {len(days)} days are too few: a split takes "
-            f"{FEWEST_DAYS} days at least (one to learn from, one to choose on, two to score on) "
-            f"and {FEWEST_SAMPLES} fields; give more files"
+            f"{FEWEST_DAYS} days at least (one to learn from, one to choose on, two to score on), "
+            f"or two days and {FEWEST_MEMBERS} members, and {FEWEST_SAMPLES} fields; give more "
+            "files"
         )
+    if by_members:
+        return _of_members(time, days, members)
     dates = time.isel(time=first)
     start, stop = _edges(dates)
     parts = [days[:start], days[start:stop], days[stop:]]
@@ -80,6 +94,34 @@ def periods_of(time: xr.DataArray) -> Periods:
         asked=tuple(sorted({str(day) for day in candidates})),
         held_out=held_out,
         notes=tuple(_sentences(season_notes(phase, determined_harmonics(phase)))),
+    )
+
+
+def _of_members(time: xr.DataArray, days: Days, members: Mapping[str, int]) -> Periods:
+    """All days in every split, and members that are in one each."""
+    labels, count = [*members], len(members)
+    stop = min(round(sum(SHARES) * count), count - 2)
+    start = max(1, min(round(SHARES[0] * count), stop - 1))
+    learned = np.isin(time["member"].to_numpy(), [members[label] for label in labels[:start]])
+    phase = season_phase(once(time.isel(time=learned)))
+    whole = (str(days[0]), str(days[-1]))
+    return Periods(
+        train=whole,
+        validation=whole,
+        test=whole,
+        samples=int(learned.sum()),
+        asked=tuple(sorted({str(days[0]), str(days[len(days) // 2])})),
+        held_out=False,
+        notes=(
+            f"split by members: days held out of {len(days)} would say little; scores and "
+            "certificate are then of other members at these days, not of other days",
+            *_sentences(season_notes(phase, determined_harmonics(phase))),
+        ),
+        members={
+            "train": tuple(labels[:start]),
+            "validation": tuple(labels[start:stop]),
+            "test": tuple(labels[stop:]),
+        },
     )
 
 

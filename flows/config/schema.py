@@ -121,6 +121,9 @@ class RunConfig:
             known = self.train.model in ("network", VAR)
             wanted = f'"network" or "{VAR}" where generate.sequences are drawn'
             require(known, "train.model", self.train.model, wanted)
+        if self.split.by_members:
+            wanted = "what tells members apart, as split.train_members and its kin name them"
+            require(self.source.samples != "", "source.samples", self.source.samples, wanted)
         if self.sequence.past:
             alone = self.source.samples == ""
             wanted = "nothing where sequence.past is set: samples do not follow each other"

@@ -16,6 +16,7 @@ from typing import Any
 
 from flows.processes.machine import SERIES_SHARE
 from flows.stages.generate.chunks import TIMES_PER_CHUNK
+from pipeline.gaussian.whole import FIELDS, fields_at_once
 
 __all__ = ["Estimate", "Machines", "Prices", "Work", "Workload", "estimates", "prices", "work"]
 
@@ -27,6 +28,7 @@ MATCHED = 128 * (2 * 16 - 1)  # evaluations that match the flow to its spectra
 FOLDS = 4  # laws of which each leaves a part of the training fields out
 RESCORED = 7  # transforms of each field that verification scores, there and back
 ROWS = 256  # training fields among which the nearest is looked for at once
+WHOLE = 10  # copies of its fields that the fit of the whole law holds at most (test_costs.py)
 NEAREST = 512  # draws whose nearest training field is looked for
 MOVED = 4500  # products in the time that a value of a block's feature maps takes (widths 16 to 64)
 
@@ -298,9 +300,10 @@ def _sizes(load: Workload, machines: Machines) -> dict[str, _Size]:
     channels, field, shard = load.channels, load.field_bytes, load.shard
     shards = ceil(load.times / shard)
     whitened = 4 * channels * load.coefficients
-    model = (32 << 20) * ceil(load.width / 32) ** 2  # weights, their mean, optimizer
+    trains = load.steps != 0 or load.minutes is not None
+    model = trains * (32 << 20) * ceil(load.width / 32) ** 2  # weights, their mean, optimizer
     laws, maps = 8 * load.covariances, 8 * 8 * channels * load.points
-    training = INTERPRETER_BYTES + series_kept(load, machines) + 8 * model + 3 * laws
+    training = INTERPRETER_BYTES + trains * series_kept(load, machines) + 8 * model + 3 * laws
     on_workers = {"memory": training}
     sampling = INTERPRETER_BYTES + 64 * load.microbatch * field + 3 * laws
     placed = field if load.drawn_points is None else 4 * channels * load.drawn_points
@@ -337,13 +340,21 @@ def _sizes(load: Workload, machines: Machines) -> dict[str, _Size]:
         "verify": _Size(
             bytes=load.scored * field,
             files=files(*load.verification),
-            memory=drawing(load.verification[1], field),
+            memory=max(drawing(load.verification[1], field), INTERPRETER_BYTES + whole_law(load)),
             memory_here=INTERPRETER_BYTES
             + 2 * load.scored * field
             + 3 * laws
             + 8 * ROWS * whitened,
         ),
     }
+
+
+def whole_law(load: Workload) -> int:
+    """Bytes that a worker holds while it fits the whole covariance of the training fields
+    (pipeline/gaussian/whole.py); 0 where these are too many to fit it."""
+    one, fields = load.channels * load.coefficients, load.fitted - load.validated
+    kept = min(fields_at_once(one), fields)
+    return 0 if kept < min(FIELDS, fields) else WHOLE * 8 * kept * one
 
 
 def series_kept(load: Workload, machines: Machines) -> int:

@@ -8,12 +8,13 @@ from pathlib import Path
 
 from dask.utils import format_bytes, parse_bytes
 
-from flows.config.schema import RunConfig, within
+from flows.config.schema import RunConfig
 from flows.errors import ExitCode
 from flows.plan.costs import Estimate, Machines, Workload, estimates, prices
 from flows.processes.machine import machine_memory, memory_share
 from flows.stages.dates import require_dates
 from flows.stages.ingest.ingest import how_to_open, look_first, unit_sizes
+from flows.stages.splits import SPLITS, part_of
 from pipeline.sphere.named_grids import grid_named, grid_of
 from storage.artifacts.layout import StoreLayout
 from storage.places.places import BucketPath, Place
@@ -57,10 +58,8 @@ def workload(config: RunConfig) -> Workload:
         **how_to_open(source),
     )
     require_dates(config, fields["time"])
-    split = config.split
     fitted, validated, tested = (
-        fields.sel(time=within(period)).sizes["time"]
-        for period in (split.train, split.validation, split.test)
+        part_of(fields["time"], config.split, name).sizes["time"] for name in SPLITS
     )
     network = config.train.model == "network"
     first = fields[source.variables[0]]

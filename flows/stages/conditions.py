@@ -11,9 +11,10 @@ from typing import Any, TypeVar
 import numpy as np
 import xarray as xr
 
-from flows.config.schema import Period, RunConfig, within
+from flows.config.schema import RunConfig, Split
 from flows.stages.base import published_input
 from flows.stages.dates import at_dates, require_seen
+from flows.stages.splits import part_of
 from pipeline.arrays import FloatArray
 from pipeline.errors import UnusableData
 from pipeline.fields.climatology import season_phase
@@ -26,17 +27,18 @@ from storage.conventions.labels import once
 Labelled = TypeVar("Labelled", xr.DataArray, xr.Dataset)
 
 
-def covariate_variables(fields: xr.Dataset, names: tuple[str, ...], train: Period) -> xr.Dataset:
+def covariate_variables(fields: xr.Dataset, names: tuple[str, ...], split: Split) -> xr.Dataset:
     """Mean and scale of each covariate, as variables of `normals`; none without covariates."""
     if not names:
         return xr.Dataset()
-    known = np.stack([fields[name].sel(time=within(train)).to_numpy() for name in names])
+    known = np.stack([part_of(fields[name], split, "train").to_numpy() for name in names])
     mean, scale = known.mean(axis=1), known.std(axis=1)
     for name, spread, middle in zip(names, scale, mean, strict=True):
         if not spread > 1e-9 * max(1.0, abs(middle)):
             raise UnusableData(
-                f"source.covariates: {name} is {middle:g} at all training times, {train[0]} to "
-                f"{train[1]}; nothing can be learned about it. Leave it out or train longer"
+                f"source.covariates: {name} is {middle:g} at all training times, "
+                f"{split.train[0]} to {split.train[1]}; nothing can be learned about it. Leave it "
+                "out or train longer"
             )
     return xr.Dataset(
         {"covariate_mean": ("covariate", mean), "covariate_scale": ("covariate", scale)},
@@ -50,7 +52,7 @@ def trend_of(fields: xr.Dataset, config: RunConfig) -> Trend:
         return NO_TREND
     names = [name for name in config.source.trend if name != TIME]
     return Trend.fit(
-        config.source.trend, fields[["time", *names]].sel(time=within(config.split.train)).load()
+        config.source.trend, part_of(fields[["time", *names]], config.split, "train").load()
     )
 
 

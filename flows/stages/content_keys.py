@@ -13,9 +13,10 @@ from typing import Any
 
 import xarray as xr
 
-from flows.config.schema import RunConfig, Source, within
+from flows.config.schema import RunConfig, Source
 from flows.stages.base import published_input
 from flows.stages.conditions import asked_times, condition_of
+from flows.stages.splits import SPLITS, part_of, period_of
 from storage.artifacts.history import digest_of_times, latest_of_family
 from storage.artifacts.layout import StoreLayout
 from storage.artifacts.publishing import (
@@ -273,6 +274,8 @@ def _preprocess_key(config: RunConfig, inputs: Mapping[str, str]) -> str:
             "source.covariates",
             "split.train",
             "split.validation",
+            "split.train_members",
+            "split.validation_members",
             "spectral.lmax",
             "spectral.reference",
             "spectral.joint",
@@ -332,10 +335,9 @@ def _read_in_training(config: RunConfig, layout: StoreLayout) -> str:
     whitened = published_input(layout, "whitened")
     dataset = open_artifact(whitened)
     parts = []
-    for period in (config.split.train, config.split.validation):
-        days = within(period)
-        place = dataset.indexes["time"].slice_indexer(days.start, days.stop)
-        rows = condition_of(dataset.isel(time=place))
+    for name in SPLITS[:2]:
+        place = period_of(dataset, config.split, name)
+        rows = condition_of(part_of(dataset, config.split, name))
         parts += [digest_of_times(whitened, place), sha256(rows.tobytes()).hexdigest()]
     return sha256("".join(parts).encode()).hexdigest()
 
@@ -353,6 +355,8 @@ def _train_key(config: RunConfig, layout: StoreLayout, start: Mapping[str, str])
             "run.seed",
             "split.train",
             "split.validation",
+            "split.train_members",
+            "split.validation_members",
             "spectral.baseline",
             *(f"train.{name}" for name in read if name in known),
             *certified,

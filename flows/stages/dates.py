@@ -7,6 +7,7 @@ import numpy as np
 import xarray as xr
 
 from flows.config.schema import ConfigError, RunConfig, within
+from flows.stages.splits import SPLITS, part_of
 from pipeline.errors import UnusableData
 from pipeline.fields.climatology import season_phase
 from pipeline.fields.seasons import (
@@ -20,8 +21,6 @@ from storage.conventions.stamps import stamps_on
 
 __all__ = ["at_dates", "require_dates", "require_seen"]
 
-PERIODS = ("train", "validation", "test")
-
 
 def require_dates(config: RunConfig, times: xr.DataArray) -> None:
     """Refuse dates that the calendar of the data does not have, periods without data, a yearly
@@ -33,17 +32,19 @@ def require_dates(config: RunConfig, times: xr.DataArray) -> None:
         ConfigError: If a date is none.
         UnusableData: For all else, with the key and the remedy.
     """
-    for name in PERIODS:
+    for name in SPLITS:
         period = getattr(config.split, name)
         for day in (period[0], str(within(period).stop or period[0])):
             _require_date(f"{day}-01"[:10], times, f"split.{name}")
-        if not times.sel(time=within(period)).size:
+        if not part_of(times, config.split, name).size:
+            labels = config.split.members(name)
+            members = f" of the members {', '.join(labels)}" if labels else ""
             first, last = times.values[0], times.values[-1]
             raise UnusableData(
-                f"split.{name}: the data have no times from {period[0]} to {period[1]}; they run "
-                f"from {str(first)[:10]} to {str(last)[:10]}"
+                f"split.{name}: the data have no times{members} from {period[0]} to {period[1]}; "
+                f"they run from {str(first)[:10]} to {str(last)[:10]}"
             )
-    phase = season_phase(times.sel(time=within(config.split.train)))
+    phase = season_phase(part_of(times, config.split, "train"))
     harmonics_of(phase, config.spectral.harmonics)
     require_seen(at_dates(config.generate.times, times), unseen_stretches(phase))
 

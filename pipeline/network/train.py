@@ -34,7 +34,7 @@ from pipeline.gaussian.fit import Baseline
 from pipeline.network.calibration import Calibration
 from pipeline.network.data_parallel import Group
 from pipeline.network.score_network import ScoreNet
-from pipeline.scores.intervals import mean_interval
+from pipeline.scores.intervals import Witnesses
 
 
 class TrainingDiverged(RuntimeError):
@@ -178,13 +178,13 @@ class Training:
         x_0: Tensor,
         condition: Given,
         draws: int = 4,
-        days: NDArray[np.generic] | None = None,
+        witnesses: Witnesses | None = None,
     ) -> dict[str, float]:
         """Certify the averaged weights on validation fields and keep them if they are the best.
 
         Args:
-            days: times of the fields, as the standard error takes them; by default the fields are
-                of times one after the other.
+            witnesses: what the standard error takes for independent; by default the fields are of
+                times one after the other.
         """
         start = time.monotonic()
         generator = torch.Generator().manual_seed(self.config.seed)
@@ -192,12 +192,13 @@ class Training:
         if all(result.nats > entry["nats"] for entry in self.history):
             self.best = weights(self.average)
         self._count(time.monotonic() - start, x_0.device)
+        among = witnesses or Witnesses(of=np.arange(len(x_0)))
         entry = {
             "step": self.step,
             "loss": self.loss,
             "nats": result.nats,
-            "error": mean_interval(
-                result.per_field, days, features_of(condition)[:, 0].cpu().numpy()
+            "error": among.interval(
+                result.per_field, features_of(condition)[:, 0].cpu().numpy()
             ).standard_error,
         }
         self.history.append(entry)

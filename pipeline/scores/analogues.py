@@ -10,6 +10,7 @@ import re
 
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
 from pipeline.arrays import FloatArray
 
@@ -25,6 +26,7 @@ def analogues(
     wanted: FloatArray,
     *,
     offsets: tuple[float, ...] = (0.0,),
+    weather: NDArray[np.integer] | None = None,
 ) -> xr.Dataset | None:
     """The fields of each year that are nearest to each wanted season.
 
@@ -33,12 +35,14 @@ def analogues(
         phase: Season of its times [rad], 2 pi per calendar year.
         wanted: Season of the dates to be matched [rad].
         offsets: Days to add to the wanted dates; each makes further realizations.
+        weather: A number for each time, of the course of the weather that it belongs to; its year
+            by default. Members of an ensemble are one each.
     Returns:
-        Dims (realization, time, *grid), realizations being (offset, year) and `time` without
+        Dims (realization, time, *grid), realizations being (offset, weather) and `time` without
         coordinate, in memory; each date has as many, and `year` (realization, time) tells of which
         weather they are. None if some date has no analogue.
     """
-    year = fields["time"].dt.year.values
+    year = fields["time"].dt.year.values if weather is None else weather
     step = YEAR * np.median(np.abs(np.angle(np.exp(1j * np.diff(phase))))) / (2 * np.pi)
     tolerance = 0.75 * step + 1.0  # days; a leap year moves the calendar by one
     members = []

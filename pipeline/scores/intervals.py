@@ -43,10 +43,35 @@ class Interval:
     block: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class Witnesses:
+    """What of some fields is an independent witness of their mean.
+
+    Attributes:
+        of: for each field its time, (field,); or its member, where the members are a sample and
+            the dates are given.
+        exchangeable: whether they have no order, as members have none.
+    """
+
+    of: npt.NDArray[np.generic]
+    exchangeable: bool = False
+
+    def interval(self, values: FloatArray, season: FloatArray) -> Interval:
+        """That of the mean of values, one for each field; about their season where times vary."""
+        return mean_interval(
+            values,
+            self.of,
+            None if self.exchangeable else season,
+            exchangeable=self.exchangeable,
+        )
+
+
 def mean_interval(
     values: FloatArray,
     times: npt.NDArray[np.generic] | None = None,
     season: FloatArray | None = None,
+    *,
+    exchangeable: bool = False,
 ) -> Interval:
     """The interval of the mean of values, one for each field.
 
@@ -57,12 +82,13 @@ def mean_interval(
         values: (field,), in order of time unless `times` are given.
         times: of the fields, in any order; those of equal times are no independent witnesses.
         season: of the fields, as the phase of the year [rad].
+        exchangeable: whether `times` are something without an order, each for itself.
     """
     columns = np.asarray(values, np.float64)[:, None]
     if season is not None:
         columns = np.stack([columns[:, 0], np.cos(season), np.sin(season)], axis=1)
     series, terms = about_season(of_times(columns, times))
-    block = block_of(series)
+    block = 1 if exchangeable else block_of(series)
     error = float(standard_errors(series, block, terms))
     width = student_width(len(series), block, terms) * error
     mean = float(np.mean(values))

@@ -11,6 +11,7 @@ Dimensions, in this order where they occur:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -137,6 +138,21 @@ def cell_bounds(dataset: xr.Dataset) -> dict[str, xr.DataArray]:
         "lat_bnds": xr.DataArray(np.stack([edges[:-1], edges[1:]], axis=1), dims=("lat", "bnds")),
         "lon_bnds": xr.DataArray(np.stack([lon - half, lon + half], axis=1), dims=("lon", "bnds")),
     }
+
+
+def member_word(label: str | None) -> str:
+    """The label of a member as CF's flag_meanings can hold it: without blanks."""
+    return re.sub(r"[^A-Za-z0-9_.+@-]+", "_", str(label))
+
+
+def member_numbers(member: xr.DataArray) -> dict[str, int]:
+    """The number of each member of the coordinate `member` by its label, in their order."""
+    numbers = np.unique(member.to_numpy()).tolist()
+    if "flag_meanings" not in member.attrs:
+        return {str(number): number for number in numbers}
+    values = np.atleast_1d(member.attrs["flag_values"]).tolist()
+    labels = dict(zip(str(member.attrs["flag_meanings"]).split(" "), values, strict=True))
+    return {label: number for label, number in labels.items() if number in numbers}
 
 
 def once(dataset: Any) -> Any:

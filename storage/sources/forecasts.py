@@ -20,7 +20,7 @@ from storage.conventions.axes import Axes, SourceError
 from storage.conventions.stamps import edges
 from storage.conventions.times import decode_times
 
-__all__ = ["is_span", "with_valid_times"]
+__all__ = ["is_span", "only_lead", "with_valid_times"]
 
 Array = np.ndarray[Any, Any]
 
@@ -96,6 +96,14 @@ def with_valid_times(
     made = xr.Variable((*known.dims, *own), valid, {"standard_name": "time"})
     notes.append(f"times are {start} and {lead} together, when the forecast is valid")
     return table.assign_coords({name: made}), replace(axes, time=name)
+
+
+def only_lead(table: xr.Dataset, stored: str, dims: Mapping[str, str]) -> tuple[str, float] | None:
+    """Name and value of the one lead that all fields of a file have; None if there is no such."""
+    lead = _lead_of(table, stored, dims)
+    if lead is None or lead not in table.variables or table.variables[lead].ndim:
+        return None
+    return lead, float(table.variables[lead].values)
 
 
 def _lead_of(table: xr.Dataset, stored: str, dims: Mapping[str, str]) -> str | None:

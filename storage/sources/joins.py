@@ -12,8 +12,9 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 
-from storage.conventions.axes import SourceError
+from storage.conventions.axes import SourceError, toml_key
 from storage.conventions.grids import Grid, aligned
+from storage.conventions.labels import member_word
 from storage.conventions.quantities import in_unit
 from storage.conventions.stamps import Stamped, one_convention, require_even_steps, same_stamps
 from storage.conventions.stored import Declared
@@ -21,9 +22,23 @@ from storage.conventions.times import iso, one_calendar, said_time
 from storage.sources.pieces import Piece
 from storage.sources.records import Records
 
-__all__ = ["Series", "join_in_time", "merge", "numbered", "on_one_grid"]
+__all__ = ["OverlappingForecasts", "Series", "join_in_time", "merge", "numbered", "on_one_grid"]
 
 Array = np.ndarray[Any, Any]
+
+
+class OverlappingForecasts(SourceError):
+    """A time has several fields, which are forecasts of several leads.
+
+    Attributes:
+        select: one of them, as `source.select` takes it; `line` says it as the configuration does.
+    """
+
+    def __init__(self, message: str, name: str, value: float) -> None:
+        number = f"{value:.0f}" if value.is_integer() else repr(value)
+        self.line = f"select = {{ {toml_key(name)} = {number} }}"
+        self.select = {name: value}
+        super().__init__(f"{message}[source] {self.line}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +79,7 @@ def labels_of_members(members: Mapping[str | None, int]) -> dict[str, Any]:
     """Attributes by which CF says what numbers stand for; none where labels are the numbers."""
     if all(str(number) == label for label, number in members.items()):
         return {}
-    meanings = [re.sub(r"[^A-Za-z0-9_.+@-]+", "_", str(label)) for label in members]
+    meanings = [member_word(label) for label in members]
     return {"flag_values": [*members.values()], "flag_meanings": " ".join(meanings)}
 
 
@@ -293,10 +308,11 @@ def _twice(
         f"time {said_time(records.times[one])} occurs twice with different values of {name} "
         f"(file{'s' * (len(where) > 1)} {', '.join(where)})"
     )
-    if found[0].lead:
-        return SourceError(
-            f"{text}; these are forecasts that overlap: choose one of their leads, e.g. "
-            f"[source] select = {{ {found[0].lead} }}"
+    own = [piece.only_lead for piece in found]
+    lead = found[0].lead or (own[0] if None not in own and own[0] != own[1] else None)
+    if lead is not None:
+        return OverlappingForecasts(
+            f"{text}; these are forecasts that overlap: choose one of their leads, e.g. ", *lead
         )
     return SourceError(
         f"{text}; remove one of them. If they are members of an ensemble or overlapping forecasts, "

@@ -26,7 +26,7 @@ from storage.conventions.stated_values import as_stated
 from storage.conventions.stored import Declared, Stored
 from storage.conventions.time_units import are_digits
 from storage.conventions.times import bounds_of, decode_times
-from storage.sources.forecasts import is_span, with_valid_times
+from storage.sources.forecasts import is_span, only_lead, with_valid_times
 from storage.sources.selection import EXPVER, selected
 
 __all__ = ["Declared", "Piece", "take"]
@@ -51,7 +51,8 @@ class Piece:
     grid: Grid
     member: str | None = None  # its label, where members are samples
     file: int = 0  # its number among the files of the source
-    lead: str = ""  # how one lead is selected, where forecasts with several are put in one row
+    lead: tuple[str, float] | None = None  # what selects one, where several are put in one row
+    only_lead: tuple[str, float] | None = None  # the lead of a file with one
 
     @property
     def dims(self) -> tuple[str, ...]:
@@ -146,7 +147,8 @@ def _in_time(
         there = np.flatnonzero(present)
         whole, dates = whole.isel({dim: there}), dates[there]
         bounds = None if bounds is None else bounds[there]
-    return [_piece(whole, dim, np.atleast_1d(dates), bounds, grid, attrs, known)]
+    piece = _piece(whole, dim, np.atleast_1d(dates), bounds, grid, attrs, known)
+    return [replace(piece, only_lead=only_lead(table, known.key, known.declared.dims))]
 
 
 def _forecasts(
@@ -187,12 +189,12 @@ def _present(
     return np.asarray(known.set_dims(times.sizes).transpose(*times.dims).values)
 
 
-def _lead_of(table: xr.Dataset, dims: tuple[Any, ...]) -> str:
-    """How one of the leads is selected that times run along."""
+def _lead_of(table: xr.Dataset, dims: tuple[Any, ...]) -> tuple[str, float]:
+    """What selects one of the leads that times run along."""
     named = [dim for dim in dims if dim in table.coords]
     lead = next((d for d in named if is_span(table[d].attrs.get("units", ""))), dims[-1])
     first = table[lead].values[0] if lead in table.coords else 0
-    return f"{toml_key(lead)} = {first}"
+    return str(lead), float(first)
 
 
 def _with_times(table: xr.Dataset, stored: str, declared: Declared, where: str) -> xr.Dataset:

@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from storage.sources import inspector
-from tests.faults import contradictions, meanings
+from tests.faults import contradictions, meanings, members
 from tests.faults.inputs import CASES, TWINS, Case
 from tests.faults.meanings import BASE
 
@@ -39,7 +39,7 @@ SECONDS = 5.0  # of CPU, of both together
 HANGS = 120.0  # seconds of the clock, on a busy machine
 NOBODY = 65534
 
-assert meanings and contradictions  # registers its cases
+assert meanings and contradictions and members  # registers their cases
 
 
 def lane(directory: Path) -> dict[str, Any]:

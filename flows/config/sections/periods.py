@@ -20,7 +20,9 @@ LATEST = "latest"  # the last day that there is
 class Split:
     """Disjoint periods: what is learned from, what is chosen on, and what only scores see.
 
-    The one that comes last may end at "latest": it then grows with the record.
+    The one that comes last may end at "latest": it then grows with the record. Where
+    `source.samples` are members, these can be split instead: no member is then in two splits, and
+    periods may overlap.
     """
 
     train: Period
@@ -29,6 +31,12 @@ class Split:
     """First and last day of what chooses among models."""
     test: Period
     """First and last day of what only scores see."""
+    train_members: tuple[str, ...] = ()
+    """Labels of the members that are learned from, where members are split."""
+    validation_members: tuple[str, ...] = ()
+    """Labels of the members that choose among models, where members are split."""
+    test_members: tuple[str, ...] = ()
+    """Labels of the members that only scores see, where members are split."""
 
     def __post_init__(self) -> None:
         periods = {name: getattr(self, name) for name in ("train", "validation", "test")}
@@ -36,6 +44,9 @@ class Split:
             for day in period[:1] if period[1] == LATEST else period:
                 require_day(day, f"split.{name}")
             require(period[0] <= period[1], f"split.{name}", period, "first day <= last day")
+        if self.by_members:
+            self._require_members()
+            return
         ordered = sorted(periods.items(), key=lambda item: item[1])
         for (name, (_, last)), (other, (first, _)) in itertools.pairwise(ordered):
             if first <= last:
@@ -43,6 +54,31 @@ class Split:
                     f"split.{other} starts on {first}, before split.{name} ends on {last}; "
                     "the periods must not overlap"
                 )
+
+    @property
+    def by_members(self) -> bool:
+        """Whether members are split; else periods alone are."""
+        return bool(self.train_members or self.validation_members or self.test_members)
+
+    def members(self, name: str) -> tuple[str, ...]:
+        """The labels of the members of a split; none where members are not split."""
+        labels: tuple[str, ...] = getattr(self, f"{name}_members")
+        return labels
+
+    def _require_members(self) -> None:
+        seen: dict[str, str] = {}
+        for name, least in (("train", 1), ("validation", 1), ("test", 2)):
+            key, labels = f"split.{name}_members", self.members(name)
+            plural = "s" * (least > 1)
+            expected = f"{least} label{plural} or more, as members are split"
+            require(len(labels) >= least, key, labels, expected)
+            for label in labels:
+                if label in seen:
+                    raise ConfigError(
+                        f"{key}: member {label!r} is in {seen[label]}, too; a member is in one "
+                        "split at most"
+                    )
+                seen[label] = key
 
 
 def within(period: Period) -> slice:

@@ -60,7 +60,14 @@ def normals_dataset(
             "lmax": anomalies.lmax,
             "grid": grid.describe(),
             "winds": json.dumps(anomalies.pairs),
-            "split": json.dumps(config.subset("split.train", "split.validation")),
+            "split": json.dumps(
+                config.subset(
+                    "split.train",
+                    "split.validation",
+                    "split.train_members",
+                    "split.validation_members",
+                )
+            ),
             "variables": json.dumps(
                 {name: _plain(fields[name].attrs) for name in removed.transforms}
             ),

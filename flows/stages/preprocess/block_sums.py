@@ -12,6 +12,7 @@ from operator import add
 
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
 from pipeline.arrays import FloatArray
 from pipeline.fields.climatology import HARMONICS, SeasonalMoments, season_phase
@@ -31,10 +32,22 @@ ROUNDED_TIMES = 16
 
 @dataclass(frozen=True)
 class Span:
-    """Consecutive times that one task sums over, block by block."""
+    """Consecutive times that one task sums over, block by block.
+
+    Attributes:
+        members: numbers of the members that count, where a split has some of them only.
+    """
 
     start: int
     stop: int
+    members: tuple[int, ...] = ()
+
+    def rows(self, fields: xr.Dataset, start: int, stop: int) -> slice | NDArray[np.intp]:
+        """Places of its fields from one place on to before another."""
+        if not self.members:
+            return slice(start, stop)
+        member = fields["member"].to_numpy()[start:stop]
+        return start + np.flatnonzero(np.isin(member, self.members))
 
     def __str__(self) -> str:
         return f"times {self.start} to {self.stop - 1}"
@@ -134,9 +147,10 @@ def coefficient_moments(
 
 def rounding(source: artifacts.Published, normals: Normals, block: int, span: Span) -> float:
     """What single precision would cost (pipeline/fields/precision), on some times of a span."""
-    count = min(ROUNDED_TIMES, block, span.stop - span.start)
-    times = np.linspace(span.start, span.stop - 1, count).astype(int)
-    fields = opened(source).isel(time=times)
+    fields = opened(source)
+    fields = fields.isel(time=span.rows(fields, span.start, span.stop))
+    count = min(ROUNDED_TIMES, block, fields.sizes["time"])
+    fields = fields.isel(time=np.linspace(0, fields.sizes["time"] - 1, count).astype(int))
     values = [fields[name].transpose("time", ...).to_numpy() for name in normals.variables]
     return float32_error(normals, values, normals.rows(fields))
 
@@ -174,7 +188,9 @@ def _loaded(
         {span.start, span.stop, *range(-(-span.start // block) * block, span.stop, block)}
     )
     for start, stop in itertools.pairwise(edges):
-        part = fields.isel(time=slice(start, stop))
+        part = fields.isel(time=span.rows(fields, start, stop))
+        if not part.sizes["time"]:
+            continue  # members of other splits alone
         rows = climatology_rows(season_phase(part["time"]), trend.standard(part), harmonics)
         yield stack_variables(part, transforms), rows
 

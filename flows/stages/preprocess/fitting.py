@@ -10,10 +10,11 @@ import numpy as np
 import xarray as xr
 
 from flows.cluster.map_units import map_units
-from flows.config.schema import ConfigError, Period, RunConfig, within
+from flows.config.schema import ConfigError, RunConfig
 from flows.progress import Progress
 from flows.stages.dates import require_dates
 from flows.stages.preprocess.block_sums import Span
+from flows.stages.splits import Name, members_of, part_of, period_of
 from pipeline.arrays import FloatArray
 from pipeline.fields.climatology import season_phase
 from pipeline.fields.seasons import harmonics_of
@@ -79,16 +80,16 @@ class Fitting:
 
     @cached_property
     def train(self) -> list[Span]:
-        return _spans(self.fields, self.config.split.train, self.block)
+        return _spans(self.fields, self.config, "train", self.block)
 
     @cached_property
     def validation(self) -> list[Span]:
-        return _spans(self.fields, self.config.split.validation, self.block)
+        return _spans(self.fields, self.config, "validation", self.block)
 
     @cached_property
     def phase(self) -> FloatArray:
         """Seasons of the training times [rad]."""
-        return season_phase(self.fields["time"].sel(time=within(self.config.split.train)))
+        return season_phase(part_of(self.fields["time"], self.config.split, "train"))
 
     @cached_property
     def harmonics(self) -> int:
@@ -138,10 +139,11 @@ def _refuse_sizes(channels: int, setting: str, last: int) -> None:
         raise ConfigError(f"spectral.{setting}: {error}") from error
 
 
-def _spans(fields: xr.Dataset, period: Period, block: int) -> list[Span]:
-    """At most `SPANS` stretches of the period's times, cut where blocks are."""
-    known = within(period)
-    index = fields.indexes["time"].slice_indexer(known.start, known.stop)
+def _spans(fields: xr.Dataset, config: RunConfig, name: Name, block: int) -> list[Span]:
+    """At most `SPANS` stretches of a split's times, cut where blocks are; none without a field."""
+    index, members = period_of(fields, config.split, name), members_of(fields, config.split, name)
     step = block * max(1, -(-(index.stop - index.start) // (SPANS * block)))
     edges = [index.start, *range((index.start // step + 1) * step, index.stop, step), index.stop]
-    return [Span(start, stop) for start, stop in itertools.pairwise(edges)]
+    spans = [Span(start, stop, members) for start, stop in itertools.pairwise(edges)]
+    there = np.isin(fields["member"].to_numpy(), members) if members else None
+    return [span for span in spans if there is None or there[span.start : span.stop].any()]

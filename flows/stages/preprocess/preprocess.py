@@ -91,7 +91,7 @@ def _publish_normals(layout: StoreLayout, content: str, fitting: Fitting) -> art
     dataset = normals_dataset(config, fields, removed, anomalies, observed, laws)
     dataset = dataset.merge(removed.trend.to_variables())
     covariates = tuple(config.source.covariates)
-    dataset = dataset.merge(covariate_variables(fields, covariates, config.split.train))
+    dataset = dataset.merge(covariate_variables(fields, covariates, config.split))
     dataset = with_sequence_law(dataset, fitting, anomalies)
     whitening = replace(anomalies, factor=laws.reference.factor)
     (single,) = fitting.sums(rounding, whitening, spans=fitting.train[:1], label="precision")

@@ -3,21 +3,21 @@
 import logging
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 import xarray as xr
-from numpy.typing import NDArray
 from torch import Tensor
 
-from flows.config.schema import Period, RunConfig, within
+from flows.config.schema import RunConfig, Split
 from flows.processes.machine import SERIES_SHARE, machine_memory
 from flows.stages.conditions import condition_of
 from flows.stages.preprocess.normals import refit
+from flows.stages.splits import Name, part_of, witnesses
 from flows.stages.trained_model import tensors_of
 from pipeline.arrays import FloatArray
 from pipeline.diffusion.score import Given
 from pipeline.fields.standardisation import Normals
 from pipeline.gaussian.fit import Baseline, Series, left_out
+from pipeline.scores.intervals import Witnesses
 from storage.artifacts import publishing as artifacts
 from storage.artifacts.layout import StoreLayout
 from storage.training.batches import Batches
@@ -28,17 +28,20 @@ FOLDS = 4  # stretches of the training period, each trained on with the law of t
 
 @dataclass(frozen=True, kw_only=True)
 class HeldOut:
-    """The fields of the validation period, their conditions and their times."""
+    """The fields of the validation split, their conditions, and their independent witnesses."""
 
     x: Tensor
     condition: Given
-    times: NDArray[np.datetime64]
+    witnesses: Witnesses
 
     @classmethod
-    def of(cls, layout: StoreLayout, period: Period, device: torch.device) -> "HeldOut":
-        fields = artifacts.open_published(layout, "whitened").sel(time=within(period))
+    def of(cls, layout: StoreLayout, split: Split, device: torch.device) -> "HeldOut":
+        whitened = artifacts.open_published(layout, "whitened")
+        fields = part_of(whitened, split, "validation")
         x, condition = tensors_of(fields)
-        return cls(x=x.to(device), condition=condition.to(device), times=fields["time"].values)
+        return cls(
+            x=x.to(device), condition=condition.to(device), witnesses=witnesses(fields, split)
+        )
 
 
 def stretches_of(
@@ -58,8 +61,9 @@ def stretches_of(
     folds = left_out(x, rows, FOLDS)
     if not all(fold.about_others for fold in folds):
         LOGGER.info(
-            "train: the climatology is not cross-fitted, as some quarter of the training period "
-            "has a season that the other three lack"
+            "train: the climatology is not cross-fitted, as some quarter of the training fields "
+            "has a season that the other three lack; more dates, or split.train_members where "
+            "there are members, would mend that"
         )
     for number, fold in enumerate(folds):
         fields, seasons = fold.departures(x, rows), condition[fold.stretch]
@@ -69,18 +73,20 @@ def stretches_of(
     return stretches
 
 
-def training_series(layout: StoreLayout, period: Period) -> tuple[Series, FloatArray]:
-    """Whitened fields of a period, (time, channel, coefficient), and their conditions.
+def training_series(
+    layout: StoreLayout, split: Split, name: Name = "train"
+) -> tuple[Series, FloatArray]:
+    """Whitened fields of a split, (time, channel, coefficient), and their conditions.
 
     In memory if they take a quarter of it at most; else each batch is read when its turn comes.
     """
-    whitened = artifacts.open_published(layout, "whitened").sel(time=within(period))
+    whitened = part_of(artifacts.open_published(layout, "whitened"), split, name)
     x = whitened["x"]
     in_memory = x.nbytes <= machine_memory() * SERIES_SHARE
     return (x.values if in_memory else x), condition_of(whitened)
 
 
-def climatology_terms(layout: StoreLayout, period: Period, normals: xr.Dataset) -> FloatArray:
-    """The terms of the climatology at the times of a period, (time, term)."""
-    whitened = artifacts.open_published(layout, "whitened").sel(time=within(period))
+def climatology_terms(layout: StoreLayout, split: Split, normals: xr.Dataset) -> FloatArray:
+    """The terms of the climatology at the times that are learned from, (time, term)."""
+    whitened = part_of(artifacts.open_published(layout, "whitened"), split, "train")
     return Normals.of(normals).rows(whitened)

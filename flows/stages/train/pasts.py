@@ -11,8 +11,9 @@ import torch
 import xarray as xr
 from numpy.typing import NDArray
 
-from flows.config.schema import Period, RunConfig, within
+from flows.config.schema import RunConfig, Split
 from flows.stages.preprocess.sequence_law import choice_of, sequence_law_of
+from flows.stages.splits import Name, part_of
 from flows.stages.train.fields import FOLDS, HeldOut, training_series
 from flows.stages.trained_model import taken
 from pipeline.arrays import FloatArray
@@ -26,6 +27,7 @@ from pipeline.gaussian.given_past import (
     law_as_chosen,
     sequences_left_out,
 )
+from pipeline.scores.intervals import Witnesses
 from storage.artifacts import publishing as artifacts
 from storage.artifacts.layout import StoreLayout
 from storage.training.batches import Batches
@@ -44,9 +46,9 @@ class Pasts:
     law: SequenceLaw
 
     @classmethod
-    def of(cls, layout: StoreLayout, period: Period, normals: xr.Dataset) -> "Pasts":
-        x, condition = training_series(layout, period)
-        whitened = artifacts.open_published(layout, "whitened").sel(time=within(period))
+    def of(cls, layout: StoreLayout, split: Split, name: Name, normals: xr.Dataset) -> "Pasts":
+        x, condition = training_series(layout, split, name)
+        whitened = part_of(artifacts.open_published(layout, "whitened"), split, name)
         law = sequence_law_of(normals)
         return cls(x=x, condition=condition, times=whitened["time"].values, law=law)
 
@@ -58,7 +60,7 @@ class Pasts:
         """All days that have their past."""
         series = self.innovations
         x, condition = taken(series[:], self.condition[series.days], device)
-        return HeldOut(x=x, condition=condition, times=self.times[series.days])
+        return HeldOut(x=x, condition=condition, witnesses=Witnesses(of=self.times[series.days]))
 
     def spread(self, number: int, device: torch.device) -> Given:
         """What days spread over the period are given."""

@@ -60,7 +60,7 @@ class Session:
         self.parent, self.group, self.device = parent, group, device_of(config)
         self.saved, self.good = clock.monotonic(), 0  # the step to go back to
         self._begin()
-        rows = climatology_terms(layout, config.split.train, normals)
+        rows = climatology_terms(layout, config.split, normals)
         self.pasts: Pasts | None = None
         self.closed_loop: ClosedLoop | None = None
         if config.sequence.past:
@@ -70,17 +70,18 @@ class Session:
 
     def _read_days(self, layout: StoreLayout, rows: FloatArray) -> None:
         config, baseline = self.config, self.training.model.baseline
-        x, conditions = training_series(layout, config.split.train)
+        x, conditions = training_series(layout, config.split)
         self.stretches = stretches_of(config, x, conditions, rows, baseline, self.normals)
-        self.held_out = HeldOut.of(layout, config.split.validation, self.device)
+        self.held_out = HeldOut.of(layout, config.split, self.device)
         spread = np.linspace(0, len(conditions) - 1, MATCHED).round().astype(int)
         self.spread: Given = torch.from_numpy(conditions)[spread].to(self.device)
 
     def _read_pasts(self, layout: StoreLayout, rows: FloatArray) -> None:
         split = self.config.split
-        self.pasts = pasts = Pasts.of(layout, split.train, self.normals)
+        self.pasts = pasts = Pasts.of(layout, split, "train", self.normals)
         self.stretches = sequence_stretches(self.config, pasts, rows, self.normals, self.device)
-        self.held_out = Pasts.of(layout, split.validation, self.normals).held_out(self.device)
+        validation = Pasts.of(layout, split, "validation", self.normals)
+        self.held_out = validation.held_out(self.device)
         self.spread = pasts.spread(MATCHED, self.device)
 
     @property
@@ -105,7 +106,7 @@ class Session:
             return
         if validated := training.validation_due:
             held_out = self.held_out
-            training.validate(held_out.x, held_out.condition, days=held_out.times)
+            training.validate(held_out.x, held_out.condition, witnesses=held_out.witnesses)
             self.good = training.step
         if validated or clock.monotonic() - self.saved > SECONDS_BETWEEN_STATES:
             self._save()

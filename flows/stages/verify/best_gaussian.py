@@ -13,8 +13,9 @@ import numpy as np
 import torch
 import xarray as xr
 
-from flows.config.schema import Period, RunConfig, within
+from flows.config.schema import RunConfig
 from flows.stages.preprocess.block_sums import opened
+from flows.stages.splits import part_of
 from pipeline.arrays import FloatArray
 from pipeline.gaussian.whole import FIELDS, WholeLaw, fields_at_once
 from storage.artifacts import publishing as artifacts
@@ -42,7 +43,7 @@ def best_gaussian(
     torch.set_num_threads(1)
     dataset = opened(whitened)
     most = fields_at_once(dataset["x"][0].size)
-    train = dataset["x"].sel(time=within(config.split.train))
+    train = part_of(dataset["x"], config.split, "train")
     if most < min(FIELDS, train.sizes["time"]):
         why = (
             f"{min(FIELDS, train.sizes['time'])} training fields of {train[0].size} coefficients "
@@ -50,10 +51,10 @@ def best_gaussian(
         )
         return BestGaussian(log_density=None, choice={"why": why})
     law = WholeLaw.fit(
-        *_series(dataset, config.split.train, most),
-        *_series(dataset, config.split.validation, most),
+        *_series(part_of(dataset, config.split, "train"), most),
+        *_series(part_of(dataset, config.split, "validation"), most),
     )
-    tested = dataset.sel(time=within(config.split.test))
+    tested = part_of(dataset, config.split, "test")
     parts = [
         law.log_density(tested["x"][rows].values, tested["phase"][rows].values)
         for rows in (slice(k, k + FIELDS) for k in range(0, tested.sizes["time"], FIELDS))
@@ -62,9 +63,8 @@ def best_gaussian(
     return BestGaussian(log_density=np.concatenate(parts), choice=choice)
 
 
-def _series(dataset: xr.Dataset, period: Period, most: int) -> tuple[FloatArray, FloatArray]:
-    """Fields of a period, evenly thinned to what fits, and their season."""
-    known = dataset.sel(time=within(period))
+def _series(known: xr.Dataset, most: int) -> tuple[FloatArray, FloatArray]:
+    """Fields of a split, evenly thinned to what fits, and their season."""
     times = known.sizes["time"]
     kept = known.isel(time=np.linspace(0, times - 1, min(most, times)).round().astype(int))
     return kept["x"].values, kept["phase"].values

@@ -3,7 +3,8 @@
 `model` and the Gaussian baselines come in as generated fields. `noise-floor` are the training
 fields of the same calendar days, `band-limit` those fields cut to lmax: a perfect draw of what the
 score model learns, without the remainder. The last two are absent if the training period lacks the
-season of the held-out dates or holds it only once.
+season of the held-out dates or holds it only once. Where members are split, the truth of a date is
+the first member of the test, and the noise floor the members that were learned from.
 """
 
 from collections.abc import Mapping
@@ -11,8 +12,9 @@ from collections.abc import Mapping
 import numpy as np
 import xarray as xr
 
-from flows.config.schema import RunConfig, within
+from flows.config.schema import RunConfig
 from flows.stages.conditions import conditioned_as_observed, with_predictors
+from flows.stages.splits import part_of
 from pipeline.fields.climatology import season_phase
 from pipeline.fields.standardisation import variables_of
 from pipeline.fields.whitening import color, to_fields, to_whitened
@@ -32,7 +34,7 @@ WINDOW = (-15.0, -10.0, -5.0, 0.0, 5.0, 10.0, 15.0)  # days, of the climatologic
 
 def held_out_times(fields: xr.Dataset, config: RunConfig) -> xr.DataArray:
     """`verify.dates` times of the test period, as evenly spread as its times allow."""
-    times = once(fields["time"]).sel(time=within(config.split.test))
+    times = once(part_of(fields["time"], config.split, "test"))
     number = min(config.verify.dates, times.size)
     if number < 2:
         raise artifacts.IncompleteArtifact(
@@ -55,9 +57,10 @@ def line_up(
     Args:
         ensembles: Generated fields (realization, time, *grid) at `dates`, by candidate.
     """
-    names = list(variables_of(normals))
-    fields = once(artifacts.open_published(layout, "fields")[names])
-    whitened = once(artifacts.open_published(layout, "whitened"))
+    names, split = list(variables_of(normals)), config.split
+    every = artifacts.open_published(layout, "fields")[names]
+    every_x = artifacts.open_published(layout, "whitened")
+    fields, whitened = (once(part_of(each, split, "test")) for each in (every, every_x))
 
     def scaled(x: xr.DataArray) -> xr.DataArray:
         scaled = color(x, normals).transpose(..., "time", "channel", "coefficient")
@@ -78,10 +81,12 @@ def line_up(
         for name, ensemble in ensembles.items()
     }
     phase = season_phase(dates)
-    years = within(config.split.train)
-    past, past_x = fields.sel(time=years), whitened[["x"]].sel(time=years)
+    past, past_x = (part_of(each, split, "train") for each in (every, every_x[["x"]]))
+    if not split.by_members:
+        past, past_x = once(past), once(past_x)
+    weather = past["member"].to_numpy() if split.by_members else None
     seasons = season_phase(past["time"])
-    floor, floor_x = (analogues(each, seasons, phase) for each in (past, past_x))
+    floor, floor_x = (analogues(each, seasons, phase, weather=weather) for each in (past, past_x))
     climatology = None
     if floor is not None and floor_x is not None and floor.sizes["realization"] > 1:
         at = {"time": dates.values}
@@ -94,7 +99,7 @@ def line_up(
         candidates["band-limit"] = Sample(
             fields=with_wind_speed(cut), coefficients=scaled(_whiten(cut, conditions, normals))
         )
-        window = analogues(past, seasons, phase, offsets=WINDOW)
+        window = analogues(past, seasons, phase, offsets=WINDOW, weather=weather)
         assert window is not None
         climatology = with_wind_speed(window.assign_coords(at))
     grid = grid_of(fields)

@@ -9,6 +9,7 @@ the validation split; everything here is measured on the test split, which none 
     baseline     the model's own, over which all splits are
     chain        integrator (gme), steps; drawn_with: the integrator of the ensemble
     fields, draws, block (over the model's own baseline), coefficients
+    members      how many are the independent witnesses; 0 where blocks of times are
     per_field    {times, over {baseline: [...]}}: what each held-out field says
     per_degree, per_degree_error, per_variable, per_variable_error (by name), per_time, times
     spectrum     (part of the chain, channel, degree), five digits: the three splits together, from
@@ -35,11 +36,12 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from flows.cluster.map_units import map_units
-from flows.config.schema import RunConfig, within
+from flows.config.schema import RunConfig
 from flows.progress import Progress
 from flows.stages.base import published_input
 from flows.stages.preprocess.block_sums import opened
 from flows.stages.preprocess.normals import STORED_AS, baseline_of
+from flows.stages.splits import part_of, witnesses
 from flows.stages.trained_model import (
     Trained,
     baseline_name,
@@ -56,7 +58,7 @@ from pipeline.certificate.path_bound import Certificate, certify
 from pipeline.diffusion.process import OrnsteinUhlenbeck
 from pipeline.diffusion.sampler import residual_energy
 from pipeline.diffusion.score import Score
-from pipeline.scores.intervals import Interval, mean_interval, of_times, standard_errors
+from pipeline.scores.intervals import Interval, of_times, standard_errors
 from storage.artifacts import publishing as artifacts
 from storage.artifacts.layout import StoreLayout
 
@@ -126,7 +128,7 @@ def certificate(
     checkpoint, normals, whitened = (
         published_input(layout, kind) for kind in ("checkpoints", "normals", "whitened")
     )
-    held_out = artifacts.open_artifact(whitened).sel(time=within(config.split.test))
+    held_out = part_of(artifacts.open_artifact(whitened), config.split, "test")
     parts = _parts(held_out.sizes["time"], len(certified_sampler(config).times) - 1)
     measure = partial(certified, config, checkpoint, normals, whitened)
     found = map_units(client, measure, parts, progress, label="certificate", resource="GPU")
@@ -145,7 +147,7 @@ def certified(
     """What a part of the test period says of the model. Runs on a worker."""
     torch.set_num_threads(1)
     model, constants = loaded(config, checkpoint, normals)
-    held_out = opened(whitened).sel(time=within(config.split.test))
+    held_out = part_of(opened(whitened), config.split, "test")
     device, times = device_of(config), certified_sampler(config).times
     x_0, condition = (
         each.to(device) for each in tensors_of(held_out.isel(time=slice(part.start, part.stop)))
@@ -210,13 +212,14 @@ def _assembled(
     ratios = {name: np.concatenate([each.ratios[name] for each in found]) for name in STORED_AS}
     if best.log_density is not None:
         ratios[WHOLE] = np.concatenate([each.own for each in found]) - best.log_density
-    days, season = held_out["time"].values, held_out["phase"].values
+    among, season = witnesses(held_out, config.split), held_out["phase"].values
     fields, size = len(result.by_field), held_out["x"][0].size
     per_field = {name: result.per_field + ratio for name, ratio in ratios.items()}
-    found_over = {name: mean_interval(nats, days, season) for name, nats in per_field.items()}
+    found_over = {name: among.interval(nats, season) for name, nats in per_field.items()}
     block = found_over[baseline_name(config)].block
     errors = [
-        standard_errors(of_times(result.by_field_alone.sum(axis), days), block) for axis in (1, 2)
+        standard_errors(of_times(result.by_field_alone.sum(axis), among.of), block)
+        for axis in (1, 2)
     ]
     chosen = [part.start + k for part in parts for k in part.few]
     steps = len(result.by_step)
@@ -235,9 +238,10 @@ def _assembled(
         "fields": fields,
         "draws": result.visits.shape[1],
         "block": block,
+        "members": len(np.unique(among.of)) if among.exchangeable else 0,
         "coefficients": size,
         "per_field": {
-            "times": [str(day)[:19] for day in days],
+            "times": [str(day)[:19] for day in held_out["time"].values],
             "over": {name: _rounded(nats.tolist()) for name, nats in per_field.items()},
         },
         "per_degree": spectrum.sum(axis=(0, 1)).tolist(),

@@ -8,7 +8,7 @@ scores.json
     made         realizations, grid, times, training_fields, matched (whether the power spectra
                  of the draws are those of the training fields by construction)
     protocol     dates, block [dates], block_days, replicates, realizations (by candidate), lmax,
-                 grid, train, test
+                 grid, train, test, members (of each split, where members are split)
     variables    by name: long_name, standard_name, units, derived, factor, display_units
     scores, joint, spectra, ranks      see pipeline/scores/score_card
     certificate  J_G, likelihood and bounds: see flows/stages/verify/certificate
@@ -31,12 +31,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from flows.config.schema import RunConfig, within
+from flows.config.schema import RunConfig
 from flows.progress import Progress
 from flows.report.model_card import model_card
 from flows.stages.base import Receipt, published_input
 from flows.stages.conditions import beyond_training, conditioned_as_observed
 from flows.stages.content_keys import REPORTED, SCHEMAS, key_of
+from flows.stages.splits import SPLITS, part_of
 from flows.stages.verify.candidates import REPLICATES, held_out_times, line_up, spacing
 from pipeline.fields.whitening import whiten
 from pipeline.scores.proper_scores import memorisation
@@ -89,7 +90,7 @@ def run(config: RunConfig, layout: StoreLayout, client: "Client", progress: Prog
         "schema": SCHEMAS[STAGE],
         "key": content,
         **_about(config, layout, arena, candidates, drawn),
-        "caveats": _caveats(layout, conditions),
+        "caveats": _caveats(config, layout, conditions),
         **score_card(arena, candidates, climatology),
         "certificate": certified,
         "memorisation": _memory(config, layout, arena, candidates["model"], normals),
@@ -105,10 +106,15 @@ def run(config: RunConfig, layout: StoreLayout, client: "Client", progress: Prog
     return Receipt.of(STAGE, published, seconds=clock.monotonic() - began)
 
 
-def _caveats(layout: StoreLayout, held_out: xr.Dataset) -> list[str]:
+def _caveats(config: RunConfig, layout: StoreLayout, held_out: xr.Dataset) -> list[str]:
     """What of the ensemble, or of the held-out dates, lies outside of what was learned."""
     normals, ensemble = (published_input(layout, kind).attrs for kind in ("normals", "ensemble"))
     said = [f"{name}: {text}" for name, text in normals["figures"].get("seasons", {}).items()]
+    if config.split.by_members:
+        said.append(
+            "members were held out, not dates: scores and certificate are of other members at the "
+            f"{held_out.sizes['time']} dates that were learned, and say nothing of other dates"
+        )
     if drawn := ensemble["figures"].get("beyond training"):
         said.append(f"the ensemble is asked for what training has not seen: {drawn}")
     if scored := beyond_training(artifacts.open_published(layout, "normals"), held_out):
@@ -120,8 +126,10 @@ def _memory(
     config: RunConfig, layout: StoreLayout, arena: Arena, model: Sample, normals: xr.Dataset
 ) -> dict[str, list[float]]:
     whitened = artifacts.open_published(layout, "whitened")["x"]
-    bank = whitened.sel(time=within(config.split.train))  # read a few fields at a time
-    held_out = once(whitened).sel(time=arena.truth.fields["time"]).values
+    bank = part_of(whitened, config.split, "train")  # read a few fields at a time
+    held_out = (
+        once(part_of(whitened, config.split, "test")).sel(time=arena.truth.fields["time"]).values
+    )
     drawn = whiten(model.coefficients, normals).values
     generated = drawn.reshape(-1, *drawn.shape[2:])
     chosen = np.linspace(0, len(generated) - 1, min(NEAREST, len(generated))).astype(int)
@@ -153,6 +161,7 @@ def _about(
             "factor": factor,
             "display_units": unit,
         }
+    members = {n: list(config.split.members(n)) for n in SPLITS if config.split.by_members}
     inputs = [*(published_input(layout, kind) for kind in REPORTED), drawn]
     dates = arena.truth.fields["time"]
     title = fields.attrs.get("title")
@@ -162,7 +171,7 @@ def _about(
             "realizations": ensemble.sizes["realization"],
             "grid": grid_of(ensemble).describe(),
             "times": [str(t)[:10] for t in ensemble["time"].values],
-            "training_fields": learned.sel(time=within(config.split.train)).sizes["time"],
+            "training_fields": part_of(learned, config.split, "train").sizes["time"],
             "matched": matched(config),
         },
         "protocol": {
@@ -175,6 +184,7 @@ def _about(
             "grid": grid_of(fields).describe(),
             "train": list(config.split.train),
             "test": list(config.split.test),
+            "members": members,
         },
         "variables": variables,
         "provenance": {

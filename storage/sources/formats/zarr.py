@@ -178,9 +178,25 @@ def open_remote(path: str, reading: Reading) -> list[xr.Dataset]:
         raise
     except Exception as error:
         raise SourceError(
-            f"{path} cannot be opened as Zarr ({first_line(error)}); over http a store needs "
-            "consolidated metadata: xr.open_zarr(...).to_zarr(..., consolidated=True)"
+            f"{path} cannot be opened as Zarr ({first_line(error)}); {_remedy(path, error)}"
         ) from error
+
+
+def _remedy(path: str, error: Exception) -> str:
+    """What to do about an address that does not open: connect, show a key, or write metadata."""
+    said, where = str(error), path.partition("://")[0]
+    if any(words in said for words in ("error sending request", "timed out", "dns error")):
+        return "nobody answers there: check the address and the network, then run again"
+    keys = {
+        "gs": "GOOGLE_SERVICE_ACCOUNT names a key, GOOGLE_SKIP_SIGNATURE=true needs none",
+        "s3": "AWS_ACCESS_KEY_ID and its kin are keys, AWS_SKIP_SIGNATURE=true needs none",
+    }
+    if where in keys and re.search(r"\b(40[13]|Forbidden|Unauthorized|token request)\b", said):
+        return f"the bucket asks for a key: in the environment, {keys[where]}"
+    return (
+        "over http a store needs consolidated metadata: "
+        "xr.open_zarr(...).to_zarr(..., consolidated=True)"
+    )
 
 
 def _remote_store(path: str) -> Any:

@@ -19,6 +19,7 @@ from storage.sources.sources import open_source
 from storage.sources.survey import Survey
 from storage.sources.values import constant_zeros
 from tests.storage.imitations import levelled, regular, write
+from tests.storage.sources.test_forecasts import analysis_and_forecast
 from tests.storage.sources.test_zarr import plain_store, rain
 
 SHAPE = (4, 8)  # of `regular`
@@ -319,3 +320,13 @@ def test_patterns_say_how_many_files_they_found(tmp_path: Path) -> None:
         write(tmp_path / folder, regular(6, f"2000-01-{1 + 6 * k:02d}"), f"{k}.nc")
     text = starter([f"{tmp_path}/**/*.nc"], "runs/first")
     assert f"# {tmp_path}/**/*.nc: 3 files" in text
+
+
+def test_of_an_analysis_and_its_forecasts_one_lead_is_chosen(tmp_path: Path) -> None:
+    paths = analysis_and_forecast(
+        tmp_path, "forecast_period", {"standard_name": "forecast_reference_time"}, count=12
+    )
+    config = configured(*paths)
+    assert dict(config.source.select) in ({"forecast_period": 0.0}, {"forecast_period": 48.0})
+    text = starter(paths, "runs/first")
+    assert "# of forecasts that overlap; or another of their leads" in text

@@ -1,10 +1,12 @@
 """The model of costs: laws of its counts and times."""
 
 import inspect
+import tracemalloc
 from dataclasses import replace
 from math import ceil
 from typing import Any
 
+import numpy as np
 import pytest
 
 from flows.plan import costs
@@ -13,6 +15,7 @@ from flows.plan.plan import duration
 from flows.stages.base import STAGES
 from flows.stages.train import fields, session
 from flows.stages.verify import certificate, verify
+from pipeline.gaussian.whole import WholeLaw
 from pipeline.network import calibration
 from pipeline.network.train import Training, TrainingConfig
 from pipeline.scores import proper_scores
@@ -83,6 +86,8 @@ def test_training_ends_by_its_minutes_but_for_the_matching() -> None:
 def test_a_gaussian_model_trains_and_judges_nothing() -> None:
     gaussian = replace(LOAD, steps=0, evaluations=0, validated=100, tested=100)
     assert work(gaussian)["train"] == Work()
+    (known,) = (e for e in estimates(gaussian, Machines(), None) if e.stage == "train")
+    assert known.bytes == 0 and known.memory_here < 2 * costs.INTERPRETER_BYTES
     assert work(gaussian)["verify"].network == 0
 
 
@@ -126,3 +131,21 @@ def test_without_prices_a_plan_has_no_times() -> None:
 )
 def test_durations_are_spoken_in_the_largest_fitting_unit(time: float | None, words: str) -> None:
     assert duration(time) == words
+
+
+def test_the_whole_law_holds_as_many_copies_of_its_fields_as_are_counted() -> None:
+    generator, phase = np.random.default_rng(0), np.linspace(0, 6, 180)
+    x = generator.standard_normal((180, 3, 256)).astype(np.float32)
+    tracemalloc.start()
+    WholeLaw.fit(x[:150], phase[:150], x[150:], phase[150:])
+    copies = tracemalloc.get_traced_memory()[1] / (8 * 150 * 3 * 256)
+    tracemalloc.stop()
+    assert costs.WHOLE / 2 < copies < costs.WHOLE
+
+
+def test_a_worker_of_verify_has_room_for_the_whole_law_where_it_is_fitted() -> None:
+    few = replace(LOAD, fitted=1000, validated=200, verification=(2, 2))
+    (known,) = (e for e in estimates(few, Machines(), None) if e.stage == "verify")
+    assert costs.whole_law(few) == 10 * 8 * 800 * few.channels * few.coefficients
+    assert known.memory >= costs.INTERPRETER_BYTES + costs.whole_law(few)
+    assert costs.whole_law(replace(few, lmax=255, fitted=10_000)) == 0, "too many to fit it"

@@ -4,7 +4,9 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -43,3 +45,51 @@ def test_who_is_in_no_list_of_users_gets_one_below_the_root(tmp_path: Path) -> N
         env=environment | {"PYTHONPATH": house, "PYTHONDONTWRITEBYTECODE": "1"},
         cwd="/",
     )
+
+
+NOBODY_KNOWS = """
+import pwd
+
+
+def unknown(number):
+    raise KeyError(f"getpwuid(): uid not found: {number}")
+
+
+pwd.getpwuid = unknown
+"""
+STAGE_OF_A_RUN = """
+import sys
+from flows import run as runs
+from flows.config.schema import read_config
+from flows.deployments.embedded import run_shown
+from flows.processes.home import give_home
+
+config = read_config(sys.argv[1])
+assert give_home(config.layout.scratch) is not None
+(receipt,) = runs.run(config, until="ingest", execute=run_shown)
+print(receipt.kind)
+"""
+
+
+def test_a_run_of_a_user_whom_nobody_knows_is_a_flow_of_prefect(
+    tmp_path: Path, table: dict[str, Any], write_config: Callable[[dict[str, Any]], str]
+) -> None:
+    """The interpreter of a test may be in a home that others cannot enter: the list of users is
+    what lacks here, in the run and in all that it starts."""
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site/sitecustomize.py").write_text(NOBODY_KNOWS)
+    house = str(Path(__file__).parents[3])
+    bare = {"PATH": os.environ["PATH"], "PYTHONPATH": f"{tmp_path / 'site'}:{house}"}
+    done = subprocess.run(
+        [sys.executable, "-c", STAGE_OF_A_RUN, write_config(table)],
+        env=bare | {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("fields")
+    assert "goes on without it" not in done.stderr and "home directory" not in done.stderr
+    scratch = tmp_path / "run/scratch"
+    assert (scratch / "home").is_dir() and (scratch / "prefect/prefect.db").is_file()

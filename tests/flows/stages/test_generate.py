@@ -607,5 +607,5 @@ def test_a_covariate_that_does_not_vary_is_refused(here, tmp_path):
         covariate_variables(
             artifacts.open_published(StoreLayout(config.run.root), "fields"),
             ("index",),
-            config.split.train,
+            config.split,
         )

@@ -30,16 +30,16 @@ def test_a_series_that_does_not_fit_into_memory_is_read_batch_by_batch(
     preprocessed: tuple[RunConfig, StoreLayout], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config, layout = preprocessed
-    inside, conditions = fields.training_series(layout, config.split.train)
+    inside, conditions = fields.training_series(layout, config.split)
     monkeypatch.setattr(fields, "SERIES_SHARE", 0.0)
-    outside, same = fields.training_series(layout, config.split.train)
+    outside, same = fields.training_series(layout, config.split)
     assert isinstance(inside, np.ndarray) and not isinstance(outside, np.ndarray)
     np.testing.assert_array_equal(conditions, same)
     drawn: list[Any] = []
     for series in (inside, outside):
         normals = artifacts.open_published(layout, "normals").load()
         baseline = session.untrained(config, normals, session.torch.float32).baseline
-        rows = fields.climatology_terms(layout, config.split.train, normals)
+        rows = fields.climatology_terms(layout, config.split, normals)
         stretches = fields.stretches_of(config, series, conditions, rows, baseline, normals)
         drawn.append([batches.batch_at(step) for batches, _ in stretches for step in (0, 1, 7)])
         drawn.append([[law.variance.numpy()] for _, law in stretches])

@@ -9,6 +9,7 @@ from pipeline.network import train
 from pipeline.network.data_parallel import Group
 from pipeline.network.score_network import score_network
 from pipeline.network.train import Training, TrainingConfig, TrainingDiverged, load, weights
+from pipeline.scores.intervals import Witnesses
 
 LMAX = 7
 
@@ -95,7 +96,7 @@ def test_the_error_of_a_validation_knows_that_days_hang_together(monkeypatch):
     x, season = torch.zeros(2 * days, 1, 64), torch.zeros(2 * days, 1)
     one = training.validate(x[:days], season[:days])["error"]
     assert one == pytest.approx(10 / days**0.5, rel=0.4)  # 10 is the sum of the weights
-    both = training.validate(x, season, days=np.tile(times, 2))["error"]
+    both = training.validate(x, season, witnesses=Witnesses(of=np.tile(times, 2)))["error"]
     assert both == pytest.approx(one)
 
 

@@ -156,3 +156,45 @@ def test_a_lead_of_an_unknown_name_is_declared(tmp_path):
     refused(r'if it is the lead of a forecast.*dims = \{ lead = "tau" \}', path)
     fields, _ = open_source(path, ["ta"], dims={"lead": "tau"}, select={"tau": 6})
     assert str(fields.time.values[0])[:13] == "2000-01-01T06"
+
+
+def analysis_and_forecast(
+    tmp_path, lead: str, of_time: dict[str, str], count: int = 6
+) -> list[str]:
+    """Two files of the same valid days: the analysis, and the forecast of two days before."""
+    paths = []
+    for name, hours, first in (("analysis", 0.0, "2000-01-03"), ("forecast", 48.0, "2000-01-01")):
+        source = regular(count).assign_coords(time=days(count, first))
+        source["time"].attrs = of_time
+        source["ta"] = source.ta + hours
+        source.ta.attrs = regular(count).ta.attrs
+        source = source.assign_coords({lead: ((), hours, HOURS)})
+        paths.append(write(tmp_path, source, f"{name}.nc"))
+    return paths
+
+
+@row(
+    "time",
+    "an analysis and a forecast of 48 hours for the same days, in two files or in one",
+    "refused; `select` chooses one lead, as the message says, and `init` writes it",
+)
+@pytest.mark.parametrize("lead", ["forecast_period", "step"])
+def test_an_analysis_beside_a_forecast_is_selected_by_its_lead(tmp_path, lead):
+    paths = analysis_and_forecast(tmp_path, lead, {"standard_name": "forecast_reference_time"})
+    said = rf"occurs twice.*[source] select = {{ {lead} = 48 }}".replace("[", r"\[")
+    refused(said.replace("48", "(0|48)"), paths)
+    for hours, added in ((0, 0.0), (48, 48.0)):
+        fields, _ = open_source(paths, ["ta"], select={lead: hours})
+        np.testing.assert_array_equal(fields.time, days(6, "2000-01-03"))
+        np.testing.assert_allclose(fields.ta, regular(6).ta + added, rtol=1e-6)
+
+
+def test_two_files_of_one_lead_are_no_choice_of_leads(tmp_path):
+    one, other = regular(6), regular(6)
+    other["ta"] = other.ta + 1
+    other.ta.attrs = one.ta.attrs
+    paths = [
+        write(tmp_path, each.assign_coords(step=((), 6.0, HOURS)), f"{number}.nc")
+        for number, each in enumerate((one, other))
+    ]
+    refused(r"occurs twice.*remove one of them.*samples", paths)

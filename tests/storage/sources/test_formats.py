@@ -156,6 +156,37 @@ def test_addresses_of_google_are_known(monkeypatch):
 
 @row(
     "format",
+    "Zarr at gs://",
+    "read (`pip install spherescore[remote]`) by Google's protocol, of which the tests imitate the "
+    "server; keys by GOOGLE_ variables",
+)
+def test_zarr_is_read_by_the_protocol_of_google(tmp_path, monkeypatch):
+    pytest.importorskip("obstore")
+    (tmp_path / "bucket").mkdir()
+    write(tmp_path / "bucket", regular(), "a.zarr", consolidated=True, zarr_format=3)
+    names = ("client_email", "private_key", "private_key_id")
+    key = {**dict.fromkeys(names, ""), "disable_oauth": True}
+    with served_by(tmp_path) as address:
+        (tmp_path / "key.json").write_text(json.dumps(key | {"gcs_base_url": address}))
+        monkeypatch.setenv("GOOGLE_SERVICE_ACCOUNT", str(tmp_path / "key.json"))
+        fields, _ = open_source("gs://bucket/a.zarr", ["ta"])
+        xr.testing.assert_equal(fields, regular())
+        refused("needs consolidated metadata", "gs://bucket/none.zarr")
+    refused("nobody answers there: check the address and the network", "gs://bucket/a.zarr")
+
+
+def test_a_bucket_that_asks_for_a_key_says_which_variables_name_one():
+    from storage.sources.formats.zarr import _remedy
+
+    token = RuntimeError("Generic GCS error: Error performing token request: 403 Forbidden")
+    assert "GOOGLE_SKIP_SIGNATURE=true needs none" in _remedy("gs://bucket/a.zarr", token)
+    denied = RuntimeError("Generic S3 error: Client error with status 403 Forbidden")
+    assert "AWS_SKIP_SIGNATURE=true needs none" in _remedy("s3://bucket/a.zarr", denied)
+    assert "consolidated metadata" in _remedy("https://example.org/a.zarr", denied)
+
+
+@row(
+    "format",
     "Zarr at s3://",
     "read (`pip install spherescore[remote]`); keys and endpoint by AWS_ variables",
 )

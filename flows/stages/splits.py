@@ -1,0 +1,88 @@
+"""Which fields belong to a split: those of its period, and of its members where these are named.
+
+Members of one time are samples of it. A record of many dates is split by periods, so that what is
+scored lies at dates that nothing was learned from. A record of few dates and many members can be
+split by members (`split.train_members` and its kin): no member is then in two splits, whatever
+their periods are, and the fields of a split stand member after member, each in order of time. A
+stretch of them, which training leaves out in its turn, holds whole members that way.
+"""
+
+from typing import Literal, TypeVar
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from flows.config.schema import Split, within
+from pipeline.errors import UnusableData
+from pipeline.scores.intervals import Witnesses
+from storage.conventions.labels import member_numbers, member_word
+
+__all__ = ["SPLITS", "Name", "members_of", "part_of", "period_of", "rows_of", "witnesses"]
+
+Name = Literal["train", "validation", "test"]
+SPLITS: tuple[Name, ...] = ("train", "validation", "test")
+
+Labelled = TypeVar("Labelled", xr.DataArray, xr.Dataset)
+
+
+def part_of(labelled: Labelled, split: Split, name: Name) -> Labelled:
+    """The fields of a split, of a dataset or an array along `time`.
+
+    Raises:
+        UnusableData: If a member that the configuration names is not in the record.
+    """
+    return labelled.isel(time=rows_of(labelled, split, name))
+
+
+def rows_of(
+    labelled: xr.Dataset | xr.DataArray, split: Split, name: Name
+) -> slice | NDArray[np.intp]:
+    """Where the fields of a split stand along `time`: a slice, or places member after member."""
+    period = period_of(labelled, split, name)
+    numbers = members_of(labelled, split, name)
+    if not numbers:
+        return period
+    member = labelled["member"].to_numpy()[period]
+    places = [np.flatnonzero(member == number) + period.start for number in numbers]
+    return np.concatenate(places)
+
+
+def period_of(labelled: xr.Dataset | xr.DataArray, split: Split, name: Name) -> slice:
+    """Where the period of a split stands along `time`, as first place and the one after the last.
+
+    All members are in it, whatever their split.
+    """
+    days = within(getattr(split, name))
+    found = labelled.indexes["time"].slice_indexer(days.start, days.stop)
+    return slice(*found.indices(labelled.sizes["time"])[:2])
+
+
+def members_of(labelled: xr.Dataset | xr.DataArray, split: Split, name: Name) -> tuple[int, ...]:
+    """The numbers that the members of a split have in the record; none if it has all.
+
+    Raises:
+        UnusableData: If a label is that of no member.
+    """
+    labels = split.members(name)
+    if not labels:
+        return ()
+    known = member_numbers(labelled["member"]) if "member" in labelled.coords else {}
+    for label in labels:
+        if member_word(label) not in known:
+            there = ", ".join(list(known)[:20]) or "none, or one alone"
+            raise UnusableData(
+                f"split.{name}_members: the record has no member {label!r}; its members are {there}"
+            )
+    return tuple(sorted(known[member_word(label)] for label in labels))
+
+
+def witnesses(part: xr.Dataset | xr.DataArray, split: Split) -> Witnesses:
+    """What the fields of a split are independent witnesses by, for intervals of their means.
+
+    It is their times; or their members, where members are split: these have the dates of what was
+    learned, so another such record differs in its members alone.
+    """
+    if split.by_members:
+        return Witnesses(of=part["member"].to_numpy(), exchangeable=True)
+    return Witnesses(of=part["time"].to_numpy())
