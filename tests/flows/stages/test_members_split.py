@@ -14,6 +14,7 @@ from flows import run as runs
 from flows.config.draft import starter
 from flows.config.schema import ConfigError, RunConfig, Split
 from flows.plan.plan import workload
+from flows.stages.preprocess.block_sums import Span
 from flows.stages.splits import SPLITS, part_of, rows_of, witnesses
 from pipeline.errors import UnusableData
 from storage.artifacts import publishing as artifacts
@@ -75,6 +76,22 @@ def test_no_field_is_in_two_splits_and_members_stand_one_after_the_other() -> No
     for part in parts.values():
         times = part["time"].values.reshape(-1, DATES)
         assert (np.diff(times, axis=1) > np.timedelta64(0)).all(), "each in order of time"
+
+
+def test_members_are_witnesses_of_their_own_where_they_are_split() -> None:
+    part = part_of(fields(), split(), "test")
+    found = witnesses(part, split())
+    assert found.exchangeable and found.of.tolist() == [8, 8, 9, 9]
+    nats, season = np.array([1.0, 1.0, 3.0, 3.0]), np.zeros(4)
+    interval = found.interval(nats, season)
+    assert interval.block == 1 and interval.standard_error == pytest.approx(1.0), "of two members"
+
+
+def test_sums_over_a_span_are_of_the_members_of_its_split() -> None:
+    span = Span(3, 20, (8, 9))
+    assert np.asarray(span.rows(fields(), 3, 20)).tolist() == [8, 9, 18, 19]
+    assert np.asarray(span.rows(fields(), 10, 18)).tolist() == []
+    assert Span(3, 20).rows(fields(), 3, 20) == slice(3, 20)
 
 
 def test_members_are_split_within_their_periods() -> None:
