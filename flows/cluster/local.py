@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from flows.cluster.dask_settings import DASK_CONFIG, UNIT_SECONDS, WORKER_ENVIRONMENT
 from flows.config.schema import Cluster
-from flows.errors import WorkersLost
+from flows.errors import WorkersLost, one_line
 from flows.processes.machine import memory_share
 from flows.processes.network_boundary import LOOPBACK
 from flows.processes.signals import held_back
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 LOGGER = logging.getLogger("spherescore")
 CLOSING_SECONDS = 10.0
+UNSTARTED = "Cluster failed to start"  # how Dask says that its own processes did not connect
 
 
 @contextmanager
@@ -76,10 +77,13 @@ def local_client(cluster: Cluster, scratch: Path) -> Iterator["Client"]:
             client = Client(local, set_as_default=False, timeout=30)
             stack.callback(_close, client)
             client.wait_for_workers(cluster.workers, timeout=60)
-        except (TimeoutError, OSError) as error:
+        except (TimeoutError, OSError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and not str(error).startswith(UNSTARTED):
+                raise
             raise WorkersLost(
-                f"{cluster.workers} local Dask workers did not start within 60 s ({error}); "
-                "nothing was written; run again, or lower cluster.workers"
+                f"{cluster.workers} local Dask workers did not start in time "
+                f"({one_line(error)}); finished units are safe; run again when this machine is "
+                "less busy, or lower cluster.workers"
             ) from error
         yield client
 

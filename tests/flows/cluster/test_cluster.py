@@ -79,6 +79,23 @@ def test_a_cluster_on_demand_starts_with_the_first_unit(tmp_path: Path, quiet: P
     assert not [process for process in started() if "spawn_main" in " ".join(process.cmdline())]
 
 
+def test_workers_that_do_not_start_on_a_busy_machine_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = "Cluster failed to start: Timed out trying to connect to tls://127.0.0.1:1 after 5 s"
+
+    def busy(**_: object) -> None:
+        raise RuntimeError(said)
+
+    monkeypatch.setattr("distributed.LocalCluster", busy)
+    words = "3 local Dask workers did not start in time .*after 5 s.*run again"
+    with pytest.raises(WorkersLost, match=words), local_client(Cluster(workers=3), tmp_path):
+        pass
+    said = "something else"
+    with pytest.raises(RuntimeError, match="^something else$"):
+        local_client(Cluster(workers=3), tmp_path).__enter__()
+
+
 def test_few_units_are_in_flight_however_many_there_are(client: Any, quiet: Progress) -> None:
     submit, held, running = client.submit, [], []
 
