@@ -88,11 +88,11 @@ def test_workers_that_do_not_start_on_a_busy_machine_are_named(
         raise RuntimeError(said)
 
     monkeypatch.setattr("distributed.LocalCluster", busy)
-    words = "3 local Dask workers did not start in time .*after 5 s.*run again"
+    words = r"3 local Dask workers did not start in time .*after 5 s.*run again"
     with pytest.raises(WorkersLost, match=words), local_client(Cluster(workers=3), tmp_path):
         pass
     said = "something else"
-    with pytest.raises(RuntimeError, match="^something else$"):
+    with pytest.raises(RuntimeError, match=r"^something else$"):
         local_client(Cluster(workers=3), tmp_path).__enter__()
 
 
