@@ -45,7 +45,7 @@ def test_a_machine_comes_up_with_a_deployed_run_and_goes_with_all_its_children(
     assert second.returncode == 44
     assert f"in use by another `spherescore up`, process {process.pid} of" in second.stderr
     assert "NOT OK" not in said
-    assert len(re.findall(r"^made +deployment ", said, re.M)) == 9
+    assert len(re.findall(r"^made +deployment ", said, re.M)) == 10
     assert re.search(r"^ok +a scheduled run: happened", said, re.M)
     assert len(children) >= 4
     _, alive = psutil.wait_procs(children, timeout=10)
