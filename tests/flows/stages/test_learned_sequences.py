@@ -152,7 +152,7 @@ def test_the_report_says_how_many_nats_a_day_the_learned_law_adds(root, here, mo
     normals = artifacts.open_published(layout, "normals").load()
     checkpoint = artifacts.published(layout, "checkpoints")
     score = trained_sequences(config, checkpoint, normals).score
-    held_out = Pasts.of(layout, config.split.test, normals).held_out(torch.device("cpu"))
+    held_out = Pasts.of(layout, config.split, "test", normals).held_out(torch.device("cpu"))
     expected = certify(
         score,
         held_out.x,
