@@ -11,6 +11,7 @@ from flows.config.strict import section
 
 __all__ = ["Condition", "Event"]
 
+PARTICLES_OF_AN_EVENT = 64
 _FOUR = {"type": "array", "minItems": 4, "maxItems": 4, "items": {"type": "number"}}
 Box = Annotated[tuple[float, float, float, float], WithJsonSchema(_FOUR)]
 
@@ -57,8 +58,8 @@ class Condition:
     """Share of the observations that draws are not given but compared with."""
     realizations: int = 16
     """Fields drawn for each date; raising it draws only the new ones."""
-    particles: int = 64
-    """Draws of a network that are weighed and resampled together; 1: an approximation."""
+    particles: int = 0
+    """Draws of a network that are weighed together; 1: not weighed; 0: 64 for an event, else 1."""
     evaluations: int = 32
     """Evaluations of the network for each draw."""
 
@@ -69,9 +70,12 @@ class Condition:
         for name in ("fields", "coarse"):
             paths = tuple(expanded(path, f"condition.{name}") for path in getattr(self, name))
             set_values(self, **{name: paths})
-        for name in ("realizations", "particles", "evaluations"):
+        for name in ("realizations", "evaluations"):
             value = getattr(self, name)
             require(value > 0, f"condition.{name}", value, "a positive number")
+        require(self.particles >= 0, "condition.particles", self.particles, "0 or more")
+        if self.particles == 0:
+            set_values(self, particles=1 if self.event is None else PARTICLES_OF_AN_EVENT)
         for name, value in self.error.items():
             require(value >= 0.0, f"condition.error.{name}", value, "0 or more")
         share = 0.0 <= self.withheld < 1.0

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from flows.config.schema import Cluster, ConfigError, Generate, RunConfig, Verify, read_config
+from flows.config.sections.given import Condition, Event
 from flows.stages.trained_model import certified_sampler, sampler_of
 from pipeline.diffusion.sampler import INTEGRATORS, Sampler
 from storage.artifacts.keys import canonical_json
@@ -250,3 +251,10 @@ def test_what_is_written_does_not_depend_on_how_it_was_read(config: RunConfig) -
     again = RunConfig.from_dict(json.loads(json.dumps(config.to_dict())))
     assert canonical_json(again.to_dict()) == canonical_json(config.to_dict())
     assert pickle.loads(pickle.dumps(config)) == config
+
+
+def test_particles_are_weighed_by_default_where_a_probability_is_made_of_them():
+    event = Event(variable="tas", box=(35.0, 60.0, -10.0, 40.0), above=303.0)
+    assert Condition(event=event).particles == 64
+    assert Condition(observations="stations.csv").particles == 1
+    assert Condition(observations="stations.csv", particles=8).particles == 8
