@@ -16,7 +16,6 @@ from typing import Any
 
 from flows.processes.machine import SERIES_SHARE
 from flows.stages.generate.chunks import TIMES_PER_CHUNK
-from pipeline.gaussian.whole import FIELDS, fields_at_once
 
 __all__ = ["Estimate", "Machines", "Prices", "Work", "Workload", "estimates", "prices", "work"]
 
@@ -29,6 +28,7 @@ FOLDS = 4  # laws of which each leaves a part of the training fields out
 RESCORED = 7  # transforms of each field that verification scores, there and back
 ROWS = 256  # training fields among which the nearest is looked for at once
 WHOLE = 10  # copies of its fields that the fit of the whole law holds at most (test_costs.py)
+WHOLE_FIELDS, WHOLE_BYTES = 1500, 3 << 25  # that it is fitted to, and all that they may take
 NEAREST = 512  # draws whose nearest training field is looked for
 MOVED = 4500  # products in the time that a value of a block's feature maps takes (widths 16 to 64)
 
@@ -353,8 +353,8 @@ def whole_law(load: Workload) -> int:
     """Bytes that a worker holds while it fits the whole covariance of the training fields
     (pipeline/gaussian/whole.py); 0 where these are too many to fit it."""
     one, fields = load.channels * load.coefficients, load.fitted - load.validated
-    kept = min(fields_at_once(one), fields)
-    return 0 if kept < min(FIELDS, fields) else WHOLE * 8 * kept * one
+    wanted = min(WHOLE_FIELDS, fields)
+    return 0 if 8 * one * wanted > WHOLE_BYTES else WHOLE * 8 * wanted * one
 
 
 def series_kept(load: Workload, machines: Machines) -> int:

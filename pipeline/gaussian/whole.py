@@ -34,7 +34,7 @@ OWN = (0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0)
 SAMPLE = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3)
 NODES = 6  # seasons at which S is made; a field has that of the nearest
 FIELDS = 1500  # of the training that W is made of, evenly spread, at most
-LARGEST_BYTES = 1 << 28  # of the coefficients of training fields; a worker holds ten copies
+LARGEST_BYTES = 3 << 25  # of the coefficients of training fields; a worker holds ten copies
 
 
 @dataclass(frozen=True, kw_only=True)

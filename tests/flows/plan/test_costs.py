@@ -15,6 +15,7 @@ from flows.plan.plan import duration
 from flows.stages.base import STAGES
 from flows.stages.train import fields, session
 from flows.stages.verify import certificate, verify
+from pipeline.gaussian import whole
 from pipeline.gaussian.whole import WholeLaw
 from pipeline.network import calibration
 from pipeline.network.train import Training, TrainingConfig
@@ -97,6 +98,7 @@ def test_the_evaluations_that_are_counted_are_those_that_are_made() -> None:
     assert session.MATCHED * (2 * session.MATCHING_STEPS - 1) == costs.MATCHED
     assert (fields.FOLDS, verify.NEAREST) == (costs.FOLDS, costs.NEAREST)
     assert proper_scores.ROWS == costs.ROWS
+    assert (whole.FIELDS, whole.LARGEST_BYTES) == (costs.WHOLE_FIELDS, costs.WHOLE_BYTES)
     assert certificate.EVALUATIONS == costs.CERTIFIED
     likelihood = 4 * certificate.FLOW_STEPS * certificate.FIELDS * 3  # one forward, two backward
     assert likelihood + 256 * certificate.FIELDS // certificate.APART == costs.PROBED

@@ -91,5 +91,5 @@ def test_a_run_of_a_user_whom_nobody_knows_is_a_flow_of_prefect(
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("fields")
     assert "goes on without it" not in done.stderr and "home directory" not in done.stderr
-    scratch = tmp_path / "run/scratch"
-    assert (scratch / "home").is_dir() and (scratch / "prefect/prefect.db").is_file()
+    run = tmp_path / "run"
+    assert (run / "scratch/home").is_dir() and (run / "prefect/prefect.db").is_file()

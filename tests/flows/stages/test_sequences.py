@@ -372,7 +372,8 @@ def test_a_forecast_from_a_day_that_is_not_there_is_refused(root, here, sequence
 def test_sequences_need_a_past_and_a_law_that_has_one(tmp_path):
     with pytest.raises(ConfigError, match=r"sequence\.past: expected at least 1 .* got 0"):
         make_config(tmp_path, sequence_past=0)
-    with pytest.raises(ConfigError, match=r"train\.model: expected \"gaussian:var\""):
+    expected = r"train\.model: expected \"network\" or \"gaussian:var\""
+    with pytest.raises(ConfigError, match=expected):
         make_config(tmp_path, train_model="gaussian:m-block")
 
 
