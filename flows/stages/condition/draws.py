@@ -58,11 +58,15 @@ class Model:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Given:
-    """Days with the same places and errors: what is seen of them, and their values (day, row)."""
+    """Days with the same places and errors: what is seen of them, and their values (day, row).
+
+    Of an event the values are drawn.
+    """
 
     columns: list[int]
     seen: Seen
     values: FloatArray
+    event: EventSeen | None = None
 
 
 def group_of(config: RunConfig, learned: bool) -> int:
@@ -123,7 +127,7 @@ def _given(
         event = model.config.condition.event
         assert event is not None
         return [
-            Given(columns=[column], seen=there.seen, values=np.empty((1, 1)))
+            Given(columns=[column], seen=there.seen, values=np.empty((1, 1)), event=there)
             for column in columns
             for there in [event_at(model.known, model.tail, event, rows[column])]
         ]
@@ -173,19 +177,16 @@ def _drawn(model: Model, given: Given, times: xr.Dataset, members: range) -> Dra
     days = [times["time"].values[column] for column in given.columns]
     noises = [[_address(model.config, number, day) for number in members] for day in days]
     condition = torch.from_numpy(times["condition"].values[given.columns])
-    event = model.config.condition.event
     values, start, probability = given.values[:, None], None, None
-    if event is not None:
-        rows = model.known.rows(times)[given.columns[0]]
-        there = event_at(model.known, model.tail, event, rows)
-        values, start = _of_event(model, there, noises[0])
-        probability = there.log_probability(model.score.baseline)
+    if given.event is not None:
+        values, start = _of_event(model, given.event, noises[0])
+        probability = given.event.log_probability(model.score.baseline)
     summary = Summary.of(given.seen)
     observed, more = summary.values(values)
     made = _whitened(model, summary, observed, condition, noises, start)
     x = made.x
     fields = np.empty((*x.shape[:2], len(model.known.variables), *model.known.grid.shape))
-    if event is not None:
+    if given.event is not None:
         values = made.values  # those of the particles that go on; one row, as it was
     for day, addresses in enumerate(noises):
         of_members = np.broadcast_to(values[day], (len(members), values.shape[2]))
