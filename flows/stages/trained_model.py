@@ -1,7 +1,7 @@
 """The score of a run, untrained and trained, and its sampler, made of its artifacts."""
 
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from pipeline.diffusion.process import OrnsteinUhlenbeck
 from pipeline.diffusion.sampler import INTEGRATORS, Sampler
 from pipeline.diffusion.score import Condition, GaussianScore, Given, Score
 from pipeline.gaussian.baselines import Baseline
+from pipeline.gaussian.dynamics import SequenceLaw
 from pipeline.network.calibration import Calibration
 from pipeline.network.score_network import ScoreNet, score_network
 from pipeline.network.train import load
@@ -112,6 +113,18 @@ def _restored(config: RunConfig, checkpoint: artifacts.Published, normals: xr.Da
     return Trained(score, MatchedScore(score, **matching))
 
 
+@lru_cache(maxsize=1)
+def loaded_normals(normals: artifacts.Published) -> xr.Dataset:
+    """Published normals, read once in a process."""
+    return artifacts.open_artifact(normals).load()
+
+
+@lru_cache(maxsize=1)
+def loaded_sequence_law(normals: artifacts.Published) -> SequenceLaw:
+    """The linear law of sequences in published normals, made once in a process."""
+    return sequence_law_of(loaded_normals(normals))
+
+
 # One per worker process; a new run brings new digests.
 _MODELS: dict[tuple[str, str], tuple[Trained, xr.Dataset]] = {}
 
@@ -123,7 +136,7 @@ def loaded(
     place = (checkpoint.digest, normals.digest)
     if place not in _MODELS:
         _MODELS.clear()
-        constants = artifacts.open_artifact(normals).load()
+        constants = loaded_normals(normals)
         _MODELS[place] = trained(config, checkpoint, constants), constants
     return _MODELS[place]
 
@@ -139,8 +152,7 @@ def loaded_sequences(
     place = (checkpoint.digest, normals.digest)
     if place not in _SEQUENCES:
         _SEQUENCES.clear()
-        constants = artifacts.open_artifact(normals).load()
-        _SEQUENCES[place] = trained_sequences(config, checkpoint, constants)
+        _SEQUENCES[place] = trained_sequences(config, checkpoint, loaded_normals(normals))
     return _SEQUENCES[place]
 
 

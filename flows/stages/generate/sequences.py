@@ -15,7 +15,7 @@ Beyond lmax the noise remembers, and needs no state (pipeline/gaussian/persisten
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
@@ -38,8 +38,12 @@ from flows.stages.generate.sequence_times import (
 )
 from flows.stages.generate.templates import ensemble_template, provenance_of
 from flows.stages.preprocess.normals import tail_of
-from flows.stages.preprocess.sequence_law import sequence_law_of
-from flows.stages.trained_model import loaded_sequences, sampler_of
+from flows.stages.trained_model import (
+    loaded_normals,
+    loaded_sequence_law,
+    loaded_sequences,
+    sampler_of,
+)
 from pipeline.arrays import FloatArray
 from pipeline.diffusion.noise import NoiseAddress
 from pipeline.diffusion.sequences import NextDay
@@ -221,7 +225,7 @@ def draw_states(drawing: Drawing, path: Place, chain: Chain) -> list[artifacts.R
     becomes depends on the shape of the batch and not on what is in the others.
     """
     torch.set_num_threads(1)
-    law = _law(drawing.normals)[0]
+    law = loaded_sequence_law(drawing.normals)
     size, written = drawing.config.generate.microbatch, []
     for together in _by_time(artifacts.missing_units(path, chain.units)):
         region = together[0].region["time"]
@@ -251,7 +255,11 @@ def draw_states(drawing: Drawing, path: Place, chain: Chain) -> list[artifacts.R
 def _next(drawing: Drawing, past: FloatArray, numbers: Sequence[int], day: int) -> FloatArray:
     """The next day of a microbatch, (member, channel, coefficient): by the learned law where one
     was learned and all the days that it asks for are known, by the linear one else."""
-    law, channels, lmax = _law(drawing.normals)
+    law, channels = (
+        loaded_sequence_law(drawing.normals),
+        channels_of(loaded_normals(drawing.normals)),
+    )
+    lmax = law.layout.lmax
     size = len(past)
 
     def white(step: int) -> torch.Tensor:
@@ -273,7 +281,7 @@ def write_fields(
 ) -> artifacts.Record:
     """Make the fields of a unit of its states and write them. Runs on a worker."""
     torch.set_num_threads(1)
-    constants = _constants(drawing.normals)
+    constants = loaded_normals(drawing.normals)
     placed = placed_on(drawing.normals, grid, constants)
     number, region = unit.region["realization"].start, unit.region["time"]
     x = _stored(states)[number : number + 1, region]
@@ -386,22 +394,10 @@ def _shape(law: SequenceLaw) -> tuple[int, int]:
     return law.layout.channels, (law.layout.lmax + 1) ** 2
 
 
-@lru_cache(maxsize=1)
-def _constants(normals: artifacts.Published) -> xr.Dataset:
-    """The normals, read once in a process."""
-    return artifacts.open_artifact(normals).load()
-
-
-@lru_cache(maxsize=1)
-def _law(normals: artifacts.Published) -> tuple[SequenceLaw, list[str], int]:
-    constants = _constants(normals)
-    return sequence_law_of(constants), channels_of(constants), int(constants.attrs["lmax"])
-
-
 def _learned(drawing: Drawing) -> NextDay | None:
     """The learned law of the next day; None if it is linear."""
     model = loaded_sequences(drawing.config, drawing.checkpoint, drawing.normals)
     if model is None:
         return None
-    sampler, law = sampler_of(drawing.config), _law(drawing.normals)[0]
+    sampler, law = sampler_of(drawing.config), loaded_sequence_law(drawing.normals)
     return NextDay(law=law, score=model.drawn_by(sampler), sampler=sampler)

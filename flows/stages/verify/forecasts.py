@@ -25,8 +25,12 @@ from flows.progress import Progress
 from flows.stages.base import published_input
 from flows.stages.conditions import condition_of
 from flows.stages.preprocess.block_sums import opened
-from flows.stages.preprocess.sequence_law import sequence_law_of
-from flows.stages.trained_model import loaded_sequences, sampler_of
+from flows.stages.trained_model import (
+    loaded_normals,
+    loaded_sequence_law,
+    loaded_sequences,
+    sampler_of,
+)
 from pipeline.arrays import FloatArray
 from pipeline.diffusion.noise import NoiseAddress
 from pipeline.diffusion.sequences import NextDay
@@ -108,7 +112,7 @@ def scored(
 ) -> Scored:
     """Forecasts from a day and their scores. Runs on a worker."""
     torch.set_num_threads(1)
-    constants = artifacts.open_artifact(normals).load()
+    constants = loaded_normals(normals)
     everything = opened(whitened)
     held_out = everything.sel(time=within(config.split.test))
     drawn = drawn_from(config, checkpoint, normals, held_out, start.day)
@@ -139,8 +143,7 @@ def drawn_from(
     day: int,
 ) -> dict[str, FloatArray]:
     """Members of the learned and of the linear law from a day, (member, lead, channel, ...)."""
-    constants = artifacts.open_artifact(normals)
-    law, model = sequence_law_of(constants.load()), loaded_sequences(config, checkpoint, normals)
+    law, model = loaded_sequence_law(normals), loaded_sequences(config, checkpoint, normals)
     channels, lmax = [str(name) for name in held_out["channel"].values], law.layout.lmax
     begun = held_out["x"][day + 1 - law.past : day + 1].values.astype(np.float64)
     features = condition_of(held_out)

@@ -24,8 +24,13 @@ from flows.progress import Progress
 from flows.stages.base import published_input
 from flows.stages.conditions import condition_of
 from flows.stages.preprocess.block_sums import opened
-from flows.stages.preprocess.sequence_law import sequence_law_of
-from flows.stages.trained_model import certified_sampler, device_of, loaded_sequences, taken
+from flows.stages.trained_model import (
+    certified_sampler,
+    device_of,
+    loaded_sequence_law,
+    loaded_sequences,
+    taken,
+)
 from pipeline.arrays import FloatArray
 from pipeline.certificate.path_bound import Certificate, certify
 from pipeline.gaussian.given_past import Innovations, days_with_past
@@ -100,7 +105,7 @@ def certified(
     model = loaded_sequences(config, checkpoint, normals)
     assert model is not None
     held_out = opened(whitened).sel(time=within(config.split.test))
-    law = sequence_law_of(artifacts.open_artifact(normals).load())
+    law = loaded_sequence_law(normals)
     days = days_with_past(held_out["time"].values, law.past)[part.start : part.stop]
     device = device_of(config)
     innovations = Innovations(held_out["x"], days, law)[:]
