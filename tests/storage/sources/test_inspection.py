@@ -61,8 +61,14 @@ def test_a_file_that_breaks_its_reader_is_named(monkeypatch, files, fault, how):
 
 
 def test_a_reader_that_hangs_is_ended(monkeypatch, files):
-    monkeypatch.setattr(inspection, "PATIENCE", 20.0)
-    monkeypatch.setattr(inspection, "SECONDS", 0.1)
+    begin = inspection.inspect
+
+    def impatient(*arguments, **options):
+        looking = begin(*arguments, **options)
+        looking.deadlines = [90.0, 1.0, 90.0]
+        return looking
+
+    monkeypatch.setitem(globals(), "inspect", impatient)
     said = looked_at(monkeypatch, files, "time.sleep(1000)")
     assert said.startswith(f"{files[1]} broke") and "no answer in time" in said
 
