@@ -1,5 +1,6 @@
 # make demo   from nothing to a finished ensemble and its report
-# make test   all tests
+# make test   all tests but those of some minutes (under 20 minutes)
+# make test-long  whole runs in processes of their own: signals, wheel, killed workers (some minutes)
 # make test-fast  laws, numerics, conventions: for after every change (under 3 minutes)
 # make check  ruff and mypy
 # make mutants      faults seeded into the code, each of which a test must find (some minutes)
@@ -31,7 +32,7 @@ INSTALLED := $(VENV)/.installed
 EXAMPLES := $(VENV)/.examples
 CONFIG ?= deploy/configs/demo.toml
 
-.PHONY: demo test configuration check mutants faults deployments docs up inputs lock large bench unit-costs paper-plan \
+.PHONY: demo test test-long test-fast configuration check mutants faults deployments docs up inputs lock large bench unit-costs paper-plan \
   clusters scale services integrators clean
 .DELETE_ON_ERROR:
 
@@ -40,6 +41,9 @@ demo: $(INSTALLED)
 
 test: $(INSTALLED) $(EXAMPLES)
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(PYTEST_ARGS)
+
+test-long: $(INSTALLED) $(EXAMPLES)
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m long $(PYTEST_ARGS)
 
 FAST := tests/pipeline tests/storage/conventions tests/storage/places
 test-fast: $(INSTALLED)

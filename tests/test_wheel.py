@@ -70,6 +70,7 @@ def command(bin_: Path, tmp_path: Path) -> Callable[..., str]:
     return typed
 
 
+@pytest.mark.long
 def test_a_wheel_goes_from_files_to_an_ensemble_and_its_deployments(command, bin_, tmp_path):
     days = xr.date_range("2000-01-01", "2002-12-31", freq="4D")
     values = np.random.default_rng(0).standard_normal((len(days), 8, 16)).astype("f4")

@@ -14,6 +14,7 @@ def world(tmp_path_factory):
     return World(tmp_path_factory.mktemp("world"), {"cluster": {"workers": 1}})
 
 
+@pytest.mark.long
 def test_ingest_survives_its_worker_and_its_flow(world):
     lost = world.run("worker")
     lost.faults = _faults("before its record", ["fields"], "kill")

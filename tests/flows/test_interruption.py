@@ -11,6 +11,7 @@ import pytest
 from tests.faults.interruptions import signalled
 
 
+@pytest.mark.long
 def test_a_signal_to_the_group_ends_a_run_in_every_stage(tmp_path: Path) -> None:
     assert signalled(tmp_path, 0)[1] == []
 

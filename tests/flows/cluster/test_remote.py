@@ -244,6 +244,7 @@ def test_a_scheduler_that_dies_ends_the_units(tmp_path: Path, quiet: Progress) -
     assert lost.value.exit_code == 40
 
 
+@pytest.mark.long
 def test_a_run_whose_scheduler_dies_goes_on_elsewhere_to_the_same_bytes(
     golden: tuple[dict[str, Any], dict[str, str]],
     tmp_path: Path,

@@ -8,12 +8,14 @@ import sys
 from pathlib import Path
 
 import psutil
+import pytest
 
 from tests.services import Certificates
 
 PATIENCE = 240
 
 
+@pytest.mark.long
 def test_a_machine_comes_up_with_a_deployed_run_and_goes_with_all_its_children(
     tmp_path, table, write_config
 ):

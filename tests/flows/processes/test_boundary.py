@@ -199,6 +199,7 @@ def test_prefect_measures_nobody_and_pickles_nothing(tmp_path: Path) -> None:
     assert said.stdout.split() == ["False", "json", "False", "False", "127.0.0.1"]
 
 
+@pytest.mark.long
 def test_a_whole_run_listens_on_loopback_only_and_keeps_no_secret(
     tmp_path: Path, write_config: Callable[[dict[str, Any]], str]
 ) -> None:

@@ -71,6 +71,7 @@ print(receipt.kind)
 """
 
 
+@pytest.mark.long
 def test_a_run_of_a_user_whom_nobody_knows_is_a_flow_of_prefect(
     tmp_path: Path, table: dict[str, Any], write_config: Callable[[dict[str, Any]], str]
 ) -> None:

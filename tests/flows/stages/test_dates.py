@@ -80,6 +80,7 @@ def test_asked_dates_of_a_season_that_was_not_seen_are_refused_at_the_start(tmp_
         runs.run_alone(config, "ingest")
 
 
+@pytest.mark.long
 def test_what_a_part_of_the_year_determines_is_fitted_and_said_in_log_card_and_report(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

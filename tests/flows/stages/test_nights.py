@@ -102,6 +102,7 @@ def test_frozen_statistics_stay_and_only_new_days_are_whitened(
     assert refitted.digest != normals.digest
 
 
+@pytest.mark.long
 def test_a_training_goes_on_from_the_one_before(nights: dict[str, Any]) -> None:
     layout = StoreLayout(nights["run"]["root"])
     nights["train"]["start"] = "last"

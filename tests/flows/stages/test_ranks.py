@@ -79,6 +79,7 @@ def assert_alike(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray]) -> 
     assert np.linalg.norm(one - other) < 1e-2 * np.linalg.norm(other)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("on_workers")
 def test_two_ranks_on_workers_learn_what_one_learns_and_a_killed_one_costs_no_bit(
     whitened: dict[str, Any],
