@@ -43,7 +43,8 @@ def plan(config: Config) -> pd.DataFrame:
     Returns:
         One row per stage: `seconds` (NaN where no prices were measured), `bytes` and `files` that
         it writes, `units` of work, `memory` of one worker and `memory_here` of this process
-        [bytes]. `attrs["prices_of"]` names the machine at whose speed the times are.
+        [bytes]. `attrs["prices_of"]` names the machine at whose speed the times are,
+        `attrs["block_degree"]` what Gaussian laws leave out where they are too large.
     Examples:
         >>> spherescore.plan("my.toml")["seconds"].sum() / 60  # minutes
     """
@@ -52,10 +53,14 @@ def plan(config: Config) -> pd.DataFrame:
     from flows.plan.costs import prices
     from flows.plan.plan import estimate
 
-    table = pd.DataFrame([vars(one) for one in estimate(_config(config))]).set_index("stage")
+    from flows.stages.block_degree import block_degree_words
+
+    read = _config(config)
+    table = pd.DataFrame([vars(one) for one in estimate(read)]).set_index("stage")
     table["seconds"] = table["seconds"].astype("float64")
     price = prices()
     table.attrs["prices_of"] = price.where if price else None
+    table.attrs["block_degree"] = block_degree_words(read)
     return table
 
 

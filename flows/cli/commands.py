@@ -89,6 +89,7 @@ def plan(arguments: argparse.Namespace) -> dict[str, Any]:
     from flows.plan.costs import prices
     from flows.plan.plan import estimate, free_space, memory_per_worker, refusal
     from flows.processes.machine import memory_share
+    from flows.stages.block_degree import block_degree_words
 
     layout, price = config.layout, prices()
     estimates = estimate(config)
@@ -97,6 +98,7 @@ def plan(arguments: argparse.Namespace) -> dict[str, Any]:
         "free_bytes": free_space(layout.path),
         "memory_per_worker": memory_per_worker(config),
         "memory_here": memory_share(1),
+        "block_degree": block_degree_words(config),
         "prices_of": price.where if price else None,
         "refusal": refusal(config, layout, estimates),
     }

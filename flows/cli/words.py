@@ -37,6 +37,8 @@ def plan(table: Table) -> Iterator[str]:
     free = "-" if table["free_bytes"] is None else format_bytes(table["free_bytes"])
     memory, here = (format_bytes(table[name]) for name in ("memory_per_worker", "memory_here"))
     yield f"{'there is':<22}{free:>12}{'':>16}{memory:>12}{here:>12}"
+    if table["block_degree"]:
+        yield table["block_degree"]
     where = table["prices_of"]
     yield f"times at the speed of: {where}" if where else "no times: see make unit-costs"
 

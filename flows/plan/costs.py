@@ -16,6 +16,7 @@ from typing import Any
 
 from flows.processes.machine import SERIES_SHARE
 from flows.stages.generate.chunks import TIMES_PER_CHUNK
+from pipeline.gaussian.moments import block_bytes
 
 __all__ = ["Estimate", "Machines", "Prices", "Work", "Workload", "estimates", "prices", "work"]
 
@@ -47,7 +48,7 @@ class Workload:
         shard: times in one unit of ingest.
         drawn_points: cells of one field of the ensemble, if it is drawn on another grid.
         series: whether the ensemble is copied for readers of series.
-        block_diagonal: whether Gaussian laws keep the covariances of each order in full.
+        block_degree: up to which Gaussian laws keep the covariances of each order; lmax if None.
     """
 
     times: int
@@ -71,7 +72,7 @@ class Workload:
     shard: int = 64
     drawn_points: int | None = None
     series: bool = False
-    block_diagonal: bool = True
+    block_degree: int | None = None
 
     @property
     def coefficients(self) -> int:
@@ -96,12 +97,27 @@ class Workload:
         return self.channels * self.nlat * self.coefficients
 
     @property
+    def degree(self) -> int:
+        """The block degree."""
+        return self.lmax if self.block_degree is None else min(self.block_degree, self.lmax)
+
+    @property
     def covariances(self) -> int:
-        """Numbers in the covariances of all orders (or of all degrees)."""
-        band = self.lmax
-        if not self.block_diagonal:
-            return self.channels**2 * (band + 1)
-        return self.channels**2 * (band + 1) * (band + 2) * (2 * band + 3) // 3
+        """Numbers in the covariances of all orders up to the block degree, and of the channels of
+        each degree beyond it."""
+        blocks, beyond = block_bytes(self.channels, self.degree) // 8, self.lmax - self.degree
+        return blocks + self.channels**2 * beyond
+
+    @property
+    def mixed(self) -> int:
+        """Products that mix the channels of all coefficients beyond the block degree."""
+        return self.channels**2 * (self.coefficients - (self.degree + 1) ** 2)
+
+    @property
+    def factored(self) -> int:
+        """Numbers of the laws, each as often as its matrix has rows: what their fit costs."""
+        orders = (self.degree + 1) ** 4 if self.degree else 1
+        return self.channels**3 * (orders + self.lmax - self.degree)
 
     @property
     def network_products(self) -> int:
@@ -112,7 +128,7 @@ class Workload:
         moved = MOVED * self.blocks * cells * width
         convolutions = 18 * cells * width * (10 * self.channels + 20 + 2 * self.blocks * width)
         transforms = 4 * self.channels * (self.lmax + 1) * self.coefficients
-        return convolutions + moved + transforms + 6 * self.covariances
+        return convolutions + moved + transforms + 6 * self.covariances + 6 * self.mixed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,7 +232,6 @@ def work(load: Workload) -> dict[str, Work]:
     trains = load.steps != 0 or load.minutes is not None
     validations = DRAWN * min(VALIDATIONS, load.steps or VALIDATIONS)
     per_field = channels * load.points
-    factored = channels**3 * (load.lmax + 1) ** (4 if load.block_diagonal else 1)
 
     def drawing(realizations: int, times: int, certified: int = 0, **more: float) -> Work:
         count = realizations * times
@@ -233,15 +248,15 @@ def work(load: Workload) -> dict[str, Work]:
         "preprocess": Work(
             values=(load.times + 3 * fitted) * per_field,
             legendre=(load.times + 2 * fitted) * load.legendre_flops
-            + 2 * fitted * load.covariances,
+            + 2 * fitted * (load.covariances + load.mixed),
             units=2 * ceil(load.times / load.shard),
-            alone=factored,
+            alone=load.factored,
         ),
         "train": Work(
             training=trains * (3 * samples + validations * load.validated) * load.network_products,
             judging=trains * (NODES * load.validated + MATCHED) * load.network_products,
-            alone=trains * FOLDS * factored,
-            products=trains * 2 * (fitted - load.validated) * load.covariances,
+            alone=trains * FOLDS * load.factored,
+            products=trains * 2 * (fitted - load.validated) * (load.covariances + load.mixed),
         ),
         "generate": drawing(*load.ensemble),
         "verify": drawing(

@@ -12,6 +12,7 @@ from flows.config.schema import RunConfig
 from flows.errors import ExitCode
 from flows.plan.costs import Estimate, Machines, Workload, estimates, prices
 from flows.processes.machine import machine_memory, memory_share
+from flows.stages.block_degree import block_degree
 from flows.stages.dates import require_dates
 from flows.stages.ingest.ingest import how_to_open, look_first, unit_sizes
 from flows.stages.splits import SPLITS, part_of
@@ -85,6 +86,7 @@ def workload(config: RunConfig) -> Workload:
         shard=unit_sizes(fields, source)["shard"],
         drawn_points=None if generate.grid == "source" else grid_named(generate.grid).size,
         series=generate.series,
+        block_degree=block_degree(config),
     )
 
 

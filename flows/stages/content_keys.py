@@ -15,6 +15,7 @@ import xarray as xr
 
 from flows.config.schema import RunConfig, Source
 from flows.stages.base import published_input
+from flows.stages.block_degree import block_degree
 from flows.stages.conditions import asked_times, condition_of
 from flows.stages.splits import SPLITS, part_of, period_of
 from storage.artifacts.history import digest_of_times, latest_of_family
@@ -282,7 +283,8 @@ def _preprocess_key(config: RunConfig, inputs: Mapping[str, str]) -> str:
             "spectral.tail",
             "spectral.harmonics",
             "sequence.past",
-        ),
+        )
+        | {"block_degree": block_degree(config)},
         inputs=inputs,
         code=code_of("flows.stages.preprocess.preprocess"),
     )

@@ -31,25 +31,25 @@ Blocks = Callable[[int], ComplexArray]  # S_m of an order, rows by channel, then
 
 
 def fit_averaged(train: Moments, across: FloatArray, towards: FloatArray) -> Averaged:
-    """The law of these moments; what validation fields chose is (lmax + 1,) each."""
+    """The law of these moments; what validation fields chose is (block degree + 1,) each."""
     target = train.channel_covariance()
     mixed = (
         averaged_covariance(train.covariance, target, m, float(across[m]), float(towards[m]))
-        for m in range(train.lmax + 1)
+        for m in range(train.degree + 1)
     )
-    return Averaged.of_covariances(mixed, train.channels, train.lmax)
+    return Averaged.of_covariances(mixed, target)
 
 
 def choose_averages(train: Moments, held_out: Moments) -> tuple[FloatArray, FloatArray]:
     """For each order the mixture under which the held-out fields are most likely.
 
     Returns:
-        across and towards, (lmax + 1,) each.
+        across and towards, (block degree + 1,) each.
     """
     target = train.channel_covariance()
-    chosen = np.empty((train.lmax + 1, 2))
+    chosen = np.empty((train.degree + 1, 2))
     pairs = [(across, towards) for across in ACROSS for towards in TOWARDS]
-    for m in range(train.lmax + 1):
+    for m in range(train.degree + 1):
         observed, misfits = held_out.covariance(m), []
         parts = _parts(train.covariance, target, m)
         for across, towards in pairs:
@@ -84,13 +84,21 @@ def _parts(
 ) -> tuple[ComplexArray, ComplexArray, FloatArray]:
     """S_m, the mean of its neighbours, and S_l of its degrees."""
     channels, lmax = target.shape[1], len(target) - 1
-    own, usual = blocks(m), _diagonal(target, m)
+    own = blocks(m)
+    degree = m + len(own) // channels - 1
+    usual = _diagonal(target[: degree + 1], m)
     total, weights = np.zeros_like(own), 0.0
     for other in range(max(0, m - REACH), min(lmax, m + REACH) + 1):
-        if other != m:
-            weight = np.exp(-0.5 * ((other - m) / WIDTH) ** 2)
-            total += weight * _on_degrees(blocks(other), usual, channels, other - m)
-            weights += weight
+        if other == m:
+            continue
+        weight = np.exp(-0.5 * ((other - m) / WIDTH) ** 2)
+        # Orders beyond the block degree have none of these degrees: they know the usual of them.
+        known = other <= degree
+        near = _on_degrees(blocks(other), usual, channels, other - m) if known else usual
+        total += weight * near
+        weights += weight
+    if m == 0:  # orders -1 and -2 are neighbours, too, and have the conjugates
+        total = total.real.astype(own.dtype)
     return own, (total / weights if weights else own), usual
 
 

@@ -7,7 +7,9 @@ from its law given the learned degrees, within each order m, that of the m-block
 
     z_tail = K z_low + R e,    K = S_tl S_ll^-1,    R R^H = S_tt - K S_lt
 
-with S_m of all degrees, shrunk as the m-block baseline is. Notation: docs/mathematics.md, 6.
+with S_m of all degrees up to the block degree, shrunk as the m-block baseline is. Degrees of the
+tail beyond the block degree are white, as the channels of each are after whitening. Notation:
+docs/mathematics.md, 6.
 """
 
 from __future__ import annotations
@@ -28,13 +30,17 @@ class GaussianTail:
     """Draws whitened coefficients of degrees lmax + 1 to `last` given those up to lmax.
 
     Attributes:
-        regression: K of each order m = 0 ... last, (tail rows, low rows), by channel, then degree.
+        degree: last degree that has a law of its own, from lmax to `last`: the block degree of the
+            moments it was fitted to, or lmax if nothing of the tail is below that.
+        regression: K of each order m = 0 ... degree, (tail rows, low rows), by channel, then
+            degree.
         root: R of each order, (tail rows, tail rows).
     """
 
     channels: int
     lmax: int
     last: int
+    degree: int
     regression: tuple[ComplexArray, ...]
     root: tuple[ComplexArray, ...]
 
@@ -45,13 +51,13 @@ class GaussianTail:
         Args:
             shrinkage: towards the channel covariance of each degree, by order.
         """
-        channels, last = train.channels, train.lmax
+        channels, degree = train.channels, max(train.degree, lmax)
         target = train.channel_covariance()
         regressions: list[ComplexArray] = []
         roots: list[ComplexArray] = []
-        for m in range(last + 1):
+        for m in range(degree + 1 if degree > lmax else 0):
             covariance = shrunk_covariance(train, target, m, shrinkage[m])
-            beyond = np.tile(np.arange(m, last + 1) > lmax, channels)
+            beyond = np.tile(np.arange(m, degree + 1) > lmax, channels)
             low, cross = covariance[np.ix_(~beyond, ~beyond)], covariance[np.ix_(beyond, ~beyond)]
             nothing = np.diagonal(low).real == 0.0  # winds have no degree 0
             low[nothing, nothing] = SMALLEST_VARIANCE
@@ -63,7 +69,8 @@ class GaussianTail:
         return cls(
             channels=channels,
             lmax=lmax,
-            last=last,
+            last=train.lmax,
+            degree=degree,
             regression=tuple(regressions),
             root=tuple(roots),
         )
@@ -75,22 +82,22 @@ class GaussianTail:
             x: degrees up to lmax, (..., channel, (lmax + 1)^2).
             white: standard normal numbers of the result's shape.
         """
-        known, size = (self.lmax + 1) ** 2, (self.last + 1) ** 2
-        whole = (
-            np.concatenate([x, white], axis=-1).astype(np.float64).reshape(-1, self.channels * size)
-        )
+        known, size = (self.lmax + 1) ** 2, (self.degree + 1) ** 2
+        joined = np.concatenate([x, white[..., : size - known]], axis=-1).astype(np.float64)
+        whole = joined.reshape(-1, self.channels * size)
         result = whole.copy()
-        for m in range(self.last + 1):
-            plus, minus = positions(self.channels, self.last, m)
+        for m in range(len(self.regression)):
+            plus, minus = positions(self.channels, self.degree, m)
             beyond = plus % size >= known
             z = whole[:, plus] if m == 0 else (whole[:, plus] + 1j * whole[:, minus]) / np.sqrt(2)
-            tail = z[:, ~beyond] @ self.regression[m].T + z[:, beyond] @ self.root[m].T
+            drawn = z[:, ~beyond] @ self.regression[m].T + z[:, beyond] @ self.root[m].T
             if m == 0:
-                result[:, plus[beyond]] = tail.real
+                result[:, plus[beyond]] = drawn.real
             else:
-                result[:, plus[beyond]] = np.sqrt(2) * tail.real
-                result[:, minus[beyond]] = np.sqrt(2) * tail.imag
-        return result.reshape(*x.shape[:-1], size)[..., known:]
+                result[:, plus[beyond]] = np.sqrt(2) * drawn.real
+                result[:, minus[beyond]] = np.sqrt(2) * drawn.imag
+        tail = result.reshape(*x.shape[:-1], size)[..., known:]
+        return np.concatenate([tail, white[..., size - known :]], axis=-1)
 
     def adjoint(self, rows: FloatArray) -> tuple[FloatArray, FloatArray]:
         """The transposed maps of `draw` applied to functionals of the tail.
@@ -100,13 +107,13 @@ class GaussianTail:
         Returns:
             What the rows say of x, (row, channel, (lmax + 1)^2), and of the white noise, as rows.
         """
-        known, size = (self.lmax + 1) ** 2, (self.last + 1) ** 2
+        known, size = (self.lmax + 1) ** 2, (self.degree + 1) ** 2
         padded = np.zeros((len(rows), self.channels, size))
-        padded[..., known:] = rows
+        padded[..., known:] = rows[..., : size - known]
         whole = padded.reshape(len(rows), -1)
         flat = np.zeros_like(whole)
-        for m in range(self.last + 1):
-            plus, minus = positions(self.channels, self.last, m)
+        for m in range(len(self.regression)):
+            plus, minus = positions(self.channels, self.degree, m)
             beyond = plus % size >= known
             b = whole[:, plus[beyond]] + (1j * whole[:, minus[beyond]] if m else 0.0)
             for matrix, columns in ((self.regression[m], ~beyond), (self.root[m], beyond)):
@@ -115,7 +122,8 @@ class GaussianTail:
                     flat[:, minus[columns]] = found.imag
                 flat[:, plus[columns]] = found.real
         result = flat.reshape(*rows.shape[:2], size)
-        return result[..., :known], result[..., known:]
+        white = np.concatenate([result[..., known:], rows[..., size - known :]], axis=-1)
+        return result[..., :known], white
 
     def to_arrays(self) -> dict[str, FloatArray]:
         """What is stored in `normals`: matrices one after the other, real and imaginary part."""
@@ -123,12 +131,18 @@ class GaussianTail:
 
     @classmethod
     def from_arrays(
-        cls, channels: int, lmax: int, last: int, regression: FloatArray, root: FloatArray
+        cls,
+        channels: int,
+        lmax: int,
+        last: int,
+        degree: int,
+        regression: FloatArray,
+        root: FloatArray,
     ) -> GaussianTail:
         """Undo `to_arrays`."""
         regressions, roots, a, b = [], [], 0, 0
-        for m in range(last + 1):
-            low, tail = channels * max(0, lmax + 1 - m), channels * (last - max(lmax, m - 1))
+        for m in range(degree + 1 if degree > lmax else 0):
+            low, tail = channels * max(0, lmax + 1 - m), channels * (degree - max(lmax, m - 1))
             regressions.append(_complex(regression[a : a + tail * low]).reshape(tail, low))
             roots.append(_complex(root[b : b + tail * tail]).reshape(tail, tail))
             a, b = a + tail * low, b + tail * tail
@@ -136,6 +150,7 @@ class GaussianTail:
             channels=channels,
             lmax=lmax,
             last=last,
+            degree=degree,
             regression=tuple(regressions),
             root=tuple(roots),
         )
@@ -149,7 +164,8 @@ def _root(covariance: ComplexArray) -> ComplexArray:
 
 
 def _flat(matrices: tuple[ComplexArray, ...]) -> FloatArray:
-    parts = np.concatenate([matrix.ravel() for matrix in matrices])
+    none = np.empty(0, np.complex128)
+    parts = np.concatenate([none, *(matrix.ravel() for matrix in matrices)])
     return np.stack([parts.real, parts.imag], axis=-1)
 
 

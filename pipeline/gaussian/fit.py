@@ -5,6 +5,7 @@
     m-block     covariances of each order, shrunk towards the channel covariances
     averaged    the same, averaged with those of neighbouring orders before (averaged.py)
 
+The last two are the channels law beyond the block degree of the moments that they are fitted to.
 All are fitted to training fields; how much the last two are shrunk is chosen on validation fields.
 Notation: docs/mathematics.md, 6.
 """
@@ -12,7 +13,7 @@ Notation: docs/mathematics.md, 6.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
@@ -30,8 +31,14 @@ from pipeline.gaussian.baselines import (
     Isotropic,
     MBlock,
     baseline_from_arrays,
+    directions,
 )
-from pipeline.gaussian.moments import ComplexArray, Moments
+from pipeline.gaussian.moments import (
+    ComplexArray,
+    Moments,
+    block_bytes,
+    largest_block_degree,
+)
 from pipeline.sphere.coefficients import degrees
 
 __all__ = [
@@ -96,15 +103,14 @@ def fit_isotropic(train: Moments) -> Isotropic:
 
 def fit_channels(train: Moments) -> Channels:
     """The law with the power and cross spectra of the training fields."""
-    values, vectors = np.linalg.eigh(train.channel_covariance())
-    floored = np.maximum(values, SMALLEST_VARIANCE)
-    return Channels(vectors, floored[degrees(train.lmax)].T)
+    vectors, variance = directions(train.channel_covariance())
+    return Channels(vectors, variance[degrees(train.lmax)].T)
 
 
 def choose_shrinkage(train: Moments, validation: Moments) -> FloatArray:
     """Choose for each order m the shrinkage under which the validation fields are most likely."""
-    target, chosen = train.channel_covariance(), np.empty(train.lmax + 1)
-    for m in range(train.lmax + 1):
+    target, chosen = train.channel_covariance(), np.empty(train.degree + 1)
+    for m in range(train.degree + 1):
         misfits = []
         for shrinkage in SHRINKAGES:
             values, basis = _shrunk(train, target, m, shrinkage)
@@ -115,10 +121,10 @@ def choose_shrinkage(train: Moments, validation: Moments) -> FloatArray:
 
 
 def fit_m_block(train: Moments, shrinkage: FloatArray) -> MBlock:
-    """The m-block law, each S_m shrunk towards the channels law by `shrinkage`, (lmax + 1,)."""
-    target = train.channel_covariance()
-    shrunk = (shrunk_covariance(train, target, m, shrinkage[m]) for m in range(train.lmax + 1))
-    return MBlock.of_covariances(shrunk, train.channels, train.lmax)
+    """The m-block law, each S_m shrunk towards the channels law by its `shrinkage`, (m,)."""
+    usual = train.channel_covariance()
+    shrunk = (shrunk_covariance(train, usual, m, shrinkage[m]) for m in range(train.degree + 1))
+    return MBlock.of_covariances(shrunk, usual)
 
 
 def shrunk_covariance(
@@ -129,9 +135,9 @@ def shrunk_covariance(
     Args:
         target: S_l, the channel covariance of each degree, (lmax + 1, channel, channel).
     """
-    channels, n = moments.channels, moments.lmax + 1 - m
+    channels, n = moments.channels, moments.degree + 1 - m
     spread = np.zeros((channels, n, channels, n))
-    spread[:, range(n), :, range(n)] = target[m:]
+    spread[:, range(n), :, range(n)] = target[m : moments.degree + 1]
     mixed = (1 - shrinkage) * moments.covariance(m)
     return mixed + shrinkage * spread.reshape(mixed.shape)
 
@@ -175,7 +181,9 @@ class Departures:
         return (values - usual).astype(values.dtype)
 
 
-def left_out(x: Series, rows: FloatArray, folds: int) -> list[LeftOut]:
+def left_out(
+    x: Series, rows: FloatArray, folds: int, degree: int | None = None
+) -> Iterator[LeftOut]:
     """Stretches of a series of fields, each with what all the other fields say.
 
     A law fitted to the fields that a network learns from knows them too well: in its coordinates
@@ -186,12 +194,14 @@ def left_out(x: Series, rows: FloatArray, folds: int) -> list[LeftOut]:
     Args:
         x: whitened fields in order of time, (field, channel, coefficient), a few read at once.
         rows: terms of their climatology, (field, term), about which they are.
+        degree: the block degree of the moments; lmax if not given.
+    Yields:
+        One stretch after the other, so that the moments of one can go before those of the next.
     """
     edges = np.linspace(0, len(x), folds + 1).astype(int)
     stretches = [slice(a, b) for a, b in itertools.pairwise(edges)]
-    sums = [_sums(x, rows, stretch) for stretch in stretches]
+    sums = [_sums(x, rows, stretch, degree) for stretch in stretches]
     grams = [rows[stretch].T @ rows[stretch] for stretch in stretches]
-    found = []
     for k, stretch in enumerate(stretches):
         others = [*range(k), *range(k + 1, folds)]
         moments = reduce(add, (sums[other][0] for other in others))
@@ -201,8 +211,7 @@ def left_out(x: Series, rows: FloatArray, folds: int) -> list[LeftOut]:
         if tells(gram, rows[stretch]):
             course = np.tensordot(np.linalg.inv(gram), cross, axes=1)
             moments = moments.without(cross, gram)
-        found.append(LeftOut(stretch=stretch, moments=moments, course=course))
-    return found
+        yield LeftOut(stretch=stretch, moments=moments, course=course)
 
 
 def tells(gram: FloatArray, rows: FloatArray) -> bool:
@@ -216,34 +225,31 @@ def tells(gram: FloatArray, rows: FloatArray) -> bool:
     return bool(leverage.max() < EXTRAPOLATED * len(gram) / gram[0, 0])
 
 
-def _sums(x: Series, rows: FloatArray, stretch: slice) -> tuple[Moments, FloatArray]:
+def _sums(
+    x: Series, rows: FloatArray, stretch: slice, degree: int | None
+) -> tuple[Moments, FloatArray]:
     """Moments of a stretch, and the sums of its rows times its fields."""
     moments: Moments | None = None
     cross = np.zeros((rows.shape[1], *np.shape(x[stretch.start : stretch.start + 1])[1:]))
     for start in range(stretch.start, stretch.stop, AT_ONCE):
         part = slice(start, min(start + AT_ONCE, stretch.stop))
         fields = np.asarray(x[part])
-        some = Moments.of(fields)
+        some = Moments.of(fields, degree)
         moments = some if moments is None else moments + some
         cross = cross + np.tensordot(rows[part], fields.astype(np.float64), axes=(0, 0))
     assert moments is not None
     return moments, cross
 
 
-def refuse_sizes(channels: int, lmax: int) -> None:
-    """ValueError if the m-block covariances would take more than `LARGEST_BYTES`."""
-
-    def size(band: int) -> int:
-        """16 C^2 sum (l + 1)^2 bytes, about 16 C^2 lmax^3 / 3, of complex numbers."""
-        return 16 * channels**2 * (band + 1) * (band + 2) * (2 * band + 3) // 6
-
-    if size(lmax) > LARGEST_BYTES:
-        fitting = max((band for band in range(lmax) if size(band) <= LARGEST_BYTES), default=0)
+def refuse_sizes(channels: int, degree: int) -> None:
+    """ValueError if the covariances of all orders up to a block degree take more than
+    `LARGEST_BYTES`."""
+    if (size := block_bytes(channels, degree)) > LARGEST_BYTES:
+        fitting = largest_block_degree(channels, degree, LARGEST_BYTES)
         raise ValueError(
-            f"the m-block covariances of {channels} channels at lmax {lmax} take "
-            f"{size(lmax) / 2**30:.1f} GiB, "
-            f"the limit is {LARGEST_BYTES / 2**30:.0f} GiB: lower it to {fitting} or "
-            "take fewer source.variables"
+            f"the covariances of the orders of {channels} channels up to degree {degree} take "
+            f"{size / 2**30:.1f} GiB, the limit is {LARGEST_BYTES / 2**30:.0f} GiB: lower it to "
+            f'{fitting}, or to "auto", or take fewer source.variables'
         )
 
 

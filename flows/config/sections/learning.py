@@ -40,6 +40,8 @@ class Spectral:
     """The measure that all noise is drawn from."""
     baseline: Literal["isotropic", "channels", "m-block", "averaged"] = "averaged"
     """The Gaussian law that the model starts from."""
+    block_degree: Literal["auto"] | int = "auto"
+    """Up to it laws know all degrees of an order together; auto: as far as 512 MiB reach."""
     joint: bool = False
     """Whether channels of the reference covary as those of the data do."""
     harmonics: int | None = None
@@ -52,6 +54,10 @@ class Spectral:
         require(1 <= self.lmax <= LARGEST_DEGREE, "spectral.lmax", self.lmax, most)
         beyond = self.tail is None or self.lmax <= self.tail <= LARGEST_DEGREE
         require(beyond, "spectral.tail", self.tail, f"{most}, at least lmax = {self.lmax}")
+        last, blocks = self.tail or self.lmax, self.block_degree
+        known = blocks == "auto" or 0 <= blocks <= last
+        most = f'"auto", or a whole number in [0, {last}], the last degree that is drawn'
+        require(known, "spectral.block_degree", blocks, most)
         known = self.harmonics is None or 0 <= self.harmonics <= 2
         require(known, "spectral.harmonics", self.harmonics, "0, 1 or 2")
 

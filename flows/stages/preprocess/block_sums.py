@@ -122,14 +122,35 @@ def squares_in_holes(
     return total
 
 
+@dataclass(frozen=True, kw_only=True)
+class SpectralSums:
+    """Sums over scaled anomalies.
+
+    Attributes:
+        moments: of the coefficients, tail included.
+        energy: area means of squares, by channel.
+        left: squares of what the coefficients leave out of each cell, (channel, *grid).
+    """
+
+    moments: Moments
+    energy: FloatArray
+    left: FloatArray
+
+    def __add__(self, other: "SpectralSums") -> "SpectralSums":
+        return SpectralSums(
+            moments=self.moments + other.moments,
+            energy=self.energy + other.energy,
+            left=self.left + other.left,
+        )
+
+
 def coefficient_moments(
-    source: artifacts.Published, anomalies: Normals, block: int, span: Span
-) -> tuple[Moments, FloatArray, FloatArray]:
+    source: artifacts.Published, anomalies: Normals, degree: int, block: int, span: Span
+) -> SpectralSums:
     """Sums over the scaled anomalies of a span.
 
-    Returns:
-        Moments of the coefficients, tail included; area means of squares; squares of what the
-        coefficients leave out of each cell.
+    Args:
+        degree: the block degree of the moments.
     """
     weight = anomalies.grid.area / (4.0 * np.pi)
     total, energy, left = None, np.zeros(len(anomalies.channels)), np.zeros_like(anomalies.scale)
@@ -139,10 +160,10 @@ def coefficient_moments(
         grid, pairs = anomalies.grid, anomalies.pairs
         coefficients = analysis(grid, anomalies.tail, pairs, scaled)
         left += np.square(scaled - synthesis(grid, pairs, coefficients)).sum(axis=0)
-        part = Moments.of(coefficients)
+        part = Moments.of(coefficients, degree)
         total = part if total is None else total + part
     assert total is not None
-    return total, energy, left
+    return SpectralSums(moments=total, energy=energy, left=left)
 
 
 def rounding(source: artifacts.Published, normals: Normals, block: int, span: Span) -> float:

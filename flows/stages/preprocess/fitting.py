@@ -3,8 +3,9 @@
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from functools import cached_property, partial, reduce
+from operator import add
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 import xarray as xr
@@ -12,6 +13,7 @@ import xarray as xr
 from flows.cluster.map_units import map_units
 from flows.config.schema import ConfigError, RunConfig
 from flows.progress import Progress
+from flows.stages.block_degree import block_degree
 from flows.stages.dates import require_dates
 from flows.stages.preprocess.block_sums import Span
 from flows.stages.splits import Name, members_of, part_of, period_of
@@ -27,8 +29,18 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 
+
+class Sum(Protocol):
+    """What is summed over spans."""
+
+    def __add__(self, other: Any, /) -> Any: ...
+
+
+Addend = TypeVar("Addend", bound=Sum)
+
 BLOCK_BYTES = 1 << 26  # of float64 fields, that a worker holds a few times over
 LARGEST_BLOCK = 256  # times
+SUMS_BYTES, FEWEST_SUMS = 1 << 30, 4  # of spans that are in the process of the run at once
 SPANS = 8  # sums come back from so many stretches of a split, whatever the number of workers
 
 
@@ -39,6 +51,7 @@ class Fitting:
     Attributes:
         source: the published fields.
         lmax, tail: highest degree that is learned, and that is drawn.
+        degree: up to which laws know the degrees of an order together.
     """
 
     config: RunConfig
@@ -46,6 +59,7 @@ class Fitting:
     fields: xr.Dataset
     lmax: int
     tail: int
+    degree: int
     client: "Client"
     progress: Progress
 
@@ -62,13 +76,14 @@ class Fitting:
         fields = artifacts.open_artifact(source)
         require_dates(config, fields["time"])
         lmax, tail = _checked_lmax(config, fields), _checked_tail(config, fields)
-        _refuse_sizes(len(config.source.variables), "lmax" if tail == lmax else "tail", tail)
+        _refuse_sizes(len(config.source.variables), block_degree(config))
         return cls(
             config=config,
             source=source,
             fields=fields,
             lmax=lmax,
             tail=tail,
+            degree=block_degree(config),
             client=client,
             progress=progress,
         )
@@ -103,6 +118,27 @@ class Fitting:
         counted = partial(count, self.source, *subject, self.block)
         return map_units(self.client, counted, spans, self.progress, label=label)
 
+    def total(
+        self,
+        count: Callable[..., Addend],
+        *subject: Any,
+        spans: Sequence[Span],
+        label: str,
+        size: int,
+    ) -> Addend:
+        """The sum over spans, in their order, of which only a few are here at once.
+
+        Args:
+            size: of the sum of one span [bytes].
+        """
+        few = max(FEWEST_SUMS, SUMS_BYTES // size)
+        parts = (
+            part
+            for start in range(0, len(spans), few)
+            for part in self.sums(count, *subject, spans=spans[start : start + few], label=label)
+        )
+        return reduce(add, parts)
+
 
 def block_times(fields: xr.Dataset, channels: int) -> int:
     """Times of as many channels that a worker holds at once."""
@@ -132,11 +168,11 @@ def _checked_tail(config: RunConfig, fields: xr.Dataset) -> int:
     return tail
 
 
-def _refuse_sizes(channels: int, setting: str, last: int) -> None:
+def _refuse_sizes(channels: int, degree: int) -> None:
     try:
-        refuse_sizes(channels, last)
+        refuse_sizes(channels, degree)
     except ValueError as error:
-        raise ConfigError(f"spectral.{setting}: {error}") from error
+        raise ConfigError(f"spectral.block_degree: {error}") from error
 
 
 def _spans(fields: xr.Dataset, config: RunConfig, name: Name, block: int) -> list[Span]:

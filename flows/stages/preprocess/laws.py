@@ -2,8 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import reduce
-from operator import add
 
 import numpy as np
 
@@ -17,6 +15,7 @@ from pipeline.fields.standardisation import Normals
 from pipeline.gaussian.channel_covariance import dependent
 from pipeline.gaussian.conditional_tail import GaussianTail
 from pipeline.gaussian.fit import BASELINES, Choice, Moments, choose, choose_shrinkage, fit
+from pipeline.gaussian.moments import block_bytes
 from pipeline.sphere.pairs import Pairs, in_pairs
 
 
@@ -70,17 +69,23 @@ def observe(fitting: Fitting, anomalies: Normals) -> Observed:
     Raises:
         UnusableData: If a channel is a linear combination of others.
     """
-    train, both = len(fitting.train), fitting.train + fitting.validation
-    parts = fitting.sums(coefficient_moments, anomalies, spans=both, label="spectra")
-    spectral, energies, remainders = zip(*parts[:train], strict=True)
-    observed = reduce(add, spectral)
-    _refuse_dependent(observed, anomalies)
-    pairs = anomalies.pairs
+    size = block_bytes(len(anomalies.channels), fitting.degree) + anomalies.scale.nbytes
+    train, validation = (
+        fitting.total(
+            coefficient_moments, anomalies, fitting.degree, spans=spans, label=label, size=size
+        )
+        for spans, label in (
+            (fitting.train, "spectra"),
+            (fitting.validation, "spectra of validation times"),
+        )
+    )
+    _refuse_dependent(train.moments, anomalies)
+    pairs, samples = anomalies.pairs, train.moments.samples
     return Observed(
-        fitted_on=observed,
-        chosen_on=reduce(add, (part for part, *_ in parts[train:])),
-        energy=in_pairs(reduce(add, energies), pairs) / observed.samples,
-        remainder=np.sqrt(in_pairs(reduce(add, remainders), pairs) / observed.samples),
+        fitted_on=train.moments,
+        chosen_on=validation.moments,
+        energy=in_pairs(train.energy, pairs) / samples,
+        remainder=np.sqrt(in_pairs(train.left, pairs) / samples),
     )
 
 

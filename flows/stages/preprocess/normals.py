@@ -18,7 +18,9 @@ normals.zarr, float64
     (pipeline/gaussian/baselines), and
     mblock_shrinkage, averaged_across, averaged_towards    what the validation times chose
     covariate_mean, covariate_scale(covariate)         where the source has covariates
-    attrs: lmax, samples, split, grid, variables (JSON: CF attributes by channel), reference (JSON),
+    attrs: lmax, block_degree (up to which laws know the degrees of an order together, at most the
+        last one of the tail), samples, split,
+        grid, variables (JSON: CF attributes by channel), reference (JSON),
         unseen (JSON: parts of the year without training times, pipeline/fields/seasons),
         precision in which fields are whitened, float32_error that decided it
         (pipeline/fields/precision)
@@ -46,6 +48,7 @@ def tail_of(normals: xr.Dataset) -> GaussianTail | None:
         channels=normals.sizes["channel"],
         lmax=int(normals.attrs["lmax"]),
         last=int(normals["tail_degree"][-1]),
+        degree=max(int(normals.attrs["block_degree"]), int(normals.attrs["lmax"])),
         regression=normals["tail_regression"].values,
         root=normals["tail_root"].values,
     )

@@ -29,6 +29,7 @@ from flows.cluster.map_units import map_units
 from flows.config.schema import RunConfig
 from flows.progress import Progress
 from flows.stages.base import Receipt, published_input
+from flows.stages.block_degree import block_degree_words
 from flows.stages.conditions import covariate_variables, standard_covariates
 from flows.stages.content_keys import frozen_normals, key_of, normals_family, whitened_family
 from flows.stages.preprocess.assemble import normals_dataset
@@ -84,6 +85,7 @@ def _publish_normals(layout: StoreLayout, content: str, fitting: Fitting) -> art
         **laws.reference.figures(anomalies.channels),
         **({"seasons": open_seasons} if open_seasons else {}),
         "baselines": chosen_words(laws.choices),
+        **({"block degree": few} if (few := block_degree_words(config)) else {}),
         "variance_kept": {
             name: round(float(part), 4) for name, part in zip(removed.transforms, kept, strict=True)
         },
@@ -97,6 +99,7 @@ def _publish_normals(layout: StoreLayout, content: str, fitting: Fitting) -> art
     (single,) = fitting.sums(rounding, whitening, spans=fitting.train[:1], label="precision")
     dataset.attrs |= {
         "samples": observed.fitted_on.samples,
+        "block_degree": fitting.degree,
         "reference": json.dumps(figures["reference"]),
         "precision": precision_for(single),
         "float32_error": single,

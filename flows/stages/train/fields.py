@@ -58,18 +58,21 @@ def stretches_of(
     """
     size, seed = config.train.batch, config.run.seed
     stretches: list[tuple[Batches, Baseline]] = []
-    folds = left_out(x, rows, FOLDS)
-    if not all(fold.about_others for fold in folds):
+    about_others = []
+    degree = min(int(normals.attrs["block_degree"]), int(normals.attrs["lmax"]))
+    # One fold after the other: each holds the moments of the others until its law is fitted.
+    for number, fold in enumerate(left_out(x, rows, FOLDS, degree)):
+        about_others.append(fold.about_others)
+        fields, seasons = fold.departures(x, rows), condition[fold.stretch]
+        batches = Batches(fields, seasons, seed=seed + number, batch=min(size, len(fields)))
+        law = refit(normals, baseline.name, fold.moments)
+        stretches.append((batches, law.to(baseline.variance.device)))
+    if not all(about_others):
         LOGGER.info(
             "train: the climatology is not cross-fitted, as some quarter of the training fields "
             "has a season that the other three lack; more dates, or split.train_members where "
             "there are members, would mend that"
         )
-    for number, fold in enumerate(folds):
-        fields, seasons = fold.departures(x, rows), condition[fold.stretch]
-        batches = Batches(fields, seasons, seed=seed + number, batch=min(size, len(fields)))
-        law = refit(normals, baseline.name, fold.moments)
-        stretches.append((batches, law.to(baseline.variance.device)))
     return stretches
 
 

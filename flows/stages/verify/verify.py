@@ -35,6 +35,7 @@ from flows.config.schema import RunConfig
 from flows.progress import Progress
 from flows.report.model_card import model_card
 from flows.stages.base import Receipt, published_input
+from flows.stages.block_degree import block_degree_words
 from flows.stages.conditions import beyond_training, conditioned_as_observed
 from flows.stages.content_keys import REPORTED, SCHEMAS, key_of
 from flows.stages.splits import SPLITS, part_of
@@ -110,6 +111,8 @@ def _caveats(config: RunConfig, layout: StoreLayout, held_out: xr.Dataset) -> li
     """What of the ensemble, or of the held-out dates, lies outside of what was learned."""
     normals, ensemble = (published_input(layout, kind).attrs for kind in ("normals", "ensemble"))
     said = [f"{name}: {text}" for name, text in normals["figures"].get("seasons", {}).items()]
+    if few := block_degree_words(config):
+        said.append(few)
     if config.split.by_members:
         said.append(
             "members were held out, not dates: scores and certificate are of other members at the "

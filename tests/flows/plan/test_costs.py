@@ -117,7 +117,11 @@ def test_gpus_divide_the_network_alone() -> None:
 def test_covariances_are_counted_as_they_are_stored() -> None:
     orders = sum((LOAD.channels * (32 - abs(m))) ** 2 for m in range(-31, 32))
     assert LOAD.covariances == pytest.approx(orders, rel=0.05)
-    assert replace(LOAD, block_diagonal=False).covariances == 9 * 32
+    few = replace(LOAD, block_degree=3)
+    assert few.covariances == pytest.approx(9 * (2 * (16 + 9 + 4 + 1) + 28))
+    assert few.mixed == 9 * (32**2 - 4**2) and LOAD.mixed == 0
+    assert few.network_products < LOAD.network_products
+    assert time_of("preprocess", few) < time_of("preprocess", LOAD)
 
 
 def test_without_prices_a_plan_has_no_times() -> None:

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 
 from flows.cluster.map_units import UnitFailed
@@ -14,7 +15,7 @@ from flows.stages.content_keys import key_of
 from flows.stages.generate.draws import gaussian_ensemble
 from flows.stages.preprocess import block_sums as blocks
 from flows.stages.preprocess import fitting, preprocess
-from flows.stages.preprocess.normals import baseline_of, refit
+from flows.stages.preprocess.normals import baseline_of, refit, tail_of
 from pipeline.errors import UnusableData
 from pipeline.fields.precision import LARGEST_ERROR
 from pipeline.fields.whitening import color, to_fields, to_whitened
@@ -280,8 +281,42 @@ def test_a_joint_reference_takes_the_correlations_of_the_channels_away(here, tmp
 
 def test_covariances_that_do_not_fit_are_refused_before_the_first_pass(here, tmp_path, monkeypatch):
     monkeypatch.setattr("pipeline.gaussian.fit.LARGEST_BYTES", 10_000)
-    with pytest.raises(ConfigError, match=r"spectral.lmax: .* 2 channels at lmax 7 .* lower"):
+    with pytest.raises(ConfigError, match=r"spectral.block_degree: .* 2 channels up to degree 7"):
         run(tmp_path, make_fields(), here)
+
+
+def test_beyond_the_block_degree_nothing_is_kept_but_the_channels_of_each_degree(
+    made, here, tmp_path
+):
+    receipt, normals, whitened = run(tmp_path, make_fields(), here, spectral={"block_degree": 3})
+    assert normals.attrs["block_degree"] == 3 and made[1].attrs["block_degree"] == LMAX
+    assert "block degree" not in made[0].figures
+    assert "up to degree 3 of 7" in receipt.figures["block degree"]
+    assert normals["averaged_across"].sizes == {"averaged_across_0": 4}
+    assert normals["mblock_beyond"].shape == (LMAX - 3, 2, 2)
+    np.testing.assert_array_equal(whitened.x, made[2].x)
+    x = torch.from_numpy(whitened.x.values[:5].astype(np.float64))
+    x[..., 16:] = 0.0
+    for name in ("m-block", "averaged"):
+        y = baseline_of(normals, name).rotate(x)
+        np.testing.assert_allclose(y.square().sum(), x.square().sum(), rtol=1e-10)
+        assert not y[..., 16:].any() and y[..., :16].any()
+    moments = Moments.of(whitened.x.sel(time=slice(*TRAIN)).values, 3)
+    again, fields = refit(normals, "averaged", moments), torch.from_numpy(whitened.x.values[:5])
+    expected = baseline_of(normals, "averaged").log_density(fields)
+    np.testing.assert_allclose(again.log_density(fields), expected, rtol=1e-3)
+
+
+@pytest.mark.parametrize("degree", [3, 8])
+def test_a_tail_beyond_the_block_degree_is_drawn_all_the_same(here, tmp_path, degree):
+    """Below lmax nothing is left of its law; within the tail the part below the block degree is."""
+    asked = {"tail": 9, "block_degree": degree}
+    _, normals, _ = run(tmp_path, make_fields(), here, spectral=asked)
+    tail, generator = tail_of(normals), np.random.default_rng(0)
+    x, white = generator.standard_normal((2, 4, 2, 64)), generator.standard_normal((4, 2, 36))
+    drawn = tail.draw(x[0], white)
+    np.testing.assert_array_equal(drawn[..., 17:], white[..., 17:])
+    assert (tail.draw(x[1], white) == drawn).all() == (degree == 3)
 
 
 def test_the_precision_and_what_decided_it_are_recorded(made):

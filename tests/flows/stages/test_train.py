@@ -63,6 +63,22 @@ def test_the_weights_do_not_depend_on_where_the_fields_are(
     assert train.run(config, layout, None, quiet).digest == first.digest
 
 
+def test_each_stretch_is_trained_with_a_law_of_the_block_degree(tmp_path: Path) -> None:
+    table = small_table(tmp_path)
+    table["spectral"] = {**table["spectral"], "block_degree": 2}
+    run_stages(table, "ingest", "preprocess")
+    config = RunConfig.from_dict(table)
+    normals = artifacts.open_published(config.layout, "normals").load()
+    baseline = session.untrained(config, normals, session.torch.float32).baseline
+    x, conditions = fields.training_series(config.layout, config.split)
+    rows = fields.climatology_terms(config.layout, config.split, normals)
+    stretches = fields.stretches_of(config, x, conditions, rows, baseline, normals)
+    sizes = [{name: a.shape for name, a in law.to_arrays().items()} for _, law in stretches]
+    own = {name: array.shape for name, array in baseline.to_arrays().items()}
+    assert sizes == [own] * fields.FOLDS and len(own) == 3
+    assert own["beyond"][0] == config.spectral.lmax - 2
+
+
 def silent(done: int, total: int, text: str) -> None:
     pass
 

@@ -23,6 +23,7 @@ from pipeline.gaussian.fit import (
     left_out,
     refuse_sizes,
 )
+from pipeline.gaussian.moments import block_bytes, largest_block_degree
 from pipeline.sphere.coefficients import degrees
 from pipeline.sphere.grid import RingGrid
 from pipeline.sphere.harmonics import Harmonics
@@ -45,10 +46,18 @@ def fields() -> np.ndarray:
     return x
 
 
-@pytest.fixture(scope="module", params=list(BASELINES))
+STRUCTURED = [("m-block", 2), ("averaged", 2), ("averaged", 0)]  # with a block degree below lmax
+
+
+@pytest.fixture(
+    scope="module",
+    params=[*((name, LMAX) for name in BASELINES), *STRUCTURED],
+    ids=lambda param: "-".join(map(str, param)),
+)
 def baseline(request, fields) -> Baseline:
-    train, validation = Moments.of(fields[:FIELDS]), Moments.of(fields[FIELDS:])
-    return fit(request.param, train, choose(request.param, train, validation))
+    name, degree = request.param
+    train, validation = (Moments.of(x, degree) for x in (fields[:FIELDS], fields[FIELDS:]))
+    return fit(name, train, choose(name, train, validation))
 
 
 def dense(baseline: Baseline) -> np.ndarray:
@@ -162,6 +171,22 @@ def test_in_training_each_law_is_at_least_as_likely_as_the_one_it_refines(fields
     assert isotropic < channels < m_block
 
 
+def test_a_law_that_leans_on_its_neighbours_turns_fields_and_loses_nothing():
+    """Waves of one order that travel with the degree are complex; order 0 is real all the same."""
+    x = white(60, 3)
+    x[:, 1, 3] += x[:, 0, 5]  # (l, m): (1, 1) after (2, -1), so S_1 is complex
+    half = np.full(LMAX + 1, 0.5)
+    law = fit_averaged(Moments.of(x), half, 0.1 * half)
+    y = law.rotate(torch.from_numpy(x))
+    np.testing.assert_allclose(law.unrotate(y), x, atol=1e-12)
+    covariance = dense(law).reshape(CHANNELS, -1, CHANNELS, (LMAX + 1) ** 2)
+    near = averaged_covariance(
+        Moments.of(x).covariance, Moments.of(x).channel_covariance(), 0, 0.5, 0.05
+    )
+    np.testing.assert_allclose(covariance[0, 2, 1, 6], near[1, LMAX + 1 + 2], atol=1e-12)
+    assert np.abs(near.imag).max() == 0.0
+
+
 def test_without_neighbours_the_averaged_law_is_the_m_block_law(fields):
     train, half, none = Moments.of(fields), np.full(LMAX + 1, 0.5), np.zeros(LMAX + 1)
     ours, theirs = dense(fit_averaged(train, none, half)), dense(fit_m_block(train, half))
@@ -209,13 +234,13 @@ def test_degrees_that_a_neighbour_lacks_are_the_usual_ones(fields):
 
 def test_m_block_covariances_beyond_the_limit_are_refused_with_their_size(monkeypatch):
     refuse_sizes(5, 399)
-    with pytest.raises(ValueError, match=r"lmax 639 take 32\.6 GiB, .* 8 GiB: lower .* to 399"):
+    with pytest.raises(ValueError, match=r"to degree 639 take 32\.6 GiB, .* lower it to 399,"):
         refuse_sizes(5, 639)
     law = fit_m_block(Moments.of(white(30, 0)), np.full(LMAX + 1, 0.5))
     monkeypatch.setattr(gaussian, "LARGEST_BYTES", 8 * law.vectors.numel())
     refuse_sizes(CHANNELS, LMAX)
     monkeypatch.setattr(gaussian, "LARGEST_BYTES", 8 * law.vectors.numel() - 1)
-    with pytest.raises(ValueError, match=f"to {LMAX - 1} "):
+    with pytest.raises(ValueError, match=f"to {LMAX - 1},"):
         refuse_sizes(CHANNELS, LMAX)
 
 
@@ -255,19 +280,81 @@ def test_an_m_block_law_does_not_change_when_the_globe_turns(fields):
     )
 
 
-def test_moments_of_parts_add_up(fields):
-    whole, parts = Moments.of(fields), Moments.of(fields[:150]) + Moments.of(fields[150:])
-    assert parts.samples == whole.samples
-    for a, b in zip(parts.blocks, whole.blocks, strict=True):
-        np.testing.assert_allclose(a, b, atol=1e-9)
-
-
-def test_moments_of_mixed_channels_are_those_of_the_mixed_fields(fields):
-    matrices = np.random.default_rng(8).standard_normal((LMAX + 1, CHANNELS, CHANNELS))
-    mixed = Moments.of(np.einsum("kcd,ndk->nck", matrices[degrees(LMAX)], fields))
-    moments = Moments.of(fields).mixed(matrices)
-    for a, b in zip(moments.blocks, mixed.blocks, strict=True):
+def assert_same_moments(ours: Moments, theirs: Moments) -> None:
+    assert (ours.samples, ours.lmax, ours.degree) == (theirs.samples, theirs.lmax, theirs.degree)
+    for a, b in zip((*ours.blocks, ours.beyond), (*theirs.blocks, theirs.beyond), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-8)
+
+
+@pytest.mark.parametrize("degree", [0, 3, LMAX])
+def test_moments_of_parts_add_up(fields, degree):
+    parts = Moments.of(fields[:150], degree) + Moments.of(fields[150:], degree)
+    assert_same_moments(parts, Moments.of(fields, degree))
+
+
+@pytest.mark.parametrize("degree", [0, 3, LMAX])
+def test_moments_of_mixed_channels_are_those_of_the_mixed_fields(fields, degree):
+    matrices = np.random.default_rng(8).standard_normal((LMAX + 1, CHANNELS, CHANNELS))
+    mixed = np.einsum("kcd,ndk->nck", matrices[degrees(LMAX)], fields)
+    moments = Moments.of(fields, degree).mixed(matrices)
+    assert_same_moments(moments, Moments.of(mixed, degree))
+
+
+@pytest.mark.parametrize("lmax", [1, 3, 4])
+def test_moments_of_fewer_degrees_are_those_of_fields_that_have_no_others(fields, lmax):
+    cut = Moments.of(fields[..., : (lmax + 1) ** 2], min(3, lmax))
+    assert_same_moments(Moments.of(fields, 3).up_to(lmax), cut)
+
+
+@pytest.mark.parametrize("degree", [2, LMAX])
+def test_moments_without_a_regression_are_those_of_what_it_leaves(fields, degree):
+    rows = np.random.default_rng(9).standard_normal((len(fields), 3))
+    flat = fields.reshape(len(fields), -1)
+    left = flat - rows @ np.linalg.lstsq(rows, flat, rcond=None)[0]
+    cross = np.tensordot(rows, fields, axes=(0, 0))
+    found = Moments.of(fields, degree).without(cross, rows.T @ rows)
+    assert_same_moments(found, Moments.of(left.reshape(fields.shape), degree))
+
+
+def test_whatever_the_block_degree_the_channels_covary_alike(fields):
+    expected = Moments.of(fields).channel_covariance()
+    for degree in range(LMAX):
+        found = Moments.of(fields, degree).channel_covariance()
+        np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["m-block", "averaged"])
+def test_up_to_the_block_degree_a_law_is_the_whole_one_and_beyond_it_that_of_the_channels(
+    name, fields
+):
+    """To rounding, as a dense matrix: nothing of the whole law's low degrees is lost."""
+    part, whole = Moments.of(fields, 3), Moments.of(fields)
+    share = {key: np.full(LMAX + 1, 0.1) for key in ("shrinkage", "across", "towards")}
+    degree = np.tile(degrees(LMAX), CHANNELS)
+    ours, theirs = (dense(fit(name, each, share)) for each in (part, whole))
+    channels = dense(fit("channels", whole, {}))
+    low, high = degree <= 3, degree > 3
+    np.testing.assert_allclose(ours[np.ix_(low, low)], theirs[np.ix_(low, low)], atol=1e-10)
+    np.testing.assert_allclose(ours[np.ix_(high, high)], channels[np.ix_(high, high)], atol=1e-10)
+    assert np.abs(ours[np.ix_(low, high)]).max() < 1e-12
+    assert np.abs(theirs[np.ix_(low, high)]).max() > 1e-3, "there is something to leave out"
+
+
+def test_a_law_of_many_degrees_takes_no_more_than_its_blocks_and_a_matrix_for_each_degree():
+    x = np.random.default_rng(0).standard_normal((3, CHANNELS, 41**2))
+    law = fit("averaged", Moments.of(x, 2), {k: np.full(3, 0.5) for k in ("across", "towards")})
+    sizes = {name: array.size for name, array in law.to_arrays().items()}
+    assert sizes["vectors"] == 2 * CHANNELS**2 * (9 + 4 + 1)
+    assert sizes["beyond"] == CHANNELS**2 * 38
+
+
+def test_the_block_degree_is_the_largest_whose_covariances_fit():
+    law = fit_m_block(Moments.of(white(30, 0), 3), np.full(4, 0.5))
+    assert block_bytes(CHANNELS, 3) == 8 * law.vectors.numel()
+    assert largest_block_degree(CHANNELS, LMAX, block_bytes(CHANNELS, 3)) == 3
+    assert largest_block_degree(CHANNELS, LMAX, block_bytes(CHANNELS, 3) - 1) == 2
+    assert largest_block_degree(CHANNELS, LMAX) == LMAX, "small runs know all degrees"
+    assert largest_block_degree(20, 719) == 62
 
 
 def test_channel_covariance_is_the_mean_over_orders(fields):
@@ -283,6 +370,8 @@ def test_channel_covariance_is_the_mean_over_orders(fields):
 def test_moments_of_different_fields_are_refused(fields):
     with pytest.raises(ValueError, match="lmax"):
         Moments.of(fields) + Moments.of(fields[..., :25])
+    with pytest.raises(ValueError, match=r"block degree \(2, 5, 5\) and \(2, 5, 4\)"):
+        Moments.of(fields) + Moments.of(fields, 4)
 
 
 def seasonal_rows(fields: int, years: float) -> np.ndarray:
@@ -306,7 +395,7 @@ def test_fields_vary_in_coordinates_fitted_to_them_less_than_in_those_of_the_oth
 def test_stretches_cover_every_field_once_with_the_moments_of_the_others():
     """About their own climatology, and the fields about that of the others."""
     x, rows = white(60, 7), seasonal_rows(60, 3.0)
-    folds = left_out(x, rows, 3)
+    folds = list(left_out(x, rows, 3))
     assert [(f.stretch.start, f.stretch.stop) for f in folds] == [(0, 20), (20, 40), (40, 60)]
     for fold in folds:
         others = np.setdiff1d(np.arange(60), np.arange(60)[fold.stretch])
@@ -340,7 +429,7 @@ def test_departures_vary_as_new_fields_do_about_a_climatology_that_has_not_seen_
 
 def test_a_season_that_the_others_lack_is_not_extrapolated():
     x, rows = white(48, 9) + 10.0, seasonal_rows(48, 1.0)
-    folds = left_out(x, rows, 4)
+    folds = list(left_out(x, rows, 4))
     assert not any(fold.about_others for fold in folds)
     np.testing.assert_array_equal(folds[1].departures(x, rows)[:], x[12:24])
     assert all(fold.about_others for fold in left_out(x, seasonal_rows(48, 4.0), 4))

@@ -77,10 +77,34 @@ def test_a_tail_that_follows_from_the_low_degrees_is_found():
 
 def test_a_stored_tail_is_the_same(moments):
     tail = GaussianTail.fit(moments, np.full(LAST + 1, 0.1), LMAX)
-    again = GaussianTail.from_arrays(CHANNELS, LMAX, LAST, **tail.to_arrays())
+    again = GaussianTail.from_arrays(CHANNELS, LMAX, LAST, LAST, **tail.to_arrays())
     for part in ("regression", "root"):
         for ours, theirs in zip(getattr(tail, part), getattr(again, part), strict=True):
             np.testing.assert_array_equal(ours, theirs)
+
+
+def test_up_to_the_block_degree_a_tail_is_the_whole_one_and_beyond_it_white(moments):
+    """Draws, and what functionals of them say: both laws know the degrees up to 5."""
+    generator = np.random.default_rng(4)
+    x = generator.standard_normal((500, CHANNELS, SIZE))
+    x[..., 16:] += x[..., :1] + x[..., 6:7]
+    share, size = np.full(LAST + 1, 0.1), 36
+    part, cut = (
+        GaussianTail.fit(each, share, LMAX)
+        for each in (Moments.of(x, 5), Moments.of(x[..., :size], 5))
+    )
+    known, noise = x[:3, :, :LOW], generator.standard_normal((3, CHANNELS, SIZE - LOW))
+    drawn = part.draw(known, noise)
+    expected = cut.draw(known, noise[..., : size - LOW])
+    np.testing.assert_allclose(drawn[..., : size - LOW], expected, atol=1e-12)
+    np.testing.assert_array_equal(drawn[..., size - LOW :], noise[..., size - LOW :])
+    rows = generator.standard_normal((2, CHANNELS, SIZE - LOW))
+    of_x, of_noise = part.adjoint(rows)
+    for row, a, b in zip(rows, of_x, of_noise, strict=True):
+        said = (row * drawn).sum(axis=(1, 2))
+        np.testing.assert_allclose(said, (a * known).sum((1, 2)) + (b * noise).sum((1, 2)))
+    again = GaussianTail.from_arrays(CHANNELS, LMAX, LAST, 5, **part.to_arrays())
+    np.testing.assert_array_equal(again.draw(known, noise), drawn)
 
 
 def test_moments_up_to_a_degree_are_those_of_the_cut_fields():
