@@ -30,6 +30,7 @@ from storage.artifacts import publishing as artifacts
 
 MONTH = 30  # days
 GROUPS = 16  # of inflation
+BLOCK_DEGREES = (10, 15, 21, 26)  # below lmax 31
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,11 @@ def laws() -> Mapping[str, Law]:
     sample = {"OWN": whole.OWN, "SAMPLE": whole.SAMPLE}
     return {
         **{name: baseline(name) for name in BASELINES if name != "m-block"},
+        **{
+            f"{name}, block degree {degree}": baseline(name, degree)
+            for name in ("m-block", "averaged")
+            for degree in BLOCK_DEGREES
+        },
         f"m-block, {GROUPS} inflation factors": inflated,
         "averaged, by season": wholes(**across | {"SEASONAL": whole.SEASONAL}),
         "m-block and the whole covariance": wholes(**none | sample),
@@ -84,10 +90,10 @@ def laws() -> Mapping[str, Law]:
     }
 
 
-def baseline(name: str) -> Law:
+def baseline(name: str, degree: int | None = None) -> Law:
     def density(train: Split, chosen: Split, measured: Split) -> FloatArray:
-        moments = Moments.of(train.x)
-        law = fit(name, moments, choose(name, moments, Moments.of(chosen.x)))
+        moments = Moments.of(train.x, degree)
+        law = fit(name, moments, choose(name, moments, Moments.of(chosen.x, degree)))
         return law.log_density(torch.from_numpy(measured.x)).numpy()
 
     return density
