@@ -52,7 +52,6 @@ def plan(config: Config) -> pd.DataFrame:
 
     from flows.plan.costs import prices
     from flows.plan.plan import estimate
-
     from flows.stages.block_degree import block_degree_words
 
     read = _config(config)
