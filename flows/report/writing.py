@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,12 @@ def period(days: Iterable[str]) -> str:
     return f"{listed[0]} to {listed[-1]}"
 
 
+def periods(days: Sequence[str]) -> str:
+    """Periods given by the first and last day of each, in words."""
+    pairs = zip(days[::2], days[1::2], strict=True)
+    return " and ".join(f"{first} to {last}" for first, last in pairs)
+
+
 def times(value: float) -> str:
     """A ratio, as it stands after ×."""
     if value > 99:
@@ -80,6 +86,7 @@ def _environment() -> Environment:
     )
     made.filters |= {
         "period": period,
+        "periods": periods,
         "times": times,
         "short": short,
         "fixed": lambda value, digits: _number(value, f".{digits}f"),

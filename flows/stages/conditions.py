@@ -37,7 +37,7 @@ def covariate_variables(fields: xr.Dataset, names: tuple[str, ...], split: Split
         if not spread > 1e-9 * max(1.0, abs(middle)):
             raise UnusableData(
                 f"source.covariates: {name} is {middle:g} at all training times, "
-                f"{split.train[0]} to {split.train[1]}; nothing can be learned about it. Leave it "
+                f"{split.spoken('train')}; nothing can be learned about it. Leave it "
                 "out or train longer"
             )
     return xr.Dataset(

@@ -17,7 +17,7 @@ from flows.config.schema import RunConfig, Source
 from flows.stages.base import published_input
 from flows.stages.block_degree import block_degree
 from flows.stages.conditions import asked_times, condition_of
-from flows.stages.splits import SPLITS, part_of, period_of
+from flows.stages.splits import SPLITS, part_of, spans_of
 from storage.artifacts.history import digest_of_times, latest_of_family
 from storage.artifacts.layout import StoreLayout
 from storage.artifacts.publishing import (
@@ -338,9 +338,10 @@ def _read_in_training(config: RunConfig, layout: StoreLayout) -> str:
     dataset = open_artifact(whitened)
     parts = []
     for name in SPLITS[:2]:
-        place = period_of(dataset, config.split, name)
+        places = spans_of(dataset, config.split, name)
         rows = condition_of(part_of(dataset, config.split, name))
-        parts += [digest_of_times(whitened, place), sha256(rows.tobytes()).hexdigest()]
+        parts += [digest_of_times(whitened, place) for place in places]
+        parts.append(sha256(rows.tobytes()).hexdigest())
     return sha256("".join(parts).encode()).hexdigest()
 
 

@@ -6,8 +6,8 @@ from datetime import datetime
 import numpy as np
 import xarray as xr
 
-from flows.config.schema import ConfigError, RunConfig, within
-from flows.stages.splits import SPLITS, part_of
+from flows.config.schema import ConfigError, RunConfig, Split, within
+from flows.stages.splits import SPLITS, Name, part_of, spans_of
 from pipeline.errors import UnusableData
 from pipeline.fields.climatology import season_phase
 from pipeline.fields.seasons import (
@@ -33,20 +33,31 @@ def require_dates(config: RunConfig, times: xr.DataArray) -> None:
         UnusableData: For all else, with the key and the remedy.
     """
     for name in SPLITS:
-        period = getattr(config.split, name)
-        for day in (period[0], str(within(period).stop or period[0])):
-            _require_date(f"{day}-01"[:10], times, f"split.{name}")
-        if not part_of(times, config.split, name).size:
-            labels = config.split.members(name)
-            members = f" of the members {', '.join(labels)}" if labels else ""
-            first, last = times.values[0], times.values[-1]
-            raise UnusableData(
-                f"split.{name}: the data have no times{members} from {period[0]} to {period[1]}; "
-                f"they run from {str(first)[:10]} to {str(last)[:10]}"
-            )
+        _require_split(config.split, name, times)
     phase = season_phase(part_of(times, config.split, "train"))
     harmonics_of(phase, config.spectral.harmonics)
     require_seen(at_dates(config.generate.times, times), unseen_stretches(phase))
+
+
+def _require_split(split: Split, name: Name, times: xr.DataArray) -> None:
+    for period in split.periods(name):
+        for day in (period[0], str(within(period).stop or period[0])):
+            _require_date(f"{day}-01"[:10], times, f"split.{name}")
+    spans = spans_of(times, split, name)
+    empty = [
+        f"from {first} to {last}"
+        for (first, last), span in zip(split.periods(name), spans, strict=True)
+        if span.start == span.stop
+    ]
+    if labels := split.members(name):
+        none = not part_of(times, split, name).size
+        empty += [f"of the members {', '.join(labels)} from {split.spoken(name)}"] * none
+    if empty:
+        first, last = times.values[0], times.values[-1]
+        raise UnusableData(
+            f"split.{name}: the data have no times {empty[0]}; they run from {str(first)[:10]} to "
+            f"{str(last)[:10]}"
+        )
 
 
 def require_seen(

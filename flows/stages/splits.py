@@ -18,7 +18,7 @@ from pipeline.errors import UnusableData
 from pipeline.scores.intervals import Witnesses
 from storage.conventions.labels import member_numbers, member_word
 
-__all__ = ["SPLITS", "Name", "members_of", "part_of", "period_of", "rows_of", "witnesses"]
+__all__ = ["SPLITS", "Name", "members_of", "part_of", "rows_of", "spans_of", "witnesses"]
 
 Name = Literal["train", "validation", "test"]
 SPLITS: tuple[Name, ...] = ("train", "validation", "test")
@@ -38,24 +38,28 @@ def part_of(labelled: Labelled, split: Split, name: Name) -> Labelled:
 def rows_of(
     labelled: xr.Dataset | xr.DataArray, split: Split, name: Name
 ) -> slice | NDArray[np.intp]:
-    """Where the fields of a split stand along `time`: a slice, or places member after member."""
-    period = period_of(labelled, split, name)
+    """Where the fields of a split stand along `time`: a slice if it is of one period, else places,
+    member after member where members are split."""
+    spans = spans_of(labelled, split, name)
     numbers = members_of(labelled, split, name)
+    if len(spans) == 1 and not numbers:
+        return spans[0]
+    places = np.concatenate([np.arange(span.start, span.stop) for span in spans])
     if not numbers:
-        return period
-    member = labelled["member"].to_numpy()[period]
-    places = [np.flatnonzero(member == number) + period.start for number in numbers]
-    return np.concatenate(places)
+        return places
+    member = labelled["member"].to_numpy()[places]
+    return np.concatenate([places[member == number] for number in numbers])
 
 
-def period_of(labelled: xr.Dataset | xr.DataArray, split: Split, name: Name) -> slice:
-    """Where the period of a split stands along `time`, as first place and the one after the last.
+def spans_of(labelled: xr.Dataset | xr.DataArray, split: Split, name: Name) -> list[slice]:
+    """Where each period of a split stands along `time`: first place and the one after the last.
 
     All members are in it, whatever their split.
     """
-    days = within(getattr(split, name))
-    found = labelled.indexes["time"].slice_indexer(days.start, days.stop)
-    return slice(*found.indices(labelled.sizes["time"])[:2])
+    index = labelled.indexes["time"]
+    known = [within(period) for period in split.periods(name)]
+    found = [index.slice_indexer(days.start, days.stop) for days in known]
+    return [slice(*one.indices(labelled.sizes["time"])[:2]) for one in found]
 
 
 def members_of(labelled: xr.Dataset | xr.DataArray, split: Split, name: Name) -> tuple[int, ...]:

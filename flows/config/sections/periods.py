@@ -8,11 +8,15 @@ from pydantic import WithJsonSchema
 from flows.config.sections.checks import require, require_day
 from flows.config.strict import ConfigError, section
 
-__all__ = ["LATEST", "PAIR", "Pair", "Period", "Split", "within"]
+__all__ = ["LATEST", "PAIR", "Pair", "Period", "Periods", "Split", "within"]
 
 PAIR = {"type": "array", "minItems": 2, "maxItems": 2}  # as a form says it
 Pair = Annotated[tuple[str, str], WithJsonSchema({**PAIR, "items": {"type": "string"}})]
 Period = Pair  # first and last day, inclusive, ISO dates; the last may be LATEST
+PAIRS = {"type": "array", "minItems": 2}
+Periods = Annotated[  # first and last day of each, one period after the other
+    tuple[str, ...], WithJsonSchema({**PAIRS, "items": {"type": "string"}})
+]
 LATEST = "latest"  # the last day that there is
 
 
@@ -25,12 +29,12 @@ class Split:
     periods may overlap.
     """
 
-    train: Period
-    """First and last day of what is learned from."""
-    validation: Period
-    """First and last day of what chooses among models."""
-    test: Period
-    """First and last day of what only scores see."""
+    train: Periods
+    """First and last day of what is learned from; of each period, where there are several."""
+    validation: Periods
+    """First and last day of what chooses among models; of each period, where there are several."""
+    test: Periods
+    """First and last day of what only scores see; of each period, where there are several."""
     train_members: tuple[str, ...] = ()
     """Labels of the members that are learned from, where members are split."""
     validation_members: tuple[str, ...] = ()
@@ -39,21 +43,28 @@ class Split:
     """Labels of the members that only scores see, where members are split."""
 
     def __post_init__(self) -> None:
-        periods = {name: getattr(self, name) for name in ("train", "validation", "test")}
-        for name, period in periods.items():
-            for day in period[:1] if period[1] == LATEST else period:
-                require_day(day, f"split.{name}")
-            require(period[0] <= period[1], f"split.{name}", period, "first day <= last day")
+        names = ("train", "validation", "test")
+        for name in names:
+            self._require_periods(name)
         if self.by_members:
             self._require_members()
             return
-        ordered = sorted(periods.items(), key=lambda item: item[1])
-        for (name, (_, last)), (other, (first, _)) in itertools.pairwise(ordered):
+        periods = [(period, name) for name in names for period in self.periods(name)]
+        for ((_, last), name), ((first, _), other) in itertools.pairwise(sorted(periods)):
             if first <= last:
                 raise ConfigError(
                     f"split.{other} starts on {first}, before split.{name} ends on {last}; "
                     "the periods must not overlap"
                 )
+
+    def periods(self, name: str) -> tuple[Period, ...]:
+        """First and last day of each period of a split, in order of time."""
+        days: Periods = getattr(self, name)
+        return tuple(zip(days[::2], days[1::2], strict=True))
+
+    def spoken(self, name: str) -> str:
+        """The periods of a split, in words."""
+        return " and ".join(f"{first} to {last}" for first, last in self.periods(name))
 
     @property
     def by_members(self) -> bool:
@@ -64,6 +75,17 @@ class Split:
         """The labels of the members of a split; none where members are not split."""
         labels: tuple[str, ...] = getattr(self, f"{name}_members")
         return labels
+
+    def _require_periods(self, name: str) -> None:
+        key, days = f"split.{name}", getattr(self, name)
+        pairs = "first and last day, of each period where there are several"
+        require(len(days) >= 2 and len(days) % 2 == 0, key, days, pairs)
+        for day in days[:-1] if days[-1] == LATEST else days:
+            require_day(day, key)
+        for first, last in self.periods(name):
+            require(first <= last, key, (first, last), "first day <= last day")
+        for (_, last), (first, _) in itertools.pairwise(self.periods(name)):
+            require(last < first, key, days, "periods one after the other")
 
     def _require_members(self) -> None:
         seen: dict[str, str] = {}

@@ -133,7 +133,7 @@ def publish_sequences(
     template = ensemble_template(layout, constants, grid, drawing.times["time"], asked.realizations)
     times = _unit_times(grid.size * len(channels_of(constants)), asked.days)
     shards = {"realization": 1, "time": times}
-    chunks = {"realization": 1, "time": min(CHUNK_TIMES, times)}
+    chunks = {"realization": 1, "time": CHUNK_TIMES}
     path = layout.artifact(KIND, content)
     artifacts.create(path, template, chunks=chunks, shards=shards, family=family)
     units = artifacts.plan_units({str(d): n for d, n in template.sizes.items()}, shards)
@@ -387,7 +387,8 @@ def _by_time(units: Sequence[artifacts.Unit]) -> list[list[artifacts.Unit]]:
 def _unit_times(values: int, days: int) -> int:
     """Times of a unit of fields: whole chunks, as many as fit."""
     chunks = UNIT_BYTES // (8 * CHUNK_TIMES * values)
-    return min(days, CHUNK_TIMES * max(1, min(UNIT_TIMES // CHUNK_TIMES, chunks)))
+    needed = -(-days // CHUNK_TIMES)
+    return CHUNK_TIMES * max(1, min(UNIT_TIMES // CHUNK_TIMES, chunks, needed))
 
 
 def _shape(law: SequenceLaw) -> tuple[int, int]:

@@ -16,7 +16,7 @@ from flows.progress import Progress
 from flows.stages.block_degree import block_degree
 from flows.stages.dates import require_dates
 from flows.stages.preprocess.block_sums import Span
-from flows.stages.splits import Name, members_of, part_of, period_of
+from flows.stages.splits import Name, members_of, part_of, spans_of
 from pipeline.arrays import FloatArray
 from pipeline.fields.climatology import season_phase
 from pipeline.fields.seasons import harmonics_of
@@ -177,9 +177,14 @@ def _refuse_sizes(channels: int, degree: int) -> None:
 
 def _spans(fields: xr.Dataset, config: RunConfig, name: Name, block: int) -> list[Span]:
     """At most `SPANS` stretches of a split's times, cut where blocks are; none without a field."""
-    index, members = period_of(fields, config.split, name), members_of(fields, config.split, name)
-    step = block * max(1, -(-(index.stop - index.start) // (SPANS * block)))
-    edges = [index.start, *range((index.start // step + 1) * step, index.stop, step), index.stop]
-    spans = [Span(start, stop, members) for start, stop in itertools.pairwise(edges)]
+    periods, members = spans_of(fields, config.split, name), members_of(fields, config.split, name)
+    step = block * max(1, -(-sum(one.stop - one.start for one in periods) // (SPANS * block)))
+    spans = [
+        Span(start, stop, members)
+        for one in periods
+        for start, stop in itertools.pairwise(
+            [one.start, *range((one.start // step + 1) * step, one.stop, step), one.stop]
+        )
+    ]
     there = np.isin(fields["member"].to_numpy(), members) if members else None
     return [span for span in spans if there is None or there[span.start : span.stop].any()]

@@ -90,7 +90,10 @@ def with_sequence_law(dataset: xr.Dataset, fitting: Fitting, anomalies: Normals)
     whitening = Whitening(
         anomalies=anomalies, inverse=np.linalg.inv(factor_of(dataset)), tail=tail_of(dataset)
     )
-    splits = [_spans(fitting, period) for period in (split.train, split.validation)]
+    splits = [
+        [span for period in split.periods(name) for span in _spans(fitting, period)]
+        for name in ("train", "validation")
+    ]
     found = fitting.sums(seen_in, whitening, past, spans=splits[0] + splits[1], label="sequences")
     train, validation = (
         reduce(add, part) for part in (found[: len(splits[0])], found[len(splits[0]) :])

@@ -38,7 +38,7 @@ def held_out_times(fields: xr.Dataset, config: RunConfig) -> xr.DataArray:
     number = min(config.verify.dates, times.size)
     if number < 2:
         raise artifacts.IncompleteArtifact(
-            f"split.test {config.split.test[0]} to {config.split.test[1]} holds {times.size} "
+            f"split.test {config.split.spoken('test')} holds {times.size} "
             "times; verification needs at least 2"
         )
     chosen = np.linspace(0, times.size - 1, number).round().astype(int)

@@ -20,11 +20,12 @@ import torch
 import xarray as xr
 
 from flows.cluster.map_units import map_units
-from flows.config.schema import RunConfig, within
+from flows.config.schema import RunConfig
 from flows.progress import Progress
 from flows.stages.base import published_input
 from flows.stages.conditions import condition_of
 from flows.stages.preprocess.block_sums import opened
+from flows.stages.splits import part_of
 from flows.stages.trained_model import (
     loaded_normals,
     loaded_sequence_law,
@@ -77,7 +78,7 @@ def forecasts(
     """What forecasts are worth, drawn on the workers; None where the test period is too short."""
     kinds = ("checkpoints", "normals", "whitened")
     checkpoint, normals, whitened = (published_input(layout, kind) for kind in kinds)
-    held_out = artifacts.open_artifact(whitened).sel(time=within(config.split.test))
+    held_out = part_of(artifacts.open_artifact(whitened), config.split, "test")
     # A day with as many before it as leads is the last day of a forecast from `LEADS` before.
     long = config.sequence.past + LEADS - 1
     ends = days_with_past(held_out["time"].values, long)
@@ -114,7 +115,7 @@ def scored(
     torch.set_num_threads(1)
     constants = loaded_normals(normals)
     everything = opened(whitened)
-    held_out = everything.sel(time=within(config.split.test))
+    held_out = part_of(everything, config.split, "test")
     drawn = drawn_from(config, checkpoint, normals, held_out, start.day)
     whole = held_out["x"][start.day : start.day + LEADS + 1].values.astype(np.float64)
     shown = Shown.of(constants)
@@ -212,7 +213,7 @@ def _of_the_season(
     config: RunConfig, whitened: xr.Dataset, phases: FloatArray, shown: Shown
 ) -> FloatArray:
     """Training days of the season of each lead, evenly spread: (member, lead, channel, cell)."""
-    train = whitened.sel(time=within(config.split.train))
+    train = part_of(whitened, config.split, "train")
     known, members = train["phase"].values, []
     for phase in phases:
         apart = np.abs(np.angle(np.exp(1j * (known - phase))))

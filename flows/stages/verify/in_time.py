@@ -25,8 +25,9 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from flows.config.schema import Period, RunConfig, within
+from flows.config.schema import RunConfig
 from flows.stages.preprocess.sequence_law import choice_of, sequence_law_of
+from flows.stages.splits import part_of
 from flows.stages.verify.path_certificate import PathCertificate
 from flows.stages.verify.weather import weather
 from pipeline.arrays import FloatArray
@@ -52,8 +53,8 @@ def in_time(
     if not config.sequence.past:
         return None
     whitened = artifacts.open_published(layout, "whitened")["x"]
-    truth = _stretches(whitened, config.split.test)
-    train = _stretches(whitened, config.split.train)
+    truth = _stretches(part_of(whitened, config.split, "test"))
+    train = _stretches(part_of(whitened, config.split, "train"))
     alone = _alone(normals, train)
     nats = learned.nats if learned is not None else None
     found = {"past": config.sequence.past, **_ladder(normals, truth, alone, nats)}
@@ -128,9 +129,8 @@ def _ladder(
     return {"days": len(zero), "ladder": rungs}
 
 
-def _stretches(x: xr.DataArray, period: Period) -> list[FloatArray]:
-    """The days of a period that follow each other."""
-    part = x.sel(time=within(period))
+def _stretches(part: xr.DataArray) -> list[FloatArray]:
+    """The days of a split that follow each other."""
     days = part.values.astype(np.float64)
     return [days[stretch] for stretch in contiguous(part["time"].values)]
 

@@ -19,11 +19,12 @@ import torch
 import xarray as xr
 
 from flows.cluster.map_units import map_units
-from flows.config.schema import RunConfig, within
+from flows.config.schema import RunConfig
 from flows.progress import Progress
 from flows.stages.base import published_input
 from flows.stages.conditions import condition_of
 from flows.stages.preprocess.block_sums import opened
+from flows.stages.splits import part_of
 from flows.stages.trained_model import (
     certified_sampler,
     device_of,
@@ -80,7 +81,7 @@ def path_certificate(
     checkpoint, normals, whitened = (
         published_input(layout, kind) for kind in ("checkpoints", "normals", "whitened")
     )
-    held_out = artifacts.open_artifact(whitened).sel(time=within(config.split.test))
+    held_out = part_of(artifacts.open_artifact(whitened), config.split, "test")
     days = days_with_past(held_out["time"].values, config.sequence.past)
     steps = len(certified_sampler(config).times) - 1
     draws = min(max(1, EVALUATIONS // len(days)), steps)
@@ -104,7 +105,7 @@ def certified(
     torch.set_num_threads(1)
     model = loaded_sequences(config, checkpoint, normals)
     assert model is not None
-    held_out = opened(whitened).sel(time=within(config.split.test))
+    held_out = part_of(opened(whitened), config.split, "test")
     law = loaded_sequence_law(normals)
     days = days_with_past(held_out["time"].values, law.past)[part.start : part.stop]
     device = device_of(config)

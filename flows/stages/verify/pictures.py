@@ -77,7 +77,7 @@ def _films(
     card: Mapping[str, Any], layout: StoreLayout, normals: xr.Dataset, titles: Mapping[str, str]
 ) -> dict[str, str]:
     """Real and drawn days of the first variable, one after the other."""
-    period = slice(*card["protocol"]["test"])
+    period = within(tuple(card["protocol"]["test"][:2]))
     real = artifacts.open_published(layout, "whitened")["x"].sel(time=period)
     drawn = artifacts.open_published(layout, "states")["x"].isel(realization=0)
     days = min(MOVING_DAYS, real.sizes["time"], drawn.sizes["time"])

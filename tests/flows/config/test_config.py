@@ -100,7 +100,22 @@ def test_the_configurations_that_are_shipped_are_accepted(path: Path) -> None:
         ("source.fill", {"y": 0.0}, r"source\.fill\.y is not in source\.variables"),
         ("source.bounds", {"z": [0, 1]}, r"source\.bounds\.z: expected .*logit.*rank.*'identity'"),
         ("source.valid_range", {"z": [1, 0]}, r"source\.valid_range\.z: expected lowest < high"),
-        ("split.test", ["2001-03-01"], r"split\.test: expected 2 entries, got 1"),
+        ("split.test", ["2001-03-01"], r"split\.test: expected first and last day"),
+        (
+            "split.test",
+            ["2001-03-01", "2001-03-05", "2001-03-08"],
+            r"split\.test: expected first and last day, of each period where there are several",
+        ),
+        (
+            "split.train",
+            ["2001-01-01", "2001-01-09", "2001-01-09", "2001-01-20"],
+            r"split\.train: expected periods one after the other",
+        ),
+        (
+            "split.train",
+            ["2001-01-01", "2001-01-09", "2001-02-09", "2001-02-20"],
+            r"split\.train starts on 2001-02-09, before split\.validation ends on 2001-02-28",
+        ),
         ("split.test", ["2001-03-01", "March"], r"split\.test: .*got 'March'"),
         ("split.test", ["2001-04-01", "2001-03-01"], r"split\.test: expected first day <= last"),
         ("split.test", ["2001-02-28", "2001-03-31"], r"split\.test starts .* must not overlap"),
