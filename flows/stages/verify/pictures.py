@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from flows.config.schema import within
 from flows.report import figures
 from flows.report.compatibility import compatibility_curves
 from flows.report.correlations import correlation_curves

@@ -12,6 +12,7 @@ from distributed import Client
 
 from flows.config.schema import RunConfig
 from flows.stages.dates import require_dates
+from flows.stages.generate import generate
 from flows.stages.preprocess import preprocess
 from flows.stages.preprocess.sequence_law import sequence_law_of
 from flows.stages.splits import part_of, rows_of, spans_of
@@ -86,11 +87,9 @@ def test_pairs_of_days_are_of_all_periods_and_of_no_day_between_them(finished: R
 def test_such_a_run_ends_in_a_report_that_names_its_periods(
     finished: RunConfig, here: Client
 ) -> None:
-    from flows.stages.generate import generate
-
     generate.run(finished, finished.layout, here, silent)
     verify.run(finished, finished.layout, here, silent)
-    page = (Path(finished.run.root) / "report.html").read_text()
+    page = finished.layout.report.read_bytes().decode()
     assert "2000-01-01 to 2000-12-31 and 2001-06-01 to 2001-10-31" in page
 
 
