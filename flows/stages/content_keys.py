@@ -14,6 +14,7 @@ from typing import Any
 import xarray as xr
 
 from flows.config.schema import RunConfig, Source
+from flows.processes.code_cache import kept
 from flows.stages.base import published_input
 from flows.stages.block_degree import block_degree
 from flows.stages.conditions import asked_times, condition_of
@@ -89,7 +90,7 @@ def key_of(stage: str, config: RunConfig, layout: StoreLayout) -> str:
 
 def code_of(module: str) -> str:
     """Digest of what a module computes, with all that it takes from the house."""
-    return code_digest([module], beyond=MACHINERY)
+    return kept(f"{module} without {MACHINERY}", lambda: code_digest([module], beyond=MACHINERY))
 
 
 def ingest_key(config: RunConfig, digest: str) -> str:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 from pipeline.arrays import FloatArray
 
@@ -191,7 +191,7 @@ def hidden(times: int, block: int, terms: int = 0) -> float:
 
 def student_width(times: int, block: int, terms: int = 0) -> float:
     """Standard errors from the value to the end of a 95 % interval, for so few blocks."""
-    return float(student.ppf((1 + CONFIDENCE) / 2, max(1.0, times / block - 1 - terms)))
+    return float(stdtrit(max(1.0, times / block - 1 - terms), (1 + CONFIDENCE) / 2))
 
 
 def _memory(seen: npt.NDArray[np.bool_], quiet: int) -> int:

@@ -120,7 +120,8 @@ from storage.artifacts.layout import StoreLayout
 config = RunConfig.from_dict(json.loads(sys.argv[1]))
 names = [stage.name for stage in stages_until("verify") if stage.name != "ingest"]
 keys = [key_of(name, config, StoreLayout(config.run.root)) for name in names]
-print(keys[-1], {"torch", "prefect", "distributed", "matplotlib"} & set(sys.modules))
+slow = {"torch", "prefect", "distributed", "matplotlib", "scipy.stats"}
+print(keys[-1], slow & set(sys.modules))
 """
     command = [sys.executable, "-c", script, json.dumps(config.to_dict())]
     done = subprocess.run(command, capture_output=True, text=True)
