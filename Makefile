@@ -10,6 +10,7 @@
 # make faults       kills, failing disks, flipped bits in full; docs/reliability.md (about an hour)
 # make deployments  real servers, workers and schedules, some of them killed (about ten minutes)
 # make docs         the site of docs/, into site/index.html, which opens from the disk
+# make notebooks    runs docs/notebooks and keeps what they show (a minute)
 # make up           Prefect, Dask and the demo's deployments on this machine, until stopped
 # make large        ingest of 20 GB and of 3,650 files: rate, memory (needs 25 GB of disk; half an hour)
 # make bench        each stage against what one would take in its place; docs/performance.md
@@ -32,7 +33,8 @@ INSTALLED := $(VENV)/.installed
 EXAMPLES := $(VENV)/.examples
 CONFIG ?= deploy/configs/demo.toml
 
-.PHONY: demo test test-long test-fast configuration check mutants faults deployments docs up inputs lock large bench unit-costs paper-plan \
+.PHONY: demo test test-long test-fast configuration check mutants faults deployments docs \
+  notebooks up inputs lock large bench unit-costs paper-plan \
   clusters scale services integrators clean
 .DELETE_ON_ERROR:
 
@@ -74,6 +76,9 @@ deployments: $(INSTALLED)
 
 docs: $(INSTALLED) $(EXAMPLES)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+
+notebooks: $(INSTALLED)
+	$(BIN)/python -m deploy.notebooks
 
 STATE ?= runs/machine
 up: $(INSTALLED)

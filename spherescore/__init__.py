@@ -9,6 +9,7 @@
 
 | call | gives |
 |---|---|
+| `init(files)` | a configuration for files, as text |
 | `read_config(path)` | the configuration of a run, checked |
 | `plan(config)` | time, bytes, files, units and memory of each stage |
 | `run(config)` | the stages, and a table of what each has made |
@@ -30,11 +31,12 @@ from spherescore.opening import (
     open_fields,
     open_sequences,
 )
-from spherescore.running import condition, plan, read_config, run
+from spherescore.running import condition, init, plan, read_config, run
 
 __all__ = [
     "SpherescoreBackend",
     "condition",
+    "init",
     "open_conditioned",
     "open_ensemble",
     "open_fields",

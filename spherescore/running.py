@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -15,7 +16,28 @@ if TYPE_CHECKING:
 
     Config = str | os.PathLike[str] | Mapping[str, Any] | RunConfig
 
-__all__ = ["condition", "plan", "read_config", "run"]
+__all__ = ["condition", "init", "plan", "read_config", "run"]
+
+
+def init(files: str | os.PathLike[str] | Sequence[str], root: str = "runs/first") -> str:
+    """Propose a configuration for files: what `spherescore init` writes. Nothing is written here.
+
+    Args:
+        files: A path, a pattern such as "era5/*.nc", an address, or several of these.
+        root: Where the run will put what it makes.
+    Returns:
+        TOML with comments. `tomllib.loads` makes the sections of it that `run` and `plan` take.
+    Raises:
+        storage.errors.SourceError: If the files hold no field; the message says what is there.
+    Examples:
+        >>> config = tomllib.loads(spherescore.init("era5/*.nc"))
+        >>> config["generate"]["realizations"] = 100
+        >>> spherescore.run(config)
+    """
+    from flows.config.draft import starter
+
+    several = [files] if isinstance(files, str | os.PathLike) else files
+    return starter([os.fspath(one) for one in several], root)
 
 
 def read_config(path: str | os.PathLike[str]) -> RunConfig:
@@ -67,8 +89,8 @@ def run(config: Config, *, until: str = "verify") -> pd.DataFrame:
     """Bring the stages of a run up to date: ingest, preprocess, train, generate, verify.
 
     What is finished is not done again, and what was interrupted goes on where it was. Nothing of
-    Prefect is started; `spherescore run` and `spherescore deploy` do the same as flows. In a script
-    the call stands below `if __name__ == "__main__":`, because Dask starts workers that import it.
+    Prefect is started; `spherescore run` and `spherescore deploy` do the same as flows. A terminal
+    shows lines that fill, Jupyter a line for each stage and some in between. In a script the call stands below `if __name__ == "__main__":`, because Dask starts workers that import it.
 
     Args:
         config: The TOML file, its sections as a mapping, or what `read_config` gave.
@@ -83,14 +105,15 @@ def run(config: Config, *, until: str = "verify") -> pd.DataFrame:
     """
     import pandas as pd
 
-    from flows.cli.console import shown
+    from flows.cli.console import lines, shown
     from flows.run import run as run_all
     from flows.stages.base import STAGES
 
     names = [stage.name for stage in STAGES]
     if until not in names:
         raise ValueError(f"until = {until!r} is no stage; the stages are {', '.join(names)}")
-    with shown(logging.getLogger("spherescore")):  # on a terminal
+    watched = lines if "ipykernel" in sys.modules else shown  # in Jupyter, or on a terminal
+    with watched(logging.getLogger("spherescore")):
         receipts = run_all(_config(config), until=until)
     columns = ["stage", "path", "digest", "seconds", "skipped", "figures"]
     return pd.DataFrame([one.to_dict() for one in receipts])[columns].set_index("stage")

@@ -155,7 +155,9 @@ def test_the_door_is_light_enough_for_every_user_of_xarray():
     assert not {"torch", "zarr", "dask", "prefect", "scipy", "flows"} & set(done.stdout.split())
 
 
-def test_a_run_is_planned_and_made_through_the_door(table, tmp_path, write_config):
+def test_a_run_is_planned_and_made_through_the_door(
+    table, tmp_path, write_config, monkeypatch, capsys
+):
     path = Path(write_config(table))
     config = spherescore.read_config(path)
     for given in (path, str(path), table, config):
@@ -164,7 +166,20 @@ def test_a_run_is_planned_and_made_through_the_door(table, tmp_path, write_confi
         assert (made["bytes"] > 0).all()
     with pytest.raises(ValueError, match="'draw' is no stage; the stages are ingest, "):
         spherescore.run(config, until="draw")
-    done = spherescore.run(config, until="ingest")
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "ipykernel", None)  # a notebook is not left in silence
+        done = spherescore.run(config, until="ingest")
+    assert "ingest: published" in capsys.readouterr().err
     assert done.loc["ingest", "figures"]["times"] == 90 and not done.loc["ingest", "skipped"]
     assert spherescore.run(path, until="ingest").loc["ingest", "skipped"]
+    assert capsys.readouterr().err == ""
     assert open_fields(config.run.root).sizes["time"] == 90
+
+
+def test_a_configuration_is_proposed_for_files_and_taken_by_plan(table, tmp_path):
+    (path,) = table["source"]["paths"]
+    for files in (path, Path(path), [path]):
+        proposed = tomllib.loads(spherescore.init(files, root=str(tmp_path / "run")))
+        assert proposed["source"]["paths"] == [path]
+    assert (spherescore.plan(proposed)["bytes"] > 0).all()
+    assert not (tmp_path / "run").exists()

@@ -137,6 +137,21 @@ def shown(logger: logging.Logger) -> Iterator[None]:
         logger.handlers = kept
 
 
+@contextmanager
+def lines(logger: logging.Logger) -> Iterator[None]:
+    """Write the lines that people get to stderr: for notebooks, where nothing else is seen."""
+    handler, level = logging.StreamHandler(), logger.level
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    handler.addFilter(lambda record: not getattr(record, "detail", False))
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+
 class _Above(logging.Handler):
     """Prints warnings above what is shown."""
 

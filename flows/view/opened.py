@@ -6,6 +6,7 @@ even choice stands for all where a distribution is asked for.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -122,6 +123,15 @@ class Opened:
         times = self._season_of(drawn, kind, time) if kind == "sequences" else [time]
         block = drawn[_whole(drawn, name)].isel(realization=even, time=times).load()
         return block.stack(draw=("realization", "time"), create_index=False)
+
+
+def by_level(names: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Variables by what stands before the @ and after it; "" where a name says no level."""
+    found: dict[str, dict[str, str]] = {}
+    for name in names:
+        base, _, level = name.partition("@")
+        found.setdefault(base, {})[level] = name
+    return found
 
 
 def dated(time: xr.DataArray) -> str:

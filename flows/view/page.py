@@ -7,6 +7,7 @@ numbers as the fields of latitude and longitude.
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ import pipeline.fields.accessor  # noqa: F401  registers dataset.spherescore
 from flows.report.figures import name_of, palette, scale, symmetric, units_of
 from flows.report.maps import Raster, project, unproject
 from flows.view import figures
-from flows.view.opened import Opened, dated
+from flows.view.opened import Opened, by_level, dated
 from pipeline.arrays import FloatArray
 from pipeline.fields.places import Area, area_mean, cell_at
 from pipeline.scores.return_levels import return_levels
@@ -53,27 +54,28 @@ class Page:
         self.maps = [figures.MapFigure(self.mapper, extent, WIDTH) for _ in range(rows * BESIDE)]
         self.bar = figures.colour_bar(self.mapper)
         self.about = pn.pane.Markdown("", margin=(0, 10))
-        self.tabs = pn.Tabs(
-            ("Place", pn.Row()), ("Series", pn.Row()), ("Area mean", pn.Row()),
-            ("Spectra", pn.Row()), dynamic=False,
-        )  # fmt: skip
+        self.below = pn.widgets.RadioButtonGroup(  # Bokeh's tabs do not hear the keyboard
+            label="Below the maps", options=list(BELOW), button_type="default", width=480
+        )
+        self.pictures = pn.Row()
         for one in self.maps:
             one.figure.on_event(Tap, self._tapped)
-        for control in (self.variable, self.kind, self.date, self.day, self.first, self.mode):
+        self.variable.param.watch(self._variable_changed, "value")
+        for control in (self.level, self.kind, self.date, self.day, self.first, self.mode):
             control.param.watch(self._fields_changed, "value")
-        for control in (self.latitude, self.longitude, self.area):
+        for control in (self.latitude, self.longitude, self.area, self.below):
             control.param.watch(self._place_changed, "value")
-        self.tabs.param.watch(self._place_changed, "active")
         self._fields_changed()
 
     def _controls(self) -> None:
         opened = self.opened
         first = next(iter(opened.drawn.values()))
-        named = {
-            f"{name}: {name_of(first[name])}" if name_of(first[name]) != name else name: name
-            for name in opened.variables
-        }
+        self.levels = by_level(opened.variables)
+        named = {_titled(base, first[next(iter(own.values()))]): base
+                 for base, own in self.levels.items()}  # fmt: skip
         self.variable = pn.widgets.Select(label="Variable", options=named, width=CONTROL)
+        self.level = pn.widgets.Select(label="Level", width=CONTROL)
+        self._variable_changed()
         self.kind = pn.widgets.RadioButtonGroup(
             label="What was drawn", options=list(opened.drawn), color="primary",
             variant="outline", visible=len(opened.drawn) > 1,
@@ -119,7 +121,7 @@ class Page:
 
     @property
     def name(self) -> str:
-        return str(self.variable.value)
+        return str(self.level.value)
 
     def shown(self) -> list[tuple[str, xr.DataArray]]:
         """The fields on the maps, as `drawn` or `real`."""
@@ -195,14 +197,22 @@ class Page:
     def layout(self) -> pn.Row:
         controls = pn.Column(
             pn.pane.Markdown("## spherescore", margin=(0, 10)),
-            self.variable, self.kind, self.date, self.day, self.first, self.mode,
+            self.variable, self.level, self.kind, self.date, self.day, self.first, self.mode,
             pn.Row(self.latitude, self.longitude), self.area,
             self.download, self.sample_download,
             width=290, styles={"background": "#f4f6f8"},
         )  # fmt: skip
         plots = [one.figure for one in self.maps]
         grid = pn.GridBox(*(pn.pane.Bokeh(one) for one in plots), ncols=BESIDE)
-        return pn.Row(controls, pn.Column(self.about, grid, pn.pane.Bokeh(self.bar), self.tabs))
+        bar = pn.pane.Bokeh(self.bar)
+        return pn.Row(controls, pn.Column(self.about, grid, bar, self.below, self.pictures))
+
+    def _variable_changed(self, *_: Any) -> None:
+        """Offer the levels of the variable, and stay on the one that is shown if it has it."""
+        own = self.levels[str(self.variable.value)]
+        level = str(self.level.value or "").partition("@")[2]
+        value = own.get(level, next(iter(own.values())))
+        self.level.param.update(options=own, value=value, visible=list(own) != [""])
 
     def _fields_changed(self, *_: Any) -> None:
         sequences = self.kind.value == "sequences"
@@ -244,9 +254,8 @@ class Page:
         x, y = project(np.array([lon]), np.array([self.latitude.value]))
         for one in self.maps:
             one.place.data = {"x": x, "y": y}
-        number = int(self.tabs.active)
-        made = (self._place, self._series, self._area, self._spectra)[number]()
-        self.tabs[number].objects = [pn.pane.Bokeh(one) for one in made]
+        made = BELOW[str(self.below.value)](self)
+        self.pictures.objects = [pn.pane.Bokeh(one) for one in made]
 
     def _place(self) -> list[Any]:
         samples, words = self.samples(self.at_place), self._words()
@@ -311,3 +320,16 @@ class Page:
         unit = self._units()[1]
         change = "anomaly of " if self.mode.value == ANOMALY else ""
         return f"{change}{self.name}{f' [{unit}]' if unit else ''}"
+
+
+BELOW: dict[str, Callable[[Page], list[Any]]] = {
+    "Place": Page._place,
+    "Series": Page._series,
+    "Area mean": Page._area,
+    "Spectra": Page._spectra,
+}
+
+
+def _titled(name: str, field: xr.DataArray) -> str:
+    """What a variable is called, and its long name if that says more."""
+    return name if name_of(field) in (name, field.name) else f"{name}: {name_of(field)}"

@@ -21,7 +21,9 @@ __all__ = [
     "from_complex",
     "lmax_of",
     "mean_by_degree",
+    "of_columns",
     "orders",
+    "places_among",
     "sum_by_degree",
     "to_complex",
 ]
@@ -84,6 +86,34 @@ def from_complex(alm: ComplexArray) -> FloatArray:
     out[..., centre - order] = scale * alm.imag
     out[..., centre + order] = scale * alm.real
     return out
+
+
+def of_columns(degree: IntArray, order: IntArray) -> IntArray:
+    """Which coefficients are the two parts of complex columns.
+
+    Args:
+        degree, order: Of each column, order >= 0; where the degree is -1 there is none.
+    Returns:
+        Indices (2, ...): of the real part, which belongs to order m, and of the imaginary one,
+        which belongs to -m and is void at m = 0; 0 where there is no column.
+    """
+    there, order = degree >= 0, np.broadcast_to(order, degree.shape)
+    centre = degree * (degree + 1)
+    return np.where(there, np.stack([centre + order, centre - order]), 0)
+
+
+def places_among(columns: IntArray, degree: IntArray, place: IntArray, out: IntArray) -> None:
+    """Undo `of_columns`: write into `out` where each coefficient stands.
+
+    Args:
+        columns: What `of_columns` gave, (2, ...).
+        degree: Of each column, -1 where there is none.
+        place: Of each part of each column, (2, ...).
+        out: (coefficient,).
+    """
+    there = degree >= 0
+    for part in (1, 0):  # the real part last: at m = 0 there is no other
+        out[columns[part][there]] = place[part][there]
 
 
 def _complex_order(lmax: int) -> tuple[IntArray, IntArray]:

@@ -3,9 +3,9 @@
 Coefficients: real, orthonormal, degree-major on the last axis (pipeline/sphere/coefficients.py). A
 transform is two linear maps: an FFT along longitude (pipeline/sphere/rings.py), then for each order
 m a matrix product along latitude (pipeline/sphere/legendre.py). On HEALPix analysis has a third,
-for the
-orders that look alike on short rings (pipeline/sphere/aliasing.py). Differentiable transforms:
-pipeline/sphere/torch_harmonics.py; winds: pipeline/sphere/vector_harmonics.py.
+for the orders that look alike on short rings (pipeline/sphere/aliasing.py). Differentiable
+transforms are in pipeline/sphere/torch_harmonics.py, those of winds in
+pipeline/sphere/vector_harmonics.py.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from pipeline.arrays import FloatArray
 from pipeline.sphere.aliasing import Correction
-from pipeline.sphere.coefficients import ComplexArray
+from pipeline.sphere.coefficients import ComplexArray, of_columns, places_among
 from pipeline.sphere.grid import RingGrid
 from pipeline.sphere.legendre import folding
 from pipeline.sphere.rings import rings
@@ -140,14 +140,9 @@ class _Maps:
                 for s in self.sectors
             ]
         )
-        real = np.flatnonzero(degree >= 0)
         # Where columns find their coefficient, the first one if they have none, and back.
-        self.spread = np.zeros((2, degree.size), np.intp)
-        self.pick = np.empty((lmax + 1) ** 2, np.intp)
-        for part, sign in ((1, -1), (0, 1)):
-            own = degree[real] * (degree[real] + 1) + sign * order[real]
-            self.spread[part, real] = own
-            self.pick[own] = part * degree.size + real
+        self.spread, self.pick = of_columns(degree, order), np.empty((lmax + 1) ** 2, np.intp)
+        places_among(self.spread, degree, np.arange(2 * degree.size).reshape(2, -1), self.pick)
         # A wave h_m of order m > 0 stands for that of -m too.
         self.double = np.where(order == 0, 1.0, 2.0).astype(dtype)[:, None]
         columns = {

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline.sphere.coefficients import of_columns, places_among
 from pipeline.sphere.grid import RingGrid
 from pipeline.sphere.harmonics import Harmonics, plan, require_shape
 from pipeline.sphere.legendre import TOGETHER, Sectors, folding, require_lmax
@@ -167,23 +168,18 @@ class _Grouped:
             count = orders.stop - orders.start
             shape = count, self.half, group[0].degrees.shape[1]
             analysis, synthesis = np.zeros(shape, name), np.zeros(shape, name)
-            origin = np.zeros((count, 2, shape[2]), np.intp)
-            place = end + np.arange(origin.size).reshape(origin.shape)
+            degree, order = np.full((count, shape[2]), -1), np.arange(count)[:, None] + orders.start
             for sector in group:
-                order = np.arange(sector.orders.start, sector.orders.stop)[:, None]
-                own = slice(order[0, 0] - orders.start, order[-1, 0] + 1 - orders.start)
+                own = slice(sector.orders.start - orders.start, sector.orders.stop - orders.start)
                 at = own, sector.rows, slice(sector.degrees.shape[1])
+                degree[own, at[2]] = sector.degrees
                 analysis[at] = sector.analysis / self.nlon
-                synthesis[at] = sector.synthesis * np.where(order, 2.0, 1.0)[..., None]
-                there = sector.degrees >= 0
-                for part, sign_ in ((1, -1), (0, 1)):
-                    index = np.where(
-                        there, sector.degrees * (sector.degrees + 1) + sign_ * order, 0
-                    )
-                    origin[own, part, at[2]] = index
-                    pick[index[there]] = place[own, part, at[2]][there]
-            spread.append(origin.ravel())
-            end += origin.size
+                synthesis[at] = sector.synthesis * np.where(order[own], 2.0, 1.0)[..., None]
+            columns = of_columns(degree, order)
+            place = end + np.arange(columns.size).reshape(count, 2, shape[2]).swapaxes(0, 1)
+            places_among(columns, degree, place, pick)
+            spread.append(columns.swapaxes(0, 1).ravel())
+            end += columns.size
             self.groups.append(
                 _Group(
                     sign=sign,

@@ -24,10 +24,11 @@ pytest.importorskip("panel", reason="`make test` installs it")
 
 from flows.view import opened as looked_at
 from flows.view.opened import Opened
-from flows.view.page import ANOMALY, AROUND, Page
+from flows.view.page import ANOMALY, AROUND, BELOW, Page
 from flows.view.server import REFUSED, serve
 
 CELLS = "healpix:8:nested"
+LEVELS = {"z": 0.0, "h@850": 2e4, "h@500": 3e4, "g@500": 5e4}  # variables, and their offsets
 
 
 def put(root: str, kind: str, data: xr.Dataset) -> None:
@@ -44,7 +45,7 @@ def put(root: str, kind: str, data: xr.Dataset) -> None:
 
 def made(root: str, drawn_grid: str, realizations: int = 6) -> str:
     """A run whose values are known: real ones are the day of the year, drawn ones 1000 times
-    their number on top, both with the sine of the latitude."""
+    their number on top, both with the sine of the latitude and what `LEVELS` adds."""
     days = xr.date_range("2000-01-01", "2001-12-31", freq="D")
     bounds = np.stack([days.values, days.values + np.timedelta64(1, "D")], 1)
     attrs = {"standard_name": "geopotential_height", "units": "m", "long_name": "height"}
@@ -56,12 +57,13 @@ def made(root: str, drawn_grid: str, realizations: int = 6) -> str:
         dims = ("realization", "time", *grid.dims)[-len(values.shape[:-1]) - len(grid.dims) :]
         shaped = values.reshape(*values.shape[:-1], *grid.shape)
         coordinates = {"time": times, **grid_coordinates(grid)}
-        return xr.Dataset({"z": (dims, shaped, attrs)}, coordinates)
+        fields = {name: (dims, shaped + LEVELS[name], attrs) for name in LEVELS}
+        return xr.Dataset(fields, coordinates)
 
     real = on("gaussian:16x32", days, days.day_of_year.to_numpy())
     put(root, "fields", real)
     about = xr.Dataset(
-        {"z": ("time", np.zeros(len(days)), attrs)},
+        {name: ("time", np.zeros(len(days)), attrs) for name in LEVELS},
         {"time": ("time", days, {"bounds": "time_bnds"}), "time_bnds": (("time", "bnds"), bounds)},
     )
     for kind, chosen in (("ensemble", [180, 545]), ("sequences", range(180, 200))):
@@ -99,6 +101,25 @@ def test_realizations_stand_above_real_days_of_their_season(page: Page) -> None:
     np.testing.assert_allclose(np.nanmean(across), 1000 + day, atol=0.3)  # HEALPix, as a map
     page.first.value = 3
     assert titles(page)[:3] == ["realization 3", "realization 4", "realization 5"]
+
+
+def test_a_level_is_chosen_beside_its_variable_and_kept_where_the_next_one_has_it(
+    page: Page,
+) -> None:
+    def middle() -> float:
+        image = pixels(page, 0)
+        return float(np.nanmean(image[image.shape[0] // 2]))
+
+    assert list(page.variable.options.values()) == ["z", "h", "g"]
+    assert not page.level.visible and page.name == "z"
+    page.variable.value = "h"
+    assert page.level.visible and page.name == "h@850"
+    assert middle() == pytest.approx(20_180, abs=5)
+    page.level.value = "h@500"
+    assert middle() == pytest.approx(30_180, abs=5)
+    page.variable.value = "g"
+    assert page.name == "g@500" and middle() == pytest.approx(50_180, abs=5)
+    assert page.place_as_csv().readline() == "source,g@500 [m]\n"
 
 
 def test_days_of_a_sequence_play_beside_real_days_that_follow_each_other(page: Page) -> None:
@@ -149,11 +170,13 @@ def test_of_a_thousand_realizations_an_even_choice_is_read(
     assert sample["realization"].to_numpy().tolist() == [0, 2, 5]
 
 
-@pytest.mark.parametrize("tab", range(4))
+@pytest.mark.parametrize("below", list(BELOW))
 @pytest.mark.parametrize("kind", ["dates", "sequences"])
-def test_every_tab_has_something_to_show(page: Page, kind: str, tab: int) -> None:
-    page.kind.value, page.tabs.active, page.area.value = kind, tab, AROUND
-    for one in page.tabs[tab].objects:
+def test_every_choice_below_the_maps_has_something_to_show(
+    page: Page, kind: str, below: str
+) -> None:
+    page.kind.value, page.below.value, page.area.value = kind, below, AROUND
+    for one in page.pictures.objects:
         assert one.object.renderers, one.object.title.text
 
 
@@ -218,6 +241,47 @@ def test_a_browser_shows_the_page_and_asks_nobody_else(address: str, tmp_path: P
         assert tab.said == []
         tab.screenshot(tmp_path / "page.png")
     assert (tmp_path / "page.png").stat().st_size > 20_000
+
+
+FOCUSED = """(() => {
+  let one = document.activeElement;
+  while (one && one.shadowRoot && one.shadowRoot.activeElement) one = one.shadowRoot.activeElement;
+  if (!one || one === document.body) return "";
+  const root = one.getRootNode(), label = root.querySelector && root.querySelector("label");
+  return (label || one).textContent.trim() || one.title || root.textContent.trim();
+})()"""
+VALUE = """[...Bokeh.documents[0]._all_models.values()].find(
+  one => one.title === "{0}" || one.label === "{0}")?.value"""
+SHOWN = """[...Bokeh.documents[0]._all_models.values()].map(one => one.text)
+  .filter(one => /^realization/.test(one)).sort().join()"""
+TITLED = """[...Bokeh.documents[0]._all_models.values()].some(
+  one => one.text === "Spectra of the fields on the maps")"""
+STEPS = {  # what has the focus: the key, its code, what is true afterwards
+    "Variable": ("ArrowDown", 40, f"{VALUE.format('Level')} === 'h@850'"),
+    "Level": ("ArrowDown", 40, f"{VALUE.format('Level')} === 'h@500'"),
+    "Date": ("ArrowDown", 40, f"{VALUE.format('Date')} === '1'"),
+    "0": ("ArrowRight", 39, f"{SHOWN} === 'realization 1,realization 2,realization 3'"),
+    "Spectra": ("Enter", 13, TITLED),
+}
+REACHED = ["Variable", "Level", "Date", "0", "anomaly", "Latitude [°N]", "Longitude [°E]", "Area"]
+REACHED += ["Maps as NetCDF", "Place as CSV", "Place", "Series", "Area mean", "Spectra"]
+
+
+@pytest.mark.skipif(browser.found() is None, reason="needs Chromium")
+def test_every_control_is_reached_and_moved_by_the_keyboard(address: str, tmp_path: Path) -> None:
+    with browser.tab(tmp_path / "profile") as tab:
+        tab.open(address)
+        tab.wait_for("window.Bokeh && Bokeh.documents.length && document.title")
+        reached: list[str] = []
+        while len(reached) < 60 and "Spectra" not in reached:
+            tab.press("Tab", 9)
+            reached.append(str(tab.js(FOCUSED)))
+            if reached[-1] in STEPS:
+                key, code, true = STEPS[reached[-1]]
+                tab.press(key, code)
+                tab.wait_for(true)
+        assert [one for one in REACHED if one not in reached] == []
+        assert tab.said == []
 
 
 def _is_ours(asked: str) -> bool:
