@@ -90,7 +90,8 @@ def run(config: Config, *, until: str = "verify") -> pd.DataFrame:
 
     What is finished is not done again, and what was interrupted goes on where it was. Nothing of
     Prefect is started; `spherescore run` and `spherescore deploy` do the same as flows. A terminal
-    shows lines that fill, Jupyter a line for each stage and some in between. In a script the call stands below `if __name__ == "__main__":`, because Dask starts workers that import it.
+    shows lines that fill, Jupyter a line for each stage and some in between. In a script the call
+    stands below `if __name__ == "__main__":`, because Dask starts workers that import it.
 
     Args:
         config: The TOML file, its sections as a mapping, or what `read_config` gave.

@@ -71,6 +71,8 @@ class Tab:
     def press(self, key: str, code: int) -> None:
         for kind in ("keyDown", "keyUp"):
             given = {"type": kind, "key": key, "code": key, "windowsVirtualKeyCode": code}
+            if kind == "keyDown" and key == "Enter":
+                given["text"] = "\r"  # without it a button is not pressed
             self("dispatchKeyEvent", "Input", **given)
 
     def screenshot(self, file: Path) -> None:

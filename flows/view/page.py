@@ -55,7 +55,7 @@ class Page:
         self.bar = figures.colour_bar(self.mapper)
         self.about = pn.pane.Markdown("", margin=(0, 10))
         self.below = pn.widgets.RadioButtonGroup(  # Bokeh's tabs do not hear the keyboard
-            label="Below the maps", options=list(BELOW), button_type="default", width=480
+            label="Below the maps", options=list(BELOW), color="primary", variant="outline"
         )
         self.pictures = pn.Row()
         for one in self.maps:
