@@ -25,7 +25,7 @@ BLOCKS = [
 ]
 
 
-def publish(root: Path, grid: str) -> artifacts.Published:
+def publish(root: Path, grid: str, kind: str = "ensemble") -> artifacts.Published:
     where = grid_named(grid)
     time = xr.date_range("2001-07-14T12:00", periods=3, freq="D")
     shape, dims = (2, 3, *where.shape), ("realization", "time", *where.dims)
@@ -48,12 +48,12 @@ def publish(root: Path, grid: str) -> artifacts.Published:
     )
     ensemble = label_ensemble(fields, source, realizations=range(2))
     layout, shards = StoreLayout(str(root)), {"realization": 1, "time": 3}
-    path = layout.artifact("ensemble", "e" * 64)
+    path = layout.artifact(kind, "e" * 64)
     artifacts.create(path, ensemble, chunks=shards, shards=shards)
     units = artifacts.plan_units({str(k): n for k, n in ensemble.sizes.items()}, shards)
     for unit in units:
         artifacts.write_unit(path, unit, ensemble.reset_coords(drop=True).isel(unit.region))
-    return artifacts.publish(layout, "ensemble", "e" * 64, units, {"id": "recipes"})
+    return artifacts.publish(layout, kind, "e" * 64, units, {"id": "recipes"})
 
 
 def publish_fields(root: Path) -> None:
@@ -61,9 +61,12 @@ def publish_fields(root: Path) -> None:
     where = grid_named("gaussian:12x24")
     time = xr.date_range("2000-01-01T12:00", "2001-12-31T12:00", freq="D")
     values = np.random.default_rng(1).standard_normal((len(time), *where.shape)).astype("f4")
-    attrs = {"standard_name": "precipitation_flux", "units": "kg m-2 s-1"}
-    coordinates = {"time": time, **grid_coordinates(where)}
-    fields = xr.Dataset({"pr": (("time", *where.dims), values**2, attrs)}, coordinates)
+    coordinates, dims = {"time": time, **grid_coordinates(where)}, ("time", *where.dims)
+    rain = {"standard_name": "precipitation_flux", "units": "kg m-2 s-1"}
+    warmth = {"standard_name": "air_temperature", "units": "K"}
+    fields = xr.Dataset(
+        {"pr": (dims, values**2, rain), "ta": (dims, 280 + values, warmth)}, coordinates
+    )
     layout, shards = StoreLayout(str(root)), {"time": len(time)}
     path = layout.artifact("fields", "f" * 64)
     artifacts.create(path, fields, chunks=shards, shards=shards)
@@ -78,6 +81,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("recipes")
     rings = publish(place / "runs" / "demo", "gaussian:12x24")
     cells = publish(place / "runs" / "cells", "healpix:8:nested")
+    publish(place / "runs" / "demo", "gaussian:12x24", "sequences")
     publish_fields(place / "runs" / "demo")
     (place / "out").mkdir()
     for file in planned_files(artifacts.open_artifact(rings)):
