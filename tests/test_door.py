@@ -181,5 +181,5 @@ def test_a_configuration_is_proposed_for_files_and_taken_by_plan(table, tmp_path
     for files in (path, Path(path), [path]):
         proposed = tomllib.loads(spherescore.init(files, root=str(tmp_path / "run")))
         assert proposed["source"]["paths"] == [path]
-    assert (spherescore.plan(proposed)["bytes"] > 0).all()
+    assert spherescore.plan(proposed)["bytes"].sum() > 0
     assert not (tmp_path / "run").exists()
