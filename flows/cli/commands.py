@@ -329,15 +329,17 @@ def _result(
     layout = config.layout
     made: dict[str, Any] = {}
     asked = [stage for stage in ON_REQUEST if stage.name == arguments.stage]
-    kinds = [kind for stage in (*STAGES, *asked) for kind in stage.kinds]
-    kinds += ["series"] * config.generate.series + ["sequences"] * bool(config.generate.sequences)
+    kinds = [kind for stage in asked or STAGES for kind in stage.kinds]
+    if not asked:
+        kinds += ["series"] * config.generate.series
+        kinds += ["sequences"] * bool(config.generate.sequences)
     for kind in kinds:
         published = artifacts.published(layout, kind)
         if published is not None:
             path = artifacts.address(layout, published)
             made[kind] = {"path": path, "digest": published.digest}
-    for name in ("scores", "report", "card"):
-        place = getattr(layout, name)
+    pages = {name: getattr(layout, name) for name in ("scores", "report", "card")}
+    for name, place in ({"page": layout.conditioned} if asked else pages).items():
         if place.exists():
             made[name] = {"path": str(place)}
     return {

@@ -15,6 +15,7 @@ import pytest
 import xarray as xr
 
 import spherescore
+from flows.cli.main import main
 from flows.config.schema import RunConfig
 from flows.stages.base import ON_REQUEST, skipped
 from flows.stages.condition import condition
@@ -114,6 +115,18 @@ def test_more_realizations_leave_those_that_there_are(conditioned, gaussian, tmp
     few = conditioned(gaussian, observations=path, realizations=2)
     more = conditioned(gaussian, observations=path, realizations=5)
     np.testing.assert_array_equal(more["z"][:2], few["z"])
+
+
+def test_the_command_names_the_page_and_nothing_of_other_stages(
+    conditioned, gaussian, tmp_path, write_config, capsys
+):
+    table = gaussian | {"condition": {"realizations": 4, "observations": stations(tmp_path)}}
+    conditioned(gaussian, observations=stations(tmp_path))
+    assert main(["condition", write_config(table)]) == 0
+    root = Path(gaussian["run"]["root"])
+    said = dict(line.split() for line in capsys.readouterr().out.splitlines() if line)
+    assert said.pop("page") == str(root / "conditioned.html")
+    assert set(said) == {"findings", "conditioned"}
 
 
 def test_what_is_done_is_not_done_again(conditioned, gaussian, tmp_path):
