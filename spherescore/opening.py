@@ -54,10 +54,16 @@ def open_ensemble(root: str | os.PathLike[str], *, chunks: Chunks | None = None)
     return _open(root, "ensemble", chunks)
 
 
-def open_sequences(root: str | os.PathLike[str], *, chunks: Chunks | None = None) -> xr.Dataset:
+def open_sequences(
+    root: str | os.PathLike[str], name: str = "", *, chunks: Chunks | None = None
+) -> xr.Dataset:
     """Open the sequences of days that a run has published last: as `open_ensemble`, the times one
-    after the other."""
-    return _open(root, "sequences", chunks)
+    after the other.
+
+    Args:
+        name: Which of several, as the configuration names them.
+    """
+    return _open(root, f"sequences-{name}" if name else "sequences", chunks)
 
 
 def open_conditioned(root: str | os.PathLike[str], *, chunks: Chunks | None = None) -> xr.Dataset:
@@ -83,7 +89,11 @@ class SpherescoreBackend(BackendEntrypoint):
         drop_variables: str | Iterable[str] | None = None,
         kind: str | None = None,
     ) -> xr.Dataset:
-        """Open one of `KINDS`, by default the one that the name means, else the ensemble."""
+        """Open one of `KINDS`, by default the one that the name means, else the ensemble.
+
+        Args:
+            kind: Of several sequences, and copies of them, with its name: "sequences-heat".
+        """
         dropped = [drop_variables] if isinstance(drop_variables, str) else drop_variables
         opened = _open(filename_or_obj, kind, None)
         return opened.drop_vars(list(dropped or ()), errors="ignore")
@@ -99,7 +109,7 @@ class SpherescoreBackend(BackendEntrypoint):
         return any(
             name.is_symlink() and Path(os.readlink(name)).parts[:1] == ("artifacts",)
             for name in names
-            if name.stem in KINDS
+            if _known(name.stem)
         )
 
 
@@ -118,18 +128,25 @@ def _published(text: str, kind: str | None) -> Published:
 
     place = os.path.expanduser(text).rstrip("/") or "/"
     named = Path(place).name.removesuffix(".zarr") if place.endswith(".zarr") else ""
-    root, kind_there = (os.path.dirname(place) or ".", named) if named in KINDS else (place, "")
+    root, kind_there = (os.path.dirname(place) or ".", named) if _known(named) else (place, "")
     kind = kind or kind_there or "ensemble"
-    if kind not in KINDS:
+    if not _known(kind):
         raise ValueError(f"a run publishes {', '.join(KINDS)}; got kind {kind!r}")
     layout = StoreLayout(root if kind_there in ("", kind) else place)
-    found = published(layout, kind) or _copied(Path(place), kind)
+    plain, _, label = kind.partition("-")
+    found = published(layout, plain, label) or _copied(Path(place), plain)
     if found is None:
         raise FileNotFoundError(
-            f"{layout.name(kind)} is not published; give the directory of a run, or finish it: "
-            "spherescore run CONFIG"
+            f"{layout.name(plain, label)} is not published; give the directory of a run, or finish "
+            "it: spherescore run CONFIG"
         )
     return found
+
+
+def _known(kind: str) -> bool:
+    """Whether it is one of `KINDS`, or one of those that a run may have several of."""
+    plain, _, label = kind.partition("-")
+    return plain in KINDS and (not label or plain in ("series", "sequences"))
 
 
 def _copied(store: Path, kind: str) -> Published | None:

@@ -25,10 +25,10 @@ BLOCKS = [
 ]
 
 
-def publish(root: Path, grid: str, kind: str = "ensemble") -> artifacts.Published:
+def publish(root: Path, grid: str, kind: str = "ensemble", days: int = 3) -> artifacts.Published:
     where = grid_named(grid)
-    time = xr.date_range("2001-07-14T12:00", periods=3, freq="D")
-    shape, dims = (2, 3, *where.shape), ("realization", "time", *where.dims)
+    time = xr.date_range("2001-07-14T12:00", periods=days, freq="D")
+    shape, dims = (2, days, *where.shape), ("realization", "time", *where.dims)
     values = np.random.default_rng(0).standard_normal(shape).astype("f4")
     half = np.timedelta64(12, "h")
     about = {
@@ -36,7 +36,7 @@ def publish(root: Path, grid: str, kind: str = "ensemble") -> artifacts.Publishe
         "pr": {"standard_name": "precipitation_flux", "units": "kg m-2 s-1"},
     }
     source = xr.Dataset(
-        {name: ("time", np.zeros(3), attrs) for name, attrs in about.items()},
+        {name: ("time", np.zeros(days), attrs) for name, attrs in about.items()},
         coords={
             "time": ("time", time, {"bounds": "time_bnds"}),
             "time_bnds": (("time", "bnds"), time.values[:, None] + np.array([-half, half])),
@@ -47,7 +47,7 @@ def publish(root: Path, grid: str, kind: str = "ensemble") -> artifacts.Publishe
         coords={"time": time, **grid_coordinates(where)},
     )
     ensemble = label_ensemble(fields, source, realizations=range(2))
-    layout, shards = StoreLayout(str(root)), {"realization": 1, "time": 3}
+    layout, shards = StoreLayout(str(root)), {"realization": 1, "time": days}
     path = layout.artifact(kind, "e" * 64)
     artifacts.create(path, ensemble, chunks=shards, shards=shards)
     units = artifacts.plan_units({str(k): n for k, n in ensemble.sizes.items()}, shards)
@@ -80,8 +80,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with what the page speaks of."""
     place = tmp_path_factory.mktemp("recipes")
     rings = publish(place / "runs" / "demo", "gaussian:12x24")
+    publish(place / "runs" / "demo", "gaussian:12x24", "sequences", days=12)
     cells = publish(place / "runs" / "cells", "healpix:8:nested")
-    publish(place / "runs" / "demo", "gaussian:12x24", "sequences")
     publish_fields(place / "runs" / "demo")
     (place / "out").mkdir()
     for file in planned_files(artifacts.open_artifact(rings)):

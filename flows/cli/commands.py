@@ -171,9 +171,9 @@ def clean(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def export(arguments: argparse.Namespace) -> dict[str, Any]:
-    from flows.cli.export import export as export_ensemble
+    from flows.cli.export import drawn
+    from flows.cli.export import export as export_drawn
     from flows.config.schema import ConfigError, RunConfig
-    from flows.stages.base import published_input
     from storage.artifacts.layout import StoreLayout
     from storage.export.netcdf import Cmip
     from storage.places.places import is_address
@@ -184,7 +184,7 @@ def export(arguments: argparse.Namespace) -> dict[str, Any]:
         )
     root = arguments.config
     if is_address(root) or Path(root).is_dir():
-        made = published_input(StoreLayout(root), "ensemble")
+        made = drawn(StoreLayout(root), arguments.of)
         config = RunConfig.from_dict(made.attrs["config"])
         config = replace(config, run=replace(config.run, root=root))
         log_to_people(arguments, [])
@@ -194,7 +194,7 @@ def export(arguments: argparse.Namespace) -> dict[str, Any]:
         cmip = Cmip.named(arguments.cmip) if arguments.cmip else None
     except ValueError as error:
         raise ConfigError(f"--cmip: {error}") from error
-    return dict(export_ensemble(config, arguments.to, arguments.format, cmip))
+    return dict(export_drawn(config, arguments.to, arguments.format, cmip, arguments.of))
 
 
 def view(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -330,14 +330,16 @@ def _result(
     made: dict[str, Any] = {}
     asked = [stage for stage in ON_REQUEST if stage.name == arguments.stage]
     kinds = [kind for stage in asked or STAGES for kind in stage.kinds]
+    named = [(kind, "") for kind in kinds]
     if not asked:
-        kinds += ["series"] * config.generate.series
-        kinds += ["sequences"] * bool(config.generate.sequences)
-    for kind in kinds:
-        published = artifacts.published(layout, kind)
+        named += [("series", "")] * config.generate.series
+        named += [("sequences", one.name) for one in config.generate.sequences]
+    for kind, label in named:
+        published = artifacts.published(layout, kind, label)
         if published is not None:
-            path = artifacts.address(layout, published)
-            made[kind] = {"path": path, "digest": published.digest}
+            path = artifacts.address(layout, published, label)
+            name = f"{kind}-{label}" if label else kind
+            made[name] = {"path": path, "digest": published.digest}
     pages = {name: getattr(layout, name) for name in ("scores", "report", "card")}
     for name, place in ({"page": layout.conditioned} if asked else pages).items():
         if place.exists():

@@ -1,4 +1,4 @@
-"""`spherescore export`: the published ensemble as files for readers without Zarr.
+"""`spherescore export`: the published ensemble, or sequences, as files for readers without Zarr.
 
 NetCDF files are made on the cluster, one task each; a second export finds them and writes nothing.
 `item.json`, a STAC item with the digest of every file, is written last.
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from flows.cluster.local import client_on_demand
 from flows.cluster.map_units import map_units
-from flows.config.schema import RunConfig
+from flows.config.schema import ConfigError, RunConfig
 from flows.progress import Progress, stage_progress
 from flows.stages.base import published_input
 from storage.artifacts import publishing as artifacts
@@ -28,13 +28,18 @@ if TYPE_CHECKING:
     from distributed import Client
 
 FORMATS = ("netcdf", "pyramid")
+ENSEMBLE = "ensemble"
 ITEM = "item.json"
 SCRATCH = ".scratch"
 
 
-def export(config: RunConfig, directory: Path, format: str, cmip: Cmip | None) -> dict[str, Any]:
-    """Export the ensemble of a run, in which nothing is written, to a directory.
+def export(
+    config: RunConfig, directory: Path, format: str, cmip: Cmip | None, of: str = ENSEMBLE
+) -> dict[str, Any]:
+    """Export what a run has drawn, in which nothing is written, to a directory.
 
+    Args:
+        of: What is exported: "ensemble", "sequences", or "sequences-NAME".
     Returns:
         `directory`, `item`, and how many files there are and were `written` now.
     """
@@ -45,7 +50,7 @@ def export(config: RunConfig, directory: Path, format: str, cmip: Cmip | None) -
         client_on_demand(config.cluster, scratch) as client,
         stage_progress("export") as progress,
     ):
-        result = export_with(client, progress, layout, directory, format, cmip)
+        result = export_with(client, progress, layout, directory, format, cmip, of)
     with suppress(OSError):  # absent, or with the logs of a cluster
         scratch.rmdir()
     return result
@@ -58,9 +63,10 @@ def export_with(
     directory: Path,
     format: str,
     cmip: Cmip | None,
+    of: str = ENSEMBLE,
 ) -> dict[str, Any]:
     """Export with workers that are there; they are asked for nothing if nothing is missing."""
-    ensemble = published_input(layout, "ensemble")
+    ensemble = drawn(layout, of)
     fields = artifacts.open_artifact(ensemble)
     directory.mkdir(parents=True, exist_ok=True)
     if format == "pyramid":
@@ -88,6 +94,28 @@ def export_with(
         "files": len(files),
         "written": written,
     }
+
+
+def drawn(layout: StoreLayout, of: str) -> artifacts.Published:
+    """What a run has drawn under a name, such as "ensemble", "sequences" or "sequences-heat".
+
+    Raises:
+        ConfigError: If nothing that is exported has such a name.
+        IncompleteArtifact: If it is not published.
+    """
+    kind, _, label = of.partition("-")
+    if kind not in (ENSEMBLE, "sequences") or (label and kind == ENSEMBLE):
+        raise ConfigError(f"--of: expected ensemble, sequences or sequences-NAME, got {of!r}")
+    if kind == ENSEMBLE:
+        return published_input(layout, kind)
+    found = artifacts.published(layout, kind, label)
+    if found is None:
+        there = ", ".join(place.name.removesuffix(".zarr") for place in layout.names(kind)[1:])
+        raise artifacts.IncompleteArtifact(
+            f"{layout.name(kind, label)} is not published; run `spherescore generate` with "
+            f"[generate] sequences first{f'; there are {there}' if there else ''}"
+        )
+    return found
 
 
 def _known(directory: Path) -> dict[str, dict[str, Any]]:

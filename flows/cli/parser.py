@@ -98,13 +98,14 @@ def _add_export(parsers: Any) -> None:
     one = _add(
         parsers,
         do.export,
-        "write the ensemble as NetCDF files or as a HEALPix pyramid",
+        "write the ensemble, or sequences, as NetCDF files or as a HEALPix pyramid",
         "the run's TOML file, or its root",
         str,  # a root may be an address
     )
     one.add_argument("--to", type=Path, required=True, help="directory to write to")
     one.add_argument("--format", choices=("netcdf", "pyramid"), default="netcdf")
     one.add_argument("--cmip", metavar="INSTITUTION/MODEL/EXPERIMENT", help="CMIP's names")
+    one.add_argument("--of", default="ensemble", help="what: ensemble, sequences or sequences-NAME")
 
 
 def _add_view(parsers: Any) -> None:

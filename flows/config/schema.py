@@ -137,7 +137,13 @@ class RunConfig:
     @property
     def draws_by_network(self) -> bool:
         """Whether single days are drawn by a network; one of sequences draws no single days."""
-        return self.train.model == "network" and not self.sequence.past
+        return self.train.model == "network" and not self.learns_sequences
+
+    @property
+    def learns_sequences(self) -> bool:
+        """Whether the network learns what is new in a day given those before it."""
+        learned = self.sequence.past > 0 and self.sequence.learned
+        return self.train.model == "network" and learned
 
     @property
     def layout(self) -> StoreLayout:

@@ -8,14 +8,14 @@ whole runs and carries it to sizes that were not run.
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from math import ceil
 from pathlib import Path
 from typing import Any
 
 from flows.processes.machine import SERIES_SHARE
-from flows.stages.generate.chunks import TIMES_PER_CHUNK
+from flows.stages.generate.chunks import TIMES_PER_CHUNK, UNIT_TIMES, times_of_unit
 from pipeline.gaussian.moments import block_bytes
 
 __all__ = ["Estimate", "Machines", "Prices", "Work", "Workload", "estimates", "prices", "work"]
@@ -49,6 +49,9 @@ class Workload:
         drawn_points: cells of one field of the ensemble, if it is drawn on another grid.
         series: whether the ensemble is copied for readers of series.
         block_degree: up to which Gaussian laws keep the covariances of each order; lmax if None.
+        sequences: realizations and days of each.
+        past: days that a day of them is drawn given.
+        learned: evaluations of the network for each of these days; 0 for the linear law.
     """
 
     times: int
@@ -73,6 +76,9 @@ class Workload:
     drawn_points: int | None = None
     series: bool = False
     block_degree: int | None = None
+    sequences: tuple[tuple[int, int], ...] = ()
+    past: int = 0
+    learned: int = 0
 
     @property
     def coefficients(self) -> int:
@@ -85,6 +91,22 @@ class Workload:
     @property
     def scored(self) -> int:
         return self.verification[0] * self.verification[1]
+
+    @property
+    def followed(self) -> int:
+        """Days of all sequences together."""
+        return sum(realizations * days for realizations, days in self.sequences)
+
+    @property
+    def sequence_units(self) -> tuple[int, int]:
+        """Units of the states of all sequences, and of their fields."""
+        states = sum(n * ceil(days / UNIT_TIMES) for n, days in self.sequences)
+        fields = sum(n * ceil(days / self.times_of(days)) for n, days in self.sequences)
+        return states, fields
+
+    def times_of(self, days: int) -> int:
+        """Times in a unit of the fields of a sequence."""
+        return times_of_unit(self.channels * (self.drawn_points or self.points), days)
 
     @property
     def field_bytes(self) -> int:
@@ -258,7 +280,7 @@ def work(load: Workload) -> dict[str, Work]:
             alone=trains * FOLDS * load.factored,
             products=trains * 2 * (fitted - load.validated) * (load.covariances + load.mixed),
         ),
-        "generate": drawing(*load.ensemble),
+        "generate": _with_sequences(drawing(*load.ensemble), load),
         "verify": drawing(
             *load.verification,
             certified=trains * (max(CERTIFIED, load.tested) + PROBED),
@@ -267,6 +289,23 @@ def work(load: Workload) -> dict[str, Work]:
             + 2 * min(NEAREST, load.scored) * (fitted - load.validated) * channels * coefficients,
         ),
     }
+
+
+def _with_sequences(done: Work, load: Workload) -> Work:
+    """The counts of drawing, with the states and the fields of sequences.
+
+    A microbatch costs the same whether all its members are wanted or not.
+    """
+    rows = sum(ceil(n / load.microbatch) * load.microbatch * days for n, days in load.sequences)
+    return replace(
+        done,
+        values=done.values + load.followed * load.channels * load.points,
+        legendre=done.legendre
+        + load.followed * load.legendre_flops
+        + 4 * rows * load.past * load.covariances,
+        network=done.network + rows * load.learned * load.network_products,
+        units=done.units + sum(load.sequence_units),
+    )
 
 
 def seconds(stage: str, done: Work, load: Workload, machines: Machines, price: Prices) -> float:
@@ -348,9 +387,16 @@ def _sizes(load: Workload, machines: Machines) -> dict[str, _Size]:
             **(on_workers if machines.ranks > 1 else {"memory_here": training}),
         ),
         "generate": _Size(
-            bytes=load.drawn * placed * (1 + load.series),
-            files=files(*load.ensemble),
-            memory=drawing(load.ensemble[1], placed, normals),
+            bytes=load.drawn * placed * (1 + load.series)
+            + load.followed * (placed * (1 + load.series) + whitened),
+            files=files(*load.ensemble)
+            + load.sequence_units[0]
+            + channels * load.sequence_units[1],
+            memory=max(
+                drawing(load.ensemble[1], placed, normals),
+                *(sampling + 10 * load.times_of(days) * placed for _, days in load.sequences),
+                0,
+            ),
         ),
         "verify": _Size(
             bytes=load.scored * field,

@@ -80,13 +80,16 @@ def workload(config: RunConfig) -> Workload:
         batch=config.train.batch,
         width=config.train.width,
         blocks=config.train.blocks,
-        evaluations=generate.evaluations if network else 0,
+        evaluations=generate.evaluations if config.draws_by_network else 0,
         together=generate.batch,
         microbatch=generate.microbatch,
         shard=unit_sizes(fields, source)["shard"],
         drawn_points=None if generate.grid == "source" else grid_named(generate.grid).size,
         series=generate.series,
         block_degree=block_degree(config),
+        sequences=tuple((one.realizations, one.days) for one in generate.sequences),
+        past=config.sequence.past,
+        learned=generate.evaluations if config.learns_sequences else 0,
     )
 
 

@@ -158,11 +158,11 @@ def published_input(layout: "StoreLayout", kind: str) -> "Published":
     return found
 
 
-def _is_named(layout: "StoreLayout", artifact: "Published") -> bool:
+def _is_named(layout: "StoreLayout", artifact: "Published", label: str) -> bool:
     from storage.artifacts.pointers import leads_to
     from storage.places.places import same_place
 
-    target = leads_to(layout.name(artifact.kind))
+    target = leads_to(layout.name(artifact.kind, label))
     return target is not None and same_place(target, artifact.path)
 
 
@@ -182,10 +182,17 @@ def skipped(
         published = artifacts.find(layout, kind, key)
         if published is None:
             return None
-        if not point_names and not _is_named(layout, published):
-            return None
-        found.append(published)
+        found.append((published, ""))
+    last = found[-1][0]
+    for kind, keys in last.attrs.get("beside", {}).items():
+        for label, other in keys.items():
+            published = artifacts.find(layout, kind, other)
+            if published is None:
+                return None
+            found.append((published, label))
+    if not point_names and not all(_is_named(layout, *one) for one in found):
+        return None
     if point_names:
-        for published in found:
-            artifacts.point_name(layout, published)
-    return Receipt.of(stage.name, found[-1], seconds=0.0, skipped=True)
+        for one, label in found:
+            artifacts.point_name(layout, one, label)
+    return Receipt.of(stage.name, last, seconds=0.0, skipped=True)

@@ -13,7 +13,7 @@ from typing import Any
 
 import xarray as xr
 
-from flows.config.schema import RunConfig, Source
+from flows.config.schema import DrawnSequence, RunConfig, Source
 from flows.processes.code_cache import kept
 from flows.stages.base import published_input
 from flows.stages.block_degree import block_degree
@@ -69,8 +69,8 @@ MACHINERY = (
     *(
         f"storage.artifacts.{name}"
         for name in (
-            *("audit", "garbage", "history", "keys", "layout", "lock", "pointers", "published"),
-            *("publishing", "reading", "sealed"),
+            *("audit", "garbage", "history", "in_units", "keys", "layout", "lock", "pointers"),
+            *("published", "publishing", "reading", "sealed"),
         )
     ),
 )
@@ -139,9 +139,21 @@ def ensemble_key(
             "series": config.generate.series and realizations is not None,
             **_with_sequences(config, kind == "ensemble" and realizations is not None),
         },
-        inputs=_digests(layout, "checkpoints", "normals"),
+        inputs=_digests(layout, "checkpoints", "normals")
+        | (_branched(config) if kind == "ensemble" and realizations is not None else {}),
         code=code_of("flows.stages.generate.generate"),
     )
+
+
+def _branched(config: RunConfig) -> dict[str, str]:
+    """Digests of the sequences of other runs that sequences of this one are branches of."""
+    found = {}
+    for one in config.generate.sequences:
+        root, label = one.parent or ("", "")
+        if root:
+            states = published(StoreLayout(root), "states", label)
+            found[one.of] = "" if states is None else states.digest
+    return found
 
 
 def _with_sequences(config: RunConfig, whole: bool) -> dict[str, Any]:
@@ -151,30 +163,38 @@ def _with_sequences(config: RunConfig, whole: bool) -> dict[str, Any]:
 
 
 def sequence_key(
-    config: RunConfig, layout: StoreLayout, kind: str, begun: str, *, family: bool = False
+    config: RunConfig,
+    layout: StoreLayout,
+    asked: DrawnSequence,
+    kind: str,
+    begun: str,
+    *,
+    family: bool = False,
 ) -> str:
     """Content key of sequences, or of their family: those that share units.
 
     Args:
+        asked: without its name, which is no part of what is drawn.
         kind: "states", or "sequences" for the fields that are made of them.
         begun: digest of the days that they begin with.
         family: without how many there are, and how long they are.
     """
-    (asked,) = config.subset("generate.sequences")["generate.sequences"]
-    known = ("start", "from") if family else tuple(asked)
+    sizes = {} if family else {"days": asked.days, "realizations": asked.realizations}
     covariates = config.subset("generate.covariates")
-    sampled = config.subset(*SAMPLER) if config.train.model == "network" else {}
+    sampled = config.subset(*SAMPLER) if config.learns_sequences else {}
+    made_of = ("checkpoints", "normals") if config.learns_sequences else ("normals",)
     fields = kind == "sequences"
     return content_key(
         stage=f"generate {kind}",
         schema=SCHEMAS["generate"],
-        config=config.subset("run.seed", "train.model", "generate.microbatch")
+        config=config.subset("run.seed", "generate.microbatch")
+        | {"learned": config.learns_sequences}
         | covariates
         | sampled
-        | {name: asked[name] for name in known}
+        | {"start": asked.start, "from": asked.from_, **sizes}
         | ({"grid": config.generate.grid} if fields else {})
         | ({"attributes": dict(config.generate.attributes)} if fields and not family else {}),
-        inputs={**_digests(layout, "checkpoints", "normals"), "begun": begun},
+        inputs={**_digests(layout, *made_of), "begun": begun},
         code=code_of("flows.stages.generate.sequences"),
     )
 
@@ -308,6 +328,7 @@ def training_parent(config: RunConfig, layout: StoreLayout) -> Published | None:
 def lineage(config: RunConfig, layout: StoreLayout) -> str:
     """What must agree for the weights of one training to be the start of another."""
     shape = config.subset("train.model", "train.width", "train.blocks", "spectral.baseline")
+    shape |= {"learns_sequences": config.learns_sequences}
     return content_key(
         stage="lineage",
         schema=SCHEMAS["train"],
@@ -364,7 +385,8 @@ def _train_key(config: RunConfig, layout: StoreLayout, start: Mapping[str, str])
             "spectral.baseline",
             *(f"train.{name}" for name in read if name in known),
             *certified,
-        ),
+        )
+        | {"learns_sequences": config.learns_sequences},
         inputs={
             **_digests(layout, "normals"),
             "whitened": _read_in_training(config, layout),
@@ -391,7 +413,8 @@ def _verify(config: RunConfig, layout: StoreLayout) -> str:
 
 def _drawn_states(config: RunConfig, layout: StoreLayout) -> dict[str, str]:
     """Digest of the sequences that a report is about, if it is about some."""
-    states = published(layout, "states") if config.generate.sequences else None
+    told = config.generate.reported
+    states = published(layout, "states", told.name) if told else None
     return {} if states is None else {"states": states.digest}
 
 

@@ -36,7 +36,7 @@ def untrained(config: RunConfig, normals: xr.Dataset, precision: torch.dtype) ->
         blocks=config.train.blocks,
         dropout=config.train.dropout,
         covariates=len(config.source.covariates),
-        past=config.sequence.past,
+        past=config.sequence.past if config.learns_sequences else 0,
         precision=precision,
         seed=config.run.seed,
     )
@@ -48,7 +48,7 @@ CERTIFIED = Sampler(evaluations=256)
 
 def _learned_from(config: RunConfig, normals: xr.Dataset) -> Baseline:
     """The Gaussian law that the network starts from: of single days, or of what is new in a day."""
-    if config.sequence.past:
+    if config.learns_sequences:
         return sequence_law_of(normals).innovations[config.sequence.past]
     return baseline_of(normals, config.spectral.baseline)
 
@@ -75,7 +75,7 @@ def trained(config: RunConfig, checkpoint: artifacts.Published, normals: xr.Data
 
     A network that was trained on sequences knows none: they are drawn from the Gaussian law.
     """
-    if config.train.model == "network" and not config.sequence.past:
+    if config.draws_by_network:
         return _restored(config, checkpoint, normals)
     gaussian = GaussianScore(baseline_of(normals, baseline_name(config)).to(device_of(config)))
     return Trained(gaussian, gaussian)
@@ -85,7 +85,7 @@ def trained_sequences(
     config: RunConfig, checkpoint: artifacts.Published, normals: xr.Dataset
 ) -> Trained | None:
     """The learned law of what is new in a day given those before it; None if it is Gaussian."""
-    if config.train.model == "network" and config.sequence.past:
+    if config.learns_sequences:
         return _restored(config, checkpoint, normals)
     return None
 
@@ -158,7 +158,7 @@ def loaded_sequences(
 
 def baseline_name(config: RunConfig) -> str:
     """The Gaussian law of single days that the model starts from, or that it is."""
-    if config.train.model == "network" and not config.sequence.past:
+    if config.draws_by_network:
         return config.spectral.baseline
     if config.train.model in ("network", VAR):  # which tells how days follow each other
         return "m-block"

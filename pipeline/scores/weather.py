@@ -6,6 +6,8 @@ cell. All are means over cells with their area. Notation: docs/mathematics.md, 1
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,6 +18,7 @@ EXTREME = 0.1  # part of the days that are cold or dry, and hot or wet
 LONGEST = 60  # days, beyond which a spell counts as that long
 WINDOW = 64  # days of a spectrum in time
 WAVES = 10  # orders m of a spectrum
+OCTAVES = (1, 3, 5, 9, 17, 32)  # of cycles in a window; where each begins, and the last ends
 
 
 def variance_of_means(days: FloatArray, area: FloatArray) -> FloatArray:
@@ -90,6 +93,36 @@ def travelling_power(days: FloatArray) -> FloatArray:
     ]
     power: FloatArray = np.mean(parts, axis=0).mean(axis=2)  # (frequency, channel, order)
     return np.moveaxis(power, 0, -1)
+
+
+def halves(days: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """The symmetric and the antisymmetric part about the equator, on its northern rings.
+
+    Args:
+        days: on rings of a band that is the same north and south, (day, channel, ring, lon).
+    """
+    rings = days.shape[2] // 2
+    north, south = days[:, :, :rings], days[:, :, ::-1][:, :, :rings]
+    return (north + south) / 2, (north - south) / 2
+
+
+def octaves(power: FloatArray) -> FloatArray:
+    """Mean power in octaves of the frequency, westward and then eastward: (..., order, octave).
+
+    Single frequencies of few windows are mostly noise. The frequency zero is left out: it holds
+    what stands still, and the mean of a window.
+    """
+    pairs = list(itertools.pairwise(OCTAVES))
+    west = [power[..., a:b].mean(axis=-1) for a, b in pairs]
+    east = [power[..., WINDOW - b + 1 : WINDOW - a + 1].mean(axis=-1) for a, b in pairs]
+    return np.stack([*west, *east], axis=-1)
+
+
+def power_distance(power: FloatArray, truth: FloatArray) -> FloatArray:
+    """Root mean square over orders and octaves of the logarithm of a ratio of powers, (...,)."""
+    ratio = np.log(octaves(power) / octaves(truth))
+    found: FloatArray = np.sqrt(np.square(ratio).mean(axis=(-1, -2)))
+    return found
 
 
 def eastward_share(power: FloatArray) -> FloatArray:

@@ -18,7 +18,8 @@ def check(layout: StoreLayout) -> list[str]:
         for path in matching(layout.artifacts, f"{kind}-*"):
             if path.suffix == layout.name(kind).suffix and marker_of(path).is_file():
                 problems += problems_of(path)
-        problems += _astray(layout.name(kind))
+        for name in layout.names(kind):
+            problems += _astray(name)
     return problems
 
 

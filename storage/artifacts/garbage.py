@@ -92,11 +92,12 @@ def _needed(layout: StoreLayout) -> set[Place]:
                     by_digest.setdefault(artifact.digest, []).append(artifact)
     waiting, needed = [], set[Place]()
     for kind in KINDS:
-        target = leads_to(layout.name(kind))
-        if target is not None:
-            needed.add(target)
-            named = read_artifact(target, kind)
-            waiting += [named] if named else []
+        for name in layout.names(kind):
+            target = leads_to(name)
+            if target is not None:
+                needed.add(target)
+                named = read_artifact(target, kind)
+                waiting += [named] if named else []
     needed = {layout.artifacts / path.name for path in needed}
     while waiting:
         artifact = waiting.pop()

@@ -2,6 +2,7 @@
 
     <root>/
       fields.zarr -> artifacts/fields-0123456789abcdef.zarr  a name: relative link, swapped at once
+      sequences.zarr  sequences-heat.zarr  of kinds that a run may have several of: with a label
       artifacts/
         fields-0123456789abcdef.zarr       an artifact: immutable once published
         fields-0123456789abcdef.records/   its unit records, manifest, held-back root metadata
@@ -20,7 +21,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from storage.places.places import BucketPath, Place, is_address, place_of
+from storage.places.places import BucketPath, Place, is_address, matching, place_of
 
 KINDS = (
     "fields",
@@ -38,6 +39,7 @@ KINDS = (
     "findings",
 )
 DIRECTORY_KINDS = ("checkpoints", "report", "findings")
+LABELLED = ("series", "states", "sequences")  # that a run may have several of
 
 _KEY = re.compile(r"[0-9a-f]{64}")
 
@@ -128,9 +130,19 @@ class StoreLayout:
             raise ValueError(f"a content key is 64 lower-case hex digits; got {key!r}")
         return self.artifacts / f"{kind}-{key[:16]}{_suffix(kind)}"
 
-    def name(self, kind: str) -> Place:
-        """The link under which readers find the current artifact of a kind."""
-        return self.path / f"{kind}{_suffix(kind)}"
+    def name(self, kind: str, label: str = "") -> Place:
+        """The link under which readers find the current artifact of a kind.
+
+        Args:
+            label: tells several of one kind apart; see `LABELLED`.
+        """
+        return self.path / f"{kind}{f'-{label}' if label else ''}{_suffix(kind)}"
+
+    def names(self, kind: str) -> list[Place]:
+        """The link of a kind, and those of it with labels that are there."""
+        if kind not in LABELLED:
+            return [self.name(kind)]
+        return [self.name(kind), *matching(self.path, f"{kind}-*{_suffix(kind)}")]
 
     def shown(self, kind: str) -> tuple[Place, ...]:
         """Files of the current artifact of a kind that are found below the root, too."""

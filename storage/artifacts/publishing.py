@@ -102,6 +102,7 @@ def publish(
     units: Sequence[Unit],
     attrs: Mapping[str, Any],
     written: Iterable[Record] = (),
+    label: str = "",
 ) -> Published:
     """Complete an artifact: manifest, root zarr.json with consolidated metadata, then the name.
 
@@ -109,6 +110,7 @@ def publish(
         attrs: Root attributes beside the template's; they do not enter the digest.
         written: Records of the units that this run wrote, as `write_unit` returned them; the files
             of all others are read once more.
+        label: of the name, for kinds that a run may have several of.
     Raises:
         IncompleteArtifact: If a unit lacks a valid record or the units leave shards out.
         CorruptArtifact: If the store holds files that no unit and no template made.
@@ -117,7 +119,7 @@ def publish(
     path = layout.artifact(kind, key)
     done = find(layout, kind, key)
     if done is not None:
-        return point_name(layout, done)
+        return point_name(layout, done, label)
     missing = missing_units(path, units, written)
     if missing:
         raise IncompleteArtifact(
@@ -139,7 +141,7 @@ def publish(
         if array not in variable_order(path) or (array in arrays and inside != ["zarr.json"]):
             raise CorruptArtifact(f"{file} does not belong to the artifact; move it away")
     files = [*inventory(path, structure), *shards]
-    return _seal(layout, kind, key, files, attrs, root_metadata(path))
+    return _seal(layout, kind, key, files, attrs, root_metadata(path), label=label)
 
 
 def publish_directory(
@@ -181,12 +183,12 @@ def publish_files(
         return point_name(layout, other)
 
 
-def point_name(layout: StoreLayout, artifact: Published) -> Published:
+def point_name(layout: StoreLayout, artifact: Published, label: str = "") -> Published:
     """Make the name of the kind lead to this artifact, in one step; then show what is in it.
 
     Who published it may have died before that was on disk, so it is waited for.
     """
-    name = layout.name(artifact.kind)
+    name = layout.name(artifact.kind, label)
     make_entries_durable(artifact.path, [marker_of(artifact.path).name])
     try:
         point(name, artifact.path)
@@ -197,15 +199,15 @@ def point_name(layout: StoreLayout, artifact: Published) -> Published:
     return artifact
 
 
-def address(layout: StoreLayout, artifact: Published) -> str:
+def address(layout: StoreLayout, artifact: Published, label: str = "") -> str:
     """What other programs open: the name, or where are no links, as in a bucket, the artifact."""
-    name = layout.name(artifact.kind)
+    name = layout.name(artifact.kind, label)
     return str(name if isinstance(name, Path) and name.is_symlink() else artifact.path)
 
 
-def published(layout: StoreLayout, kind: str) -> Published | None:
+def published(layout: StoreLayout, kind: str, label: str = "") -> Published | None:
     """What the name of a kind leads to; None if it leads nowhere."""
-    target = leads_to(layout.name(kind))
+    target = leads_to(layout.name(kind, label))
     return None if target is None else read_artifact(target, kind)
 
 
@@ -222,13 +224,17 @@ def find(layout: StoreLayout, kind: str, key: str) -> Published | None:
 
 
 def open_published(
-    layout: StoreLayout, kind: str, *, chunks: Mapping[str, int] | None = None
+    layout: StoreLayout,
+    kind: str,
+    *,
+    chunks: Mapping[str, int] | None = None,
+    label: str = "",
 ) -> xr.Dataset:
     """Open the current artifact of a kind; see `open_artifact`."""
-    artifact = published(layout, kind)
+    artifact = published(layout, kind, label)
     if artifact is None:
         raise IncompleteArtifact(
-            f"{layout.name(kind)} is not published; run `spherescore run` for it first"
+            f"{layout.name(kind, label)} is not published; run `spherescore run` for it first"
         )
     return open_artifact(artifact, chunks=chunks)
 
@@ -261,6 +267,7 @@ def _seal(
     attrs: Mapping[str, Any],
     root: dict[str, Any],
     put: Callable[[bytes], None] | None = None,
+    label: str = "",
 ) -> Published:
     """Write the manifest, then put the root in its place, then let the name lead there."""
     path = layout.artifact(kind, key)
@@ -291,7 +298,6 @@ def _seal(
         other = read_artifact(path, kind)
         if other is None or other.digest != digest:
             raise NameConflict(f"{path} was published meanwhile with other content") from None
-        return point_name(layout, other)
-    return point_name(
-        layout, Published(path=path, kind=kind, key=key, digest=digest, attrs=attributes)
-    )
+        return point_name(layout, other, label)
+    made = Published(path=path, kind=kind, key=key, digest=digest, attrs=attributes)
+    return point_name(layout, made, label)

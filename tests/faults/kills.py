@@ -175,6 +175,58 @@ def workers_killed(directory: Path, places: Iterable[str] = tuple(PLACES)) -> Fo
     }
 
 
+SEQUENCES: dict[str, dict[str, Any]] = {
+    "train": {"model": "gaussian:var"},
+    "sequence": {"past": 1},
+    "generate": {
+        "microbatch": 2,
+        "sequences": [
+            {"start": "2001-02-01", "days": 150, "realizations": 3},
+            {"name": "branch", "start": "2001-03-01", "from": "2001-02-28", "days": 70}
+            | {"of": "sequences.zarr", "realization": 1, "realizations": 2},
+        ],
+    },
+}
+FOLLOWED = ("states", "sequences")
+
+
+def sequences_killed(
+    directory: Path, places: Iterable[str] = ("after it has read", "before its record")
+) -> Found:
+    """A worker in the second unit of states, and of fields; then flow and scheduler."""
+    world, bad, again = World(directory, SEQUENCES), list[str](), 0
+    whole = world.run("whole")
+    if code := whole.finish():
+        raise RuntimeError(f"an undisturbed run ends with {code}: {whole.last_words()}")
+    golden = whole.digests()
+    for place in places:
+        run = world.run(place.replace(" ", "-"))
+        run.faults = [one | {"call": 2} for one in _faults(place, FOLLOWED, "kill")]
+        wrong = _ended(run, run.finish(), golden)
+        redone = sum(run.attempts().values()) - len(run.records())
+        again += redone
+        if run.happened() != len(FOLLOWED):
+            wrong.append(f"{run.happened()} of {len(FOLLOWED)} workers were killed")
+        if redone > len(FOLLOWED):
+            wrong.append(f"{redone} units were begun again after {len(FOLLOWED)} kills")
+        bad += [f"{place}: {sentence}" for sentence in wrong]
+    flow = world.run("flow")
+    for kind in FOLLOWED:
+        process = flow.start()
+        if not _begun(flow, kind):
+            bad.append(f"flow: {kind} was not reached: {flow.last_words()}")
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        if flow.gone_within(DEAD_SECONDS) is None:
+            bad.append(f"flow: alive after {DEAD_SECONDS:.0f} s: {flow.clear()}")
+    bad += [f"flow: {sentence}" for sentence in _ended(flow, flow.finish(), golden)]
+    return {
+        "tried": len(FOLLOWED) * (len(tuple(places)) + 1),
+        "bad": bad,
+        "said": f"{again} units were begun again; a branch among them",
+    }
+
+
 def flow_killed(
     directory: Path, moments: Iterable[str] = ("fields", "ensemble", "verification")
 ) -> Found:

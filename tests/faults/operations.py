@@ -20,6 +20,7 @@ import zarr
 
 from storage.artifacts import audit
 from storage.artifacts import publishing as artifacts
+from storage.artifacts.in_units import lay_out
 from storage.artifacts.layout import StoreLayout
 from storage.places.zarr_stores import zarr_store
 from storage.training import checkpoints
@@ -65,13 +66,10 @@ def fields(realizations: int) -> xr.Dataset:
 
 def build(layout: StoreLayout, realizations: int, number: int) -> artifacts.Published:
     """Everything a stage does: template, adopted units, missing units, publication, name."""
-    dataset, path = fields(realizations), layout.artifact(KIND, key_of(number))
-    chunks = SHARDS | {"time": 2}
-    artifacts.create(path, dataset, chunks=chunks, shards=SHARDS, family="f")
-    units = artifacts.plan_units({dim: dataset.sizes[dim] for dim in SHARDS}, SHARDS)
-    there, missing = artifacts.adopt_units(path, units, artifacts.donors(layout, KIND, "f"))
-    written = [artifacts.write_unit(path, u, dataset.isel(u.region)) for u in missing]
-    return artifacts.publish(layout, KIND, key_of(number), units, {"seed": 7}, [*there, *written])
+    dataset, chunks = fields(realizations), SHARDS | {"time": 2}
+    store = lay_out(layout, KIND, key_of(number), "f", dataset, chunks=chunks, shards=SHARDS)
+    written = [artifacts.write_unit(store.path, u, dataset.isel(u.region)) for u in store.missing]
+    return store.publish({"seed": 7}, written)
 
 
 def _look(layout: StoreLayout, realizations: int, number: int) -> tuple[bool, list[str]]:

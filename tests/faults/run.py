@@ -86,6 +86,10 @@ LANES: dict[str, tuple[str, Lane]] = {
     ),
     "runs killed": ("SIGKILL to the whole process group at random times", kills.runs_killed),
     "workers killed": ("six places of a unit, in three stages", kills.workers_killed),
+    "sequences killed": (
+        "a worker in its second unit of states and of fields, and the flow alone",
+        kills.sequences_killed,
+    ),
     "flow killed": ("SIGKILL to the process of flow and scheduler alone", kills.flow_killed),
     "interruptions": (
         "SIGINT and SIGTERM to the process group, in every stage",

@@ -92,9 +92,18 @@ class World:
         path = self.base / f"{name}.toml"
         lines = []
         for section, values in table.items():
-            lines += [f"[{section}]", *(f"{key} = {json.dumps(v)}" for key, v in values.items())]
+            lines += [f"[{section}]", *(f"{key} = {_toml(v)}" for key, v in values.items())]
         path.write_text("\n".join(lines))
         return Run(path, Path(table["run"]["root"]), self.base / f"{name}.aside")
+
+
+def _toml(value: Any) -> str:
+    """A plain value as TOML has it: tables inline, all else as in JSON."""
+    if isinstance(value, dict):
+        return f"{{ {', '.join(f'{key} = {_toml(item)}' for key, item in value.items())} }}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_toml, value))}]"
+    return json.dumps(value)
 
 
 @dataclass

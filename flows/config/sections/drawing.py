@@ -1,10 +1,11 @@
 """[generate], [verify]: what is drawn, and how much of it is scored."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import field
 from typing import Literal
 
-from flows.config.sections.checks import require, require_day
+from flows.config.sections.checks import expanded, require, require_day, set_values
 from flows.config.strict import ConfigError, nearest, section
 
 __all__ = ["DRAW", "DrawnSequence", "Generate", "Verify"]
@@ -20,6 +21,7 @@ KNOWN_ATTRIBUTES = (
     *("publisher_institution", "contributor_name", "contributor_role", "contact"),
 )
 DRAW = "draw"  # where a sequence begins: in the law of single days
+_SEQUENCES = re.compile(r"sequences(?:-([a-z0-9][a-z0-9-]*))?\.zarr")
 
 
 @section
@@ -33,7 +35,13 @@ class DrawnSequence:
     realizations: int = 1
     """How many sequences; raising it draws only the new ones."""
     from_: str = DRAW
-    """What they begin with: "draw", or a date of the source: a forecast."""
+    """What they begin with: "draw", or the day before `start`: a forecast, or a branch."""
+    name: str = ""
+    """Tells several apart: they are found as sequences-NAME.zarr, without as sequences.zarr."""
+    of: str = ""
+    """Sequences that have the day `from`: "sequences.zarr", "runs/other/sequences-heat.zarr"."""
+    realization: int = 0
+    """Which of the sequences `of` is branched from."""
 
     def __post_init__(self) -> None:
         key = "generate.sequences"
@@ -45,6 +53,26 @@ class DrawnSequence:
             require_day(self.from_, f"{key}.from")
             before = self.from_ < self.start
             require(before, f"{key}.from", self.from_, f'"{DRAW}" or the day before start')
+        plain = re.fullmatch(r"[a-z0-9][a-z0-9-]{0,39}|", self.name) is not None
+        require(plain, f"{key}.name", self.name, "lower-case letters, digits and hyphens")
+        require(self.realization >= 0, f"{key}.realization", self.realization, "0 or more")
+        if self.of:
+            named = _SEQUENCES.fullmatch(self.of.rpartition("/")[2]) is not None
+            require(named, f"{key}.of", self.of, "sequences.zarr or sequences-NAME.zarr of a run")
+            dated = self.from_ != DRAW
+            require(dated, f"{key}.from", self.from_, "the day that is branched from")
+            set_values(self, of=expanded(self.of, f"{key}.of"))
+
+    @property
+    def parent(self) -> tuple[str, str] | None:
+        """The root of the run, "" for this one, and the name of the sequences that a branch is of;
+        None if it is no branch."""
+        if not self.of:
+            return None
+        root, _, store = self.of.rpartition("/")
+        found = _SEQUENCES.fullmatch(store)
+        assert found is not None
+        return root, found[1] or ""
 
 
 @section
@@ -101,7 +129,7 @@ class Generate:
                 grid_named(self.grid)
             except ValueError as error:
                 raise ConfigError(f"generate.grid: {error}") from error
-        require(len(self.sequences) <= 1, "generate.sequences", len(self.sequences), "one at most")
+        self._require_sequences()
         require(len(self.times) > 0, "generate.times", self.times, "at least one date")
         for day in self.times:
             require_day(day, "generate.times")
@@ -111,6 +139,22 @@ class Generate:
             self.times,
             "dates in order, each once",
         )
+
+    def _require_sequences(self) -> None:
+        """Each has a name of its own, and what it is a branch of stands before it."""
+        key, known = "generate.sequences", list[str]()
+        for one in self.sequences:
+            own = one.name not in known
+            require(own, f"{key}.name", one.name, "another name for each, none for one of them")
+            if one.parent is not None and not one.parent[0]:
+                before = one.parent[1] in known
+                require(before, f"{key}.of", one.of, "sequences of this run that stand before")
+            known.append(one.name)
+
+    @property
+    def reported(self) -> DrawnSequence | None:
+        """The sequences that a report is about: the first that begin with a draw."""
+        return next((one for one in self.sequences if one.from_ == DRAW), None)
 
 
 @section

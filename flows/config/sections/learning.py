@@ -68,6 +68,8 @@ class Sequence:
 
     past: int = 0
     """Times that a time is drawn given; 0: times are drawn by themselves."""
+    learned: bool = True
+    """Whether a network learns sequences; else it learns single days, and sequences are linear."""
 
     def __post_init__(self) -> None:
         most = f"a whole number in [0, {LONGEST_PAST}]"

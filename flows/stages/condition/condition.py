@@ -15,7 +15,6 @@ Of a Gaussian model draws are exact. Those of a network are weighed and resample
 import itertools
 import logging
 import time as clock
-from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -39,11 +38,12 @@ from flows.stages.condition.observed import conditions_of, publish_observed
 from flows.stages.conditions import asked_times
 from flows.stages.content_keys import conditioned_key
 from flows.stages.generate.chunks import TIMES_PER_CHUNK
-from flows.stages.generate.draws import Draw
+from flows.stages.generate.draws import draws_of
 from flows.stages.generate.templates import ensemble_template, provenance_of
 from pipeline.fields.standardisation import Normals
 from pipeline.sphere.named_grids import grid_of
 from storage.artifacts import publishing as artifacts
+from storage.artifacts.in_units import lay_out
 from storage.artifacts.layout import StoreLayout
 
 if TYPE_CHECKING:
@@ -100,14 +100,12 @@ def _publish(
     checkpoint = published_input(layout, "checkpoints")
     normals = published_input(layout, "normals")
     content, family = (conditioned_key(config, layout, family=part) for part in (False, True))
-    path, grid = layout.artifact(KIND, content), grid_of(constants)
+    grid = grid_of(constants)
     template = _template(config, layout, constants, times["time"])
     shards = {"realization": 1, "time": min(TIMES_PER_CHUNK, times.sizes["time"])}
-    artifacts.create(path, template, chunks=shards, shards=shards, family=family)
-    units = artifacts.plan_units({str(d): n for d, n in template.sizes.items()}, shards)
-    there, missing = artifacts.adopt_units(path, units, artifacts.donors(layout, KIND, family))
-    draw = partial(draw_units, config, path, checkpoint, normals, observed, times)
-    draws = _draws(missing, group_of(config, config.draws_by_network))
+    store = lay_out(layout, KIND, content, family, template, shards=shards)
+    draw = partial(draw_units, config, store.path, checkpoint, normals, observed, times)
+    draws = draws_of(store.missing, group_of(config))
     written = [
         *itertools.chain(*map_units(client, draw, draws, progress, label=KIND, resource="GPU"))
     ]
@@ -127,7 +125,7 @@ def _publish(
         "checkpoints_digest": checkpoint.digest,
         **({} if observed is None else {"observed_digest": observed.digest}),
     }
-    return artifacts.publish(layout, KIND, content, units, attrs, [*there, *written])
+    return store.publish(attrs, written)
 
 
 def _template(
@@ -143,15 +141,6 @@ def _template(
             for name, words in FIGURES.items()
         }
     )
-
-
-def _draws(units: Sequence[artifacts.Unit], group: int) -> list[Draw]:
-    """Missing units by times and by aligned groups of realizations."""
-    groups: dict[tuple[int, int], list[artifacts.Unit]] = {}
-    for unit in units:
-        place = (unit.region["realization"].start // group, unit.region["time"].start)
-        groups.setdefault(place, []).append(unit)
-    return [Draw(tuple(some)) for _, some in sorted(groups.items())]
 
 
 def _tell(config: RunConfig, figures: dict[str, Any]) -> None:

@@ -52,8 +52,7 @@ class Model:
     @property
     def group(self) -> int:
         """Draws that are made together."""
-        learned = not isinstance(self.score, GaussianScore)
-        return group_of(self.config, learned)
+        return group_of(self.config)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -69,9 +68,10 @@ class Given:
     event: EventSeen | None = None
 
 
-def group_of(config: RunConfig, learned: bool) -> int:
+def group_of(config: RunConfig) -> int:
     """How many draws are made together; part of the identity of each."""
-    return config.condition.particles if learned else config.generate.microbatch
+    known = config.condition.particles, config.generate.microbatch
+    return known[0] if config.draws_by_network else known[1]
 
 
 def draw_units(

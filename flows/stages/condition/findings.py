@@ -96,7 +96,7 @@ def _by_group(config: RunConfig, figure: xr.DataArray) -> list[float]:
 
 def _event(config: RunConfig, ensemble: xr.Dataset) -> dict[str, Any]:
     """Probability, standard error and return period at each date."""
-    group = group_of(config, config.draws_by_network)
+    group = group_of(config)
     first = ensemble.isel(realization=slice(None, None, group))
     chances = np.exp(first[EVIDENCE].values.astype(np.float64))
     share = first[EFFECTIVE].values.astype(np.float64)

@@ -46,6 +46,15 @@ class Draw:
         return f"{self.units[0].name} to {self.units[-1].name}"
 
 
+def draws_of(units: Sequence[artifacts.Unit], together: int) -> list[Draw]:
+    """Missing units by their times and by aligned runs of `together` realizations."""
+    groups: dict[tuple[int, int], list[artifacts.Unit]] = {}
+    for unit in units:
+        place = (unit.region["realization"].start // together, unit.region["time"].start)
+        groups.setdefault(place, []).append(unit)
+    return [Draw(tuple(group)) for _, group in sorted(groups.items())]
+
+
 def draw_units(
     config: RunConfig,
     path: Place,

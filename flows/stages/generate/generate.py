@@ -16,7 +16,7 @@ too (flows/stages/generate/series).
 
 import itertools
 import time as clock
-from collections.abc import Sequence
+from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -29,12 +29,13 @@ from flows.stages.base import Receipt, published_input
 from flows.stages.conditions import asked_times, beyond_training
 from flows.stages.content_keys import ensemble_key
 from flows.stages.generate.chunks import TIMES_PER_CHUNK
-from flows.stages.generate.draws import Draw, draw_units
+from flows.stages.generate.draws import draw_units, draws_of
 from flows.stages.generate.sequences import publish_sequences
 from flows.stages.generate.series import publish_series
 from flows.stages.generate.templates import ensemble_template, provenance_of
 from pipeline.sphere.named_grids import grid_named, grid_of
 from storage.artifacts import publishing as artifacts
+from storage.artifacts.in_units import lay_out
 from storage.artifacts.layout import StoreLayout
 
 if TYPE_CHECKING:
@@ -47,11 +48,12 @@ KIND = "ensemble"
 def run(config: RunConfig, layout: StoreLayout, client: "Client", progress: Progress) -> Receipt:
     """Draw and publish the ensemble that the configuration asks for."""
     began = clock.monotonic()
-    if config.generate.sequences:
-        publish_sequences(config, layout, client, progress)
+    beside = publish_sequences(config, layout, client, progress)
     times = asked_times(config, layout)
     realizations = config.generate.realizations
-    published = generate_ensemble(config, layout, client, progress, KIND, times, realizations)
+    published = generate_ensemble(
+        config, layout, client, progress, KIND, times, realizations, beside
+    )
     return Receipt.of(STAGE, published, seconds=clock.monotonic() - began)
 
 
@@ -63,25 +65,27 @@ def generate_ensemble(
     kind: str,
     times: xr.Dataset,
     realizations: int,
+    beside: Mapping[str, Mapping[str, str]] | None = None,
 ) -> artifacts.Published:
-    """Draw `realizations` fields at each of the conditioned `times` and publish them."""
+    """Draw `realizations` fields at each of the conditioned `times` and publish them.
+
+    Args:
+        beside: keys by kind and label of what belongs to it: it is not up to date without them.
+    """
     began = clock.monotonic()
     checkpoint = published_input(layout, "checkpoints")
     normals = published_input(layout, "normals")
     content = ensemble_key(config, layout, kind, times, realizations)
     family = ensemble_key(config, layout, kind, times, None)
-    path = layout.artifact(kind, content)
     name = config.generate.grid if kind == KIND else "source"
     grid = grid_of(artifacts.open_artifact(normals)) if name == "source" else grid_named(name)
     template = ensemble_template(
         layout, artifacts.open_artifact(normals), grid, times["time"], realizations
     )
     shards = {"realization": 1, "time": min(TIMES_PER_CHUNK, times.sizes["time"])}
-    artifacts.create(path, template, chunks=shards, shards=shards, family=family)
-    units = artifacts.plan_units({str(d): n for d, n in template.sizes.items()}, shards)
-    there, missing = artifacts.adopt_units(path, units, artifacts.donors(layout, kind, family))
-    draw = partial(draw_units, config, path, name, checkpoint, normals, times)
-    draws = _draws(missing, config.generate.batch)
+    store = lay_out(layout, kind, content, family, template, shards=shards)
+    draw = partial(draw_units, config, store.path, name, checkpoint, normals, times)
+    draws = draws_of(store.missing, config.generate.batch)
     written = [
         *itertools.chain(*map_units(client, draw, draws, progress, label=kind, resource="GPU"))
     ]
@@ -89,7 +93,7 @@ def generate_ensemble(
         "realizations": realizations,
         "times": times.sizes["time"],
         "grid": grid.describe(),
-        "units drawn": len(missing),
+        "units drawn": len(store.missing),
     }
     if beyond := beyond_training(artifacts.open_artifact(normals), times):
         figures["beyond training"] = beyond
@@ -102,17 +106,9 @@ def generate_ensemble(
         "seconds": clock.monotonic() - began,
         "normals_digest": normals.digest,
         "checkpoints_digest": checkpoint.digest,
+        **({"beside": beside} if beside else {}),
     }
     if kind == KIND and config.generate.series:
         keys = content, family
-        publish_series(layout, client, progress, path, keys, template, provenance)
-    return artifacts.publish(layout, kind, content, units, provenance, [*there, *written])
-
-
-def _draws(units: Sequence[artifacts.Unit], batch: int) -> list[Draw]:
-    """Missing units grouped by times and by aligned runs of `batch` realizations."""
-    groups: dict[tuple[int, int], list[artifacts.Unit]] = {}
-    for unit in units:
-        place = (unit.region["realization"].start // batch, unit.region["time"].start)
-        groups.setdefault(place, []).append(unit)
-    return [Draw(tuple(group)) for _, group in sorted(groups.items())]
+        publish_series(layout, client, progress, store.path, keys, template, provenance)
+    return store.publish(provenance, written)

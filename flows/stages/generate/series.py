@@ -18,6 +18,7 @@ from flows.cluster.map_units import map_units
 from flows.progress import Progress
 from flows.stages.content_keys import code_of
 from storage.artifacts import publishing as artifacts
+from storage.artifacts.in_units import lay_out
 from storage.artifacts.keys import content_key
 from storage.artifacts.layout import StoreLayout
 from storage.artifacts.units import waiting_arrays
@@ -41,6 +42,7 @@ def publish_series(
     keys: tuple[str, str],
     template: xr.Dataset,
     attrs: Mapping[str, object],
+    label: str = "",
 ) -> artifacts.Published:
     """Copy an ensemble whose units are all written.
 
@@ -48,17 +50,18 @@ def publish_series(
         ensemble: The artifact's path; it need not be published.
         keys: Content key of the ensemble, and of its family.
         template: Of the ensemble.
+        label: Of the name of the copy, if it is not one of the ensemble.
     """
     content, family = (_key(key) for key in keys)
     sizes = {str(dim): size for dim, size in template.sizes.items()}
     chunks, shards = chunks_of(sizes, tuple(map(str, next(iter(template.data_vars.values())).dims)))
-    path = layout.artifact(KIND, content)
-    artifacts.create(path, template, chunks=chunks, shards=shards, family=family)
-    units = artifacts.plan_units(sizes, shards)
-    there, missing = artifacts.adopt_units(path, units, artifacts.donors(layout, KIND, family))
-    copy = partial(copy_unit, ensemble, path, tuple(map(str, template.data_vars)))
-    written = map_units(client, copy, missing, progress, label=KIND, done=len(there))
-    return artifacts.publish(layout, KIND, content, units, attrs, [*there, *written])
+    store = lay_out(
+        layout, KIND, content, family, template, chunks=chunks, shards=shards, label=label
+    )
+    copy = partial(copy_unit, ensemble, store.path, tuple(map(str, template.data_vars)))
+    done = len(store.there)
+    written = map_units(client, copy, store.missing, progress, label=KIND, done=done)
+    return store.publish(attrs, written)
 
 
 def chunks_of(

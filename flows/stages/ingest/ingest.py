@@ -34,6 +34,7 @@ from flows.stages.dates import require_dates
 from flows.stages.ingest.policies import beforehand, masks_of, require_values
 from flows.stages.ingest.unit_marks import marked
 from storage.artifacts import publishing as artifacts
+from storage.artifacts.in_units import lay_out
 from storage.artifacts.layout import StoreLayout
 from storage.conventions.stated_values import explained
 from storage.places.places import Place
@@ -101,18 +102,23 @@ def run(
         require_values(source, settled, maps, fields, report)
     masks = masks_of(source, settled, notes)
 
-    path, family = layout.artifact(KIND, content), ingest_key(config, "any")
     sizes = unit_sizes(fields, source)
-    shards = {"time": sizes["shard"]}
-    artifacts.create(path, fields, chunks={"time": sizes["chunk"]}, shards=shards, family=family)
-    units = artifacts.plan_units({"time": fields.sizes["time"]}, shards)
-    units = marked(units, fields, report, digests, masks)
-    there, missing = artifacts.adopt_units(path, units, artifacts.donors(layout, KIND, family))
-    write = partial(write_fields, path, source, digest, masks, fills=settled.fills)
+    store = lay_out(
+        layout,
+        KIND,
+        content,
+        ingest_key(config, "any"),
+        fields,
+        chunks={"time": sizes["chunk"]},
+        shards={"time": sizes["shard"]},
+        marked=partial(marked, fields=fields, report=report, digests=digests, masks=masks),
+    )
+    write = partial(write_fields, store.path, source, digest, masks, fills=settled.fills)
     with _faults_of_files(source, digest):
-        written = _mapped(client, write, missing, progress, label="fields", done=len(there))
+        done = len(store.there)
+        written = _mapped(client, write, store.missing, progress, label="fields", done=done)
     if not beforehand(source):
-        surveys = _seen_in_writing(path, units)
+        surveys = _seen_in_writing(store.path, store.units)
         with explained(report.notes):
             settled = settle(fields, surveys, {}, notes)
     require_values(source, settled, maps, fields, report)
@@ -128,7 +134,7 @@ def run(
         "notes": [*report.notes, *notes, *report.gaps],
         "config": config.to_dict(),
     }
-    published = artifacts.publish(layout, KIND, content, units, attrs, [*there, *written])
+    published = store.publish(attrs, written)
     return Receipt.of(STAGE, published, seconds=time.monotonic() - began)
 
 

@@ -44,6 +44,7 @@ from pipeline.fields.seasons import season_notes, unseen_stretches
 from pipeline.fields.whitening import to_whitened
 from storage.artifacts import publishing as artifacts
 from storage.artifacts.history import marks_of_times, times_of_shards
+from storage.artifacts.in_units import lay_out
 from storage.artifacts.layout import StoreLayout
 
 if TYPE_CHECKING:
@@ -151,26 +152,31 @@ def _publish_whitened(
     times = _unit_times(block_times(fields, template.sizes["channel"]), times_of_shards(source))
     chunk = _largest_divisor(times, CHUNK_BYTES // template["x"].isel(time=0).nbytes)
     shard = {"time": times}
-    path = layout.artifact("whitened", content)
-    family = whitened_family(config, normals)
-    artifacts.create(
-        path, template, chunks={"time": chunk}, shards=shard, compress=False, family=family
+
+    def marked(units: list[artifacts.Unit]) -> list[artifacts.Unit]:
+        marks = marks_of_times(source, [unit.region["time"] for unit in units])
+        return [replace(unit, mark=mark) for unit, mark in zip(units, marks, strict=True)]
+
+    store = lay_out(
+        layout,
+        "whitened",
+        content,
+        whitened_family(config, normals),
+        template,
+        chunks={"time": chunk},
+        shards=shard,
+        compress=False,
+        marked=marked,
     )
-    units = artifacts.plan_units({"time": template.sizes["time"]}, shard)
-    marks = marks_of_times(source, [unit.region["time"] for unit in units])
-    units = [replace(unit, mark=mark) for unit, mark in zip(units, marks, strict=True)]
-    there, missing = artifacts.adopt_units(
-        path, units, artifacts.donors(layout, "whitened", family)
-    )
-    write = partial(write_whitened, path, source, normals)
-    written = map_units(client, write, missing, progress, label="whitening", done=len(there))
+    write, done = partial(write_whitened, store.path, source, normals), len(store.there)
+    written = map_units(client, write, store.missing, progress, label="whitening", done=done)
     provenance = {
         "figures": normals.attrs["figures"],
         "fields_digest": source.digest,
         "normals_digest": normals.digest,
         "seconds": clock.monotonic() - started,
     }
-    return artifacts.publish(layout, "whitened", content, units, provenance, [*there, *written])
+    return store.publish(provenance, written)
 
 
 def _unit_times(most: int, shard: int) -> int:

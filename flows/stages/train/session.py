@@ -63,7 +63,7 @@ class Session:
         rows = climatology_terms(layout, config.split, normals)
         self.pasts: Pasts | None = None
         self.closed_loop: ClosedLoop | None = None
-        if config.sequence.past:
+        if config.learns_sequences:
             self._read_pasts(layout, rows)
         else:
             self._read_days(layout, rows)

@@ -11,7 +11,7 @@
                           sequences, and of training days in stretches as long as the held-out ones
     misses                {model, floor}: root mean square over degrees of the difference from the
                           truth, (lag, channel)
-    channels
+    channels, name        of variables; of the sequences
     weather               how weather goes on, see flows/stages/verify/weather
     forecasts             see flows/stages/verify/forecasts; absent for short test periods
 
@@ -60,7 +60,8 @@ def in_time(
     found = {"past": config.sequence.past, **_ladder(normals, truth, alone, nats)}
     if learned is not None:
         found["certificate"] = learned.summary
-    states = artifacts.published(layout, "states") if config.generate.sequences else None
+    told = config.generate.reported
+    states = artifacts.published(layout, "states", told.name) if told else None
     if states is None:
         return found
     drawn = artifacts.open_artifact(states)["x"].isel(
@@ -85,6 +86,7 @@ def in_time(
     series = [drawn[k].values.astype(np.float64) for k in range(drawn.sizes["realization"])]
     law = sequence_law_of(normals)
     return found | {
+        "name": told.name if told else "",
         "weather": weather(normals, law, truth, train, series, learned is not None),
         "lags": lags,
         "degrees": int(normals.attrs["lmax"]),

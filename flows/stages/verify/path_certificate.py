@@ -76,7 +76,7 @@ def path_certificate(
     config: RunConfig, layout: StoreLayout, client: "Client", progress: Progress
 ) -> PathCertificate | None:
     """J_G per day over the linear law, measured on the workers; None if no law was learned."""
-    if config.train.model != "network" or not config.sequence.past:
+    if not config.learns_sequences:
         return None
     checkpoint, normals, whitened = (
         published_input(layout, kind) for kind in ("checkpoints", "normals", "whitened")

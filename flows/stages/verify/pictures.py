@@ -80,7 +80,8 @@ def _films(
     """Real and drawn days of the first variable, one after the other."""
     period = within(tuple(card["protocol"]["test"][:2]))
     real = artifacts.open_published(layout, "whitened")["x"].sel(time=period)
-    drawn = artifacts.open_published(layout, "states")["x"].isel(realization=0)
+    name = card.get("time", {}).get("name", "")
+    drawn = artifacts.open_published(layout, "states", label=name)["x"].isel(realization=0)
     days = min(MOVING_DAYS, real.sizes["time"], drawn.sizes["time"])
     if days < STRIP_DAYS:
         return {}

@@ -208,8 +208,7 @@ def matched(config: RunConfig) -> bool:
     from pipeline.diffusion.sampler import INTEGRATORS
 
     stochastic = INTEGRATORS[config.generate.integrator].stochastic
-    days = config.train.model == "network" and not config.sequence.past
-    return days and not stochastic
+    return config.draws_by_network and not stochastic
 
 
 def _source(fields: xr.Dataset) -> str:

@@ -8,6 +8,10 @@
                          the last tenth of the training days, (2, channel)
     eastward             root mean square over orders 1-10 of the difference of the part of the
                          moving power that travels east, 30-60N, (channel); absent for short periods
+    spectrum             root mean square over orders 1-10 and octaves of the frequency, westward
+                         and eastward, of the logarithm of the power over that of held-out days,
+                         (band, channel); `bands` names them: the tropics, symmetric and
+                         antisymmetric about the equator, and 30-60N
     truth                {irreversibility, eastward}: how large they are, (channel)
 
 Candidates: `model`, the sequences that were drawn; `linear`, the law of sequences, where a law was
@@ -32,7 +36,9 @@ from pipeline.scores.weather import (
     WINDOW,
     eastward_share,
     energy_distance,
+    halves,
     irreversibility,
+    power_distance,
     spells,
     travelling_power,
     variance_of_means,
@@ -40,35 +46,49 @@ from pipeline.scores.weather import (
 
 MEMBERS = 4  # of the linear law that are drawn here
 BAND = (30.0, 60.0)  # degrees north
+TROPICS = 15.0  # degrees from the equator
+BANDS = ("tropics, symmetric", "tropics, antisymmetric", "30-60N")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Statistics:
-    """Of some series together, (day, channel, cell) each."""
+    """Of some series together, (day, channel, cell) each.
+
+    Attributes:
+        power: by order and frequency, (band, channel, order, frequency); None if all are short.
+    """
 
     means: FloatArray
     skew: FloatArray
     spells: FloatArray
-    east: FloatArray | None
+    power: FloatArray | None
 
     @classmethod
     def of(
         cls, series: Sequence[FloatArray], shown: Shown, limits: tuple[FloatArray, FloatArray]
     ) -> "Statistics":
         long = [days for days in series if len(days) >= WINDOW]
-        latitudes = np.asarray(shown.grid.latitudes)
-        rows = (latitudes >= BAND[0]) & (latitudes <= BAND[1])
-        east = None
-        if long:
-            on_rings = [days.reshape(*days.shape[:2], *shown.grid.shape) for days in long]
-            power = [travelling_power(days[:, :, rows]) for days in on_rings]
-            east = eastward_share(np.mean(power, axis=0))
+        power = [_power(days.reshape(*days.shape[:2], *shown.grid.shape), shown) for days in long]
         return cls(
             means=np.nanmean([variance_of_means(days, shown.area) for days in series], axis=0),
             skew=np.mean([irreversibility(days) for days in series], axis=0),
             spells=np.mean([spells(days, *limits) for days in series], axis=0),
-            east=east,
+            power=np.mean(power, axis=0) if power else None,
         )
+
+    @property
+    def east(self) -> FloatArray | None:
+        """Part of the moving power that travels east, 30-60N, (channel, order)."""
+        return None if self.power is None else eastward_share(self.power[-1])
+
+
+def _power(days: FloatArray, shown: Shown) -> FloatArray:
+    """Power of waves in each of `BANDS` of days on rings, (band, channel, order, frequency)."""
+    latitudes = np.asarray(shown.grid.latitudes)
+    near = np.abs(latitudes) <= max(TROPICS, np.abs(latitudes).min())
+    north = (latitudes >= BAND[0]) & (latitudes <= BAND[1])
+    parts = (*halves(days[:, :, near]), days[:, :, north])
+    return np.stack([travelling_power(part) for part in parts])
 
 
 def weather(
@@ -121,7 +141,7 @@ def weather(
     if real.east is not None:
         sizes["eastward"] = real.east.mean(axis=-1)
     truth_sizes = {name: np.round(size, 4).tolist() for name, size in sizes.items()}
-    return {"means": list(MEANS), **table, "truth": truth_sizes}
+    return {"means": list(MEANS), "bands": list(BANDS), **table, "truth": truth_sizes}
 
 
 def _missed(one: Statistics, real: Statistics, area: FloatArray) -> dict[str, FloatArray]:
@@ -132,6 +152,8 @@ def _missed(one: Statistics, real: Statistics, area: FloatArray) -> dict[str, Fl
     }
     if one.east is not None and real.east is not None:
         found["eastward"] = np.sqrt(np.square(one.east - real.east).mean(axis=-1))
+    if one.power is not None and real.power is not None:
+        found["spectrum"] = power_distance(one.power, real.power)
     return found
 
 

@@ -155,3 +155,25 @@ def test_a_worker_of_verify_has_room_for_the_whole_law_where_it_is_fitted() -> N
     assert costs.whole_law(few) == 10 * 8 * 800 * few.channels * few.coefficients
     assert known.memory >= costs.INTERPRETER_BYTES + costs.whole_law(few)
     assert costs.whole_law(replace(few, lmax=255, fitted=10_000)) == 0, "too many to fit it"
+
+
+def test_days_of_sequences_are_counted_as_they_are_drawn() -> None:
+    """Five members are two microbatches of four; a unit of states and of fields has 64 days."""
+    load = replace(LOAD, sequences=((5, 100), (1, 10)), past=2, learned=6, microbatch=4)
+    alone = replace(LOAD, microbatch=4)
+    done, without = costs.work(load)["generate"], costs.work(alone)["generate"]
+    rows = 8 * 100 + 4 * 10
+    assert done.values - without.values == 510 * LOAD.channels * LOAD.points
+    assert done.network - without.network == rows * 6 * LOAD.network_products
+    assert done.legendre - without.legendre == (
+        510 * LOAD.legendre_flops + 8 * rows * LOAD.covariances
+    )
+    assert done.units - without.units == 2 * (5 * 2 + 1)
+    (more,), (less,) = (
+        [one for one in estimates(each, Machines(), UNIT) if one.stage == "generate"]
+        for each in (load, alone)
+    )
+    assert more.bytes - less.bytes == 510 * (LOAD.field_bytes + 4 * LOAD.channels * 32**2)
+    assert more.files - less.files == (5 * 2 + 1) * (1 + LOAD.channels)
+    assert more.memory >= less.memory
+    assert more.seconds > less.seconds

@@ -180,6 +180,10 @@ def test_the_report_says_how_many_nats_a_day_the_learned_law_adds(root, here, mo
     weather = told["weather"]["variance_of_means"]
     assert np.shape(weather["model"]) == (5, 2)
     assert np.mean(weather["model"][2:4]) < np.mean(weather["independent"][2:4])
+    waves = told["weather"]["spectrum"]
+    assert np.shape(waves["model"]) == np.shape(waves["floor"]) == (3, 2)
+    assert np.mean(waves["model"]) < np.mean(waves["independent"])
+    assert "waves, tropics, symmetric" in page
     protocol = {"test": list(config.split.test)}
     shown = _films({"protocol": protocol}, layout, normals, {"ta": "Temperature"})
     assert [*shown] == ["film strip", "moving waves"]
@@ -218,3 +222,25 @@ def test_forecasts_begin_with_the_days_before_and_share_their_noise(root):
     assert 0.7 < (np.square(spread) / expected).mean() < 1.3
     apart = np.square(found["model"][:, 0] - found["linear"][:, 0]).mean()
     assert apart < 0.3 * np.square(left).mean()
+
+
+def test_a_network_of_single_days_stands_beside_linear_sequences(learned, tmp_path, here):
+    """`learned = false`: the network sees no past, and sequences are those of the linear law."""
+    root = tmp_path / "run"
+    shutil.copytree(learned, root, symlinks=True)
+    table = learned_config(root, days=9).to_dict()
+    config = RunConfig.from_dict(table | {"sequence": {"past": 2, "learned": False}})
+    assert (config.draws_by_network, config.learns_sequences) == (True, False)
+    train.run(config, config.layout, None, silent)
+    normals = artifacts.open_published(config.layout, "normals").load()
+    checkpoint = artifacts.published(config.layout, "checkpoints")
+    model = trained(config, checkpoint, normals).score
+    assert not isinstance(model, GaussianScore)
+    answer = model.residual(torch.ones(1), torch.ones(1, 2, 36), torch.zeros(1, 1))
+    assert torch.isfinite(answer).all()
+    assert trained_sequences(config, checkpoint, normals) is None
+    found = drawn(config, here)
+    other = copied(learned, tmp_path / "linear")
+    linear = drawn(make_config(other, days=9), here)
+    xr.testing.assert_equal(found[["ta", "zg"]], linear[["ta", "zg"]])
+    assert path_certificate(config, config.layout, here, silent) is None

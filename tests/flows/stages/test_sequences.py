@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from functools import reduce
+from operator import add
 from pathlib import Path
 from typing import Any
 
@@ -13,23 +16,31 @@ import xarray as xr
 from distributed import Client
 
 import spherescore
+from flows.cli.export import export_with
 from flows.cluster.map_units import UnitFailed
 from flows.config.schema import ConfigError, RunConfig
 from flows.report.correlations import correlation_curves
 from flows.report.writing import written
-from flows.stages.generate import generate, sequences
+from flows.stages import content_keys
+from flows.stages.base import STAGES, skipped
+from flows.stages.generate import chunks, generate, sequences
+from flows.stages.generate.beginnings import Beginning, Stream
+from flows.stages.generate.sequence_days import Drawing
 from flows.stages.preprocess import preprocess
-from flows.stages.preprocess.sequence_law import sequence_law_of
+from flows.stages.preprocess.sequence_law import choice_of, sequence_law_of
 from flows.stages.train import train
 from flows.stages.verify.in_time import in_time
 from pipeline.fields.climatology import season_phase
 from pipeline.fields.whitening import to_whitened
 from pipeline.gaussian.dynamics_fit import choose_sequence, fit_sequence
-from pipeline.gaussian.lags import LagMoments
+from pipeline.gaussian.lags import LagMoments, contiguous
 from pipeline.sphere.grid import RingGrid
 from pipeline.sphere.harmonics import plan
 from storage.artifacts import publishing as artifacts
+from storage.artifacts.audit import check
+from storage.artifacts.garbage import garbage
 from storage.artifacts.layout import StoreLayout
+from storage.errors import IncompleteArtifact
 
 GRID, LMAX, DAYS = RingGrid.gaussian(12), 5, 730
 
@@ -96,7 +107,7 @@ def make_config(root: Path, days: int = 20, realizations: int = 3, **changes: An
             "realizations": 2,
             "times": ["2000-01-15"],
             "microbatch": 2,
-            "sequences": [asked | changes.pop("sequence", {})],
+            "sequences": [asked | changes.pop("sequence", {}), *changes.pop("more", [])],
         },
     }
     for key, value in changes.items():
@@ -186,6 +197,15 @@ def test_a_longer_sequence_begins_as_a_shorter_one(root, here):
     short = drawn(make_config(root, days=11), here)
     long = drawn(make_config(root, days=30), here)
     xr.testing.assert_equal(short[["ta", "zg"]], long[["ta", "zg"]].isel(time=slice(0, 11)))
+
+
+@pytest.mark.parametrize("days", [3, 12, 60])
+def test_a_sequence_may_have_any_length(root, here, days, monkeypatch):
+    """Units are of whole chunks, as long as they are without a patch, and the last is cut."""
+    monkeypatch.setattr(sequences, "UNIT_TIMES", chunks.UNIT_TIMES)
+    found = drawn(make_config(root, days=days, realizations=1), here)
+    assert found.sizes["time"] == days
+    assert np.isfinite(found["zg"].values[:, -1]).all()
 
 
 def test_members_have_the_same_bytes_alone_and_together(root, here, trained, tmp_path):
@@ -377,14 +397,189 @@ def test_sequences_need_a_past_and_a_law_that_has_one(tmp_path):
         make_config(tmp_path, train_model="gaussian:m-block")
 
 
-def test_sequences_in_the_calendar_of_a_model_without_leap_days(tmp_path, here):
+def require_no_pair_across_a_gap(config: RunConfig) -> None:
+    """The law in normals is that of the stretches, and another one where pairs cross gaps."""
+    normals = artifacts.open_published(config.layout, "normals").load()
+    x = artifacts.open_published(config.layout, "whitened")["x"].load()
+    train = x.sel(time=slice(*config.split.train))
+    days, stretches = train.values.astype(np.float64), contiguous(train["time"].values)
+    assert len(stretches) > 10
+    choice, found = choice_of(normals), sequence_law_of(normals)
+    apart = fit_sequence(reduce(add, [LagMoments.of(days[part], 2) for part in stretches]), choice)
+    joined = fit_sequence(LagMoments.of(days, 2), choice)
+    block = days[stretches[2]]
+    expected = apart.log_density(block)
+    np.testing.assert_allclose(found.log_density(block), expected, atol=0.02)
+    assert np.abs(joined.log_density(block) - expected).max() > 0.2
+
+
+@pytest.mark.parametrize(
+    ("calendar", "leap"),
+    [("noleap", ["2004-02-28", "2004-03-01"]), ("360_day", ["2004-02-29", "2004-02-30"])],
+)
+def test_sequences_in_the_calendar_of_a_model_and_as_files(tmp_path, here, calendar, leap):
     layout = StoreLayout(str(tmp_path))
-    times = xr.date_range("2000-01-01T12:00", periods=DAYS, calendar="noleap", use_cftime=True)
-    publish_fields(layout, times.values)
-    config = make_config(tmp_path, days=70, realizations=1)
+    times = xr.date_range("2000-01-01T12:00", periods=DAYS, calendar=calendar, use_cftime=True)
+    publish_fields(layout, np.delete(times.values, np.arange(40, DAYS, 20)))  # every 20th is lost
+    split = {"split_train": ["2000-01-01", "2000-12-30"]}
+    config = make_config(tmp_path, days=70, realizations=2, **split)
     preprocess.run(config, layout, here, silent)
     train.run(config, layout, None, silent)
     found = drawn(config, here)
-    assert found["time"].dt.calendar == "noleap"
+    require_no_pair_across_a_gap(config)
+    assert found["time"].dt.calendar == calendar
     days = [str(day)[:10] for day in found["time"].values]
-    assert days[58:60] == ["2004-02-28", "2004-03-01"]
+    assert days[58:60] == leap
+    told = export_with(here, silent, layout, tmp_path / "out", "netcdf", None, "sequences")
+    assert told["files"] == told["written"] == 4
+    decoder = xr.coders.CFDatetimeCoder(use_cftime=True)
+    with xr.open_dataset(tmp_path / "out/zg/zg_realization-1.nc", decode_times=decoder) as file:
+        assert file["time"].encoding["calendar"] == calendar
+        assert [str(day)[:10] for day in file["time"].values] == days
+        np.testing.assert_array_equal(file["zg"].values, found["zg"].values[1])
+        assert "given the 2 before it" in file.attrs["summary"]
+        assert "independent" not in file.attrs["summary"]
+    with xr.open_dataset(tmp_path / "out/ta/ta_realization-0.nc", decode_times=False) as file:
+        assert (np.diff(file["time"].values) == 1.0).all()
+    item = json.loads((tmp_path / "out/item.json").read_text())
+    assert len(item["assets"]) == 4
+    assert item["properties"]["title"] == "Generated sequences of 70 times, 2 realizations"
+    with pytest.raises(IncompleteArtifact, match=r"sequences-heat\.zarr is not published"):
+        export_with(here, silent, layout, tmp_path / "out", "netcdf", None, "sequences-heat")
+
+
+def branch(**changes: Any) -> dict[str, Any]:
+    """Four realizations that go on from the tenth day of realization 2."""
+    known = {"start": "2004-01-11", "from": "2004-01-10", "of": "sequences.zarr", "realization": 2}
+    return known | {"days": 10, "realizations": 4, "name": "heat"} | changes
+
+
+def opened(root: Path, name: str = "") -> xr.Dataset:
+    return spherescore.open_sequences(root, name).load()
+
+
+def test_a_branch_on_the_stream_of_its_sequence_would_be_that_sequence(root, here, monkeypatch):
+    """Large scales from its states, small ones from the noise of the days before, bit by bit."""
+    monkeypatch.setattr(Beginning, "words", "in sequence")
+    drawn(make_config(root, more=[branch()]), here)
+    whole, part = opened(root), opened(root, "heat")
+    assert part.sizes["realization"] == 4
+    xr.testing.assert_equal(
+        part[["ta", "zg"]].isel(realization=[2]),
+        whole[["ta", "zg"]].isel(realization=[2], time=slice(10, 20)),
+    )
+
+
+def test_a_branch_takes_another_stream_than_its_sequence_and_remembers_it(root, here):
+    """Near to it at first, then nearer to none; realizations of a branch differ from each other."""
+    drawn(make_config(root, more=[branch()]), here)
+    whole, part = opened(root).isel(time=slice(10, 20)), opened(root, "heat")
+
+    def apart(one: int, day: int) -> float:
+        other = whole["ta"].isel(realization=one, time=day)
+        return float(np.square(part["ta"].isel(time=day) - other).mean())
+
+    assert apart(2, 0) < 0.7 * min(apart(0, 0), apart(1, 0))
+    assert apart(2, 0) > 0
+    first = part["zg"].isel(time=0)
+    assert float(first.var("realization").min()) > 0
+
+
+def test_a_branch_has_the_same_bytes_in_another_run_and_may_be_branched_again(
+    root, here, trained, tmp_path
+):
+    own = [branch(), branch(name="hotter", start="2004-01-16", of="sequences-heat.zarr")]
+    own[1]["from"] = "2004-01-15"
+    drawn(make_config(root, more=own), here)
+    other = tmp_path / "other"
+    shutil.copytree(trained, other, symlinks=True)
+    place = f"{root}/sequences.zarr"
+    config = make_config(other, sequence=branch(of=place, name="", realizations=2, days=6))
+    drawn(config, here)
+    part = {"realization": slice(0, 2), "time": slice(0, 6)}
+    heat = opened(root, "heat")
+    xr.testing.assert_equal(opened(other)[["ta", "zg"]], heat[["ta", "zg"]].isel(part))
+    again, before = opened(root, "hotter"), heat.isel(time=slice(5, 10))
+    assert again.attrs["begins"] == "2004-01-15 of sequences-heat.zarr"
+    assert not np.isclose(again["ta"].values[2, :5], before["ta"].values[2]).all()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"realization": 3}, "has realizations 0 to 2, not 3"),
+        ({"start": "2004-01-02", "from": "2004-01-01"}, "goes on from 2 of them"),
+        ({"start": "2004-02-02", "from": "2004-02-01"}, "has days 2004-01-01 to 2004-01-20"),
+        ({"of": "runs/none/sequences.zarr"}, r"runs/none/sequences\.zarr is not published"),
+    ],
+)
+def test_a_branch_from_a_day_that_is_not_there_is_refused(root, here, changes, words):
+    with pytest.raises(ConfigError, match=words):
+        drawn(make_config(root, more=[branch(**changes)]), here)
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (branch(name=""), "another name for each"),
+        (branch(name="He at"), "lower-case letters"),
+        (branch(of="sequences-none.zarr"), "that stand before"),
+        (branch(of="ensemble.zarr"), r"sequences-NAME\.zarr of a run"),
+    ],
+)
+def test_sequences_that_cannot_be_told_apart_or_found_are_refused(tmp_path, more, words):
+    with pytest.raises(ConfigError, match=words):
+        make_config(tmp_path, more=[more])
+
+
+def test_several_sequences_are_one_step_that_is_up_to_date_with_all_of_them(root, here):
+    """Names that a change of mind led elsewhere lead back, and a forecast may stand beside."""
+    forecast = {"start": "2001-08-11", "from": "2001-08-10", "days": 3, "name": "forecast"}
+    config = make_config(root, more=[branch(), forecast], generate_series=True)
+    (stage,) = [one for one in STAGES if one.name == "generate"]
+
+    def receipt(of: RunConfig, **options: Any) -> Any:
+        key = content_keys.key_of("generate", of, of.layout)
+        return skipped(stage, key, of.layout, **options)
+
+    assert receipt(config) is None
+    generate.run(config, config.layout, here, silent)
+    assert receipt(config, point_names=False) is not None
+    assert opened(root, "forecast").sizes["time"] == 3
+    copy = xr.open_dataset(root, engine="spherescore", kind="series-sequences-heat")
+    xr.testing.assert_equal(copy[["ta"]].load(), opened(root, "heat")[["ta"]])
+    other = make_config(root, days=12, more=[branch(realizations=2)])
+    generate.run(other, other.layout, here, silent)
+    assert opened(root, "heat").sizes["realization"] == 2
+    assert receipt(config, point_names=False) is None
+    assert receipt(config) is not None
+    assert opened(root, "heat").sizes["realization"] == 4
+    assert opened(root).sizes["time"] == 20
+    needed = [str(path) for one in garbage(config.layout, []) for path in one.paths]
+    heat = artifacts.published(config.layout, "sequences", "heat")
+    assert str(heat.path) not in needed
+    assert check(config.layout) == []
+
+
+def test_the_noise_of_a_day_is_of_the_sequence_that_had_it(tmp_path):
+    """A branch of a branch: three streams, one after the other, and the last one its own."""
+    parents = (
+        Stream(seed=5, realization=7, words="in sequence", last=-3),
+        Stream(seed=4, realization=2, words="in branch 1", last=-1),
+    )
+    times = xr.Dataset(coords={"time": xr.date_range("2004-01-11", periods=4, freq="D")})
+    published: Any = None
+    drawing = Drawing(
+        config=make_config(tmp_path),
+        normals=published,
+        checkpoint=published,
+        times=times,
+        step=np.timedelta64(1, "D"),
+        lead=0,
+        features=np.empty((4, 1)),
+        beginning=Beginning(days=np.zeros((2, 2, 36), np.float32), streams=parents),
+    )
+    found = [drawing.noise(1, day) for day in (-4, -3, -2, -1, 0)]
+    expected = [(5, 7, "in sequence")] * 2 + [(4, 2, "in branch 1")] * 2 + [(3, 1, "in branch 2")]
+    assert [(one.seed, one.realization, one.time[30:]) for one in found] == expected
+    assert [one.time[8:10] for one in found] == ["07", "08", "09", "10", "11"]

@@ -8,7 +8,10 @@ from pipeline.scores.weather import (
     MEANS,
     eastward_share,
     energy_distance,
+    halves,
     irreversibility,
+    octaves,
+    power_distance,
     spell_lengths,
     travelling_power,
     variance_of_means,
@@ -62,3 +65,24 @@ def test_a_wave_that_travels_east_is_eastward(speed, share):
     assert eastward_share(power)[0, 2] == pytest.approx(share, abs=0.01)
     with pytest.raises(ValueError, match="needs 64 days; got 10"):
         travelling_power(wave[:10])
+
+
+def test_a_wave_is_found_in_its_half_and_twice_its_power_is_so_far_from_it():
+    """Rings from north to south; a wave of the same sign on both sides is symmetric."""
+    day, lon = np.arange(200)[:, None, None, None], np.arange(32) * 2 * np.pi / 32
+    wave = np.cos(3 * lon - 2 * np.pi * day / 8) * np.ones((1, 1, 4, 1))
+    sides = np.array([1.0, 1.0, -1.0, -1.0])[:, None]
+    symmetric, antisymmetric = halves(wave)
+    np.testing.assert_allclose(symmetric, wave[:, :, :2])
+    assert not antisymmetric.any()
+    np.testing.assert_allclose(halves(wave * sides)[1], wave[:, :, :2])
+    noise = np.random.default_rng(0).standard_normal((2, 400, 1, 2, 32))
+    one, other = (travelling_power(each) for each in noise)
+    assert power_distance(2 * one, one)[0] == pytest.approx(np.log(2))
+    found = octaves(travelling_power(wave))[0, 2]  # eight cycles a window, westward first
+    assert found.argmax() == 5 + 2
+    assert octaves(travelling_power(wave[::-1]))[0, 2].argmax() == 2
+    still = one.copy()
+    still[..., 0] *= 100
+    assert power_distance(still, one)[0] == pytest.approx(0, abs=1e-12)
+    assert 0 < power_distance(other, one)[0] < np.log(2)
