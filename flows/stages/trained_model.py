@@ -1,7 +1,9 @@
 """The score of a run, untrained and trained, and its sampler, made of its artifacts."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
@@ -24,6 +26,8 @@ from pipeline.network.score_network import ScoreNet, score_network
 from pipeline.network.train import load
 from storage.artifacts import publishing as artifacts
 from storage.training import checkpoints
+
+M = TypeVar("M")
 
 
 def untrained(config: RunConfig, normals: xr.Dataset, precision: torch.dtype) -> ScoreNet:
@@ -125,35 +129,34 @@ def loaded_sequence_law(normals: artifacts.Published) -> SequenceLaw:
     return sequence_law_of(loaded_normals(normals))
 
 
-# One per worker process; a new run brings new digests.
-_MODELS: dict[tuple[str, str], tuple[Trained, xr.Dataset]] = {}
+class Kept(Generic[M]):
+    """What is made of a checkpoint and its normals, kept by a worker process for its next unit.
+
+    One at a time: a new run brings new digests.
+    """
+
+    def __init__(self, make: Callable[[RunConfig, artifacts.Published, xr.Dataset], M]) -> None:
+        self.make = make
+        self.known: dict[tuple[str, str], M] = {}
+
+    def __call__(
+        self, config: RunConfig, checkpoint: artifacts.Published, normals: artifacts.Published
+    ) -> M:
+        place = (checkpoint.digest, normals.digest)
+        if place not in self.known:
+            self.known = {place: self.make(config, checkpoint, loaded_normals(normals))}
+        return self.known[place]
+
+
+loaded_sequences = Kept(trained_sequences)
+_loaded_days = Kept(trained)
 
 
 def loaded(
     config: RunConfig, checkpoint: artifacts.Published, normals: artifacts.Published
 ) -> tuple[Trained, xr.Dataset]:
     """The model of a published checkpoint and its normals, kept for the next unit."""
-    place = (checkpoint.digest, normals.digest)
-    if place not in _MODELS:
-        _MODELS.clear()
-        constants = loaded_normals(normals)
-        _MODELS[place] = trained(config, checkpoint, constants), constants
-    return _MODELS[place]
-
-
-# The same of sequences.
-_SEQUENCES: dict[tuple[str, str], Trained | None] = {}
-
-
-def loaded_sequences(
-    config: RunConfig, checkpoint: artifacts.Published, normals: artifacts.Published
-) -> Trained | None:
-    """`trained_sequences` of a published checkpoint, kept for the next unit."""
-    place = (checkpoint.digest, normals.digest)
-    if place not in _SEQUENCES:
-        _SEQUENCES.clear()
-        _SEQUENCES[place] = trained_sequences(config, checkpoint, loaded_normals(normals))
-    return _SEQUENCES[place]
+    return _loaded_days(config, checkpoint, normals), loaded_normals(normals)
 
 
 def baseline_name(config: RunConfig) -> str:

@@ -276,9 +276,11 @@ def test_drawing_that_dies_is_gone_on_with_and_nothing_is_drawn_twice(
 def test_one_worker_and_two_processes_draw_the_same_bytes(root, here, client, tmp_path):
     other = tmp_path / "other"
     shutil.copytree(root, other, symlinks=True)
-    one = drawn(make_config(root, realizations=5), here)
-    two = drawn(make_config(other, realizations=5), client)
+    one = drawn(make_config(root, realizations=5, more=[branch()]), here)
+    two = drawn(make_config(other, realizations=5, more=[branch()]), client)
     xr.testing.assert_equal(one[["ta", "zg"]], two[["ta", "zg"]])
+    branches = (opened(each, "heat")[["ta", "zg"]] for each in (root, other))
+    xr.testing.assert_equal(*branches)
 
 
 def test_sequences_on_another_grid_are_the_same_days(root, here):
