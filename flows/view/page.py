@@ -215,6 +215,10 @@ class Page:
         self.level.param.update(options=own, value=value, visible=list(own) != [""])
 
     def _fields_changed(self, *_: Any) -> None:
+        with pn.io.hold():  # the browser gets all maps at once, with their colours
+            self._show_fields()
+
+    def _show_fields(self) -> None:
         sequences = self.kind.value == "sequences"
         self.date.visible, self.day.visible = not sequences, sequences
         shown = self.shown()
