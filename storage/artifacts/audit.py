@@ -8,7 +8,7 @@ from storage.artifacts.published import digest_of, files_of, marker_of, verified
 from storage.artifacts.sealed import json_bytes, read_json, read_sealed
 from storage.errors import ArtifactError, CorruptFile
 from storage.places.files import sha256_of
-from storage.places.places import Place, below, matching
+from storage.places.places import Place, below, files_below, matching
 
 
 def check(layout: StoreLayout) -> list[str]:
@@ -40,9 +40,9 @@ def problems_of(path: Place) -> list[str]:
             problems.append(f"{place} is not as it was written, though it says the same")
     except (OSError, ValueError, KeyError, TypeError) as error:
         return [f"{place} cannot be read: {error}"]
-    for file in matching(records_of(path), "*.json"):
+    for file in sorted(files_below(records_of(path)), key=str):
         try:
-            if not file.name.startswith("manifest-"):
+            if file.suffix == ".json" and not file.name.startswith("manifest-"):
                 read_sealed(file)
         except (OSError, ValueError) as error:
             problems.append(str(error))

@@ -123,7 +123,8 @@ def _leftovers(layout: StoreLayout) -> list[Path]:
     beside = set[Path]()
     if isinstance(root, Path) and isinstance(artifacts, Path):
         states = [p for p in artifacts.glob("checkpoints-*/*") if p.is_dir()]
-        for place in (root, artifacts, *artifacts.glob("*"), *states):
+        records = artifacts.glob("*.records/*/")
+        for place in (root, artifacts, *artifacts.glob("*"), *states, *records):
             if place.is_dir():
                 beside |= {path for path in place.iterdir() if _BESIDE.fullmatch(path.name)}
     return sorted({*beside, *layout.scratch.glob("dask-*")})

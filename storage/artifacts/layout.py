@@ -6,6 +6,7 @@
       artifacts/
         fields-0123456789abcdef.zarr       an artifact: immutable once published
         fields-0123456789abcdef.records/   its unit records, manifest, held-back root metadata
+          time-0-64.json  realization-0-8/time-0-8.json   records of units of one dimension, of two
       scores.json  report.html  model-card.md  conditioned.html
     <scratch>/
       logs/  prefect/  scratch/            always on this machine
@@ -156,6 +157,17 @@ class StoreLayout:
 def records_of(artifact: Place) -> Place:
     """The directory beside an artifact for its unit records, manifest and held-back metadata."""
     return artifact.with_suffix(".records")
+
+
+def record_of(artifact: Place, unit: str) -> Place:
+    """The record of a unit of this name; see storage.artifacts.units.Unit.
+
+    Units of several dimensions lie in a directory for each part of the first one, so that many
+    realizations of many times make many directories, and none with too many entries.
+    """
+    first, _, rest = unit.partition(".")
+    records = records_of(artifact)
+    return records / first / f"{rest}.json" if rest else records / f"{first}.json"
 
 
 def manifest_of(artifact: Place, digest: str) -> Place:

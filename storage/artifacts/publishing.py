@@ -287,7 +287,7 @@ def _seal(
     if put is None:
         make_entries_durable(path, [str(file["path"]) for file in files])
     if not isinstance(records, BucketPath):  # those of units were not waited for
-        make_files_durable(records.glob("*.json"))
+        make_files_durable([*records.rglob("*.json"), *records.glob("*/")])
     write_json(manifest_of(path, digest), {"files": files, "digest": digest})
     try:
         if put is None:

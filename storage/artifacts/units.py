@@ -21,10 +21,16 @@ import numpy as np
 import xarray as xr
 import zarr
 
-from storage.artifacts.layout import records_of
+from storage.artifacts.layout import record_of, records_of
 from storage.artifacts.sealed import read_json, read_sealed, write_sealed
 from storage.artifacts.shards import ShardLayout
-from storage.places.files import DISK_THREADS, copy_into_place, sha256_of, write_together
+from storage.places.files import (
+    DISK_THREADS,
+    copy_into_place,
+    make_directory,
+    sha256_of,
+    write_together,
+)
 from storage.places.places import BucketPath, Place, sizes_below
 from storage.places.zarr_stores import zarr_store
 
@@ -219,12 +225,12 @@ def waiting_arrays(path: Place) -> dict[str, WaitingArray]:
 
 def unit_records(path: Place, units: Iterable[Unit]) -> list[Record]:
     """The records of units that are there."""
-    return [read_sealed(_record_path(path, unit)) for unit in units]
+    return [read_sealed(record_of(path, unit.name)) for unit in units]
 
 
 def unit_files(path: Place, units: Iterable[Unit]) -> list[Record]:
     """The files of units as their records list them."""
-    records = (read_sealed(_record_path(path, unit)) for unit in units)
+    records = (read_sealed(record_of(path, unit.name)) for unit in units)
     return [file for record in records for file in record["files"]]
 
 
@@ -248,10 +254,6 @@ def _files(arrays: Mapping[str, WaitingArray], unit: Unit) -> list[str]:
     return [f"{name}/{key}" for name, array in arrays.items() for key in array.chunk_keys(region)]
 
 
-def _record_path(path: Place, unit: Unit) -> Place:
-    return records_of(path) / f"{unit.name}.json"
-
-
 def _valid_records(
     path: Place, units: Sequence[Unit], written: Iterable[Record] = ()
 ) -> dict[str, Record]:
@@ -273,13 +275,14 @@ def _recorded(path: Place, units: Sequence[Unit]) -> Sequence[Unit]:
     """The units that have a record, valid or not; in a bucket all, for there asking is reading."""
     if isinstance(path, BucketPath):
         return units
-    records = records_of(path)
-    return [unit for unit in units if os.path.exists(f"{records}/{unit.name}.json")]
+    return [unit for unit in units if os.path.exists(record_of(path, unit.name))]
 
 
 def _write_record(path: Place, unit: Unit, files: list[Record], extra: Mapping[str, Any]) -> Record:
     record = {"region": _region(unit), "files": files, "extra": dict(extra)}
-    write_sealed(_record_path(path, unit), record, durably=False)
+    place = record_of(path, unit.name)
+    make_directory(place.parent)
+    write_sealed(place, record, durably=False)
     return record
 
 
@@ -300,7 +303,7 @@ def _valid_record(
     written: Record | None = None,
 ) -> Record | None:
     try:
-        record = read_sealed(_record_path(path, unit))
+        record = read_sealed(record_of(path, unit.name))
         files = {file["path"]: file for file in record["files"]}
         if sorted(files) != sorted(_files(arrays, unit)):
             return None

@@ -23,7 +23,7 @@ import xarray as xr
 
 from storage.artifacts import audit
 from storage.artifacts import publishing as artifacts
-from storage.artifacts.layout import KINDS, StoreLayout, records_of
+from storage.artifacts.layout import KINDS, StoreLayout, record_of
 
 ROOT = Path(__file__).resolve().parents[2]
 SITE = Path(__file__).with_name("site")
@@ -237,9 +237,14 @@ class Run:
     def records(self) -> dict[str, tuple[int, int]]:
         """Every unit's record: its inode and time, which change if the unit is done again."""
         found = {}
-        for path in self.layout.artifacts.glob("*.records/*-*-*.json"):
+        artifacts = self.layout.artifacts
+        for path in (
+            *artifacts.glob("*.records/*-*-*.json"),
+            *artifacts.glob("*.records/*/*.json"),
+        ):
             status = path.stat()
-            found[f"{path.parent.name}/{path.name}"] = (status.st_ino, status.st_mtime_ns)
+            place = path.relative_to(artifacts).as_posix()
+            found[place] = (status.st_ino, status.st_mtime_ns)
         return found
 
     def attempts(self) -> dict[str, int]:
@@ -249,7 +254,7 @@ class Run:
             unit, what = line.rsplit(" ", 1)
             if what == "begins":
                 name = Path(unit)
-                place = f"{records_of(name.parent).name}/{name.name}.json"
+                place = record_of(Path(name.parent.name), name.name).as_posix()
                 counts[place] = counts.get(place, 0) + 1
         return counts
 

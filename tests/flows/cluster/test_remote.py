@@ -261,7 +261,7 @@ def test_a_run_whose_scheduler_dies_goes_on_elsewhere_to_the_same_bytes(
         elsewhere = {**table, "cluster": there}
         command = [sys.executable, "-m", "flows.cli.main", "generate", write_config(elsewhere)]
         with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-            until(lambda: len(list(layout.artifacts.glob("ensemble-*.records/*"))) >= 3, 300)
+            until(lambda: len(list(layout.artifacts.glob("ensemble-*.records/**/*"))) >= 3, 300)
             started.scheduler.kill()
             _, message = process.communicate(timeout=300)
     assert process.returncode == 40, message

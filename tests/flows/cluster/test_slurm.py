@@ -164,7 +164,7 @@ def test_a_run_on_slurm_has_the_bytes_of_a_local_one(
     layout = StoreLayout(there["run"]["root"])
     command = [sys.executable, "-m", "flows.cli.main", "generate", write_config(there)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        until(lambda: len(list(layout.artifacts.glob("ensemble-*.records/*"))) >= 3)
+        until(lambda: len(list(layout.artifacts.glob("ensemble-*.records/**/*"))) >= 3)
         slurm.ask("scancel", slurm.running()[0])
         _, message = process.communicate(timeout=120)
     assert process.returncode == 0, message

@@ -94,7 +94,7 @@ def test_a_learned_sequence_that_was_interrupted_at_any_day_has_the_same_bytes(r
     for kind in ("states", "sequences"):
         path = artifacts.published(config.layout, kind).path
         (marker,) = path.with_suffix(".records").glob(
-            f"realization-1-2.time-{lost[0]}-{lost[1]}.json"
+            f"realization-1-2/time-{lost[0]}-{lost[1]}.json"
         )
         marker.unlink()
         (path / "zarr.json").unlink()

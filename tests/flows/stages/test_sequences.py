@@ -231,7 +231,7 @@ def test_a_sequence_that_was_interrupted_at_any_day_has_the_same_bytes(
         path = artifacts.published(config.layout, kind).path
         (path.parent / path.name / "published.json").unlink(missing_ok=True)
         record = path.with_suffix(".records")
-        marker = [*record.glob(f"realization-1-2.time-{lost[0]}-{lost[1]}.json")]
+        marker = [*record.glob(f"realization-1-2/time-{lost[0]}-{lost[1]}.json")]
         assert len(marker) == 1
         marker[0].unlink()
         for file in path.glob(f"*/c/1/{lost[0] // 8}/*"):

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import warnings
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -18,7 +19,7 @@ import zarr
 
 from storage.artifacts import audit
 from storage.artifacts import publishing as artifacts
-from storage.artifacts.layout import StoreLayout, manifest_of
+from storage.artifacts.layout import StoreLayout, manifest_of, record_of
 from storage.artifacts.publishing import Unit
 from storage.places.files import sha256_of, write_file_once
 
@@ -200,7 +201,7 @@ def test_a_harmed_unit_is_missing_and_its_repair_gives_the_same_digest(tmp_path,
     for unit in units:
         artifacts.write_unit(path, unit, part(dataset, unit))
     shard = path / "pr" / "c/1/1/0/0"
-    record = layout.records("ensemble", KEY) / f"{units[3].name}.json"
+    record = record_of(layout.artifact("ensemble", KEY), units[3].name)
     match harm:
         case "flip":
             flip_bit(shard, 40)
@@ -252,8 +253,28 @@ def test_a_record_keeps_what_the_writer_adds(layout):
     path = create(layout, dataset)
     unit = plan(dataset)[0]
     artifacts.write_unit(path, unit, part(dataset, unit), extra={"checkpoint": "abc"})
-    record = layout.records("ensemble", KEY) / f"{unit.name}.json"
+    record = record_of(layout.artifact("ensemble", KEY), unit.name)
     assert json.loads(record.read_text())["extra"] == {"checkpoint": "abc"}
+
+
+def test_no_directory_has_too_many_records_of_a_thousand_realizations_of_forty_years():
+    """Eight realizations and eight days in a unit, as they are drawn."""
+    units = artifacts.plan_units(
+        {"realization": 1000, "time": 14610}, {"realization": 8, "time": 8}
+    )
+    places = [record_of(Path("ensemble.zarr"), unit.name) for unit in units]
+    assert len(set(places)) == len(units) == 125 * 1827
+    entries = Counter(place.parent for place in places)
+    assert len(entries) == 125 and max(entries.values()) == 1827
+
+
+def test_a_record_that_lies_deep_is_looked_at_by_check(layout):
+    dataset = fields()
+    build(layout, dataset)
+    record = record_of(layout.artifact("ensemble", KEY), plan(dataset)[1].name)
+    assert record.parent.parent == layout.records("ensemble", KEY) and audit.check(layout) == []
+    record.write_text(record.read_text().replace("sha256", "sha257", 1))
+    assert any("its seal does not match" in said for said in audit.check(layout))
 
 
 @pytest.mark.parametrize("time", [slice(0, 2), slice(2, 6), slice(0, 5)])

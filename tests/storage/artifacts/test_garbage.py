@@ -96,6 +96,7 @@ def test_what_dead_processes_left_goes_and_names_like_it_stay(layout):
         layout.path / ".ensemble.zarr.12-0123abcd",
         layout.artifacts / ".fields-0123456789abcdef.zarr.77-89abcdef" / "ta" / "zarr.json",
         records_of(current) / ".realization-0-1.time-0-4.3-deadbeef",
+        records_of(current) / "realization-0-1" / ".time-0-4.json.3-deadbeef",
         layout.scratch / "dask-x1" / "spilled",
     ]
     mine = [layout.path / ".notes", layout.artifacts / "fields-of-mine", layout.path / "data.nc"]
