@@ -16,6 +16,7 @@ from typing import Any
 
 from flows.processes.machine import SERIES_SHARE
 from flows.stages.generate.chunks import TIMES_PER_CHUNK, UNIT_TIMES, times_of_unit
+from flows.stages.train.judging import DRAWS, STEP, Judging
 from pipeline.gaussian.moments import block_bytes
 
 __all__ = ["Estimate", "Machines", "Prices", "Work", "Workload", "estimates", "prices", "work"]
@@ -23,8 +24,7 @@ __all__ = ["Estimate", "Machines", "Prices", "Work", "Workload", "estimates", "p
 INTERPRETER_BYTES = 600 << 20  # a process with torch, xarray and zarr loaded
 CANDIDATES = 6  # whose fields verification scores: model, two Gaussian laws, observed, analogues
 CERTIFIED, PROBED = 2000, 1280  # evaluations of the network for J_G; for likelihood and bounds
-VALIDATIONS, DRAWN, NODES = 12, 4, 12  # of J_G on validation fields; the nodes that calibrate them
-MATCHED = 128 * (2 * 16 - 1)  # evaluations that match the flow to its spectra
+VALIDATIONS = 12  # of J_G on validation fields
 FOLDS = 4  # laws of which each leaves a part of the training fields out
 RESCORED = 7  # transforms of each field that verification scores, there and back
 ROWS = 256  # training fields among which the nearest is looked for at once
@@ -252,7 +252,10 @@ def work(load: Workload) -> dict[str, Work]:
     fitted, channels = load.fitted, load.channels
     samples, coefficients = (load.steps or 0) * load.batch, load.coefficients
     trains = load.steps != 0 or load.minutes is not None
-    validations = DRAWN * min(VALIDATIONS, load.steps or VALIDATIONS)
+    validations = min(VALIDATIONS, load.steps or VALIDATIONS)
+    judging = Judging.of(
+        steps=load.steps, batch=load.batch, validations=VALIDATIONS, fields=load.validated
+    )
     per_field = channels * load.points
 
     def drawing(realizations: int, times: int, certified: int = 0, **more: float) -> Work:
@@ -275,8 +278,10 @@ def work(load: Workload) -> dict[str, Work]:
             alone=load.factored,
         ),
         "train": Work(
-            training=trains * (3 * samples + validations * load.validated) * load.network_products,
-            judging=trains * (NODES * load.validated + MATCHED) * load.network_products,
+            training=trains
+            * (STEP * samples + validations * DRAWS * judging.validated)
+            * load.network_products,
+            judging=trains * judging.evaluations(0) * load.network_products,
             alone=trains * FOLDS * load.factored,
             products=trains * 2 * (fitted - load.validated) * (load.covariances + load.mixed),
         ),

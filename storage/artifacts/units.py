@@ -275,7 +275,7 @@ def _recorded(path: Place, units: Sequence[Unit]) -> Sequence[Unit]:
     """The units that have a record, valid or not; in a bucket all, for there asking is reading."""
     if isinstance(path, BucketPath):
         return units
-    return [unit for unit in units if os.path.exists(record_of(path, unit.name))]
+    return [unit for unit in units if os.path.exists(str(record_of(path, unit.name)))]
 
 
 def _write_record(path: Place, unit: Unit, files: list[Record], extra: Mapping[str, Any]) -> Record:

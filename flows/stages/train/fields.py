@@ -1,7 +1,7 @@
 """What a training reads: whitened fields in stretches, each with the linear part of the others."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import xarray as xr
@@ -12,6 +12,7 @@ from flows.processes.machine import SERIES_SHARE, machine_memory
 from flows.stages.conditions import condition_of
 from flows.stages.preprocess.normals import refit
 from flows.stages.splits import Name, part_of, witnesses
+from flows.stages.train.judging import spread_over
 from flows.stages.trained_model import tensors_of
 from pipeline.arrays import FloatArray
 from pipeline.diffusion.score import Given
@@ -42,6 +43,14 @@ class HeldOut:
         return cls(
             x=x.to(device), condition=condition.to(device), witnesses=witnesses(fields, split)
         )
+
+    def spread(self, number: int) -> "HeldOut":
+        """So many of the fields, evenly spread over them."""
+        rows = spread_over(number, len(self.x))
+        if len(rows) == len(self.x):
+            return self
+        among = replace(self.witnesses, of=self.witnesses.of[rows])
+        return HeldOut(x=self.x[rows], condition=self.condition[rows], witnesses=among)
 
 
 def stretches_of(

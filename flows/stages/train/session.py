@@ -9,7 +9,6 @@ import logging
 import time as clock
 from typing import Any
 
-import numpy as np
 import torch
 import xarray as xr
 from numpy.typing import NDArray
@@ -17,6 +16,13 @@ from numpy.typing import NDArray
 from flows.config.schema import RunConfig
 from flows.progress import Progress
 from flows.stages.train.fields import HeldOut, climatology_terms, stretches_of, training_series
+from flows.stages.train.judging import (
+    FEWEST,
+    MATCHED,
+    MATCHING_STEPS,
+    Judging,
+    spread_over,
+)
 from flows.stages.train.pasts import Pasts, sequence_stretches
 from flows.stages.trained_model import certified_sampler, device_of, taken, untrained
 from pipeline.arrays import FloatArray
@@ -35,7 +41,6 @@ from storage.training import checkpoints
 LOGGER = logging.getLogger("spherescore")
 SECONDS_BETWEEN_STATES = 60.0
 ROLLBACKS = 3  # returns to the last validation, after which a training is given up
-MATCHED, MATCHING_STEPS = 128, 16  # fields and steps that match the flow to its spectra
 
 
 class Session:
@@ -59,6 +64,7 @@ class Session:
         self.config, self.directory, self.normals = config, directory, normals
         self.parent, self.group, self.device = parent, group, device_of(config)
         self.saved, self.good = clock.monotonic(), 0  # the step to go back to
+        self.told_judging = False
         self._begin()
         rows = climatology_terms(layout, config.split, normals)
         self.pasts: Pasts | None = None
@@ -73,7 +79,7 @@ class Session:
         x, conditions = training_series(layout, config.split)
         self.stretches = stretches_of(config, x, conditions, rows, baseline, self.normals)
         self.held_out = HeldOut.of(layout, config.split, self.device)
-        spread = np.linspace(0, len(conditions) - 1, MATCHED).round().astype(int)
+        spread = spread_over(MATCHED, len(conditions))
         self.spread: Given = torch.from_numpy(conditions)[spread].to(self.device)
 
     def _read_pasts(self, layout: StoreLayout, rows: FloatArray) -> None:
@@ -83,6 +89,35 @@ class Session:
         validation = Pasts.of(layout, split, "validation", self.normals)
         self.held_out = validation.held_out(self.device)
         self.spread = pasts.spread(MATCHED, self.device)
+
+    @property
+    def judging(self) -> Judging:
+        """How many fields the training is judged by, the same after a restart.
+
+        A training that its minutes end has as many steps as its first validation foretells.
+        """
+        training, config = self.training, self.training.config
+        steps = config.steps
+        if config.minutes is not None:
+            first = training.history[0]["step"] if training.history else training.step
+            foretold = int(first) * config.validations
+            steps = foretold if steps is None else min(steps, foretold)
+        found = Judging.of(
+            steps=steps,
+            batch=self.config.train.batch,
+            validations=config.validations,
+            fields=len(self.held_out.x),
+        )
+        if not self.told_judging:
+            self.told_judging = True
+            LOGGER.info(
+                "train: of %d validation fields %d are used at each validation and %d for the "
+                "calibration, %d fields match the flow; with some %d steps that is at most a fifth "
+                "of what the steps take, or %d fields each",
+                *(len(self.held_out.x), found.validated, found.calibrated, found.matched),
+                *(steps, FEWEST),
+            )
+        return found
 
     @property
     def finished(self) -> bool:
@@ -105,7 +140,7 @@ class Session:
             self._roll_back(error)
             return
         if validated := training.validation_due:
-            held_out = self.held_out
+            held_out = self.held_out.spread(self.judging.validated)
             training.validate(held_out.x, held_out.condition, witnesses=held_out.witnesses)
             self.good = training.step
         if validated or clock.monotonic() - self.saved > SECONDS_BETWEEN_STATES:
@@ -225,14 +260,17 @@ class Session:
 
     def _tables(self, progress: Progress) -> dict[str, NDArray[Any]]:
         """Calibrate the best weights and match their flow."""
-        training, held_out = self.training, self.held_out
+        training, judging = self.training, self.judging
+        held_out = self.held_out.spread(judging.calibrated)
         progress(training.step, training.step, "calibrates the best weights")
         calibration = training.calibrate(held_out.x, held_out.condition)
         score, process = training.average, training.process
         score.calibration = calibration
         noise = torch.Generator().manual_seed(training.config.seed)
         progress(training.step, training.step, "matches the flow to its spectra")
-        matched = match(score, self.spread, process.power_grid(MATCHING_STEPS), noise)
+        few = min(judging.matched, len(self.spread))
+        along = self.spread[spread_over(few, len(self.spread))]
+        matched = match(score, along, process.power_grid(MATCHING_STEPS), noise)
         if self.pasts is not None:
             progress(training.step, training.step, "holds the variance of sequences")
             begun, features = self.pasts.begun(self.device)

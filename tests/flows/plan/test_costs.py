@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from flows.plan import costs
-from flows.plan.costs import MATCHED, Machines, Prices, Work, Workload, estimates, seconds, work
+from flows.plan.costs import Machines, Prices, Work, Workload, estimates, seconds, work
 from flows.plan.plan import duration
 from flows.stages.base import STAGES
-from flows.stages.train import fields, session
+from flows.stages.train import fields, judging
 from flows.stages.verify import certificate, verify
 from pipeline.gaussian import whole
 from pipeline.gaussian.whole import WholeLaw
@@ -76,7 +76,7 @@ def test_units_wait_for_a_slow_scheduler() -> None:
 def test_training_ends_by_its_minutes_but_for_the_matching() -> None:
     timed, twice = (replace(LOAD, steps=None, minutes=minutes) for minutes in (10.0, 20.0))
     done = work(timed)["train"]
-    assert done.judging >= MATCHED * LOAD.network_products
+    assert done.judging >= judging.MATCHED * judging.MATCHING * LOAD.network_products
     rest = done.judging * UNIT.training + done.alone * 1e-10 + done.products * UNIT.legendre
     assert time_of("train", timed) == pytest.approx(603.0 + rest)
     assert time_of("train", twice) == pytest.approx(1203.0 + rest)
@@ -94,8 +94,7 @@ def test_a_gaussian_model_trains_and_judges_nothing() -> None:
 
 def test_the_evaluations_that_are_counted_are_those_that_are_made() -> None:
     assert TrainingConfig(steps=1).validations == costs.VALIDATIONS
-    assert calibration.NODES == costs.NODES
-    assert session.MATCHED * (2 * session.MATCHING_STEPS - 1) == costs.MATCHED
+    assert calibration.NODES == judging.NODES
     assert (fields.FOLDS, verify.NEAREST) == (costs.FOLDS, costs.NEAREST)
     assert proper_scores.ROWS == costs.ROWS
     assert (whole.FIELDS, whole.LARGEST_BYTES) == (costs.WHOLE_FIELDS, costs.WHOLE_BYTES)
@@ -103,7 +102,29 @@ def test_the_evaluations_that_are_counted_are_those_that_are_made() -> None:
     likelihood = 4 * certificate.FLOW_STEPS * certificate.FIELDS * 3  # one forward, two backward
     assert likelihood + 256 * certificate.FIELDS // certificate.APART == costs.PROBED
     drawn = inspect.signature(Training.validate).parameters["draws"].default
-    assert drawn == costs.DRAWN
+    assert drawn == judging.DRAWS
+
+
+@pytest.mark.parametrize("fields", [40, 365, 14_600])
+@pytest.mark.parametrize(("steps", "batch"), [(500, 32), (4_000, 8), (100_000, 256)])
+def test_judging_takes_a_fifth_of_a_training_or_what_the_fewest_fields_take(
+    steps: int, batch: int, fields: int
+) -> None:
+    asked = {"steps": steps, "batch": batch, "validations": costs.VALIDATIONS, "fields": fields}
+    found, taken = judging.Judging.of(**asked), 3 * steps * batch
+    few = judging.Judging(validated=32, calibrated=32, matched=32).evaluations(costs.VALIDATIONS)
+    assert found.evaluations(costs.VALIDATIONS) <= max(0.2 * taken, few) * 1.01
+    assert found.validated >= min(32, fields) and found.matched >= 32
+    if 0.2 * taken > 2 * judging.Judging.of(**asked | {"steps": None}).evaluations(12):
+        assert (found.validated, found.calibrated, found.matched) == (fields, fields, 128)
+
+
+def test_a_small_run_is_judged_by_all_its_fields_or_by_the_fewest() -> None:
+    small = {"batch": 32, "validations": 12}
+    few = judging.Judging.of(steps=6, fields=365, **small)
+    assert (few.validated, few.calibrated, few.matched) == (32, 32, 32)
+    assert judging.Judging.of(steps=6, fields=20, **small).validated == 20
+    assert judging.Judging.of(steps=None, fields=365, **small).validated == 365
 
 
 def test_gpus_divide_the_network_alone() -> None:

@@ -10,6 +10,8 @@ import pytest
 from flows.config.schema import RunConfig
 from flows.progress import Progress
 from flows.stages.train import fields, session, train
+from flows.stages.train.judging import Judging
+from pipeline.network.data_parallel import Group
 from pipeline.network.train import Training, TrainingDiverged
 from storage.artifacts import publishing as artifacts
 from storage.artifacts.layout import StoreLayout, records_of
@@ -77,6 +79,31 @@ def test_each_stretch_is_trained_with_a_law_of_the_block_degree(tmp_path: Path) 
     own = {name: array.shape for name, array in baseline.to_arrays().items()}
     assert sizes == [own] * fields.FOLDS and len(own) == 3
     assert own["beyond"][0] == config.spectral.lmax - 2
+
+
+def test_a_training_that_its_minutes_end_is_judged_by_the_steps_that_its_first_validation_foretells(
+    preprocessed: tuple[RunConfig, StoreLayout],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """So a restart, which has its history, is judged by as many fields as before."""
+    config, layout = preprocessed
+    timed = replace(config, train=replace(config.train, steps=None, minutes=60.0, batch=8))
+    normals = artifacts.open_published(layout, "normals").load()
+    monkeypatch.setattr("flows.stages.train.judging.FEWEST", 4)
+    directory = layout.artifact("checkpoints", "a" * 64)
+    found = session.Session(timed, layout, directory, normals, None, Group())
+    held_out = len(found.held_out.x)
+    for steps in (2, 3):
+        found.training.step = steps
+        assert found.judging == Judging.of(
+            steps=12 * steps, batch=8, validations=12, fields=held_out
+        )
+    found.training.history.append({"step": 2, "nats": 0.0})
+    found.training.step = 1000
+    assert found.judging.validated == 4 < held_out
+    few = found.held_out.spread(4)
+    assert len(few.x) == len(few.condition) == len(few.witnesses.of) == 4
+    np.testing.assert_array_equal(few.x[-1], found.held_out.x[-1])
 
 
 def silent(done: int, total: int, text: str) -> None:
