@@ -38,20 +38,17 @@ class Judging:
     def of(cls, *, steps: int | None, batch: int, validations: int, fields: int) -> Judging:
         """Of `fields` held-out ones, for a training of so many steps; None: as many as are used.
 
-        Calibration and matching come first and take half of the share at most; the validations
-        have the rest.
+        Calibration and matching take a quarter of the share each at most; the validations have
+        the rest.
         """
         if steps is None:
             return cls(validated=fields, calibrated=fields, matched=MATCHED)
         share = SHARE * STEP * batch * steps
-        whole = NODES * fields + MATCHING * MATCHED
-        part = min(1.0, 0.5 * share / whole)
-        rest = (share - part * whole) / (DRAWS * max(1, min(validations, steps)))
-        return cls(
-            validated=_between(rest, fields),
-            calibrated=_between(part * fields, fields),
-            matched=_between(part * MATCHED, MATCHED),
-        )
+        calibrated = _between(share / 4 / NODES, fields)
+        matched = _between(share / 4 / MATCHING, MATCHED)
+        rest = share - NODES * calibrated - MATCHING * matched
+        validated = _between(rest / (DRAWS * max(1, min(validations, steps))), fields)
+        return cls(validated=validated, calibrated=calibrated, matched=matched)
 
     def evaluations(self, validations: int) -> int:
         """All of them, with so many validations."""
