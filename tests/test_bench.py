@@ -137,3 +137,14 @@ def test_calls_take_turns_after_a_warm_one_and_the_smallest_counts() -> None:
 def test_the_chart_is_a_picture(by_hand: Any, tmp_path: Path) -> None:
     module("picture").draw(by_hand, tmp_path / "bench.png")
     assert (tmp_path / "bench.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_plans_on_paper_train_and_draw_in_64_gib() -> None:
+    from flows.plan.costs import Machines, estimates
+
+    paper = module("paper_plan")
+    for plan in paper.plans():
+        for one in estimates(plan.load, Machines(memory=64 << 30), None):
+            most = max(one.memory, one.memory_here)
+            assert one.stage == "verify" or most < 64 << 30, one
+        assert any("block degree" in line for line in paper.lines(plan, None))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from math import ceil, isnan, nan
+from math import isnan, nan
 from pathlib import Path
 
 from dask.utils import format_bytes
@@ -19,12 +19,13 @@ from deploy.bench.rivals import ROOT
 from deploy.bench.rows import between
 from flows.plan.costs import Machines, Prices, Workload, estimates, prices, seconds, work
 from flows.plan.plan import duration
-from pipeline.gaussian.fit import LARGEST_BYTES
+from pipeline.gaussian.moments import largest_block_degree
 
 PAGE = ROOT / "docs" / "performance.md"
 GPU_SPEED = 100e12  # products a second in the network, a tenth of what an H100 is sold with
 GPU_HOUR, CORE_HOUR, STORE_MONTH = 2.5, 0.04, 20.0  # dollars; a month of a TB
 SAMPLES, LARGEST_BATCH = 2_000_000, 256  # fields that a training sees, and in one step at most
+MEMORY = 64 << 30  # of the machine of a process
 GPUS = (1, 8, 64, 1000)
 
 
@@ -54,7 +55,8 @@ def plans() -> tuple[Plan, ...]:
         batch=256,
         width=64,
         shard=16,
-        block_diagonal=False,
+        block_degree=largest_block_degree(20, 719),
+        years=38,
     )
     cmip = Workload(
         times=60_225,
@@ -70,6 +72,8 @@ def plans() -> tuple[Plan, ...]:
         steps=SAMPLES // 64,
         batch=64,
         shard=300,
+        block_degree=largest_block_degree(5, 95),
+        years=140,
     )
     return (
         Plan("ERA5, daily, 0.25 degrees, 40 years, 20 variables, lmax 719", era5),
@@ -80,7 +84,7 @@ def plans() -> tuple[Plan, ...]:
 def lines(plan: Plan, price: Prices | None) -> Iterator[str]:
     """The section of one plan; without prices what depends on the time of a core is a dash."""
     load, counts = plan.load, work(plan.load)
-    one = Machines(workers=1, gpus=1, gpu_speed=GPU_SPEED)
+    one = Machines(workers=1, gpus=1, gpu_speed=GPU_SPEED, memory=MEMORY)
     said = {e.stage: e for e in estimates(load, one, price)}
 
     def by_workers(stage: str) -> float:
@@ -103,7 +107,7 @@ def lines(plan: Plan, price: Prices | None) -> Iterator[str]:
         written, number = format_bytes(plan.runs * each.bytes), plan.runs * each.files
         yield (
             f"| {stage} | {told(by_workers(stage), ',.1f')} | {by_gpu(stage):,.2f} | {written} | "
-            f"{number:,} | {format_bytes(each.memory)} |"
+            f"{number:,} | {format_bytes(max(each.memory, each.memory_here))} |"
         )
     yield ""
     yield "| GPUs | training | drawing | workers to write | workers to preprocess | cost [$] |"
@@ -124,15 +128,14 @@ def lines(plan: Plan, price: Prices | None) -> Iterator[str]:
         )
     yield ""
     tables = 2 * 4 * load.nlat * load.coefficients / 2
-    blocks = 8 * replace(load, block_diagonal=True).covariances
+    laws, whole = (8 * each.covariances for each in (load, replace(load, block_degree=None)))
     units = counts["generate"].units
     text = (
         f"Tables of the transform: {format_bytes(tables)} in float32, for all workers of a host. "
-        f"Covariances of every order (m-block): {format_bytes(blocks)}"
-        f"{', refused' if blocks > LARGEST_BYTES else ''}. Files of an ensemble: "
+        f"Covariances of a law up to its block degree {load.degree}: {format_bytes(laws)}, of all "
+        f"degrees it would be {format_bytes(whole)}. Files of an ensemble: "
         f"{said['generate'].files:,} in a run, {load.ensemble[0]:,} entries in the largest "
-        f"directory of an array and {load.ensemble[0] * ceil(load.ensemble[1] / 8):,} records "
-        f"beside it. Tasks of drawing: {units:,} in a run"
+        f"directory. Tasks of drawing: {units:,} in a run"
     )
     if price is not None:
         unit = 3600 * by_workers("generate") / plan.runs / max(1, units)

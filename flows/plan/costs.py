@@ -28,6 +28,12 @@ VALIDATIONS = 12  # of J_G on validation fields
 FOLDS = 4  # laws of which each leaves a part of the training fields out
 RESCORED = 7  # transforms of each field that verification scores, there and back
 ROWS = 256  # training fields among which the nearest is looked for at once
+LAWS_FITTED = 11  # in the process of the run while preprocess fits them: sums, mixed sums, laws
+LAWS_TRAINED = 14  # in a training: of each fold and of the model with their rotations, stored ones
+LAWS_DRAWN, LAWS_JUDGED = 4, 7  # of a worker that draws, that compares densities
+WINDOW = 7  # days around a date whose fields of other years are draws of the climatology
+OTHER_YEARS = 30  # at most
+COPIED = 4  # copies of the fields of one variable that are scored, float64
 WHOLE = 10  # copies of its fields that the fit of the whole law holds at most (test_costs.py)
 WHOLE_FIELDS, WHOLE_BYTES = 1500, 3 << 25  # that it is fitted to, and all that they may take
 NEAREST = 512  # draws whose nearest training field is looked for
@@ -46,6 +52,7 @@ class Workload:
         ensemble, verification: realizations, and the times of each.
         together: realizations that one task draws.
         shard: times in one unit of ingest.
+        years: of training, or its members: what verification finds fields like a date in.
         drawn_points: cells of one field of the ensemble, if it is drawn on another grid.
         series: whether the ensemble is copied for readers of series.
         block_degree: up to which Gaussian laws keep the covariances of each order; lmax if None.
@@ -73,6 +80,7 @@ class Workload:
     together: int = 8
     microbatch: int = 4
     shard: int = 64
+    years: int = 1
     drawn_points: int | None = None
     series: bool = False
     block_degree: int | None = None
@@ -362,9 +370,10 @@ def _sizes(load: Workload, machines: Machines) -> dict[str, _Size]:
     trains = load.steps != 0 or load.minutes is not None
     model = trains * (32 << 20) * ceil(load.width / 32) ** 2  # weights, their mean, optimizer
     laws, maps = 8 * load.covariances, 8 * 8 * channels * load.points
-    training = INTERPRETER_BYTES + trains * series_kept(load, machines) + 8 * model + 3 * laws
+    training = INTERPRETER_BYTES + trains * series_kept(load, machines) + 8 * model
+    training += trains * LAWS_TRAINED * laws
     on_workers = {"memory": training}
-    sampling = INTERPRETER_BYTES + 64 * load.microbatch * field + 3 * laws
+    sampling = INTERPRETER_BYTES + 64 * load.microbatch * field + LAWS_DRAWN * laws
     placed = field if load.drawn_points is None else 4 * channels * load.drawn_points
     normals = 0 if load.drawn_points is None else 40  # on both grids
 
@@ -384,7 +393,7 @@ def _sizes(load: Workload, machines: Machines) -> dict[str, _Size]:
             bytes=load.times * whitened + maps + 3 * laws,
             files=shards + 60,
             memory=INTERPRETER_BYTES + 4 * shard * field + 5 * laws,
-            memory_here=INTERPRETER_BYTES + 5 * laws + maps,
+            memory_here=INTERPRETER_BYTES + LAWS_FITTED * laws + maps,
         ),
         "train": _Size(
             bytes=3 * model,
@@ -406,13 +415,32 @@ def _sizes(load: Workload, machines: Machines) -> dict[str, _Size]:
         "verify": _Size(
             bytes=load.scored * field,
             files=files(*load.verification),
-            memory=max(drawing(load.verification[1], field), INTERPRETER_BYTES + whole_law(load)),
+            memory=max(
+                drawing(load.verification[1], field) + (LAWS_JUDGED - LAWS_DRAWN) * laws,
+                INTERPRETER_BYTES + whole_law(load),
+            ),
             memory_here=INTERPRETER_BYTES
-            + 2 * load.scored * field
-            + 3 * laws
-            + 8 * ROWS * whitened,
+            + LAWS_DRAWN * laws
+            + max(8 * ROWS * whitened, _scored_bytes(load)),
         ),
     }
+
+
+def _scored_bytes(load: Workload) -> int:
+    """Bytes of the fields that verification scores, all of which are in one process: of the model
+    and of two Gaussian laws, of the same days of other years, whole and cut to lmax, of the days
+    around them, and the held-out ones."""
+    dates = load.verification[1]
+    like = min(load.years, OTHER_YEARS) * dates
+    drawn = (CANDIDATES - 3) * load.scored
+    fields = drawn + (2 + WINDOW) * like + 2 * dates
+    coefficients = drawn + 2 * like + dates
+    one = 8 * load.points * max(load.scored, WINDOW * like)  # of one variable at a time
+    return (
+        fields * load.field_bytes
+        + 4 * coefficients * load.channels * load.coefficients
+        + COPIED * one
+    )
 
 
 def whole_law(load: Workload) -> int:

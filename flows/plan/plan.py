@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from math import prod
 from pathlib import Path
 
+import numpy as np
 from dask.utils import format_bytes, parse_bytes
 
 from flows.config.schema import RunConfig
@@ -59,6 +60,7 @@ def workload(config: RunConfig) -> Workload:
         **how_to_open(source),
     )
     require_dates(config, fields["time"])
+    known = part_of(fields["time"], config.split, "train")
     fitted, validated, tested = (
         part_of(fields["time"], config.split, name).sizes["time"] for name in SPLITS
     )
@@ -90,6 +92,7 @@ def workload(config: RunConfig) -> Workload:
         sequences=tuple((one.realizations, one.days) for one in generate.sequences),
         past=config.sequence.past,
         learned=generate.evaluations if config.learns_sequences else 0,
+        years=len(config.split.train_members) or len(np.unique(known["time"].dt.year)),
     )
 
 

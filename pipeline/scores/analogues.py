@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pipeline.arrays import FloatArray
 
 YEAR = 365.2425  # days
+MOST = 30  # years, or members, so that memory does not grow with the length of the record
 
 EASTWARD = re.compile(r"\b(eastward|zonal|u[- ]component of) ", re.IGNORECASE)
 WIND = re.compile(r"\b(wind)\b", re.IGNORECASE)
@@ -38,9 +39,9 @@ def analogues(
         weather: A number for each time, of the course of the weather that it belongs to; its year
             by default. Members of an ensemble are one each.
     Returns:
-        Dims (realization, time, *grid), realizations being (offset, weather) and `time` without
-        coordinate, in memory; each date has as many, and `year` (realization, time) tells of which
-        weather they are. None if some date has no analogue.
+        Dims (realization, time, *grid), realizations being (offset, weather), of `MOST` weathers
+        at most, and `time` without coordinate, in memory; each date has as many, and `year`
+        (realization, time) tells of which weather they are. None if some date has no analogue.
     """
     year = fields["time"].dt.year.values if weather is None else weather
     step = YEAR * np.median(np.abs(np.angle(np.exp(1j * np.diff(phase))))) / (2 * np.pi)
@@ -49,7 +50,7 @@ def analogues(
     for offset in offsets:
         target = wanted + 2 * np.pi * offset / YEAR
         away = np.abs(np.angle(np.exp(1j * (phase[:, None] - target)))) * YEAR / (2 * np.pi)
-        for each in np.unique(year):
+        for each in _spread(np.unique(year)):
             rows = np.flatnonzero(year == each)
             nearest = rows[away[rows].argmin(axis=0)]
             members.append(np.where(away[rows].min(axis=0) <= tolerance, nearest, -1))
@@ -63,6 +64,12 @@ def analogues(
     chosen = fields.isel(time=rows).load().drop_vars(["time", "phase"], errors="ignore")
     place = xr.DataArray(index, dims=("realization", "time"))
     return chosen.isel(time=place).assign_coords(year=(place.dims, year[rows][index]))
+
+
+def _spread(weathers: NDArray[np.integer]) -> NDArray[np.integer]:
+    """At most `MOST` of them, evenly spread: scores are fair to any number of realizations."""
+    few = np.linspace(0, len(weathers) - 1, min(MOST, len(weathers))).round().astype(int)
+    return weathers[few]
 
 
 def with_wind_speed(fields: xr.Dataset) -> xr.Dataset:

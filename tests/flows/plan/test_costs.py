@@ -14,12 +14,12 @@ from flows.plan.costs import Machines, Prices, Work, Workload, estimates, second
 from flows.plan.plan import duration
 from flows.stages.base import STAGES
 from flows.stages.train import fields, judging
-from flows.stages.verify import certificate, verify
+from flows.stages.verify import candidates, certificate, verify
 from pipeline.gaussian import whole
 from pipeline.gaussian.whole import WholeLaw
 from pipeline.network import calibration
 from pipeline.network.train import Training, TrainingConfig
-from pipeline.scores import proper_scores
+from pipeline.scores import analogues, proper_scores
 
 NAMES = [stage.name for stage in STAGES]
 LOAD = Workload(
@@ -95,6 +95,7 @@ def test_a_gaussian_model_trains_and_judges_nothing() -> None:
 def test_the_evaluations_that_are_counted_are_those_that_are_made() -> None:
     assert TrainingConfig(steps=1).validations == costs.VALIDATIONS
     assert calibration.NODES == judging.NODES
+    assert (len(candidates.WINDOW), analogues.MOST) == (costs.WINDOW, costs.OTHER_YEARS)
     assert (fields.FOLDS, verify.NEAREST) == (costs.FOLDS, costs.NEAREST)
     assert proper_scores.ROWS == costs.ROWS
     assert (whole.FIELDS, whole.LARGEST_BYTES) == (costs.WHOLE_FIELDS, costs.WHOLE_BYTES)
@@ -168,6 +169,18 @@ def test_the_whole_law_holds_as_many_copies_of_its_fields_as_are_counted() -> No
     copies = tracemalloc.get_traced_memory()[1] / (8 * 150 * 3 * 256)
     tracemalloc.stop()
     assert costs.WHOLE / 2 < copies < costs.WHOLE
+
+
+def test_verify_is_said_to_hold_what_it_was_seen_to_hold() -> None:
+    """T31, five variables, three training years, four draws of twelve dates: 698 MiB."""
+    seen = replace(LOAD, channels=5, nlat=48, points=48 * 96, verification=(4, 12), years=3)
+    (known,) = (e for e in estimates(seen, Machines(), None) if e.stage == "verify")
+    assert 698 << 20 < known.memory_here < 750 << 20
+    longer = replace(seen, times=50_000, fitted=40_000, years=100)
+    (more,) = (e for e in estimates(longer, Machines(), None) if e.stage == "verify")
+    longest = replace(longer, times=500_000, fitted=400_000, years=1000)
+    (most,) = (e for e in estimates(longest, Machines(), None) if e.stage == "verify")
+    assert known.memory_here < more.memory_here == most.memory_here
 
 
 def test_a_worker_of_verify_has_room_for_the_whole_law_where_it_is_fitted() -> None:

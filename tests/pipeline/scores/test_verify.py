@@ -381,6 +381,16 @@ def test_analogues_are_the_same_calendar_days_of_all_years_of_the_record():
     assert sorted(set(np.round(window["day"].values.ravel() - 201, -1))) == [-10, 10]
 
 
+def test_of_a_long_record_thirty_years_are_enough():
+    """Evenly spread, the first and the last among them: memory does not grow with the record."""
+    phase = np.tile(2 * np.pi * np.arange(4) / 4, 61)
+    times = xr.date_range("1900-01-01", periods=len(phase), freq="3MS", use_cftime=False)
+    fields = xr.Dataset({"z": ("time", np.arange(len(phase)))}, {"time": times})
+    found = analogues(fields, phase, np.array([phase[0]]))
+    assert found.sizes["realization"] == 30
+    assert found["year"].values[[0, -1], 0].tolist() == [1900, 1960]
+
+
 def test_a_record_without_the_season_has_no_analogues():
     time = pd.date_range("2000-01-01", "2000-06-30")
     fields = xr.Dataset({"day": ("time", time.day_of_year.values)}, coords={"time": time})
