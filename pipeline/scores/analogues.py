@@ -69,7 +69,8 @@ def analogues(
 def _spread(weathers: NDArray[np.integer]) -> NDArray[np.integer]:
     """At most `MOST` of them, evenly spread: scores are fair to any number of realizations."""
     few = np.linspace(0, len(weathers) - 1, min(MOST, len(weathers))).round().astype(int)
-    return weathers[few]
+    kept: NDArray[np.integer] = weathers[few]
+    return kept
 
 
 def with_wind_speed(fields: xr.Dataset) -> xr.Dataset:
