@@ -16,7 +16,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 LONGEST = 900  # seconds; a fault may well have no end
-COPIED = ("pipeline", "storage", "flows", "tests", "spherescore", "pyproject.toml")
+COPIED = ("pipeline", "storage", "flows", "tests", "spherescore", "deploy", "pyproject.toml")
 
 
 def main(names: list[str]) -> int:
