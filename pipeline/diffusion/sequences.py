@@ -3,9 +3,10 @@
 A learned residual is trained on pasts of the data. In a sequence it sees its own draws, and small
 contractions of a day add up. So sequences are run once beside those that the linear law draws from
 the same noise; the ratio of their power, by channel and degree, is known far better than either,
-and a rate that is the same at every diffusion time (matching.py) takes it back to one. The linear
-law is stationary with the covariance of the data, so the days keep it, too. Notation:
-docs/mathematics.md, 10.
+and a rate that is the same at every diffusion time (matching.py) takes it back to one. A degree of
+few coefficients with a long memory is known badly all the same: a ratio is taken back by so much
+as its scatter among sequences leaves sure. The linear law is stationary with the covariance of the
+data, so the days keep it, too. Notation: docs/mathematics.md, 10.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from pipeline.sphere.coefficients import lmax_of
 
 USUAL = Sampler(integrator=INTEGRATORS["z-ab2"], evaluations=6)  # as sequences are drawn by default
 FORGOTTEN = 10  # days of a run that are not counted, as they remember where it began
+WELL_KNOWN = 0.05  # standard error of the logarithm of a variance
 ROUNDS = 2  # runs: the first measures, the last says what is left
 
 
@@ -65,10 +67,24 @@ class ClosedLoop:
 
     Attributes:
         before, after: (channel, degree); 1 where there is no power.
+        error: standard error of the logarithm of `after`, by the scatter among sequences.
     """
 
     before: FloatArray
     after: FloatArray
+    error: FloatArray
+
+    def in_words(self) -> str:
+        """Between what the variance is where it is known well, and of how many degrees it is surely
+        another than the data's."""
+        known = self.error <= max(WELL_KNOWN, float(np.median(self.error)))
+        before, after = (
+            f"{part[known].min():.3f} to {part[known].max():.3f}"
+            for part in (self.before, self.after)
+        )
+        off = int((np.abs(np.log(self.after)) > 3 * self.error + WELL_KNOWN).sum())
+        words = f"{after} of the data's by degree; {before} unmatched; "
+        return f"{words}{off} of {self.error.size} are surely elsewhere"
 
 
 def hold(
@@ -91,19 +107,32 @@ def hold(
         same = torch.Generator().manual_seed(seed)
         found.append(_power_beside(NextDay(law=law, score=flow), begun, features, same))
         if number < ROUNDS - 1:
-            rate = -torch.from_numpy(np.log(found[-1])) / 2 / float(USUAL.times[0])
+            rate = -torch.from_numpy(_sure(*found[-1])) / 2 / float(USUAL.times[0])
             flow = MatchedScore(flow.score, flow.nodes, flow.rates + rate.to(flow.rates))
-    return flow, ClosedLoop(before=found[0], after=found[-1])
+    (before, _), (after, error) = found[0], found[-1]
+    return flow, ClosedLoop(before=np.exp(before), after=np.exp(after), error=error)
+
+
+def _sure(ratio: FloatArray, error: FloatArray) -> FloatArray:
+    """Logarithms of ratios without the part that chance alone would give them.
+
+    The positive part of the estimate of James and Stein, each by itself: what is small beside its
+    standard error becomes zero, what is many times it stays.
+    """
+    kept = 1 - np.square(np.divide(error, ratio, out=np.ones_like(ratio), where=ratio != 0))
+    sure: FloatArray = ratio * np.maximum(kept, 0.0)
+    return sure
 
 
 @torch.no_grad()
 def _power_beside(
     following: NextDay, begun: FloatArray, features: Tensor, generator: torch.Generator
-) -> FloatArray:
-    """Power of sequences over that of the linear law's of the same noise, (channel, degree)."""
+) -> tuple[FloatArray, FloatArray]:
+    """Logarithm of the power of sequences over that of the linear law's of the same noise, and its
+    standard error, both (channel, degree)."""
     law = following.law
     own, linear = begun.astype(np.float64), begun.astype(np.float64)
-    power = np.zeros((2, *begun.shape[2:]))
+    power = np.zeros((2, len(begun), *begun.shape[2:]))
     for day, row in enumerate(features):
         white = torch.randn(begun[:, 0].shape, generator=generator)
         learned = following(own, lambda step, white=white: white.to(features.device), row)  # type: ignore[misc]
@@ -111,10 +140,17 @@ def _power_beside(
         own = np.concatenate([own[:, 1:], learned[:, None]], axis=1)
         linear = np.concatenate([linear[:, 1:], expected[:, None]], axis=1)
         if day >= FORGOTTEN:
-            power += np.square(np.stack([learned, expected])).sum(axis=1)
+            power += np.square(np.stack([learned, expected]))
     starts = np.arange(lmax_of(power.shape[-1]) + 1) ** 2
     by_degree = np.add.reduceat(power, starts, axis=-1)
-    ratio: FloatArray = np.divide(
-        by_degree[0], by_degree[1], out=np.ones_like(by_degree[0]), where=by_degree[1] > 1e-6
-    )
-    return ratio
+    whole = by_degree.sum(axis=1)
+    others = _log_ratio(whole[:, None] - by_degree)  # without each sequence in turn
+    return _log_ratio(whole), np.sqrt(len(begun) - 1) * others.std(axis=0)
+
+
+def _log_ratio(power: FloatArray) -> FloatArray:
+    """Of the first of two powers to the second; 0 where there is none."""
+    there = power[1] > 1e-6
+    ratio = np.divide(power[0], power[1], out=np.ones_like(power[0]), where=there)
+    logarithm: FloatArray = np.log(ratio)
+    return logarithm

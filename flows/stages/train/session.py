@@ -174,11 +174,7 @@ class Session:
         """In words, the variance that sequences had, and have, of that of the linear law's."""
         if self.closed_loop is None:
             return {}
-        ends = [
-            f"{part.min():.3f} to {part.max():.3f}"
-            for part in (self.closed_loop.before, self.closed_loop.after)
-        ]
-        return {"variance of sequences": f"{ends[1]} of the data's by degree; {ends[0]} unmatched"}
+        return {"variance of sequences": self.closed_loop.in_words()}
 
     def told(self) -> tuple[int, int, str]:
         """Progress in steps, with how many there will be at this speed."""

@@ -9,7 +9,7 @@ import torch
 from pipeline.diffusion.matching import MatchedScore
 from pipeline.diffusion.sampler import INTEGRATORS, Sampler
 from pipeline.diffusion.score import Condition, GaussianScore
-from pipeline.diffusion.sequences import FORGOTTEN, NextDay, hold
+from pipeline.diffusion.sequences import FORGOTTEN, NextDay, _sure, hold
 from tests.pipeline.gaussian.test_dynamics import CHANNELS, LMAX, SHAPE, white, world
 
 
@@ -70,3 +70,27 @@ def test_sequences_whose_residual_contracts_keep_the_variance_of_the_data_once_t
     assert (held.rates > 0).all()
     again, _ = hold(law, flow, begun, features, torch.Generator().manual_seed(0))
     assert torch.equal(held.rates, again.rates)
+
+
+def test_a_ratio_is_taken_back_by_what_its_scatter_among_sequences_leaves_sure():
+    """One that chance explains is left; of one that is ten times its error all but a hundredth."""
+    ratio, error = np.array([0.0, 0.1, -0.3, 1.0, 0.5]), np.array([0.1, 0.2, 0.3, 0.1, 0.0])
+    np.testing.assert_allclose(_sure(ratio, error), [0.0, 0.0, 0.0, 0.99, 0.5], atol=1e-12)
+
+
+def test_a_degree_that_few_sequences_tell_little_about_is_not_bent_to_their_chance():
+    """A residual that acts on each sequence in another way, by no more in the mean."""
+
+    class Wavering(Contracting):
+        def residual(self, t, y, condition):
+            return self.part * torch.sign(condition.features[:, :, None]) * y
+
+    law = world(2)
+    score = Wavering(law.innovations[2], 0.1)
+    flow = MatchedScore(score, torch.tensor([2.0, 0.5, 0.1]), torch.zeros(3, CHANNELS, LMAX + 1))
+    begun = np.stack([law.draw(white(2, seed)) for seed in range(8)])
+    signs = torch.tensor([1.0, -1.0]).repeat(4)[None, :, None]
+    features = signs.expand(FORGOTTEN + 20, 8, 1)
+    held, loop = hold(law, flow, begun, features, torch.Generator().manual_seed(0))
+    assert float(np.median(loop.error)) > 0.03
+    assert float((held.rates == 0).float().mean()) > 0.4
