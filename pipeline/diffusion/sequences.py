@@ -3,10 +3,11 @@
 A learned residual is trained on pasts of the data. In a sequence it sees its own draws, and small
 contractions of a day add up. So sequences are run once beside those that the linear law draws from
 the same noise; the ratio of their power, by channel and degree, is known far better than either,
-and a rate that is the same at every diffusion time (matching.py) takes it back to one. A degree of
-few coefficients with a long memory is known badly all the same: a ratio is taken back by so much
-as its scatter among sequences leaves sure. The linear law is stationary with the covariance of the
-data, so the days keep it, too. Notation: docs/mathematics.md, 10.
+and a rate that is the same at every diffusion time (matching.py) takes it back to one. Where the
+memory is long that takes more than one round, each on noise of its own, and where coefficients are
+few a ratio is taken back by so much as its scatter among sequences leaves sure. The linear law is
+stationary with the covariance of the data, so the days keep it, too. Notation:
+docs/mathematics.md, 10.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from pipeline.sphere.coefficients import lmax_of
 USUAL = Sampler(integrator=INTEGRATORS["z-ab2"], evaluations=6)  # as sequences are drawn by default
 FORGOTTEN = 10  # days of a run that are not counted, as they remember where it began
 WELL_KNOWN = 0.05  # standard error of the logarithm of a variance
-ROUNDS = 2  # runs: the first measures, the last says what is left
+ROUNDS = 4  # runs: all but the last correct what they measure, the last says what is left
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,8 +105,8 @@ def hold(
     """
     seed, found = int(torch.randint(2**48, (), generator=generator)), []
     for number in range(ROUNDS):
-        same = torch.Generator().manual_seed(seed)
-        found.append(_power_beside(NextDay(law=law, score=flow), begun, features, same))
+        own = torch.Generator().manual_seed(seed + number)
+        found.append(_power_beside(NextDay(law=law, score=flow), begun, features, own))
         if number < ROUNDS - 1:
             rate = -torch.from_numpy(_sure(*found[-1])) / 2 / float(USUAL.times[0])
             flow = MatchedScore(flow.score, flow.nodes, flow.rates + rate.to(flow.rates))
