@@ -19,6 +19,11 @@ SHARE_BETWEEN_LINES = 0.2  # of the time that a stage has taken: long ones speak
 DETAIL = {"detail": True}  # `extra` of lines that files keep, and people see with --verbose
 
 
+def for_people(record: logging.LogRecord) -> bool:
+    """Whether people see a line who have not asked for all: a filter of handlers."""
+    return not getattr(record, "detail", False)
+
+
 class Display(Protocol):
     """Who is told of the stages of a run, such as a terminal (flows.cli.console)."""
 

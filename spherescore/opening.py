@@ -63,7 +63,9 @@ def open_sequences(
     Args:
         name: Which of several, as the configuration names them.
     """
-    return _open(root, f"sequences-{name}" if name else "sequences", chunks)
+    from storage.artifacts.layout import labelled
+
+    return _open(root, labelled("sequences", name), chunks)
 
 
 def open_conditioned(root: str | os.PathLike[str], *, chunks: Chunks | None = None) -> xr.Dataset:

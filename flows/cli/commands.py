@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.errors import Interrupted
+from flows.progress import for_people
 
 if TYPE_CHECKING:
     from flows.config.schema import RunConfig
@@ -310,7 +311,7 @@ def log_to_people(arguments: argparse.Namespace, files: Sequence[logging.Handler
     LOGGER.propagate = False
     people = logging.StreamHandler()
     if not (arguments.verbose or arguments.debug):
-        people.addFilter(lambda record: not getattr(record, "detail", False))
+        people.addFilter(for_people)
     LOGGER.handlers = [people, *files]
     for handler in LOGGER.handlers:
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%dT%H:%M:%S"))
@@ -325,6 +326,7 @@ def _result(
     """What a run tells its user: where things are, and what was found."""
     from flows.stages.base import ON_REQUEST, STAGES
     from storage.artifacts import publishing as artifacts
+    from storage.artifacts.layout import labelled
 
     layout = config.layout
     made: dict[str, Any] = {}
@@ -338,8 +340,7 @@ def _result(
         published = artifacts.published(layout, kind, label)
         if published is not None:
             path = artifacts.address(layout, published, label)
-            name = f"{kind}-{label}" if label else kind
-            made[name] = {"path": path, "digest": published.digest}
+            made[labelled(kind, label)] = {"path": path, "digest": published.digest}
     pages = {name: getattr(layout, name) for name in ("scores", "report", "card")}
     for name, place in ({"page": layout.conditioned} if asked else pages).items():
         if place.exists():

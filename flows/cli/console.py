@@ -23,7 +23,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flows.plan.plan import duration
-from flows.progress import shown_on
+from flows.progress import for_people, shown_on
 
 WIDTH = 24  # of a bar
 REFRESHED = 4  # times in a second
@@ -142,7 +142,7 @@ def lines(logger: logging.Logger) -> Iterator[None]:
     """Write the lines that people get to stderr: for notebooks, where nothing else is seen."""
     handler, level = logging.StreamHandler(), logger.level
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
-    handler.addFilter(lambda record: not getattr(record, "detail", False))
+    handler.addFilter(for_people)
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     try:

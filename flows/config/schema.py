@@ -20,7 +20,7 @@ from flows.config.sections.cluster import ADDRESS, Cluster, Kubernetes, Slurm, T
 from flows.config.sections.drawing import DRAW, DrawnSequence, Generate, Verify
 from flows.config.sections.given import Condition, Event
 from flows.config.sections.learning import VAR, Sequence, Spectral, Train, WhittleMaternTable
-from flows.config.sections.periods import LATEST, Period, Split, within
+from flows.config.sections.periods import LATEST, Period, Split, pairs_of, within
 from flows.config.sections.source import Source
 from flows.config.strict import ConfigError, nearest, plain, read_table, section
 from storage.artifacts.layout import StoreLayout
@@ -50,6 +50,7 @@ __all__ = [
     "Verify",
     "WhittleMaternTable",
     "expanded",
+    "pairs_of",
     "read_config",
     "within",
 ]

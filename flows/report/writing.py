@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from jinja2 import DictLoader, Environment, StrictUndefined, select_autoescape
 from markupsafe import Markup
+
+from flows.config.sections.periods import spoken_periods
 
 # All of them by name: a report follows from its templates as from its program.
 TEMPLATES = (
@@ -48,12 +50,6 @@ def period(days: Iterable[str]) -> str:
     return f"{listed[0]} to {listed[-1]}"
 
 
-def periods(days: Sequence[str]) -> str:
-    """Periods given by the first and last day of each, in words."""
-    pairs = zip(days[::2], days[1::2], strict=True)
-    return " and ".join(f"{first} to {last}" for first, last in pairs)
-
-
 def times(value: float) -> str:
     """A ratio, as it stands after ×."""
     if value > 99:
@@ -86,7 +82,7 @@ def _environment() -> Environment:
     )
     made.filters |= {
         "period": period,
-        "periods": periods,
+        "periods": spoken_periods,
         "times": times,
         "short": short,
         "fixed": lambda value, digits: _number(value, f".{digits}f"),

@@ -137,7 +137,7 @@ class StoreLayout:
         Args:
             label: tells several of one kind apart; see `LABELLED`.
         """
-        return self.path / f"{kind}{f'-{label}' if label else ''}{_suffix(kind)}"
+        return self.path / f"{labelled(kind, label)}{_suffix(kind)}"
 
     def names(self, kind: str) -> list[Place]:
         """The link of a kind, and those of it with labels that are there."""
@@ -152,6 +152,11 @@ class StoreLayout:
 
     def records(self, kind: str, key: str) -> Place:
         return records_of(self.artifact(kind, key))
+
+
+def labelled(kind: str, label: str = "") -> str:
+    """What an artifact is called: its kind, with the label that tells several apart."""
+    return f"{kind}-{label}" if label else kind
 
 
 def records_of(artifact: Place) -> Place:

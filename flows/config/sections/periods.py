@@ -1,6 +1,7 @@
 """[split]: disjoint periods of the record, and the dates of a period."""
 
 import itertools
+from collections.abc import Sequence
 from typing import Annotated
 
 from pydantic import WithJsonSchema
@@ -8,7 +9,17 @@ from pydantic import WithJsonSchema
 from flows.config.sections.checks import require, require_day
 from flows.config.strict import ConfigError, section
 
-__all__ = ["LATEST", "PAIR", "Pair", "Period", "Periods", "Split", "within"]
+__all__ = [
+    "LATEST",
+    "PAIR",
+    "Pair",
+    "Period",
+    "Periods",
+    "Split",
+    "pairs_of",
+    "spoken_periods",
+    "within",
+]
 
 PAIR = {"type": "array", "minItems": 2, "maxItems": 2}  # as a form says it
 Pair = Annotated[tuple[str, str], WithJsonSchema({**PAIR, "items": {"type": "string"}})]
@@ -59,12 +70,11 @@ class Split:
 
     def periods(self, name: str) -> tuple[Period, ...]:
         """First and last day of each period of a split, in order of time."""
-        days: Periods = getattr(self, name)
-        return tuple(zip(days[::2], days[1::2], strict=True))
+        return pairs_of(getattr(self, name))
 
     def spoken(self, name: str) -> str:
         """The periods of a split, in words."""
-        return " and ".join(f"{first} to {last}" for first, last in self.periods(name))
+        return spoken_periods(getattr(self, name))
 
     @property
     def by_members(self) -> bool:
@@ -101,6 +111,16 @@ class Split:
                         "split at most"
                     )
                 seen[label] = key
+
+
+def pairs_of(days: Sequence[str]) -> tuple[Period, ...]:
+    """First and last day of each period of a split, as the configuration lists them."""
+    return tuple(zip(days[::2], days[1::2], strict=True))
+
+
+def spoken_periods(days: Sequence[str]) -> str:
+    """The periods of a split, in words."""
+    return " and ".join(f"{first} to {last}" for first, last in pairs_of(days))
 
 
 def within(period: Period) -> slice:

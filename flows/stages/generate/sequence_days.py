@@ -116,12 +116,9 @@ def draw_states(drawing: Drawing, path: Place, chain: Chain) -> list[artifacts.R
 def _next(drawing: Drawing, past: FloatArray, numbers: Sequence[int], day: int) -> FloatArray:
     """The next day of a microbatch, (member, channel, coefficient): by the learned law where one
     was learned and all the days that it asks for are known, by the linear one else."""
-    law, channels = (
-        loaded_sequence_law(drawing.normals),
-        channels_of(loaded_normals(drawing.normals)),
-    )
-    lmax = law.layout.lmax
-    size = len(past)
+    law = loaded_sequence_law(drawing.normals)
+    channels = channels_of(loaded_normals(drawing.normals))
+    lmax, size = law.layout.lmax, len(past)
 
     def white(step: int) -> torch.Tensor:
         rows = np.zeros((size, *_shape(law)), np.float32)

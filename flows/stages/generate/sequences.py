@@ -39,7 +39,7 @@ from flows.stages.generate.templates import ensemble_template, provenance_of
 from pipeline.sphere.named_grids import grid_named, grid_of
 from storage.artifacts import publishing as artifacts
 from storage.artifacts.in_units import lay_out
-from storage.artifacts.layout import StoreLayout
+from storage.artifacts.layout import StoreLayout, labelled
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -106,7 +106,7 @@ def _publish_fields(
         "checkpoints_digest": drawing.checkpoint.digest,
     }
     if config.generate.series:
-        label = f"{KIND}-{asked.name}" if asked.name else KIND
+        label = labelled(KIND, asked.name)
         publish_series(layout, client, progress, store.path, keys, template, attrs, label)
     return store.publish(attrs, written)
 

@@ -7,8 +7,10 @@ published artifacts never change.
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from dataclasses import fields as attributes
 from functools import lru_cache, reduce
 from operator import add
+from typing import Self
 
 import numpy as np
 import xarray as xr
@@ -122,8 +124,19 @@ def squares_in_holes(
     return total
 
 
+class Sums:
+    """What is summed over spans: those of parts of the data add up, attribute by attribute.
+
+    For dataclasses.
+    """
+
+    def __add__(self, other: Self) -> Self:
+        names = [one.name for one in attributes(self)]  # type: ignore[arg-type]
+        return type(self)(**{name: getattr(self, name) + getattr(other, name) for name in names})
+
+
 @dataclass(frozen=True, kw_only=True)
-class SpectralSums:
+class SpectralSums(Sums):
     """Sums over scaled anomalies.
 
     Attributes:
@@ -135,13 +148,6 @@ class SpectralSums:
     moments: Moments
     energy: FloatArray
     left: FloatArray
-
-    def __add__(self, other: "SpectralSums") -> "SpectralSums":
-        return SpectralSums(
-            moments=self.moments + other.moments,
-            energy=self.energy + other.energy,
-            left=self.left + other.left,
-        )
 
 
 def coefficient_moments(

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial, reduce
 from operator import add
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import xarray as xr
@@ -15,7 +15,7 @@ from flows.config.schema import ConfigError, RunConfig
 from flows.progress import Progress
 from flows.stages.block_degree import block_degree
 from flows.stages.dates import require_dates
-from flows.stages.preprocess.block_sums import Span
+from flows.stages.preprocess.block_sums import Span, Sums
 from flows.stages.splits import Name, members_of, part_of, spans_of
 from pipeline.arrays import FloatArray
 from pipeline.fields.climatology import season_phase
@@ -28,15 +28,7 @@ if TYPE_CHECKING:
     from distributed import Client
 
 R = TypeVar("R")
-
-
-class Sum(Protocol):
-    """What is summed over spans."""
-
-    def __add__(self, other: Any, /) -> Any: ...
-
-
-Addend = TypeVar("Addend", bound=Sum)
+Addend = TypeVar("Addend", bound=Sums)
 
 BLOCK_BYTES = 1 << 26  # of float64 fields, that a worker holds a few times over
 LARGEST_BLOCK = 256  # times
@@ -76,14 +68,14 @@ class Fitting:
         fields = artifacts.open_artifact(source)
         require_dates(config, fields["time"])
         lmax, tail = _checked_lmax(config, fields), _checked_tail(config, fields)
-        _refuse_sizes(len(config.source.variables), block_degree(config))
+        _refuse_sizes(len(config.source.variables), degree := block_degree(config))
         return cls(
             config=config,
             source=source,
             fields=fields,
             lmax=lmax,
             tail=tail,
-            degree=block_degree(config),
+            degree=degree,
             client=client,
             progress=progress,
         )
@@ -175,16 +167,22 @@ def _refuse_sizes(channels: int, degree: int) -> None:
         raise ConfigError(f"spectral.block_degree: {error}") from error
 
 
+def cut(places: slice, times: int, block: int) -> list[tuple[int, int]]:
+    """First place and the one after the last of stretches of some places, cut where blocks are.
+
+    Args:
+        times: of which there are to be `SPANS` stretches, or hardly more.
+    """
+    step = block * max(1, -(-times // (SPANS * block)))
+    first, stop = places.start, places.stop
+    edges = [first, *range((first // step + 1) * step, stop, step), stop]
+    return list(itertools.pairwise(edges))
+
+
 def _spans(fields: xr.Dataset, config: RunConfig, name: Name, block: int) -> list[Span]:
     """At most `SPANS` stretches of a split's times, cut where blocks are; none without a field."""
     periods, members = spans_of(fields, config.split, name), members_of(fields, config.split, name)
-    step = block * max(1, -(-sum(one.stop - one.start for one in periods) // (SPANS * block)))
-    spans = [
-        Span(start, stop, members)
-        for one in periods
-        for start, stop in itertools.pairwise(
-            [one.start, *range((one.start // step + 1) * step, one.stop, step), one.stop]
-        )
-    ]
+    times = sum(one.stop - one.start for one in periods)
+    spans = [Span(a, b, members) for one in periods for a, b in cut(one, times, block)]
     there = np.isin(fields["member"].to_numpy(), members) if members else None
     return [span for span in spans if there is None or there[span.start : span.stop].any()]

@@ -21,10 +21,10 @@ from operator import add
 import numpy as np
 import xarray as xr
 
-from flows.config.schema import Period, within
-from flows.stages.preprocess.block_sums import Span, anomalous
-from flows.stages.preprocess.fitting import SPANS, Fitting
+from flows.stages.preprocess.block_sums import Span, Sums, anomalous
+from flows.stages.preprocess.fitting import Fitting, cut
 from flows.stages.preprocess.normals import tail_of
+from flows.stages.splits import SPLITS, Name, spans_of
 from pipeline.arrays import FloatArray
 from pipeline.errors import UnusableData
 from pipeline.fields.standardisation import Normals, factor_of
@@ -42,8 +42,8 @@ PREFIX = "sequence_"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Seen:
-    """What is summed over days: those of parts of the data add up.
+class Seen(Sums):
+    """What is summed over days.
 
     Attributes:
         lags: of whitened coefficients up to lmax.
@@ -55,13 +55,6 @@ class Seen:
     lags: LagMoments
     remainder: FloatArray
     tail: FloatArray
-
-    def __add__(self, other: "Seen") -> "Seen":
-        return Seen(
-            lags=self.lags + other.lags,
-            remainder=self.remainder + other.remainder,
-            tail=self.tail + other.tail,
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,16 +77,13 @@ def with_sequence_law(dataset: xr.Dataset, fitting: Fitting, anomalies: Normals)
     Args:
         anomalies: the same normals as the transformation to scaled anomalies.
     """
-    past, split = fitting.config.sequence.past, fitting.config.split
+    past = fitting.config.sequence.past
     if not past:
         return dataset
     whitening = Whitening(
         anomalies=anomalies, inverse=np.linalg.inv(factor_of(dataset)), tail=tail_of(dataset)
     )
-    splits = [
-        [span for period in split.periods(name) for span in _spans(fitting, period)]
-        for name in ("train", "validation")
-    ]
+    splits = [_spans(fitting, name) for name in SPLITS[:2]]
     found = fitting.sums(seen_in, whitening, past, spans=splits[0] + splits[1], label="sequences")
     train, validation = (
         reduce(add, part) for part in (found[: len(splits[0])], found[len(splits[0]) :])
@@ -218,16 +208,14 @@ def _neighbours(values: FloatArray, before: int) -> FloatArray:
     return np.stack([products, np.einsum("kpc,kpc->p", values[before:], values[before:])])
 
 
-def _spans(fitting: Fitting, period: Period) -> list[Follow]:
-    """Spans of the period whose times follow each other, cut where blocks are."""
-    known, block = within(period), fitting.block
-    index = fitting.fields.indexes["time"].slice_indexer(known.start, known.stop)
+def _spans(fitting: Fitting, name: Name) -> list[Follow]:
+    """Spans of a split whose times follow each other, cut where blocks are."""
     found = []
-    for stretch in contiguous(fitting.fields["time"].values[index]):
-        first, stop = index.start + stretch.start, index.start + stretch.stop
-        step = block * max(1, -(-(stop - first) // (SPANS * block)))
-        edges = [first, *range((first // step + 1) * step, stop, step), stop]
-        found += [Follow(Span(a, b), a - first) for a, b in itertools.pairwise(edges)]
+    for period in spans_of(fitting.fields, fitting.config.split, name):
+        for part in contiguous(fitting.fields["time"].values[period]):
+            stretch = slice(period.start + part.start, period.start + part.stop)
+            pieces = cut(stretch, stretch.stop - stretch.start, fitting.block)
+            found += [Follow(Span(a, b), a - stretch.start) for a, b in pieces]
     return found
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from flows.config.schema import within
+from flows.config.schema import pairs_of, within
 from flows.report import figures
 from flows.report.compatibility import compatibility_curves
 from flows.report.correlations import correlation_curves
@@ -78,7 +78,7 @@ def _films(
     card: Mapping[str, Any], layout: StoreLayout, normals: xr.Dataset, titles: Mapping[str, str]
 ) -> dict[str, str]:
     """Real and drawn days of the first variable, one after the other."""
-    period = within(tuple(card["protocol"]["test"][:2]))
+    period = within(pairs_of(card["protocol"]["test"])[0])
     real = artifacts.open_published(layout, "whitened")["x"].sel(time=period)
     name = card.get("time", {}).get("name", "")
     drawn = artifacts.open_published(layout, "states", label=name)["x"].isel(realization=0)
