@@ -1,17 +1,25 @@
 """Training steps of the default model: lmax 31, 5 variables, batches of 32, one thread.
 
-Rivals: plain U-Nets as in EDM (Karras et al., 2022, arXiv 2206.00364) on the same grid and in the
-same precision, one with as many parameters, one with as much arithmetic; and our network with the
-transforms of torch-harmonics. The limit is one large matrix product in that precision.
+And of all cores: threads that take a part of the batch each, against the same step with every
+operation divided among the cores by torch; on a machine that has nothing else to do, and on one
+where another program has a core.
+
+Other rivals: plain U-Nets as in EDM (Karras et al., 2022, arXiv 2206.00364) on the same grid and in
+the same precision, one with as many parameters, one with as much arithmetic; and our network with
+the transforms of torch-harmonics. The limit is one large matrix product in that precision.
 """
 
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
+from dask.system import CPU_COUNT
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
@@ -23,6 +31,7 @@ from deploy.bench.rows import Row
 from deploy.bench.timing import in_turns, timed
 from pipeline.diffusion.process import OrnsteinUhlenbeck
 from pipeline.gaussian.fit import Moments, fit
+from pipeline.network.data_parallel import Threads
 from pipeline.network.score_network import native_precision, score_network
 from pipeline.network.train import Training, TrainingConfig
 
@@ -33,7 +42,12 @@ WHAT = "training, default model, lmax 31, 5 variables"
 UNET = Row(row=WHAT, rival="U-Net of EDM, as many parameters", unit="samples/s", goal=1.0)
 EQUAL = Row(row=WHAT, rival="U-Net of EDM, as much arithmetic", unit="samples/s", goal=1.0)
 TORCH_HARMONICS = Row(row=WHAT, rival="same network, torch-harmonics", unit="samples/s", goal=2.0)
-ROWS = (UNET, EQUAL, TORCH_HARMONICS)
+CORES = WHAT + ", all cores"
+RIVAL = "the same, operations divided among cores"
+QUIET = Row(row=CORES, rival=RIVAL, unit="samples/s", goal=1.0)
+BUSY = Row(row=CORES + ", another program on one", rival=RIVAL, unit="samples/s", goal=1.5)
+ROWS = (UNET, EQUAL, TORCH_HARMONICS, QUIET, BUSY)
+SEVERAL = 8
 SIZE = 2048  # of the matrices of the limit
 
 
@@ -63,6 +77,40 @@ def measure(quick: bool) -> Iterator[Row]:
         yield TORCH_HARMONICS.absent(str(reason))
     else:
         yield TORCH_HARMONICS.measured(BATCH / best[0], BATCH / best[1])
+    yield from _on_all_cores(file, quick)
+
+
+def _on_all_cores(file: str, quick: bool) -> Iterator[Row]:
+    torch.set_num_threads(CPU_COUNT)
+    (apart, ours), (together, theirs) = prepared(file, BATCH), prepared(file, BATCH)
+    apart.threads, together.threads = Threads(CPU_COUNT), Threads(1)
+    best = in_turns(timed(ours), timed(theirs), seconds=15, quick=quick)
+    yield QUIET.measured(BATCH / best[0], BATCH / best[1])
+    with _another_program():  # the quickest of single steps would be those that were let alone
+        best = in_turns(_several(ours), _several(theirs), seconds=45, quick=quick)
+    yield BUSY.measured(BATCH / best[0], BATCH / best[1])
+    torch.set_num_threads(1)
+
+
+def _several(step: Callable[[], None]) -> Callable[[], float]:
+    """Seconds of one of several steps, made one after the other."""
+
+    def several() -> None:
+        for _ in range(SEVERAL):
+            step()
+
+    whole = timed(several)
+    return lambda: whole() / SEVERAL
+
+
+@contextmanager
+def _another_program() -> Iterator[None]:
+    """A program that wants one core as long as this lasts."""
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as program:
+        try:
+            yield
+        finally:
+            program.kill()
 
 
 def whitened_file() -> str:

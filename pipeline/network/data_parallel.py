@@ -1,6 +1,8 @@
-"""Ranks that train one model together: each takes a part of every batch, sums are over all.
+"""Ranks, and threads of a rank, that train one model together: each takes a part of every batch.
 
-A sum over ranks has the same bits on every rank, so ranks that begin alike stay alike.
+A sum over ranks has the same bits on every rank, so ranks that begin alike stay alike. Threads take
+their parts from the pictures to the gradients by themselves and meet once a step
+(docs/decisions/0034).
 """
 
 from __future__ import annotations
@@ -8,16 +10,21 @@ from __future__ import annotations
 import datetime
 import os
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
+R = TypeVar("R")
+
 WAIT_SECONDS = 120.0  # for the other ranks, at one sum; a validation lies between two
+FEWEST = 8  # fields of a thread's part, below which its own overhead is felt
 
 
 @dataclass(frozen=True)
@@ -40,6 +47,39 @@ class Group:
         parts = torch.split(message, [tensor.numel() for tensor in tensors])
         for tensor, part in zip(tensors, parts, strict=True):
             tensor.copy_(part.view_as(tensor))
+
+
+class Threads:
+    """Threads that take a part of a batch each, with their share of the cores.
+
+    Operations that torch divides among cores end in a barrier each, and gradients of convolutions
+    have barriers in which a core turns around until the last one is there. Where another program
+    has one of the cores that is where a training spends its time.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self._pool: ThreadPoolExecutor | None = None
+
+    def parts(self, samples: slice) -> list[slice]:
+        """Samples divided among the threads, at least `FEWEST` for each."""
+        count = samples.stop - samples.start
+        parts = Group(size=max(1, min(self.number, count // FEWEST)))
+        each = [Group(rank, parts.size).part(count) for rank in range(parts.size)]
+        return [slice(samples.start + one.start, samples.start + one.stop) for one in each]
+
+    def map(self, work: Callable[[slice], R], parts: Sequence[slice]) -> list[R]:
+        """What is made of each part, in their order."""
+        if len(parts) == 1:
+            return [work(parts[0])]
+        return list(self._started(len(parts)).map(work, parts))
+
+    def _started(self, parts: int) -> ThreadPoolExecutor:
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(
+                self.number, initializer=torch.set_num_threads, initargs=(self.number // parts,)
+            )
+        return self._pool
 
 
 @contextmanager

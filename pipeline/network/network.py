@@ -109,7 +109,7 @@ class SphericalNetwork(nn.Module):
             nn.Linear(embedding, embedding),
             nn.SiLU(),
         )
-        self.amplitudes, self.pictures = Amplitudes(), pictures
+        self.amplitudes, self.pictures, self.dropout = Amplitudes(), pictures, dropout
         self.stem = Stem(2 * pictures * channels + static.shape[0] + maps, width)
         self.blocks = nn.ModuleList(Block(width, embedding, dropout) for _ in range(blocks))
         self.modulation = nn.Linear(embedding, 2 * width)

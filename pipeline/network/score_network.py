@@ -83,7 +83,7 @@ class ScoreNet(nn.Module):
         pictures = self.harmonics.synthesis(coefficients)
         log_noise = torch.log(torch.expm1(2 * t.double())).float() / 2
         low = self.precision != torch.float32
-        with torch.autocast(y.device.type, self.precision, enabled=low):
+        with torch.autocast(y.device.type, self.precision, enabled=low, cache_enabled=False):
             output = self.network(pictures.flatten(1, 2), log_noise, features_of(condition).float())
         return baseline.rotate(self.harmonics.analysis(output))
 

@@ -32,7 +32,7 @@ from pipeline.diffusion.process import OrnsteinUhlenbeck
 from pipeline.diffusion.score import Condition, Given, Posterior, features_of
 from pipeline.gaussian.fit import Baseline
 from pipeline.network.calibration import Calibration
-from pipeline.network.data_parallel import Group
+from pipeline.network.data_parallel import Group, Threads
 from pipeline.network.score_network import ScoreNet
 from pipeline.scores.intervals import Witnesses
 
@@ -91,6 +91,7 @@ class Training:
     loss: float = math.nan
     history: list[dict[str, float]] = field(default_factory=list)
     rollbacks: list[dict[str, Any]] = field(default_factory=list)
+    threads: Threads = field(init=False)
 
     def __post_init__(self) -> None:
         self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
@@ -99,6 +100,9 @@ class Training:
         rest = {id(p): p for p in self.model.parameters()}
         for matrix in matrices:
             del rest[id(matrix)]
+        # Masks are drawn from one generator, and a GPU has its own threads.
+        alone = self.model.network.dropout > 0 or next(self.model.parameters()).is_cuda
+        self.threads = Threads(1 if alone else torch.get_num_threads())
         rate, decay = self.config.learning_rate, self.config.weight_decay
         self.optimizers: tuple[torch.optim.Optimizer, ...] = (
             torch.optim.Muon(matrices, lr=rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw"),
@@ -246,16 +250,23 @@ class Training:
         t = self._times(batch, generator)[part].to(x_0.device)
         condition = self._withhold(condition, generator, batch)
         noise = torch.randn((batch, *x_0.shape[1:]), generator=generator)[part].to(x_0.device)
-        total = torch.zeros((), device=x_0.device)
-        pieces = min(self.config.accumulate, len(x_0))
-        for rows in (Group(piece, pieces).part(len(x_0)) for piece in range(pieces)):
+        parameters = list(self.model.parameters())
+
+        def descended(rows: slice) -> list[Tensor]:
+            """Gradients of these fields, and the loss; weighted as parts of the batch."""
             drawn = (x_0[rows], condition[rows], t[rows], noise[rows])
             loss = self._loss(*drawn, baseline, part.start + rows.start) * (len(t[rows]) / batch)
-            loss.backward()  # type: ignore[no-untyped-call]
-            total += loss.detach()
-        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-        self.group.sum([*gradients, total])
-        return total
+            return [*torch.autograd.grad(loss, parameters), loss.detach()]
+
+        sums = [torch.zeros_like(p) for p in (*parameters, x_0.new_zeros(()))]
+        pieces = min(self.config.accumulate, len(x_0))
+        for rows in (Group(piece, pieces).part(len(x_0)) for piece in range(pieces)):
+            for found in self.threads.map(descended, self.threads.parts(rows)):
+                torch._foreach_add_(sums, found)
+        self.group.sum(sums)
+        for parameter, gradient in zip(parameters, sums, strict=False):
+            parameter.grad = gradient
+        return sums[-1]
 
     def _loss(
         self,
