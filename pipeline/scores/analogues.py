@@ -7,6 +7,7 @@ were an ensemble, they say how well any ensemble can score against one realisati
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
@@ -21,29 +22,49 @@ EASTWARD = re.compile(r"\b(eastward|zonal|u[- ]component of) ", re.IGNORECASE)
 WIND = re.compile(r"\b(wind)\b", re.IGNORECASE)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Analogues:
+    """Which fields of a record could have stood at some dates.
+
+    Attributes:
+        rows: their place in the record, (realization, date).
+        year: of which weather each is, (realization, date).
+    """
+
+    rows: NDArray[np.intp]
+    year: NDArray[np.integer]
+
+    def of(self, fields: xr.Dataset) -> xr.Dataset:
+        """The fields (realization, time, *grid), `time` without coordinate, in memory, with their
+        `year` (realization, time)."""
+        rows, index = np.unique(self.rows, return_inverse=True)
+        chosen = fields.isel(time=rows).load().drop_vars(["time", "phase"], errors="ignore")
+        place = xr.DataArray(index.reshape(self.rows.shape), dims=("realization", "time"))
+        return chosen.isel(time=place).assign_coords(year=(place.dims, self.year))
+
+
 def analogues(
-    fields: xr.Dataset,
+    time: xr.DataArray,
     phase: FloatArray,
     wanted: FloatArray,
     *,
     offsets: tuple[float, ...] = (0.0,),
     weather: NDArray[np.integer] | None = None,
-) -> xr.Dataset | None:
+) -> Analogues | None:
     """The fields of each year that are nearest to each wanted season.
 
     Args:
-        fields: The record to choose from, along `time`.
+        time: Of the record to choose from.
         phase: Season of its times [rad], 2 pi per calendar year.
         wanted: Season of the dates to be matched [rad].
         offsets: Days to add to the wanted dates; each makes further realizations.
         weather: A number for each time, of the course of the weather that it belongs to; its year
             by default. Members of an ensemble are one each.
     Returns:
-        Dims (realization, time, *grid), realizations being (offset, weather), of `MOST` weathers
-        at most, and `time` without coordinate, in memory; each date has as many, and `year`
-        (realization, time) tells of which weather they are. None if some date has no analogue.
+        Realizations are (offset, weather), of `MOST` weathers at most; each date has as many. None
+        if some date has no analogue.
     """
-    year = fields["time"].dt.year.values if weather is None else weather
+    year = time.dt.year.values if weather is None else weather
     step = YEAR * np.median(np.abs(np.angle(np.exp(1j * np.diff(phase))))) / (2 * np.pi)
     tolerance = 0.75 * step + 1.0  # days; a leap year moves the calendar by one
     members = []
@@ -59,11 +80,8 @@ def analogues(
     if found == 0:
         return None
     # Dates at the ends of the record have fewer years: keep each date's first `found`.
-    columns = [column[column >= 0][:found] for column in table.T]
-    rows, index = np.unique(np.stack(columns, axis=1), return_inverse=True)
-    chosen = fields.isel(time=rows).load().drop_vars(["time", "phase"], errors="ignore")
-    place = xr.DataArray(index, dims=("realization", "time"))
-    return chosen.isel(time=place).assign_coords(year=(place.dims, year[rows][index]))
+    rows = np.stack([column[column >= 0][:found] for column in table.T], axis=1)
+    return Analogues(rows=rows, year=year[rows])
 
 
 def _spread(weathers: NDArray[np.integer]) -> NDArray[np.integer]:
@@ -73,9 +91,10 @@ def _spread(weathers: NDArray[np.integer]) -> NDArray[np.integer]:
     return kept
 
 
-def with_wind_speed(fields: xr.Dataset) -> xr.Dataset:
-    """Add the speed of each pair of eastward and northward wind, e.g. `ws850` of ua850, va850."""
-    derived = {}
+def wind_speeds(fields: xr.Dataset) -> dict[str, tuple[str, str]]:
+    """The speed of each pair of eastward and northward wind by its name, e.g. `ws850`, and the
+    names of the two."""
+    found = {}
     for name, east in fields.data_vars.items():
         if east.attrs.get("standard_name") != "eastward_wind":
             continue
@@ -83,11 +102,20 @@ def with_wind_speed(fields: xr.Dataset) -> xr.Dataset:
         for other, north in fields.data_vars.items():
             same = re.sub(r"^\D+", "", str(other)) == level
             if same and north.attrs.get("standard_name") == "northward_wind":
-                long_name = EASTWARD.sub("", str(east.attrs.get("long_name", "wind")))
-                speed = xr.apply_ufunc(np.hypot, east, north, dask="allowed")
-                derived[f"ws{level}"] = speed.assign_attrs(
-                    standard_name="wind_speed",
-                    long_name=WIND.sub(r"\1 speed", long_name, count=1),
-                    units=east.attrs.get("units", "1"),
-                )
+                found[f"ws{level}"] = str(name), str(other)
+    return found
+
+
+def with_wind_speed(fields: xr.Dataset) -> xr.Dataset:
+    """Add the `wind_speeds`, labelled as the wind is."""
+    derived = {}
+    for name, (east, north) in wind_speeds(fields).items():
+        speed = xr.apply_ufunc(np.hypot, fields[east], fields[north], dask="allowed")
+        attrs = fields[east].attrs
+        long_name = EASTWARD.sub("", str(attrs.get("long_name", "wind")))
+        derived[name] = speed.assign_attrs(
+            standard_name="wind_speed",
+            long_name=WIND.sub(r"\1 speed", long_name, count=1),
+            units=attrs.get("units", "1"),
+        )
     return fields.assign(derived)

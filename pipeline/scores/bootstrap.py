@@ -121,15 +121,18 @@ def fair_square(statistic: FloatArray, truth: FloatArray) -> FloatArray:
     return square
 
 
-def fair_rms(statistic: FloatArray, truth: FloatArray, measure: FloatArray) -> FloatArray:
-    """Root of the mean `fair_square` over the last axis, weighted by `measure`; 0 if negative.
+def fair_sum(square_of_sum: FloatArray, sum_of_squares: FloatArray, number: int) -> FloatArray:
+    """`fair_square` of differences d_r between realizations and the truth, by their sums.
 
     Args:
-        statistic: (realization, replicate, cell).
-        truth: (replicate, cell).
+        square_of_sum: (sum_r d_r)^2, or a sum of such over cells.
+        sum_of_squares: sum_r d_r^2, likewise.
+        number: of realizations.
     """
-    mean = np.average(fair_square(statistic, truth), axis=-1, weights=measure)
-    return fair_root(mean)
+    if number < 2:
+        raise ValueError(f"fair scores need at least 2 realizations; got {number}")
+    square: FloatArray = (square_of_sum - sum_of_squares) / (number * (number - 1))
+    return square
 
 
 def fair_root(mean_square: FloatArray) -> FloatArray:

@@ -3,11 +3,14 @@
 Shapes: `ensemble` (realization, date, cell), `truth` (date, cell), `area` (cell). Each
 realization is reduced over the same dates as the truth, so that skewness and quantiles carry the
 same small-sample bias on both sides. `weights` and rows: pipeline/scores/bootstrap.py.
+
+Realizations come one after the other, and what is kept of them are sums: the memory of a part of
+the sphere does not depend on how many there are, and parts of the sphere add up.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -15,11 +18,12 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.arrays import FloatArray
-from pipeline.scores.bootstrap import fair_rms, fair_root, fair_square, mean_over_dates
+from pipeline.scores.bootstrap import fair_sum, mean_over_dates
 
 IntArray = npt.NDArray[np.integer]
 
 TAIL = 1e-3  # the 99.9 % quantile
+MIDDLES = 1 << 24  # numbers of a table of replicates and largest values
 
 
 @dataclass(frozen=True)
@@ -66,21 +70,64 @@ def upper_quantile(values: FloatArray, area: FloatArray, weights: FloatArray) ->
     Returns:
         (replicate,), linear between the middles of the weighted steps.
     """
-    target = TAIL * weights.sum(axis=1) * area.sum()
+    return pooled_quantile(lambda: [(values, area)], values.size, float(area.sum()), weights)
+
+
+Part = tuple[FloatArray, FloatArray]  # values (date, cell) of some cells, and their area
+
+
+def pooled_quantile(
+    parts: Callable[[], Iterable[Part]], size: int, area: float, weights: FloatArray
+) -> FloatArray:
+    """`upper_quantile` of values that come in parts of the cells, (replicate,).
+
+    Args:
+        parts: gives all parts, each time that it is called.
+        size, area: number of values, and area of the cells, of all parts together.
+    """
+    target = TAIL * weights.sum(axis=1) * area
     found, waiting = np.empty(len(weights)), np.arange(len(weights))
-    kept = max(16, int(2 * TAIL * values.size))
+    kept = max(16, int(2 * TAIL * size))
     while len(waiting):
         # Only the top matters; of small cells, and in some replicates, more of it.
-        kept = min(2 * kept, values.size)
-        order = np.argpartition(values, values.size - kept, axis=None)[-kept:]
-        order = order[np.argsort(values.ravel()[order])[::-1]]
-        date, cell = np.unravel_index(order, values.shape)
-        share = weights[waiting][:, date] * area[cell]
-        middle, top = np.cumsum(share, axis=1) - share / 2, values[date, cell]
-        reached = (middle[:, -1] >= target[waiting]) | (kept == values.size)
-        found[waiting[reached]] = _interpolated(middle[reached], target[waiting[reached]], top)
-        waiting = waiting[~reached]
+        kept = min(2 * kept, size)
+        top = _Top.of(parts(), kept)
+        left = []
+        for rows in np.array_split(waiting, -(-len(waiting) * kept // MIDDLES)):
+            share = weights[rows][:, top.date] * top.area
+            middle = np.cumsum(share, axis=1) - share / 2
+            reached = (middle[:, -1] >= target[rows]) | (kept == size)
+            inside = rows[reached]
+            found[inside] = _interpolated(middle[reached], target[inside], top.value)
+            left.append(rows[~reached])
+        waiting = np.concatenate(left)
     return found
+
+
+@dataclass(frozen=True)
+class _Top:
+    """The largest values of all parts, descending, with their dates and areas."""
+
+    value: FloatArray
+    date: IntArray
+    area: FloatArray
+
+    @classmethod
+    def of(cls, parts: Iterable[Part], kept: int) -> _Top:
+        top = cls(np.empty(0), np.empty(0, np.intp), np.empty(0))
+        for values, area in parts:
+            most = min(kept, values.size)
+            place = np.argpartition(values, values.size - most, axis=None)[-most:]
+            date, cell = np.unravel_index(place, values.shape)
+            more = values[date, cell], date, area[cell]
+            known = (top.value, top.date, top.area)
+            joined = [np.concatenate(pair) for pair in zip(known, more, strict=True)]
+            if len(joined[0]) > kept:
+                best = np.argpartition(joined[0], -kept)[-kept:]
+                joined = [each[best] for each in joined]
+            top = cls(*joined)
+        order = np.argsort(top.value)[::-1]
+        return cls(top.value[order], top.date[order], top.area[order])
 
 
 def _interpolated(steps: FloatArray, target: FloatArray, values: FloatArray) -> FloatArray:
@@ -116,98 +163,125 @@ def tails(z: FloatArray, area: FloatArray, band: IntArray, weights: FloatArray) 
     return np.stack(columns, axis=1)
 
 
-def _both_tails(
-    values: FloatArray, area: FloatArray, band: IntArray, weights: FloatArray
-) -> tuple[FloatArray, FloatArray]:
-    """The tail of each band, and that of the whole sphere."""
-    z = standardised(values)
-    return tails(z, area, band, weights), upper_quantile(z, area, weights)
+@dataclass(frozen=True, kw_only=True)
+class MapSquares:
+    """Errors of the maps of some cells.
 
-
-def map_statistics(
-    values: FloatArray, shift: FloatArray, area: FloatArray, band: IntArray
-) -> dict[str, FloatArray]:
-    """Mean, sd, skewness and q999 as `map_errors` compares them: (..., date, cell) -> (..., cell).
-
-    Args:
-        shift: (date, cell), the seasonal course; see `map_errors`.
+    Attributes:
+        squares: by statistic, sum over the cells of area times squared error, without the noise of
+            a finite ensemble, (replicate,).
+        truth, ensemble: the maps, by statistic, (cell,); that of the ensemble is a mean of its
+            realizations, each of all dates.
     """
-    once = np.ones((1, len(shift)))
-    departures = values - shift
-    found = moments(departures, once)
-    flat = departures.reshape(-1, *shift.shape)
-    shape = np.stack([tails(standardised(each), area, band, once)[0][band] for each in flat])
-    mean, deviation = found.mean[..., 0, :] + shift.mean(axis=0), found.deviation[..., 0, :]
-    high = mean + deviation * shape.reshape(mean.shape)
-    return {"mean": mean, "sd": deviation, "skewness": found.skewness[..., 0, :], "q999": high}
+
+    squares: dict[str, FloatArray]
+    truth: dict[str, FloatArray]
+    ensemble: dict[str, FloatArray]
 
 
-def map_errors(
-    ensemble: FloatArray,
+STATISTICS = ("mean", "sd", "skewness", "q999")
+
+
+def map_squares(
+    members: Iterable[FloatArray],
     truth: FloatArray,
     shift: FloatArray,
     area: FloatArray,
     band: IntArray,
     weights: FloatArray,
-) -> dict[str, FloatArray]:
-    """Area-weighted rmse of the maps of mean, sd, skewness and q999, and the pooled tail ratio.
+) -> MapSquares:
+    """Mean, sd, skewness and q999 of the members of an ensemble against those of the truth.
 
     Args:
+        members: (date, cell) each, all cells of some bands; they are looked at one by one.
         shift: (date, cell), the seasonal course; standard deviation, skewness and the shape of
             the tail are those of values minus `shift`, which is common to all candidates.
-    Returns:
-        Rows (replicate,) by score; `tail` is the 99.9 % quantile of standardised values pooled
-        over the sphere, as a ratio to the truth's.
     """
-    departures, target = ensemble - shift, truth - shift
-    members = [_both_tails(member, area, band, weights) for member in departures]
-    theirs, pooled = map(np.stack, zip(*members, strict=True))
-    ours, whole = _both_tails(target, area, band, weights)
-    sums = {name: np.zeros(len(weights)) for name in ("mean", "sd", "skewness", "q999")}
-    for part in _cell_blocks(len(area), len(ensemble) * len(weights)):
-        a, b = moments(departures[..., part], weights), moments(target[..., part], weights)
-        course, here = mean_over_dates(shift[:, part], weights), band[part]
-        high_a = course + a.mean + a.deviation * theirs[..., here]
-        high_b = course + b.mean + b.deviation * ours[:, here]
-        for name, x, y in (
-            ("mean", a.mean, b.mean),
-            ("sd", a.deviation, b.deviation),
-            ("skewness", a.skewness, b.skewness),
-            ("q999", high_a, high_b),
-        ):
-            sums[name] += fair_square(x, y) @ area[part]
-    scores = {name: fair_root(total / area.sum()) for name, total in sums.items()}
-    scores["tail"] = pooled.mean(axis=0) / whole
-    return scores
+    ours = map_statistics(truth, shift, area, band, weights)
+    total = {name: np.zeros_like(each) for name, each in ours.items()}
+    squares = {name: np.zeros(len(weights)) for name in ours}
+    number = 0
+    for member in members:
+        number += 1
+        for name, each in map_statistics(member, shift, area, band, weights).items():
+            each -= ours[name]
+            total[name] += each
+            squares[name] += np.square(each) @ area
+    course = shift.mean(axis=0)
+
+    def shown(maps: dict[str, FloatArray]) -> dict[str, FloatArray]:
+        return {name: each[0] + (course if name == "mean" else 0.0) for name, each in maps.items()}
+
+    return MapSquares(
+        squares={
+            name: fair_sum(np.square(total[name]) @ area, squares[name], number) for name in ours
+        },
+        truth=shown(ours),
+        ensemble=shown({name: each + total[name] / number for name, each in ours.items()}),
+    )
 
 
-def correlation_errors(
-    ensembles: Sequence[FloatArray],
-    truths: Sequence[FloatArray],
-    shifts: Sequence[FloatArray],
+def map_statistics(
+    values: FloatArray, shift: FloatArray, area: FloatArray, band: IntArray, weights: FloatArray
+) -> dict[str, FloatArray]:
+    """`STATISTICS` of values (date, cell), (replicate, cell) each; see `map_squares`."""
+    departures = values - shift
+    shape = tails(standardised(departures), area, band, weights)
+    found = {name: np.empty((len(weights), len(area))) for name in STATISTICS}
+    for part in cell_blocks(len(area), len(weights)):
+        known = moments(departures[:, part], weights)
+        course = mean_over_dates(shift[:, part], weights)
+        found["mean"][:, part], found["sd"][:, part] = known.mean, known.deviation
+        found["skewness"][:, part] = known.skewness
+        found["q999"][:, part] = course + known.mean + known.deviation * shape[:, band[part]]
+    return found
+
+
+Several = Sequence[FloatArray]  # one for each variable, (date, cell)
+
+
+def correlation_squares(
+    members: Iterable[Several],
+    truths: Several,
+    shifts: Several,
     area: FloatArray,
     weights: FloatArray,
 ) -> FloatArray:
-    """Area-weighted rmse of the maps of correlation of each two variables: (pair, replicate).
+    """Sum over some cells of area times the squared error of the correlation of each two variables,
+    without the noise of a finite ensemble: (pair, replicate).
 
     Args:
-        ensembles, truths, shifts: of each variable, as `map_errors` takes them; correlated are
-            values minus `shifts`.
+        members: of an ensemble, looked at one by one.
+        shifts: as `map_squares` takes them; correlated are values minus `shifts`.
     """
     pairs = list(combinations(range(len(truths)), 2))
-    total = np.zeros((len(pairs), len(weights)))
-    for part in _cell_blocks(len(area), len(ensembles[0]) * len(weights)):
-        a, b = (
-            [
-                _Centred.of(values[..., part] - shift[:, part].astype(np.float64), weights)
-                for values, shift in zip(each, shifts, strict=True)
-            ]
-            for each in (ensembles, truths)
-        )
-        for pair, (i, j) in enumerate(pairs):
-            found, true = (one[i].correlation(one[j], weights) for one in (a, b))
-            total[pair] += fair_square(found, true) @ area[part]
-    return fair_root(total / area.sum())
+    total = np.zeros((len(pairs), len(weights), len(area)))
+    squares, number = np.zeros((len(pairs), len(weights))), 0
+    for member in members:
+        number += 1
+        for part, found in _correlations(member, shifts, pairs, weights):
+            for pair, each in enumerate(found):
+                total[pair, :, part] += each
+                squares[pair] += np.square(each) @ area[part]
+    # Of the differences d_r = c_r - c: their sum, and the sum of their squares.
+    for part, found in _correlations(truths, shifts, pairs, weights):
+        for pair, each in enumerate(found):
+            both = number * each - 2 * total[pair, :, part]
+            squares[pair] += (each * both) @ area[part]
+            total[pair, :, part] -= number * each
+    return fair_sum(np.square(total) @ area, squares, number)
+
+
+def _correlations(
+    values: Several, shifts: Several, pairs: Sequence[tuple[int, int]], weights: FloatArray
+) -> Iterator[tuple[slice, Iterator[FloatArray]]]:
+    """Block by block of the cells, the correlation of each pair, (replicate, cell)."""
+    for part in cell_blocks(values[0].shape[1], len(weights)):
+        known = [
+            _Centred.of(one[:, part] - shift[:, part], weights)
+            for one, shift in zip(values, shifts, strict=True)
+        ]
+        yield part, (known[i].correlation(known[j], weights) for i, j in pairs)
 
 
 def correlation(x: FloatArray, y: FloatArray, weights: FloatArray) -> FloatArray:
@@ -239,20 +313,7 @@ class _Centred:
         return result
 
 
-def spectrum_error(ensemble: FloatArray, truth: FloatArray, weights: FloatArray) -> FloatArray:
-    """Rms over coefficients of the logarithm of the ratio of power spectra: (replicate,).
-
-    Args:
-        ensemble: Power of degree 0, 1, ... (realization, date, degree), all positive; truth
-            without the first axis. Degree l counts 2 l + 1 times, which makes the sampling noise
-            of all degrees alike.
-    """
-    theirs = np.stack([np.log(mean_over_dates(member, weights)) for member in ensemble])
-    ours = np.log(mean_over_dates(truth, weights))
-    return fair_rms(theirs, ours, 2.0 * np.arange(truth.shape[-1]) + 1)
-
-
-def _cell_blocks(cells: int, rows: int, limit: int = 2**16) -> Iterator[slice]:
+def cell_blocks(cells: int, rows: int, limit: int = 2**16) -> Iterator[slice]:
     """So many cells that arrays (row, cell) of them stay in the cache."""
     step = max(64, limit // rows)
-    return (slice(start, start + step) for start in range(0, cells, step))
+    return (slice(start, min(start + step, cells)) for start in range(0, cells, step))

@@ -1,262 +1,207 @@
 """The score card: every candidate ensemble against held-out fields, beside its noise floor.
 
-A candidate is a `Sample`: physical fields (realization, time, *grid) and the scaled anomalies'
-coefficients (realization, time, channel, coefficient), both at the held-out times. All candidates
-(the model, its Gaussian baselines, real fields of other years) pass through the same code. The
-result is plain nested dicts, ready for JSON:
+All candidates (the model, its Gaussian baselines, real fields of other years) pass through the same
+code. What is asked of an arena is cut into units, each of which holds a bounded part of it, and
+which whoever asks may hand to many processes: by dates (by_date), by places (by_place), by degrees
+(by_degree). The result is plain nested dicts, ready for JSON:
 
     scores[variable][score][candidate] = {value, standard_error, ratio: {value, low, high} | None,
                                           excess}
     joint[score][candidate]            = the same; correlations between variables, whole fields
     spectra[variable]                  = {degree, held_out, ratio: {candidate: {value, low, high}}}
     ranks[variable][candidate]         = frequencies of rank 0 ... R
+    distances[candidate]               = {realizations, dates}: how many the distances of whole
+                                         fields are taken between
 
 `ratio` is the score over the noise floor's, `excess` its difference to it in standard errors.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 import xarray as xr
 
 from pipeline.arrays import FloatArray
-from pipeline.scores.bootstrap import Blocks, Estimate, Ratio, mean_over_dates
-from pipeline.scores.maps import (
-    IntArray,
-    correlation_errors,
-    equal_area_bands,
-    map_errors,
-    map_statistics,
-    spectrum_error,
-)
-from pipeline.scores.proper_scores import (
-    Energies,
-    fair_crps,
-    rank_histogram,
-    reliability_error,
-    spread_over_error,
-)
-from pipeline.sphere.coefficients import mean_by_degree
+from pipeline.scores import by_date, by_degree, by_place
+from pipeline.scores.arena import CLIMATOLOGY, FLOOR, Arena, Variable
+from pipeline.scores.bootstrap import Blocks, Estimate, Ratio, fair_root, mean_over_dates
+from pipeline.scores.by_degree import Spectra
+from pipeline.scores.maps import STATISTICS
+from pipeline.scores.proper_scores import Energies, reliability_error
 
-FLOOR = "noise-floor"
-BAND_SAMPLE = 10_000  # values that share one 99.9 % quantile: ten lie above it, often of one storm
+__all__ = ["Each", "Maps", "ScoreCard", "here", "score_card"]
 
 Table = dict[str, Any]
+U = TypeVar("U")
+R = TypeVar("R")
+
+# Does a function of the arena for each unit, in their order; the text says what the units are.
+Each = Callable[[Callable[[Arena, Any], Any], Sequence[Any], str], list[Any]]
+Maps = Mapping[str, tuple[xr.Dataset, xr.Dataset]]  # by variable: of the truth, of a candidate
+
+
+def here(arena: Arena) -> Each:
+    """Everything in this process."""
+    return lambda function, units, _: [function(arena, unit) for unit in units]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sample:
-    """One candidate's fields and coefficients; the held-out sample has no realization."""
+class ScoreCard:
+    """The table of the module, and maps to look at: mean, sd, skewness and q999."""
 
-    fields: xr.Dataset
-    coefficients: xr.DataArray
-
-
-@dataclass(frozen=True, kw_only=True)
-class Arena:
-    """What all candidates have in common.
-
-    Attributes:
-        truth: The held-out sample.
-        expected: The seasonal climatology in physical units, as the truth's fields.
-        area: Quadrature weights on the grid.
-        weights: Date weights (replicate, date) of pipeline/scores/bootstrap.py.
-        block: Dates that hang together, as in the weights.
-    """
-
-    truth: Sample
-    expected: xr.Dataset
-    area: xr.DataArray
-    weights: FloatArray
-    block: int
-
-    @property
-    def blocks(self) -> Blocks:
-        return Blocks(dates=self.weights.shape[1], block=self.block)
-
-    def valid(self, name: str) -> npt.NDArray[np.bool_]:
-        """Cells, flattened, where the truth of a variable is never missing."""
-        truth = self.truth.fields[name].transpose("time", *self.area.dims).values
-        valid: npt.NDArray[np.bool_] = np.isfinite(truth).all(axis=0).ravel()
-        return valid
-
-    def cells(self, fields: xr.Dataset, name: str, owner: str) -> FloatArray:
-        """Values (..., date, valid cell) of one variable; valid cells are those of the truth."""
-        values = self.flat(fields[name])[..., self.valid(name)]
-        if not np.isfinite(values).all():
-            raise ValueError(
-                f"{owner} has {np.count_nonzero(~np.isfinite(values))} missing values of {name} "
-                "in cells where the held-out fields have none"
-            )
-        result: FloatArray = values.astype(np.float64)
-        return result
-
-    def flat(self, field: xr.DataArray) -> FloatArray:
-        """Values (..., date, cell), those of missing cells among them."""
-        ordered = field.transpose("realization", "time", *self.area.dims, missing_dims="ignore")
-        values: FloatArray = ordered.values.reshape(*ordered.shape[: -self.area.ndim], -1)
-        return values
-
-    def measure(self, name: str) -> tuple[FloatArray, FloatArray]:
-        """Area and latitude of the valid cells of a variable."""
-        valid = self.valid(name)
-        latitude = self.truth.fields["lat"].broadcast_like(self.area).transpose(*self.area.dims)
-        return self.area.values.ravel()[valid], latitude.values.ravel()[valid]
-
-    def bands(self, name: str) -> IntArray:
-        """Cells that share a 99.9 % quantile: enough for ten values beyond it.
-
-        These are values, not dates: neighbouring cells of one storm count one by one, so that the
-        quantile is less certain than ten independent events would make it.
-        """
-        area, latitude = self.measure(name)
-        values = self.truth.fields.sizes["time"] * len(area)
-        number = int(np.clip(values // BAND_SAMPLE, 1, len(np.unique(latitude))))
-        return equal_area_bands(latitude, area, number)
-
-    def maps(self, fields: xr.Dataset, name: str, owner: str) -> xr.Dataset:
-        """Mean, sd, skewness and q999 on the grid; mean over realizations, each of all dates."""
-        values = self.cells(fields, name, owner)
-        shift = self.cells(self.expected, name, "the climatology")
-        area, _ = self.measure(name)
-        maps = {}
-        for statistic, cells in map_statistics(values, shift, area, self.bands(name)).items():
-            full = np.full(self.area.size, np.nan)
-            full[self.valid(name)] = cells.reshape(-1, len(area)).mean(axis=0)
-            maps[statistic] = self.area.copy(data=full.reshape(self.area.shape))
-        return xr.Dataset(maps)
+    table: Table
+    maps: Maps
 
 
-def score_card(
-    arena: Arena, candidates: Mapping[str, Sample], climatology: xr.Dataset | None = None
-) -> Table:
+def score_card(arena: Arena, each: Each, names: Sequence[str], shown: str) -> ScoreCard:
     """Score every candidate; see the module for the result.
 
+    Where the arena has a climatology, `skill` = 1 - CRPS / its CRPS is added to the entries of
+    score "crps".
+
     Args:
-        candidates: By name; `FLOOR`, if there, is what the others are divided by.
-        climatology: Draws (realization, time, *grid) of the climatological law, the reference of
-            the CRPS: adds `skill` = 1 - CRPS / its CRPS to the entries of score "crps". Draws with
-            the same coordinate `year` (realization, time) are one weather and never paired.
+        each: does the units.
+        names: of the variables, wind speeds among them.
+        shown: the candidate whose maps come back.
     """
-    size = min(sample.fields.sizes["realization"] for sample in candidates.values())
-    names = [str(name) for name in arena.truth.fields.data_vars]
+    variables: list[Variable] = each(Arena.variable, names, "held-out fields")
+    rows, ranks, climatology = _by_date(arena, each, variables)
+    maps, units, shapes = _by_place(arena, each, variables, shown)
     scores: Table = {}
-    ranks: Table = {}
     for name in names:
-        rows = {
-            owner: _variable_scores(arena, sample, name, owner, size)
-            for owner, sample in candidates.items()
-        }
-        scores[name] = _entries(rows, arena.blocks)
-        area, _ = arena.measure(name)
-        truth = arena.cells(arena.truth.fields, name, "the truth")
-        spread = truth - arena.cells(arena.expected, name, "the climatology")
-        unit = float(np.sqrt(np.average(spread.var(axis=0, ddof=1), weights=area)))
+        both = {owner: shapes[name][owner] | rows[name][owner] for owner in arena.candidates}
+        scores[name] = _entries(both, arena.blocks)
         for score in ("mean", "sd", "q999"):
             for entry in scores[name][score].values():
-                entry["relative"] = entry["value"] / unit
-        if climatology is not None:
-            _add_skill(arena, climatology, name, scores[name]["crps"])
-        ranks[name] = {
-            owner: mean_over_dates(
-                rank_histogram(arena.cells(sample.fields, name, owner), truth, area), arena.weights
-            )[0].tolist()
-            for owner, sample in candidates.items()
-        }
-    joint = {owner: _joint_scores(arena, sample) for owner, sample in candidates.items()}
-    spectra, errors = _spectra(arena, candidates)
+                entry["relative"] = entry["value"] / units[name]
+        if name in climatology:
+            for entry in scores[name]["crps"].values():
+                entry["skill"] = 1 - entry["value"] / climatology[name]
+    spectra, errors = _spectra(arena)
     for name, entries in errors.items():
         scores[name]["spectrum"] = entries
-    return {
+    joint, distances = _joint(arena, each, variables)
+    table = {
         "scores": scores,
         "joint": _entries(joint, arena.blocks),
         "spectra": spectra,
         "ranks": ranks,
+        "distances": distances,
     }
+    return ScoreCard(table=table, maps=maps)
 
 
-def _variable_scores(
-    arena: Arena, sample: Sample, name: str, owner: str, size: int
-) -> dict[str, FloatArray]:
-    ensemble = arena.cells(sample.fields, name, owner)
-    truth = arena.cells(arena.truth.fields, name, "the truth")
-    shift = arena.cells(arena.expected, name, "the climatology")
-    area, _ = arena.measure(name)
-    crps = np.average(fair_crps(ensemble, truth), axis=-1, weights=area)
-    return map_errors(ensemble, truth, shift, area, arena.bands(name), arena.weights) | {
-        "crps": mean_over_dates(crps, arena.weights),
-        "spread": spread_over_error(ensemble, truth, area, arena.weights),
-        "ranks": reliability_error(ensemble, truth, area, size, arena.weights),
-    }
+Rows = dict[str, dict[str, dict[str, FloatArray]]]  # by variable, candidate and score
 
 
-def _add_skill(arena: Arena, climatology: xr.Dataset, name: str, entries: Table) -> None:
-    area, _ = arena.measure(name)
-    truth = arena.cells(arena.truth.fields, name, "the truth")
-    draws = arena.cells(climatology, name, "the climatology")
-    years = None
-    if "year" in climatology.coords:
-        years = climatology["year"].transpose("realization", "time").values
-    reference = float(np.average(fair_crps(draws, truth, years).mean(axis=0), weights=area))
-    for entry in entries.values():
-        entry["skill"] = 1 - entry["value"] / reference
+def _by_date(
+    arena: Arena, each: Each, variables: Sequence[Variable]
+) -> tuple[Rows, Table, dict[str, float]]:
+    """Rows of the scores of dates; rank histograms; the CRPS of the climatology by variable."""
+    units = list(by_date.date_units(arena, variables))
+    sums = by_date.added(units, each(by_date.date_sums, units, "scores of dates"))
+    rows: Rows = {}
+    ranks: Table = {}
+    climatology: dict[str, float] = {}
+    for variable in variables:
+        name, area = variable.name, float(arena.cells(variable)[1].sum())
+        rows[name], ranks[name] = {}, {}
+        for owner in arena.candidates:
+            found = sums[name, owner]
+            spread, error = (
+                mean_over_dates(part, arena.weights) for part in (found.variance, found.error)
+            )
+            rows[name][owner] = {
+                "crps": mean_over_dates(found.crps / area, arena.weights),
+                "spread": np.sqrt(spread / error),
+                "ranks": reliability_error(found.groups / area, arena.weights),
+            }
+            histogram = mean_over_dates(found.ranks / area, arena.weights[:1])[0]
+            ranks[name][owner] = histogram.tolist()
+        if arena.climatology is not None:
+            climatology[name] = float(sums[name, CLIMATOLOGY].crps.mean() / area)
+    return rows, ranks, climatology
 
 
-def _joint_scores(arena: Arena, sample: Sample) -> dict[str, FloatArray]:
-    """Correlations between variables per cell, and distances of whole fields."""
-    modelled = _variables(sample.coefficients)
-    everywhere = [name for name in modelled if np.isfinite(arena.truth.fields[name].values).all()]
-    ensemble, truth = (_features(each.coefficients) for each in (sample, arena.truth))
-    energies = Energies.of(ensemble, truth)
-    rows = {
-        "energy_score": energies.score(arena.weights),
-        "energy_distance": energies.distance(arena.weights, arena.block),
-    }
-    if len(everywhere) > 1:
-        ensembles, truths, shifts = (
-            [arena.flat(fields[name]) for name in everywhere]
-            for fields in (sample.fields, arena.truth.fields, arena.expected)
+def _by_place(
+    arena: Arena, each: Each, variables: Sequence[Variable], shown: str
+) -> tuple[dict[str, tuple[xr.Dataset, xr.Dataset]], dict[str, float], Rows]:
+    """Maps to look at; the standard deviation about the season, and rows, by variable."""
+    units = list(by_place.band_units(arena, variables, shown))
+    sums = by_place.added(units, each(by_place.map_sums, units, "maps over dates"))
+    tails = list(by_place.tail_units(arena, variables))
+    ratios = by_place.tail_ratios(tails, each(by_place.tail_quantiles, tails, "tails"))
+    maps, deviations = {}, {}
+    rows: Rows = {}
+    for variable in variables:
+        name = variable.name
+        rows[name] = {}
+        for owner in arena.candidates:
+            found = sums[name, owner]
+            squares = found.squares.items()
+            rows[name][owner] = {one: fair_root(total / found.area) for one, total in squares}
+            rows[name][owner]["tail"] = ratios[name, owner]
+            deviations[name] = float(np.sqrt(found.variance / found.area))
+        maps[name] = _shown(arena, variable, sums[name, shown])
+    return maps, deviations, rows
+
+
+def _shown(
+    arena: Arena, variable: Variable, found: by_place.MapSums
+) -> tuple[xr.Dataset, xr.Dataset]:
+    assert found.maps is not None
+    cells, values = found.maps
+    ordered = values[..., np.argsort(cells)]
+    truth, ensemble = (
+        xr.Dataset(
+            {one: arena.on_grid(variable, row) for one, row in zip(STATISTICS, part, strict=True)}
         )
-        area = arena.area.values.ravel()
-        errors = correlation_errors(ensembles, truths, shifts, area, arena.weights)
-        rows = {"correlation": np.sqrt(np.square(errors).mean(axis=0))} | rows
-    return rows
+        for part in ordered
+    )
+    return truth, ensemble
 
 
-def _features(coefficients: xr.DataArray) -> FloatArray:
-    """(..., time, feature), with Euclidean norm = rms of the scaled anomalies over the sphere."""
-    values = coefficients.transpose(..., "time", "channel", "coefficient").values
-    area = 4 * np.pi * coefficients.sizes["channel"]
-    features: FloatArray = values.reshape(*values.shape[:-2], -1) / np.sqrt(area)
-    return features
+def _joint(
+    arena: Arena, each: Each, variables: Sequence[Variable]
+) -> tuple[dict[str, dict[str, FloatArray]], Table]:
+    """Correlations between variables per cell, and distances of whole fields, by candidate; and
+    how many fields the latter are taken between."""
+    pairs = list(by_place.pair_units(arena, by_place.everywhere(arena, variables)))
+    found: dict[str, FloatArray] = {}
+    for unit, sums in zip(pairs, each(by_place.pair_sums, pairs, "correlations"), strict=True):
+        found[unit.owner] = found[unit.owner] + sums if unit.owner in found else sums
+    rows: dict[str, dict[str, FloatArray]] = {}
+    distances: Table = {}
+    for owner, sample in arena.candidates.items():
+        errors = fair_root(found[owner] / arena.area.values.sum()) if owner in found else None
+        own = {} if errors is None else {"correlation": np.sqrt(np.square(errors).mean(axis=0))}
+        realizations, dates = by_degree.chosen(arena, sample)
+        units = by_degree.energy_units(arena, owner)
+        products = sum(each(by_degree.products, units, f"distances of {owner}"))
+        energies, weights = Energies.of_products(products, realizations), arena.weights[:, dates]
+        rows[owner] = own | {
+            "energy_score": energies.score(weights),
+            "energy_distance": energies.distance(weights, arena.block, dates),
+        }
+        distances[owner] = {"realizations": realizations, "dates": len(dates)}
+    return rows, distances
 
 
-def _spectra(arena: Arena, candidates: Mapping[str, Sample]) -> tuple[Table, Table]:
-    """Power per degree: curves by channel, and the entries of the score `spectrum` by variable.
-
-    The components of a wind share the score of its kinetic energy, both parts together.
-    """
-    degree = arena.truth.coefficients["degree"].values
-    truth = power(arena.truth.coefficients)
+def _spectra(arena: Arena) -> tuple[Table, Table]:
+    """Power per degree: curves by channel, and the entries of the score `spectrum` by variable."""
+    found: dict[str, Spectra] = {
+        owner: by_degree.spectra_of(arena, sample) for owner, sample in arena.candidates.items()
+    }
+    truth = by_degree.mean_power(arena, arena.truth, 0)
     curves: Table = {}
-    errors: Table = {}
-    powers = {owner: power(sample.coefficients) for owner, sample in candidates.items()}
-    channels = [str(name) for name in arena.truth.coefficients["channel"].values]
-    variables = _variables(arena.truth.coefficients)
-    fields = [  # the two parts of a wind are named after both components (pipeline/sphere/stacked)
-        channel if channel == variable else channel.rpartition(":")[0]
-        for channel, variable in zip(channels, variables, strict=True)
-    ]
-    for c, name in enumerate(channels):
-        held_out = mean_over_dates(truth[:, c], arena.weights)
+    for place, name in enumerate(arena.channels):
         ratios: Table = {}
-        for owner, theirs in powers.items():
-            log = np.log(mean_over_dates(theirs[:, :, c].mean(axis=0), arena.weights) / held_out)
+        for owner, spectra in found.items():
+            log = np.log(spectra.mean[:, place] / truth[:, place])
             width = arena.blocks.half_width(log[1:])
             ratios[owner] = {
                 "value": np.exp(log[0]).tolist(),
@@ -264,34 +209,15 @@ def _spectra(arena: Arena, candidates: Mapping[str, Sample]) -> tuple[Table, Tab
                 "high": np.exp(log[0] + width).tolist(),
             }
         curves[name] = {
-            "degree": list(range(int(degree.max()) + 1)),
-            "held_out": held_out[0].tolist(),
+            "degree": list(range(truth.shape[-1])),
+            "held_out": truth[0, place].tolist(),
             "ratio": ratios,
         }
-    for c, name in enumerate(variables):
-        parts = [place for place, field in enumerate(fields) if field == fields[c]]
-        ours = truth[:, parts].mean(axis=1)
-        rows = {
-            owner: {"spectrum": spectrum_error(p[:, :, parts].mean(axis=2), ours, arena.weights)}
-            for owner, p in powers.items()
-        }
+    errors = {}
+    for name in by_degree.parts_of(arena):
+        rows = {owner: {"spectrum": one.errors[name]} for owner, one in found.items()}
         errors[name] = _entries(rows, arena.blocks)["spectrum"]
     return curves, errors
-
-
-def _variables(coefficients: xr.DataArray) -> list[str]:
-    """Names of the fields, in the order of the channels."""
-    names = coefficients.coords.get("variable", coefficients["channel"])
-    return [str(name) for name in names.values]
-
-
-def power(coefficients: xr.DataArray) -> FloatArray:
-    """Mean square per degree: (..., time, channel, degree)."""
-    values = coefficients.transpose(..., "time", "channel", "coefficient").values
-    result = mean_by_degree(np.square(values, dtype=np.float64))
-    first = result[..., 0]
-    first[first == 0.0] = 1.0  # winds have no degree 0: the ratio of nothing to nothing is one
-    return result
 
 
 def _entries(rows: Mapping[str, Mapping[str, FloatArray]], blocks: Blocks) -> Table:

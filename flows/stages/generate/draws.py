@@ -23,6 +23,7 @@ from pipeline.fields.climatology import season_phase
 from pipeline.fields.other_grid import placed_normals
 from pipeline.fields.standardisation import variables_of
 from pipeline.fields.whitening import to_fields
+from pipeline.gaussian.baselines import Baseline
 from pipeline.gaussian.conditional_tail import GaussianTail
 from pipeline.sphere.named_grids import grid_named, grid_of
 from storage.artifacts import publishing as artifacts
@@ -182,18 +183,32 @@ def gaussian_ensemble(
     normals = artifacts.open_published(layout, "normals").load()
     fields = artifacts.open_published(layout, "fields")
     conditions = conditioned_as_observed(times, fields, normals)
-    addresses = _addresses(config, range(realizations), times)
+    law = baseline_of(normals, name)
+    return gaussian_fields(config, normals, law, conditions, range(realizations))
+
+
+def gaussian_fields(
+    config: RunConfig,
+    normals: xr.Dataset,
+    law: Baseline,
+    conditions: xr.Dataset,
+    realizations: Sequence[int],
+) -> xr.Dataset:
+    """Fields (realization, time, *grid) from a Gaussian law alone, at conditioned times; these
+    realizations, whatever others there are."""
+    times, channels = conditions["time"], channels_of(normals)
+    addresses = _addresses(config, realizations, times)
     white = np.array(
         [
-            [address.white(0, channels_of(normals), int(normals.attrs["lmax"])) for address in row]
+            [address.white(0, channels, int(normals.attrs["lmax"])) for address in row]
             for row in addresses
         ]
     )
-    x, tail = baseline_of(normals, name).color(torch.from_numpy(white)).numpy(), tail_of(normals)
+    x, tail = law.color(torch.from_numpy(white)).numpy(), tail_of(normals)
     if tail is not None:
         drawn = zip(x, addresses, strict=True)
         x = np.stack([_with_tail(part, tail, row, normals) for part, row in drawn])
-    remainder = white_remainder(config, normals, range(realizations), times)
+    remainder = white_remainder(config, normals, realizations, times)
     return to_fields(labelled(x, conditions, normals), normals, remainder)
 
 

@@ -1,35 +1,47 @@
 """Who is scored against what: the held-out truth, the candidates, the climatological reference.
 
-`model` and the Gaussian baselines come in as generated fields. `noise-floor` are the training
+`model` and the Gaussian baselines are generated fields. `noise-floor` are the training
 fields of the same calendar days, `band-limit` those fields cut to lmax: a perfect draw of what the
 score model learns, without the remainder. The last two are absent if the training period lacks the
 season of the held-out dates or holds it only once. Where members are split, the truth of a date is
 the first member of the test, and the noise floor the members that were learned from.
+
+Workers line up the same from the same artifacts, so that no field goes from one process to another.
 """
 
-from collections.abc import Mapping
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TypeVar
 
 import numpy as np
 import xarray as xr
 
 from flows.config.schema import RunConfig
-from flows.stages.conditions import conditioned_as_observed, with_predictors
+from flows.stages.conditions import conditioned_as_observed
 from flows.stages.splits import part_of
+from flows.stages.trained_model import loaded_normals
+from pipeline.arrays import FloatArray
 from pipeline.fields.climatology import season_phase
-from pipeline.fields.standardisation import variables_of
-from pipeline.fields.whitening import color, to_fields, to_whitened
-from pipeline.scores.analogues import analogues, with_wind_speed
+from pipeline.fields.standardisation import factor_of, variables_of
+from pipeline.gaussian.channel_covariance import mix_channels
+from pipeline.scores.analogues import Analogues, analogues
+from pipeline.scores.arena import FLOOR, Arena, Fields, Sample
 from pipeline.scores.bootstrap import date_weights
 from pipeline.scores.intervals import block_of
-from pipeline.scores.score_card import FLOOR, Arena, Sample
 from pipeline.sphere.named_grids import grid_of
 from storage.artifacts import publishing as artifacts
-from storage.artifacts.layout import StoreLayout
+from storage.artifacts.published import Published
 from storage.conventions.labels import once
 
 SLOW_DEGREES = 5  # whose coefficients say how long dates hang together
 REPLICATES = 100
 WINDOW = (-15.0, -10.0, -5.0, 0.0, 5.0, 10.0, 15.0)  # days, of the climatological reference
+MODEL, BAND_LIMIT, HELD_OUT = "model", "band-limit", "held-out"
+
+T = TypeVar("T")
 
 
 def held_out_times(fields: xr.Dataset, config: RunConfig) -> xr.DataArray:
@@ -45,80 +57,206 @@ def held_out_times(fields: xr.Dataset, config: RunConfig) -> xr.DataArray:
     return times.isel(time=chosen).reset_coords(drop=True)
 
 
-def line_up(
-    config: RunConfig,
-    layout: StoreLayout,
-    normals: xr.Dataset,
-    dates: xr.DataArray,
-    ensembles: Mapping[str, xr.Dataset],
-) -> tuple[Arena, dict[str, Sample], xr.Dataset | None]:
-    """What is scored against what: truth, candidates, and draws of the climatology.
+@dataclass(frozen=True)
+class Inputs:
+    """What is compared, by name alone: what a worker is sent."""
 
-    Args:
-        ensembles: Generated fields (realization, time, *grid) at `dates`, by candidate.
+    config: RunConfig
+    fields: Published
+    normals: Published
+    whitened: Published
+    drawn: Published
+
+    @property
+    def place(self) -> tuple[object, ...]:
+        """What tells it from others."""
+        parts = (self.fields, self.normals, self.whitened, self.drawn)
+        config = self.config.subset("run.seed", "split", "verify")
+        return (repr(config), *(part.digest for part in parts))
+
+    @property
+    def known(self) -> Known:
+        """The same, opened; kept by a worker for its next unit."""
+        return _kept(_KNOWN, self.place, lambda: Known(self))
+
+
+@dataclass
+class Known:
+    """The record and what of it is looked at; nothing of it is in memory but the normals."""
+
+    inputs: Inputs
+
+    @cached_property
+    def normals(self) -> xr.Dataset:
+        return loaded_normals(self.inputs.normals)
+
+    @cached_property
+    def fields(self) -> xr.Dataset:
+        """The record's variables that are modelled."""
+        return self.everything[list(variables_of(self.normals))]
+
+    @cached_property
+    def everything(self) -> xr.Dataset:
+        return artifacts.open_artifact(self.inputs.fields)
+
+    @cached_property
+    def whitened(self) -> xr.DataArray:
+        return artifacts.open_artifact(self.inputs.whitened)["x"]
+
+    @cached_property
+    def dates(self) -> xr.DataArray:
+        return held_out_times(self.everything, self.inputs.config)
+
+    @cached_property
+    def conditions(self) -> xr.Dataset:
+        """Of the held-out dates, as observed."""
+        return conditioned_as_observed(self.dates, self.everything, self.normals)
+
+    @cached_property
+    def of_fields(self) -> Places:
+        return Places.of(self.everything, self.inputs.config, self.dates)
+
+    @cached_property
+    def of_whitened(self) -> Places:
+        return Places.of(self.whitened, self.inputs.config, self.dates)
+
+    @property
+    def floor(self) -> bool:
+        """Whether training fields of the season are there to be compared with."""
+        floors = (self.of_fields.floor, self.of_whitened.floor)
+        return all(one is not None and len(one.rows) > 1 for one in floors)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Places:
+    """Where in a record stand the held-out fields, and those of training that they are compared
+    with.
+
+    Attributes:
+        truth: (date,).
+        floor, window: of the same calendar days; of the days around them, too.
     """
-    names, split = list(variables_of(normals)), config.split
-    every = artifacts.open_published(layout, "fields")[names]
-    every_x = artifacts.open_published(layout, "whitened")
-    fields, whitened = (once(part_of(each, split, "test")) for each in (every, every_x))
 
-    def scaled(x: xr.DataArray) -> xr.DataArray:
-        scaled = color(x, normals).transpose(..., "time", "channel", "coefficient")
-        return scaled.assign_coords(variable=("channel", names))
+    truth: np.ndarray
+    floor: Analogues | None
+    window: Analogues | None
 
-    conditions = conditioned_as_observed(dates, artifacts.open_published(layout, "fields"), normals)
-    truth = Sample(
-        fields=with_wind_speed(fields.sel(time=dates["time"]).load()),
-        coefficients=scaled(whitened["x"].sel(time=dates["time"]).load()),
-    )
-    still = xr.zeros_like(whitened["x"].sel(time=dates["time"]))
-    expected = with_wind_speed(to_fields(still, normals))
-    candidates = {
-        name: Sample(
-            fields=with_wind_speed(ensemble[names]),
-            coefficients=scaled(_whiten(ensemble, conditions, normals)),
+    @classmethod
+    def of(
+        cls, record: xr.Dataset | xr.DataArray, config: RunConfig, dates: xr.DataArray
+    ) -> Places:
+        split, along = config.split, record["time"].reset_coords(drop=True)
+        numbered = along.copy(data=np.arange(along.size)).assign_coords(
+            {name: record[name] for name in ("member",) if name in record.coords}
         )
-        for name, ensemble in ensembles.items()
+        truth = once(part_of(numbered, split, "test")).sel(time=dates.values).values
+        past = part_of(numbered, split, "train")
+        if not split.by_members:
+            past = once(past)
+        weather = past["member"].to_numpy() if split.by_members else None
+        seasons, wanted = season_phase(past["time"]), season_phase(dates)
+
+        def like(*offsets: float) -> Analogues | None:
+            found = analogues(past["time"], seasons, wanted, offsets=offsets, weather=weather)
+            if found is None:
+                return None
+            return Analogues(rows=past.values[found.rows], year=found.year)
+
+        return cls(truth=truth, floor=like(0.0), window=like(*WINDOW))
+
+
+@dataclass(frozen=True)
+class Lineup:
+    """All that is compared, by name alone.
+
+    Attributes:
+        stores: of each candidate, and of the truth, what flows/stages/verify/compared makes.
+        block: dates that hang together.
+    """
+
+    inputs: Inputs
+    stores: Mapping[str, Published] = field(hash=False)
+    block: int = 1
+
+    @property
+    def arena(self) -> Arena:
+        """Lined up; kept by a worker for its next unit."""
+        digests = tuple(store.digest for store in self.stores.values())
+        place = (*self.inputs.place, *digests, self.block)
+        return _kept(_ARENAS, place, lambda: _lined_up(self))
+
+
+def _lined_up(lineup: Lineup) -> Arena:
+    known = lineup.inputs.known
+    normals, names = known.normals, list(variables_of(known.normals))
+    named = {"channel": normals["channel"].values, "variable": ("channel", names)}
+    stores = {label: artifacts.open_artifact(one) for label, one in lineup.stores.items()}
+
+    def sample(label: str, fields: Fields) -> Sample:
+        store = stores[label]
+        return Sample(
+            fields=fields,
+            x=store["x"].assign_coords(named),
+            power=store["power"].assign_coords(named),
+        )
+
+    def stored(label: str) -> Sample:
+        return sample(label, Fields(dataset=stores[label][names]))
+
+    def chosen(rows: np.ndarray) -> Fields:
+        return Fields(dataset=known.fields, rows=rows)
+
+    drawn = artifacts.open_artifact(lineup.inputs.drawn)[names]
+    candidates = {MODEL: sample(MODEL, Fields(dataset=drawn))}
+    candidates |= {
+        name: stored(name) for name in stores if name not in (MODEL, FLOOR, BAND_LIMIT, HELD_OUT)
     }
-    phase = season_phase(dates)
-    past, past_x = (part_of(each, split, "train") for each in (every, every_x[["x"]]))
-    if not split.by_members:
-        past, past_x = once(past), once(past_x)
-    weather = past["member"].to_numpy() if split.by_members else None
-    seasons = season_phase(past["time"])
-    floor, floor_x = (analogues(each, seasons, phase, weather=weather) for each in (past, past_x))
-    climatology = None
-    if floor is not None and floor_x is not None and floor.sizes["realization"] > 1:
-        at = {"time": dates.values}
-        x = floor_x["x"].assign_coords(at)
-        candidates[FLOOR] = Sample(
-            fields=with_wind_speed(floor.assign_coords(at)), coefficients=scaled(x)
-        )
-        at_dates = with_predictors(x.assign_coords(phase=("time", phase)), conditions)
-        cut = to_fields(at_dates, normals)
-        candidates["band-limit"] = Sample(
-            fields=with_wind_speed(cut), coefficients=scaled(_whiten(cut, conditions, normals))
-        )
-        window = analogues(past, seasons, phase, offsets=WINDOW, weather=weather)
-        assert window is not None
-        climatology = with_wind_speed(window.assign_coords(at))
-    grid = grid_of(fields)
-    area = xr.DataArray(grid.area, dims=grid.dims).assign_coords(
-        {name: fields[name] for name in ("lat", "lon", "cell", "crs") if name in fields.coords}
+    places, climatology, years = known.of_fields, None, None
+    if known.floor:
+        assert places.floor is not None and places.window is not None
+        candidates[FLOOR] = sample(FLOOR, chosen(places.floor.rows))
+        candidates[BAND_LIMIT] = stored(BAND_LIMIT)
+        climatology, years = chosen(places.window.rows), places.window.year
+    grid = grid_of(known.fields)
+    kept = [name for name in ("lat", "lon", "cell", "crs") if name in known.fields.coords]
+    return Arena(
+        truth=sample(HELD_OUT, chosen(places.truth[None])),
+        expected=Fields(dataset=stores[HELD_OUT][names]),
+        candidates=candidates,
+        climatology=climatology,
+        years=years,
+        area=xr.DataArray(grid.area, dims=grid.dims).assign_coords(
+            {name: known.fields[name] for name in kept}
+        ),
+        weights=_weights(lineup, known.dates.size),
+        block=lineup.block,
+        factor=factor_of(normals)[: int(normals.attrs["lmax"]) + 1],
     )
-    block = memory_of(truth.coefficients)
-    weights = date_weights(
-        dates.size,
-        block=block,
+
+
+def _weights(lineup: Lineup, dates: int) -> FloatArray:
+    return date_weights(
+        dates,
+        block=lineup.block,
         replicates=REPLICATES,
-        generator=np.random.default_rng(config.run.seed),
+        generator=np.random.default_rng(lineup.inputs.config.run.seed),
     )
-    arena = Arena(truth=truth, expected=expected, area=area, weights=weights, block=block)
-    return arena, candidates, climatology
+
+
+def block_of_dates(known: Known) -> int:
+    """`memory_of` the held-out fields."""
+    last = min(SLOW_DEGREES, int(known.normals.attrs["lmax"]))
+    x = known.whitened.isel(time=known.of_whitened.truth, coefficient=slice(0, (last + 1) ** 2))
+    slow = mix_channels(factor_of(known.normals), x.values.astype(np.float64))
+    return memory_of(x.copy(data=slow))
 
 
 def memory_of(coefficients: xr.DataArray) -> int:
-    """Dates that are drawn together: by the memory of the largest scales of the held-out fields."""
+    """Dates that are drawn together: by the memory of the largest scales of the held-out fields.
+
+    Args:
+        coefficients: scaled, (time, channel, coefficient).
+    """
     slow = coefficients.isel(coefficient=coefficients["degree"].values <= SLOW_DEGREES)
     series = slow.transpose("time", "channel", "coefficient").values.astype(np.float64)
     scale = series.std(axis=0)
@@ -132,10 +270,14 @@ def spacing(dates: xr.DataArray) -> float:
     return float(days) / (dates.size - 1)
 
 
-def _whiten(ensemble: xr.Dataset, conditions: xr.Dataset, normals: xr.Dataset) -> xr.DataArray:
-    ensemble = with_predictors(ensemble, conditions)
-    members = [
-        to_whitened(ensemble.isel(realization=number, drop=True), normals)["x"]
-        for number in range(ensemble.sizes["realization"])
-    ]
-    return xr.concat(members, "realization")
+# One of each per worker process; a new run brings new digests.
+_KNOWN: dict[object, Known] = {}
+_ARENAS: dict[object, Arena] = {}
+
+
+def _kept(kept: dict[object, T], place: object, make: Callable[[], T]) -> T:
+    if place not in kept:
+        made = make()
+        kept.clear()
+        kept[place] = made
+    return kept[place]

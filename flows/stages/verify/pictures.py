@@ -22,7 +22,8 @@ from pipeline.fields.other_grid import placed_normals
 from pipeline.fields.standardisation import variables_of
 from pipeline.fields.whitening import to_fields
 from pipeline.scores.analogues import analogues, with_wind_speed
-from pipeline.scores.score_card import Arena
+from pipeline.scores.arena import Arena
+from pipeline.scores.score_card import Maps
 from pipeline.sphere.named_grids import grid_of
 from storage.artifacts import publishing as artifacts
 from storage.artifacts.layout import StoreLayout
@@ -35,10 +36,14 @@ def pictures(
     card: Mapping[str, Any],
     layout: StoreLayout,
     arena: Arena,
-    model: xr.Dataset,
+    maps: Maps,
     normals: xr.Dataset,
 ) -> dict[str, str]:
-    """Elements by name, as flows.report.page.render takes them."""
+    """Elements by name, as flows.report.page.render takes them.
+
+    Args:
+        maps: of the held-out fields and of the model, by variable.
+    """
     raster = Raster(arena.area)
     real, generated, expected = gallery(layout, normals)
     theirs = Raster(generated)
@@ -57,9 +62,7 @@ def pictures(
             ours, drawn = ((each - mean[name]).assign_attrs(attrs) for each, mean in usual)
             figure = figures.side_by_side(ours, drawn, (raster, theirs), anomaly=True)
             made[f"anomalies/{name}"] = figures.image(figure, f"{title}: departures")
-        held_out = arena.maps(arena.truth.fields, name, "the truth")
-        model_maps = arena.maps(model, name, "the model")
-        statistics = figures.statistic_maps(arena.truth.fields[name], held_out, model_maps, raster)
+        statistics = figures.statistic_maps(real[name], *maps[name], raster)
         made[f"maps/{name}"] = figures.image(statistics, f"{title}: statistics")
     titles |= wind_titles(normals, titles)
     made["spectra"] = figures.svg(figures.spectrum_ratios(card["spectra"], titles), "Spectra")
@@ -127,10 +130,10 @@ def gallery(
     ensemble = artifacts.open_published(layout, "ensemble")[names].isel(time=[0])
     fields = once(artifacts.open_published(layout, "fields")[names])
     phase = season_phase(ensemble["time"])
-    record = fields.assign(day=("time", np.arange(fields.sizes["time"])))[["day"]]
     # Same calendar day in other years; of a short record also days around it.
-    found = analogues(record, season_phase(fields["time"]), phase, offsets=(0.0, 10.0, -10.0))
-    days = [] if found is None else list(dict.fromkeys(found["day"].values.ravel().tolist()))
+    seasons = season_phase(fields["time"])
+    found = analogues(fields["time"], seasons, phase, offsets=(0.0, 10.0, -10.0))
+    days = [] if found is None else list(dict.fromkeys(found.rows.ravel().tolist()))
     real = fields.isel(time=sorted(days[:number])).load()
     still = xr.DataArray(
         np.zeros((1, len(names), normals.sizes["coefficient"]), np.float32),

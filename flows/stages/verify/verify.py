@@ -10,43 +10,56 @@ scores.json
     protocol     dates, block [dates], block_days, replicates, realizations (by candidate), lmax,
                  grid, train, test, members (of each split, where members are split)
     variables    by name: long_name, standard_name, units, derived, factor, display_units
-    scores, joint, spectra, ranks      see pipeline/scores/score_card
+    scores, joint, spectra, ranks, distances       see pipeline/scores/score_card
     certificate  J_G, likelihood and bounds: see flows/stages/verify/certificate
-    memorisation levels, generated, held_out: quantiles of distances to the nearest training field
+    memorisation levels, generated, held_out: quantiles of distances to the nearest training field;
+                 fields {generated, held_out}: how many were looked at
     caveats      sentences: what was asked for or scored outside of the training data
     time         how days follow each other, for runs of sequences: see flows/stages/verify/in_time
     provenance   config, digests and seconds by artifact, software, source
 
-The candidates are described in flows/stages/verify/candidates.
+The candidates are described in flows/stages/verify/candidates. Everything that grows with dates,
+realizations or training fields is divided: fields are made (flows/stages/verify/compared) and
+scored on the workers, a bounded part at a time, and only sums come back.
 """
 
 import json
 import math
 import platform
 import time as clock
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import xarray as xr
 
+from flows.cluster.map_units import map_units
 from flows.config.schema import RunConfig
 from flows.progress import Progress
 from flows.report.model_card import model_card
 from flows.stages.base import Receipt, published_input
 from flows.stages.block_degree import block_degree_words
-from flows.stages.conditions import beyond_training, conditioned_as_observed
+from flows.stages.conditions import beyond_training
 from flows.stages.content_keys import REPORTED, SCHEMAS, key_of
 from flows.stages.splits import SPLITS, part_of
-from flows.stages.verify.candidates import REPLICATES, held_out_times, line_up, spacing
-from pipeline.fields.whitening import whiten
-from pipeline.scores.proper_scores import memorisation
-from pipeline.scores.score_card import Arena, Sample, score_card
+from flows.stages.verify.candidates import (
+    MODEL,
+    REPLICATES,
+    Inputs,
+    Known,
+    Lineup,
+    block_of_dates,
+    spacing,
+)
+from pipeline.scores.analogues import with_wind_speed
+from pipeline.scores.arena import Arena
+from pipeline.scores.score_card import Each, score_card
 from pipeline.sphere.named_grids import grid_of
 from storage.artifacts import publishing as artifacts
 from storage.artifacts.layout import StoreLayout
-from storage.conventions.labels import once
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -54,57 +67,83 @@ if TYPE_CHECKING:
 STAGE = "verify"
 KIND = "report"
 
-GAUSSIAN = ("m-block", "channels")  # baselines whose draws are scored beside the model's
-NEAREST = 512  # generated fields whose nearest training field is looked for
-
 
 def run(config: RunConfig, layout: StoreLayout, client: "Client", progress: Progress) -> Receipt:
     """Draw the verification ensemble, score it and publish the report."""
     from flows.report import page as report
-    from flows.stages.generate import draws, generate
     from flows.stages.verify import pictures as pages
     from flows.stages.verify.certificate import certificate
+    from flows.stages.verify.compared import compared
     from flows.stages.verify.forecasts import forecasts
     from flows.stages.verify.in_time import in_time
+    from flows.stages.verify.nearest import nearest_training_fields
     from flows.stages.verify.path_certificate import path_certificate
 
     began = clock.monotonic()
     content = key_of(STAGE, config, layout)
-    fields = artifacts.open_published(layout, "fields")
-    dates = held_out_times(fields, config)
-    conditions = conditioned_as_observed(dates, fields, artifacts.open_published(layout, "normals"))
-    drawn = generate.generate_ensemble(
-        config, layout, client, progress, "verification", conditions, config.verify.realizations
-    )
+    inputs = drawn_inputs(config, layout, client, progress)
     certified = certificate(config, layout, client, progress)
     path = path_certificate(config, layout, client, progress)
-    progress(0, 4, "the Gaussian baselines")
-    gaussian = {
-        name: draws.gaussian_ensemble(config, layout, name, dates, config.verify.realizations)
-        for name in GAUSSIAN
-    }
-    progress(1, 4, "the scores")
-    normals = artifacts.open_published(layout, "normals").load()
-    ensembles = {"model": artifacts.open_artifact(drawn).load(), **gaussian}
-    arena, candidates, climatology = line_up(config, layout, normals, dates, ensembles)
+    stores = compared(inputs, layout, client, progress)
+    lineup = Lineup(inputs, stores, block_of_dates(inputs.known))
+    arena, known = lineup.arena, inputs.known
+    described = with_wind_speed(known.fields.isel(time=known.of_fields.truth[:1]).load())
+    names = [str(name) for name in described.data_vars]
+    found = score_card(arena, on_workers(lineup, client, progress), names, MODEL)
     card: dict[str, Any] = {
         "schema": SCHEMAS[STAGE],
         "key": content,
-        **_about(config, layout, arena, candidates, drawn),
-        "caveats": _caveats(config, layout, conditions),
-        **score_card(arena, candidates, climatology),
+        **_about(config, layout, arena, known, described),
+        "caveats": _caveats(config, layout, known.conditions),
+        **found.table,
         "certificate": certified,
-        "memorisation": _memory(config, layout, arena, candidates["model"], normals),
+        "memorisation": nearest_training_fields(lineup, client, progress),
     }
-    if (sequences := in_time(config, layout, normals, path)) is not None:
+    if (sequences := in_time(config, layout, known.normals, path)) is not None:
         ahead = forecasts(config, layout, client, progress)
         card["time"] = sequences | ({"forecasts": ahead} if ahead else {})
-    progress(2, 4, "the pictures")
-    pictures = pages.pictures(card, layout, arena, candidates["model"].fields, normals)
-    progress(3, 4, "the page")
+    progress(0, 2, "the pictures")
+    pictures = pages.pictures(card, layout, arena, found.maps, known.normals)
+    progress(1, 2, "the page")
     published = _publish(layout, content, card, report.render(card, pictures))
-    progress(4, 4, "published")
+    progress(2, 2, "published")
     return Receipt.of(STAGE, published, seconds=clock.monotonic() - began)
+
+
+def drawn_inputs(
+    config: RunConfig, layout: StoreLayout, client: "Client", progress: Progress
+) -> Inputs:
+    """What is compared, with the ensemble of the model drawn at the held-out dates."""
+    from flows.stages.generate import generate
+
+    kinds = ("fields", "normals", "whitened")
+    fields, normals, whitened = (published_input(layout, kind) for kind in kinds)
+    # The ensemble itself is not known yet, and its times and conditions do not depend on it.
+    inputs = Inputs(config, fields, normals, whitened, drawn=whitened)
+    drawn = generate.generate_ensemble(
+        config,
+        layout,
+        client,
+        progress,
+        "verification",
+        Known(inputs).conditions,
+        config.verify.realizations,
+    )
+    return replace(inputs, drawn=drawn)
+
+
+def on_workers(lineup: Lineup, client: "Client", progress: Progress) -> Each:
+    """Does units of the score card on the workers, each of which lines up the same arena."""
+
+    def each(function: Callable[[Arena, Any], Any], units: Sequence[Any], label: str) -> list[Any]:
+        return map_units(client, partial(scored, lineup, function), units, progress, label=label)
+
+    return each
+
+
+def scored(lineup: Lineup, function: Callable[[Arena, Any], Any], unit: Any) -> Any:
+    """What a function of the arena makes of a unit. Runs on a worker."""
+    return function(lineup.arena, unit)
 
 
 def _caveats(config: RunConfig, layout: StoreLayout, held_out: xr.Dataset) -> list[str]:
@@ -125,36 +164,25 @@ def _caveats(config: RunConfig, layout: StoreLayout, held_out: xr.Dataset) -> li
     return said
 
 
-def _memory(
-    config: RunConfig, layout: StoreLayout, arena: Arena, model: Sample, normals: xr.Dataset
-) -> dict[str, list[float]]:
-    whitened = artifacts.open_published(layout, "whitened")["x"]
-    bank = part_of(whitened, config.split, "train")  # read a few fields at a time
-    held_out = (
-        once(part_of(whitened, config.split, "test")).sel(time=arena.truth.fields["time"]).values
-    )
-    drawn = whiten(model.coefficients, normals).values
-    generated = drawn.reshape(-1, *drawn.shape[2:])
-    chosen = np.linspace(0, len(generated) - 1, min(NEAREST, len(generated))).astype(int)
-    generated = generated[chosen].reshape(len(chosen), -1)
-    return memorisation(generated, held_out.reshape(len(held_out), -1), bank)
-
-
 def _about(
     config: RunConfig,
     layout: StoreLayout,
     arena: Arena,
-    candidates: dict[str, Sample],
-    drawn: artifacts.Published,
+    known: Known,
+    described: xr.Dataset,
 ) -> dict[str, Any]:
-    """The parts of the card that say what was compared, and where it comes from."""
+    """The parts of the card that say what was compared, and where it comes from.
+
+    Args:
+        described: a field of each variable, wind speeds among them.
+    """
     from flows.report.figures import name_of, units_of
 
     fields = artifacts.open_published(layout, "fields")
     ensemble = artifacts.open_published(layout, "ensemble")
     learned = artifacts.open_published(layout, "whitened")["x"]
     variables = {}
-    for name, field in arena.truth.fields.data_vars.items():
+    for name, field in described.data_vars.items():
         factor, unit = units_of(field)
         variables[str(name)] = {
             "long_name": name_of(field),
@@ -165,8 +193,8 @@ def _about(
             "display_units": unit,
         }
     members = {n: list(config.split.members(n)) for n in SPLITS if config.split.by_members}
-    inputs = [*(published_input(layout, kind) for kind in REPORTED), drawn]
-    dates = arena.truth.fields["time"]
+    inputs = [*(published_input(layout, kind) for kind in REPORTED), known.inputs.drawn]
+    dates = known.dates
     title = fields.attrs.get("title")
     return {
         "title": "Generated global fields" + (f": {title}" if title else ""),
@@ -182,7 +210,9 @@ def _about(
             "block": arena.block,
             "block_days": arena.block * spacing(dates),
             "replicates": REPLICATES,
-            "realizations": {n: s.fields.sizes["realization"] for n, s in candidates.items()},
+            "realizations": {
+                name: sample.fields.realizations for name, sample in arena.candidates.items()
+            },
             "lmax": config.spectral.lmax,
             "grid": grid_of(fields).describe(),
             "train": list(config.split.train),
