@@ -16,6 +16,8 @@ import time
 from dataclasses import replace
 
 import torch
+import xarray as xr
+from distributed import Client
 
 from deploy.bench.convergence import convergence
 from flows.config.schema import read_config
@@ -23,9 +25,12 @@ from flows.stages.base import published_input
 from flows.stages.conditions import conditioned_as_observed
 from flows.stages.generate.draws import white_remainder, whitened_draws
 from flows.stages.trained_model import trained
-from flows.stages.verify.candidates import held_out_times, line_up
+from flows.stages.verify.candidates import Known, Lineup, block_of_dates, held_out_times
+from flows.stages.verify.compared import compared, whitened_of, with_power
+from flows.stages.verify.verify import drawn_inputs
 from pipeline.fields.whitening import to_fields
-from pipeline.scores.score_card import score_card
+from pipeline.scores.arena import FLOOR, Fields, Sample
+from pipeline.scores.score_card import here, score_card
 from storage.artifacts import publishing as artifacts
 from storage.artifacts.layout import StoreLayout
 
@@ -59,8 +64,13 @@ def main() -> int:
                 x = whitened_draws(replace(config, generate=asked), model, normals, numbers, times)
             ensembles[f"{name} {evaluations}"] = to_fields(x, normals, white)
             print(f"{name} {evaluations}: {time.monotonic() - began:.0f} s", file=sys.stderr)
-    arena, candidates, climatology = line_up(config, layout, normals, dates, ensembles)
-    card = score_card(arena, candidates, climatology)
+    with Client(processes=False, n_workers=1, threads_per_worker=1, dashboard_address=None) as one:
+        inputs = drawn_inputs(config, layout, one, quiet)
+        stores = compared(inputs, layout, one, quiet)
+    arena = Lineup(inputs, stores, block_of_dates(inputs.known)).arena
+    drawn = {name: sample(fields, inputs.known) for name, fields in ensembles.items()}
+    arena = replace(arena, candidates=drawn | {FLOOR: arena.candidates[FLOOR]})
+    card = score_card(arena, here(arena), arena.truth.fields.names, next(iter(drawn))).table
     print(f"| integrator, evaluations | {' | '.join(SCORES)} | correlation | energy distance |")
     print("|---|" + "---|" * (len(SCORES) + 2))
     for name in ensembles:
@@ -74,6 +84,20 @@ def main() -> int:
     for name, evaluations, apart, power in convergence(model, condition):
         print(f"| {name} | {evaluations} | {apart:.4f} | {power:.4f} |", flush=True)
     return 0
+
+
+def sample(fields: xr.Dataset, known: Known) -> Sample:
+    """Fields (realization, time, *grid) in memory as a candidate."""
+    parts = [
+        with_power(whitened_of(member, known.conditions, known.normals), known.normals)
+        for member in (fields.isel(realization=k) for k in range(fields.sizes["realization"]))
+    ]
+    both = xr.concat(parts, "realization")
+    return Sample(fields=Fields(dataset=fields), x=both["x"], power=both["power"])
+
+
+def quiet(done: int, total: int, text: str) -> None:
+    """Nothing is said of progress."""
 
 
 def _mean_ratio(card: dict, score: str, name: str) -> float:

@@ -203,7 +203,8 @@ def fit(
         done = work(load)[stage]
         explained = seconds(stage, done, load, Machines(workers=WORKERS), bare)
         units = 0.0 if stage in BY_VALUE else done.units / WORKERS
-        counts = (done.values / WORKERS, units, done.alone, 1.0)
+        alone = done.alone + done.scored / WORKERS
+        counts = (done.values / WORKERS, units, alone, 1.0)
         rows.append(np.array(counts) / taken[stage])
         left.append(max(0.0, taken[stage] - explained) / taken[stage])
     matrix = np.array(rows)

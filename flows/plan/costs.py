@@ -33,7 +33,16 @@ LAWS_TRAINED = 14  # in a training: of each fold and of the model with their rot
 LAWS_DRAWN, LAWS_JUDGED = 4, 7  # of a worker that draws, that compares densities
 WINDOW = 7  # days around a date whose fields of other years are draws of the climatology
 OTHER_YEARS = 30  # at most
-COPIED = 4  # copies of the fields of one variable that are scored, float64
+NUMBERS, ARRAYS = 1 << 25, 8  # of an array of a unit that is scored; how many there are
+VALUES, MADE = 1 << 24, 14  # of the fields that verification makes at once; arrays of them
+UNIT_BYTES = 1 << 27  # of a unit of them
+BANK = 1 << 29  # numbers of the training fields that draws are compared with at once
+PAIRED, TABLES = 2048, 8  # fields between which distances are taken; tables that come back
+REPLICATES = 101
+PICTURES = 96 << 20  # of the libraries that draw
+CALIBRATED = 48  # bytes of each coefficient of the fields that calibrate a network
+PARTIAL = 16  # test fields of a part of the certificate, which brings back all steps of its chain
+CHAIN = 256
 WHOLE = 10  # copies of its fields that the fit of the whole law holds at most (test_costs.py)
 WHOLE_FIELDS, WHOLE_BYTES = 1500, 3 << 25  # that it is fitted to, and all that they may take
 NEAREST = 512  # draws whose nearest training field is looked for
@@ -53,6 +62,7 @@ class Workload:
         together: realizations that one task draws.
         shard: times in one unit of ingest.
         years: of training, or its members: what verification finds fields like a date in.
+        accumulate: parts of a batch that a process trains on one after the other.
         drawn_points: cells of one field of the ensemble, if it is drawn on another grid.
         series: whether the ensemble is copied for readers of series.
         block_degree: up to which Gaussian laws keep the covariances of each order; lmax if None.
@@ -74,6 +84,7 @@ class Workload:
     steps: int | None = None
     minutes: float | None = None
     batch: int = 32
+    accumulate: int = 1
     width: int = 64
     blocks: int = 4
     evaluations: int = 12
@@ -99,6 +110,17 @@ class Workload:
     @property
     def scored(self) -> int:
         return self.verification[0] * self.verification[1]
+
+    @property
+    def like(self) -> int:
+        """Training fields of the calendar days of verification."""
+        return min(self.years, OTHER_YEARS) * self.verification[1]
+
+    @property
+    def compared(self) -> int:
+        """Fields that are scored: of the model and two Gaussian laws, of other years, whole and
+        cut to lmax, and of the climatology."""
+        return (CANDIDATES - 3) * self.scored + (2 + WINDOW) * self.like
 
     @property
     def followed(self) -> int:
@@ -185,7 +207,8 @@ class Work:
     """Counts of one stage.
 
     Attributes:
-        values, legendre, network, units: shared by workers.
+        values, scored, legendre, network, units: shared by workers; a value that is scored costs
+            what one does that is worked on in one process.
         training, judging: products of the network in one process on all cores of its machine, of
             a training that its minutes may end, and of what is done in any case.
         alone: values, and numbers of laws that are fitted, in one process.
@@ -193,6 +216,7 @@ class Work:
     """
 
     values: float = 0.0
+    scored: float = 0.0
     legendre: float = 0.0
     network: float = 0.0
     units: int = 0
@@ -266,11 +290,13 @@ def work(load: Workload) -> dict[str, Work]:
     )
     per_field = channels * load.points
 
-    def drawing(realizations: int, times: int, certified: int = 0, **more: float) -> Work:
+    def drawing(
+        realizations: int, times: int, certified: int = 0, compared: float = 0.0, **more: float
+    ) -> Work:
         count = realizations * times
         return Work(
             values=count * per_field,
-            legendre=count * load.legendre_flops,
+            legendre=count * load.legendre_flops + compared,
             network=(count * load.evaluations + certified) * load.network_products,
             units=ceil(realizations / load.together) * ceil(times / TIMES_PER_CHUNK),
             **more,
@@ -297,8 +323,8 @@ def work(load: Workload) -> dict[str, Work]:
         "verify": drawing(
             *load.verification,
             certified=trains * (max(CERTIFIED, load.tested) + PROBED),
-            alone=CANDIDATES * load.scored * per_field,
-            products=RESCORED * load.scored * load.legendre_flops
+            scored=load.compared * per_field,
+            compared=(RESCORED * load.scored + 3 * load.like) * load.legendre_flops
             + 2 * min(NEAREST, load.scored) * (fitted - load.validated) * channels * coefficients,
         ),
     }
@@ -328,6 +354,7 @@ def seconds(stage: str, done: Work, load: Workload, machines: Machines, price: P
     if machines.gpus:
         network = training = 1.0 / (machines.gpus * machines.gpu_speed)
     shared = done.values * own["value"] + done.legendre * price.legendre + done.units * own["unit"]
+    shared += done.scored * own["alone"]
     by_workers = shared / machines.workers + done.network * network
     waited = max(by_workers, done.units * price.task)
     trained = done.training * training
@@ -371,7 +398,7 @@ def _sizes(load: Workload, machines: Machines) -> dict[str, _Size]:
     model = trains * (32 << 20) * ceil(load.width / 32) ** 2  # weights, their mean, optimizer
     laws, maps = 8 * load.covariances, 8 * 8 * channels * load.points
     training = INTERPRETER_BYTES + trains * series_kept(load, machines) + 8 * model
-    training += trains * LAWS_TRAINED * laws
+    training += trains * (LAWS_TRAINED * laws + activations(load, machines.ranks) + held_out(load))
     on_workers = {"memory": training}
     sampling = INTERPRETER_BYTES + 64 * load.microbatch * field + LAWS_DRAWN * laws
     placed = field if load.drawn_points is None else 4 * channels * load.drawn_points
@@ -413,34 +440,89 @@ def _sizes(load: Workload, machines: Machines) -> dict[str, _Size]:
             ),
         ),
         "verify": _Size(
-            bytes=load.scored * field,
-            files=files(*load.verification),
+            bytes=load.scored * field + _compared_bytes(load),
+            files=CANDIDATES * files(*load.verification),
             memory=max(
                 drawing(load.verification[1], field) + (LAWS_JUDGED - LAWS_DRAWN) * laws,
                 INTERPRETER_BYTES + whole_law(load),
+                INTERPRETER_BYTES + LAWS_DRAWN * laws + maps + _scoring(load),
             ),
-            memory_here=INTERPRETER_BYTES
-            + LAWS_DRAWN * laws
-            + max(8 * ROWS * whitened, _scored_bytes(load)),
+            memory_here=INTERPRETER_BYTES + LAWS_DRAWN * laws + maps + _reporting(load),
         ),
     }
 
 
-def _scored_bytes(load: Workload) -> int:
-    """Bytes of the fields that verification scores, all of which are in one process: of the model
-    and of two Gaussian laws, of the same days of other years, whole and cut to lmax, of the days
-    around them, and the held-out ones."""
+def _compared_bytes(load: Workload) -> int:
+    """What is kept to be scored: fields of two Gaussian laws, of other years cut to lmax, and of
+    the climatology; coefficients of these, of the model's draws and of the real fields."""
     dates = load.verification[1]
-    like = min(load.years, OTHER_YEARS) * dates
-    drawn = (CANDIDATES - 3) * load.scored
-    fields = drawn + (2 + WINDOW) * like + 2 * dates
-    coefficients = drawn + 2 * like + dates
-    one = 8 * load.points * max(load.scored, WINDOW * like)  # of one variable at a time
-    return (
-        fields * load.field_bytes
-        + 4 * coefficients * load.channels * load.coefficients
-        + COPIED * one
+    fields = 2 * load.scored + load.like + dates
+    coefficients = 3 * load.scored + 2 * load.like + dates
+    return fields * load.field_bytes + coefficients * load.channels * (
+        4 * load.coefficients + 8 * (load.lmax + 1)
     )
+
+
+def _scoring(load: Workload) -> int:
+    """Bytes of a worker that makes fields to be compared, or scores them: those of the largest
+    unit, which is bounded whatever the dates and realizations."""
+    values, size = load.channels * load.points, load.channels * load.coefficients
+    dates = load.verification[1]
+    unit = max(UNIT_BYTES, min(TIMES_PER_CHUNK, dates) * (load.field_bytes + 4 * size))
+    everything = load.scored * (load.field_bytes + 4 * size)
+    made = 8 * MADE * max(values, min(VALUES, dates * values)) + 3 * min(unit, everything)
+    of_latitude = load.points // load.nlat * dates
+    most = load.points * max(load.scored, WINDOW * load.like)
+    scored = 8 * ARRAYS * min(most, max(NUMBERS, of_latitude))
+    near = 5 * min(ROWS, max(1, BANK // size), load.fitted) * size + 32 * (1 << 23)
+    rows = _paired(load)
+    paired = 24 * rows**2 + 16 * min(NUMBERS, rows * size)
+    return max(made, scored, near, paired)
+
+
+def _reporting(load: Workload) -> int:
+    """Bytes of the process of the run while it adds up what comes back, and draws the pictures:
+    of these maps and a few fields, of the former tables that grow with the degrees, and ranks and
+    parts of the certificate, which are small parts of the fields that they are about."""
+    pictures = PICTURES + 40 * load.field_bytes
+    spectra = 8 * REPLICATES * load.channels * (load.lmax + 1)
+    ranks = 16 * CANDIDATES * load.channels * max(load.scored, load.like)
+    tables = TABLES * 8 * _paired(load) ** 2
+    certified = 8 * load.channels * (load.lmax + 1)
+    parts = CHAIN * ceil(load.tested / PARTIAL) + 3 * load.tested
+    return pictures + 2 * CANDIDATES * spectra + max(tables, ranks, certified * parts) + _days(load)
+
+
+def _paired(load: Workload) -> int:
+    """Rows of a table of distances."""
+    dates = min(load.verification[1], PAIRED // 2)
+    return dates + min(max(load.scored, load.like), max(PAIRED, 2 * dates))
+
+
+def _days(load: Workload) -> int:
+    """Of runs of sequences, the training and the test days that verification has in memory whole,
+    float64."""
+    days = load.fitted - load.validated + load.tested
+    return bool(load.past) * 8 * days * load.channels * load.coefficients
+
+
+def activations(load: Workload, ranks: int) -> int:
+    """Bytes of what a training keeps for the gradient of the fields that one process trains on at
+    once, float32: of each block two feature maps and the two that are made of them, of the last one
+    the same once, and the pictures before and after them; and some arrays of coefficients."""
+    fields = ceil(load.batch / (ranks * load.accumulate))
+    rings = 2 * ceil((load.lmax + 1) / 2)
+    maps = (4 * load.blocks + 2 + 3) * load.width + 18 * load.channels
+    return fields * (4 * 2 * rings**2 * maps + 80 * load.channels * load.coefficients)
+
+
+def held_out(load: Workload) -> int:
+    """Bytes of the validation fields of a training, and of what its calibration makes of some."""
+    judging = Judging.of(
+        steps=load.steps, batch=load.batch, validations=VALIDATIONS, fields=load.validated
+    )
+    numbers = load.channels * load.coefficients
+    return numbers * (4 * load.validated + CALIBRATED * judging.calibrated)
 
 
 def whole_law(load: Workload) -> int:

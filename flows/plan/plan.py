@@ -80,6 +80,7 @@ def workload(config: RunConfig) -> Workload:
         steps=config.train.steps if network else 0,
         minutes=config.train.minutes if network else None,
         batch=config.train.batch,
+        accumulate=config.train.accumulate,
         width=config.train.width,
         blocks=config.train.blocks,
         evaluations=generate.evaluations if config.draws_by_network else 0,
@@ -170,8 +171,7 @@ def _lack_of_memory_of_workers(
 
 
 _SMALLER = {
-    "train": "a lower train.width",
-    "verify": "fewer verify.dates or verify.realizations",
+    "train": "a higher train.accumulate, a lower train.width or fewer validation fields",
 }
 
 

@@ -6,7 +6,7 @@ and the largest array has `NUMBERS` numbers or so, however many dates and realiz
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -43,6 +43,10 @@ class Fields:
     def realizations(self) -> int:
         return int(self.dataset.sizes["realization"]) if self.rows is None else len(self.rows)
 
+    @property
+    def dates(self) -> int:
+        return int(self.dataset.sizes["time"]) if self.rows is None else self.rows.shape[1]
+
     @cached_property
     def speeds(self) -> dict[str, tuple[str, str]]:
         """Wind speeds, and the two components that each is made of when it is read."""
@@ -72,6 +76,13 @@ class Fields:
                 self.read(one, grid, realizations, dates, cells) for one in self.speeds[name]
             )
             return np.hypot(east, north)
+        if cells is not None and _scattered(self.dataset.sizes, grid, cells):
+            # Of cells that lie all over the grid whole fields are read, so not many at once.
+            count = range(*dates.indices(self.dates))
+            if len(count) > 1:
+                days = (slice(day, day + 1) for day in count)
+                parts = [self.read(name, grid, realizations, day, cells) for day in days]
+                return np.concatenate(parts, axis=1)
         field, places = self.dataset[name], None
         if self.rows is None:
             field = field.isel(realization=realizations, time=dates)
@@ -160,7 +171,7 @@ class Arena:
     @property
     def fewest(self) -> int:
         """Realizations of the smallest candidate."""
-        return min(sample.fields.realizations for sample in self.candidates.values())
+        return min(int(sample.x.sizes["realization"]) for sample in self.candidates.values())
 
     @property
     def channels(self) -> list[str]:
@@ -235,6 +246,13 @@ class Arena:
     @property
     def _grid(self) -> tuple[str, ...]:
         return tuple(map(str, self.area.dims))
+
+
+def _scattered(sizes: Mapping[Hashable, int], grid: Sequence[str], cells: IntArray) -> bool:
+    """Whether the cells are less than half of those between the first and the last of them."""
+    inner = int(np.prod([sizes[dim] for dim in grid[1:]]))
+    rows = int(cells[-1]) // inner - int(cells[0]) // inner + 1
+    return 2 * len(cells) < rows * inner
 
 
 def _whole(values: npt.NDArray[np.floating], name: str, owner: str) -> FloatArray:

@@ -108,7 +108,8 @@ def mean_power(arena: Arena, sample: Sample, realization: int) -> FloatArray:
     for start in range(0, arena.dates, step):
         dates = slice(start, start + step)
         total += np.tensordot(arena.weights[:, dates], values.isel(time=dates).values, axes=1)
-    return total / arena.weights.sum(axis=1)[:, None, None]
+    mean: FloatArray = total / arena.weights.sum(axis=1)[:, None, None]
+    return mean
 
 
 @dataclass(frozen=True)

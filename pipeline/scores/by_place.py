@@ -73,7 +73,9 @@ class MapSums:
     maps: tuple[IntArray, FloatArray] | None = None
 
     def __add__(self, other: MapSums) -> MapSums:
-        squares = {name: each + other.squares[name] for name, each in self.squares.items()}
+        squares: dict[str, FloatArray] = {
+            name: each + other.squares[name] for name, each in self.squares.items()
+        }
         maps = None
         if self.maps is not None and other.maps is not None:
             both = zip(self.maps, other.maps, strict=True)

@@ -227,7 +227,9 @@ def map_statistics(
     """`STATISTICS` of values (date, cell), (replicate, cell) each; see `map_squares`."""
     departures = values - shift
     shape = tails(standardised(departures), area, band, weights)
-    found = {name: np.empty((len(weights), len(area))) for name in STATISTICS}
+    found: dict[str, FloatArray] = {
+        name: np.empty((len(weights), len(area))) for name in STATISTICS
+    }
     for part in cell_blocks(len(area), len(weights)):
         known = moments(departures[:, part], weights)
         course = mean_over_dates(shift[:, part], weights)

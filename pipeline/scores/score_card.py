@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import reduce
 from typing import Any, TypeVar
 
 import numpy as np
@@ -181,7 +182,8 @@ def _joint(
         own = {} if errors is None else {"correlation": np.sqrt(np.square(errors).mean(axis=0))}
         realizations, dates = by_degree.chosen(arena, sample)
         units = by_degree.energy_units(arena, owner)
-        products = sum(each(by_degree.products, units, f"distances of {owner}"))
+        parts: list[FloatArray] = each(by_degree.products, units, f"distances of {owner}")
+        products = reduce(np.add, parts)
         energies, weights = Energies.of_products(products, realizations), arena.weights[:, dates]
         rows[owner] = own | {
             "energy_score": energies.score(weights),

@@ -221,6 +221,7 @@ FINE = Workload(
     ensemble=(8, 4),
     verification=(8, 16),
     steps=1000,
+    batch=8,
 )
 
 
@@ -231,12 +232,8 @@ FINE = Workload(
         (16, 8, replace(FINE, nlat=128, points=128 * 256, lmax=63), None),
         (2, 1, FINE, r"train needs .* in the process of the run and this machine has 1\.80 GiB"),
         (16, 64, FINE, r"needs .* in each of 64 workers and they have 230\.40 MiB"),
-        (
-            16,
-            1,
-            replace(FINE, verification=(200, 100)),
-            r"verify needs .*fewer verify\.dates or verify\.realizations\. Nothing was started",
-        ),
+        (16, 1, replace(FINE, verification=(200, 100)), None),
+        (16, 1, replace(FINE, batch=256), r"train needs .*a higher train\.accumulate"),
     ],
 )
 def test_what_the_run_does_itself_is_compared_with_the_machine_and_units_with_a_worker(

@@ -179,11 +179,11 @@ def _made(known: Known, label: str, number: int, dates: slice) -> xr.Dataset:
             fields = _of_whitened(np.zeros_like(x), conditions, known.normals)
         elif label == BAND_LIMIT:
             fields = _of_whitened(x, conditions, known.normals)
-            x = _whitened(fields, conditions, known.normals)
+            x = whitened_of(fields, conditions, known.normals)
     else:
         fields = _drawn(known, label, number, dates)
-        x = _whitened(fields, conditions, known.normals)
-    found = _with_power(x, known.normals)
+        x = whitened_of(fields, conditions, known.normals)
+    found = with_power(x, known.normals)
     if label in WITH_FIELDS:
         assert fields is not None
         found = found.assign({name: fields[name].variable for name in variables_of(known.normals)})
@@ -219,11 +219,11 @@ def _of_whitened(x: FloatArray, conditions: xr.Dataset, normals: xr.Dataset) -> 
     return to_fields(with_predictors(labelled, conditions), normals)
 
 
-def _whitened(fields: xr.Dataset, conditions: xr.Dataset, normals: xr.Dataset) -> FloatArray:
+def whitened_of(fields: xr.Dataset, conditions: xr.Dataset, normals: xr.Dataset) -> FloatArray:
     return to_whitened(with_predictors(fields, conditions), normals)["x"].values
 
 
-def _with_power(x: FloatArray, normals: xr.Dataset) -> xr.Dataset:
+def with_power(x: FloatArray, normals: xr.Dataset) -> xr.Dataset:
     scaled = mix_channels(factor_of(normals), x.astype(np.float64))
     return xr.Dataset(
         {

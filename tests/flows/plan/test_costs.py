@@ -8,18 +8,23 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+from deploy.bench.paper_plan import plans
 from flows.plan import costs
 from flows.plan.costs import Machines, Prices, Work, Workload, estimates, seconds, work
 from flows.plan.plan import duration
 from flows.stages.base import STAGES
 from flows.stages.train import fields, judging
-from flows.stages.verify import candidates, certificate, verify
+from flows.stages.verify import candidates, certificate, compared, nearest
+from pipeline.diffusion.score import Posterior
 from pipeline.gaussian import whole
+from pipeline.gaussian.fit import Moments, fit_isotropic
 from pipeline.gaussian.whole import WholeLaw
 from pipeline.network import calibration
+from pipeline.network.score_network import score_network
 from pipeline.network.train import Training, TrainingConfig
-from pipeline.scores import analogues, proper_scores
+from pipeline.scores import analogues, arena, by_degree, proper_scores
 
 NAMES = [stage.name for stage in STAGES]
 LOAD = Workload(
@@ -96,7 +101,7 @@ def test_the_evaluations_that_are_counted_are_those_that_are_made() -> None:
     assert TrainingConfig(steps=1).validations == costs.VALIDATIONS
     assert calibration.NODES == judging.NODES
     assert (len(candidates.WINDOW), analogues.MOST) == (costs.WINDOW, costs.OTHER_YEARS)
-    assert (fields.FOLDS, verify.NEAREST) == (costs.FOLDS, costs.NEAREST)
+    assert (fields.FOLDS, nearest.NEAREST) == (costs.FOLDS, costs.NEAREST)
     assert proper_scores.ROWS == costs.ROWS
     assert (whole.FIELDS, whole.LARGEST_BYTES) == (costs.WHOLE_FIELDS, costs.WHOLE_BYTES)
     assert certificate.EVALUATIONS == costs.CERTIFIED
@@ -171,16 +176,69 @@ def test_the_whole_law_holds_as_many_copies_of_its_fields_as_are_counted() -> No
     assert costs.WHOLE / 2 < copies < costs.WHOLE
 
 
-def test_verify_is_said_to_hold_what_it_was_seen_to_hold() -> None:
-    """T31, five variables, three training years, four draws of twelve dates: 698 MiB."""
-    seen = replace(LOAD, channels=5, nlat=48, points=48 * 96, verification=(4, 12), years=3)
-    (known,) = (e for e in estimates(seen, Machines(), None) if e.stage == "verify")
-    assert 698 << 20 < known.memory_here < 750 << 20
-    longer = replace(seen, times=50_000, fitted=40_000, years=100)
-    (more,) = (e for e in estimates(longer, Machines(), None) if e.stage == "verify")
-    longest = replace(longer, times=500_000, fitted=400_000, years=1000)
-    (most,) = (e for e in estimates(longest, Machines(), None) if e.stage == "verify")
-    assert known.memory_here < more.memory_here == most.memory_here
+def test_the_memory_of_verification_depends_neither_on_dates_nor_on_realizations() -> None:
+    fine = replace(LOAD, channels=20, nlat=360, points=360 * 720, lmax=179, years=40)
+
+    def memory(realizations: int, dates: int, **more: Any) -> tuple[int, int]:
+        load = replace(fine, verification=(realizations, dates), **more)
+        (known,) = (e for e in estimates(load, Machines(), None) if e.stage == "verify")
+        return known.memory, known.memory_here
+
+    once, four, sixteen = memory(64, 64), memory(128, 128), memory(256, 256)
+    for known in (four, sixteen):
+        assert known == pytest.approx(once, rel=0.1)
+    assert memory(64, 64, times=500_000, fitted=400_000, years=1000)[0] == once[0]
+    assert work(replace(LOAD, verification=(8, 16)))["verify"].scored > (
+        3 * work(LOAD)["verify"].scored
+    )
+
+
+def test_bounds_of_what_verification_holds_are_those_that_it_keeps_to() -> None:
+    assert (arena.NUMBERS, compared.VALUES, compared.UNIT_BYTES) == (
+        costs.NUMBERS,
+        costs.VALUES,
+        costs.UNIT_BYTES,
+    )
+    bank = inspect.signature(proper_scores.nearest).parameters["numbers"].default
+    assert (bank, by_degree.FIELDS, by_degree.UNITS) == (costs.BANK, costs.PAIRED, costs.TABLES)
+    assert candidates.REPLICATES + 1 == costs.REPLICATES
+    assert certificate.TOGETHER == costs.PARTIAL
+
+
+def test_the_paper_run_fits_into_64_gib_in_every_process() -> None:
+    era5 = plans()[0].load
+    assert (era5.channels, era5.lmax, era5.ensemble) == (20, 719, (1000, 12))
+    assert (era5.nlat, era5.points) == (721, 721 * 1440)
+    machines = Machines(workers=16, memory=64 << 30, ranks=era5.batch // era5.accumulate)
+    for one in estimates(era5, machines, None):
+        assert max(one.memory, one.memory_here) < 64 << 30, one.stage
+
+
+def test_what_a_training_keeps_for_its_gradient_is_what_is_counted() -> None:
+    """At most, and at least 0.6 of it: there is room for what is made on the way."""
+    for width, blocks in ((32, 4), (16, 1)):
+        network = score_network(
+            baseline=fit_isotropic(Moments.of(np.ones((2, 3, 256)))),
+            factor=np.broadcast_to(np.eye(3), (16, 3, 3)).copy(),
+            static=np.zeros((1, 256)),
+            width=width,
+            blocks=blocks,
+        )
+        kept: dict[int, int] = {}
+
+        def keep(tensor: torch.Tensor, kept: dict[int, int] = kept) -> torch.Tensor:
+            if tensor.numel() > 3 * 256:
+                kept[tensor.data_ptr()] = tensor.numel() * tensor.element_size()
+            return tensor
+
+        x, t = torch.randn(4, 3, 256), torch.full((4,), 0.3)
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            posterior = Posterior(t, network.baseline.variance)
+            network.standardised(posterior, t, x, torch.zeros(4, 1)).square().mean()
+        load = replace(LOAD, channels=3, lmax=15, batch=4, width=width, blocks=blocks)
+        counted = costs.activations(load, 1)
+        assert 0.6 * counted < sum(kept.values()) < counted, (width, sum(kept.values()), counted)
+        assert costs.activations(replace(load, accumulate=4), 1) == counted / 4
 
 
 def test_a_worker_of_verify_has_room_for_the_whole_law_where_it_is_fitted() -> None:

@@ -21,7 +21,7 @@ from flows.report.maps import NO_DATA, Raster, coastlines, project, unproject
 from flows.report.model_card import model_card
 from flows.report.score_tables import SCORES
 from flows.report.sheet import contact_sheet
-from pipeline.scores.score_card import FLOOR
+from pipeline.scores.arena import FLOOR
 from pipeline.sphere.named_grids import grid_coordinates, grid_named
 
 OWNERS = ("model", "m-block", "channels", FLOOR)

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -31,7 +32,7 @@ from flows.stages.train import train
 from flows.stages.verify import pictures as pages
 from flows.stages.verify import verify
 from flows.stages.verify.candidates import held_out_times, memory_of, spacing
-from pipeline.scores.score_card import FLOOR
+from pipeline.scores.arena import FLOOR
 from pipeline.sphere.grid import RingGrid
 from storage.artifacts import audit
 from storage.artifacts import publishing as artifacts
@@ -148,6 +149,34 @@ def test_every_candidate_has_every_score(run):
         for entries in by_score.values():
             assert set(entries) == owners
             assert all(entry["value"] is not None for entry in entries.values())
+
+
+def test_scores_in_parts_are_those_of_whole_ensembles(run):
+    """Numbers of this world from when all fields of a candidate were in one process at once."""
+    before = json.loads(Path(__file__).with_name("scores_of_a_small_world.json").read_text())
+    card = json.loads(run[1].scores.read_text())
+    tables = {**card["scores"], "joint": card["joint"]}
+    compared = 0
+    for name, by_score in {**before["scores"], "joint": before["joint"]}.items():
+        for score, entries in by_score.items():
+            near = 1e-6 if score == "spectrum" else 1e-12  # of fields cut to lmax it is rounding
+            for owner, (value, error) in entries.items():
+                found = tables[name][score][owner]
+                assert found["value"] == pytest.approx(value, rel=1e-5, abs=near), (name, score)
+                assert found["standard_error"] == pytest.approx(error, rel=1e-4, abs=near), name
+                compared += 1
+    assert compared > 150
+    for name, entries in before["skill"].items():
+        for owner, skill in entries.items():
+            assert tables[name]["crps"][owner]["skill"] == pytest.approx(skill, abs=1e-5)
+            sd = tables[name]["sd"][owner]["relative"]
+            assert sd == pytest.approx(before["relative"][name][owner], rel=1e-5)
+    for name, entries in before["ranks"].items():
+        for owner, frequencies in entries.items():
+            assert card["ranks"][name][owner] == pytest.approx(frequencies, abs=1e-6)
+    for name, values in before["memorisation"].items():
+        assert card["memorisation"][name] == pytest.approx(values, rel=1e-5)
+    assert card["distances"]["model"] == {"realizations": 4, "dates": 12}
 
 
 def test_a_gaussian_model_certifies_nothing_over_its_own_law(run):

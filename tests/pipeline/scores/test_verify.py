@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
 
+from pipeline.scores import arena as arenas
+from pipeline.scores import by_date, by_degree, by_place
 from pipeline.scores import maps as marginals
 from pipeline.scores.analogues import YEAR, analogues, with_wind_speed
-from pipeline.scores.bootstrap import Blocks, Estimate, Ratio, date_weights, fair_square
+from pipeline.scores.arena import FLOOR, Arena, Fields, Sample
+from pipeline.scores.bootstrap import Blocks, Estimate, Ratio, date_weights, fair_root, fair_sum
 from pipeline.scores.maps import (
     correlation,
     equal_area_bands,
-    map_errors,
+    map_squares,
     moments,
     standardised,
     tails,
@@ -22,13 +27,13 @@ from pipeline.scores.maps import (
 from pipeline.scores.proper_scores import (
     Energies,
     fair_crps,
+    group_histograms,
     memorisation,
     nearest,
     rank_histogram,
     reliability_error,
-    spread_over_error,
 )
-from pipeline.scores.score_card import FLOOR, Arena, Sample, score_card
+from pipeline.scores.score_card import here, score_card
 
 DATES, CELLS = 40, 60
 BLOCKS = Blocks(dates=DATES, block=4)  # of the fixture `weights`
@@ -76,7 +81,7 @@ def test_too_few_dates_for_blocks_are_refused(generator):
 @pytest.mark.parametrize("realizations", [2, 20])
 def test_fair_square_does_not_depend_on_the_number_of_realizations(generator, realizations):
     statistic = 0.3 + generator.standard_normal((realizations, 40_000))
-    square = fair_square(statistic, np.zeros(40_000))
+    square = fair_sum(statistic.sum(axis=0) ** 2, np.square(statistic).sum(axis=0), realizations)
     error = square.std() / np.sqrt(square.size)
     assert abs(square.mean() - 0.09) < 4 * error
 
@@ -150,7 +155,7 @@ def test_map_errors_do_not_depend_on_how_cells_go_through_the_cache(
     arguments = draws[1:], draws[0], shift, area, band, weights
     whole = map_errors(*arguments)
     monkeypatch.setattr(
-        marginals, "_cell_blocks", lambda cells, rows: [slice(0, 7), slice(7, cells)]
+        marginals, "cell_blocks", lambda cells, rows: [slice(0, 7), slice(7, cells)]
     )
     for name, rows in map_errors(*arguments).items():
         np.testing.assert_allclose(rows, whole[name], rtol=1e-12, err_msg=name)
@@ -195,12 +200,11 @@ def test_skill_is_over_a_climatology_whose_days_of_a_year_hang_together(generato
     """A climatology of the same law has no skill over another, however its days resemble."""
     skills = []
     for _ in range(20):
-        _, arena, members = plain_arena(generator, weights[:3], 6)
-        base = world(generator, 3)
-        again = xr.concat([base.fields] * 5, "realization")
+        arena = plain_arena(generator, weights[:3], {})
+        candidates, base = {"model": world(generator, 6)}, world(generator, 3)
+        again = Fields(dataset=xr.concat([base.fields.dataset] * 5, "realization"))
         years = np.tile(np.arange(3), 5)[:, None] * np.ones(DATES, int)
-        climatology = again.assign_coords(year=(("realization", "time"), years))
-        card = score_card(arena, {"model": members}, climatology=climatology)
+        card = card_of(replace(arena, candidates=candidates, climatology=again, years=years))
         skills.append(card["scores"]["a"]["crps"]["model"]["skill"])
     assert abs(np.mean(skills)) < 4 * np.std(skills) / 20**0.5
 
@@ -227,7 +231,10 @@ def test_ranks_with_ties_stay_uniform_for_exchangeable_precipitation(generator):
 def test_spread_over_error_is_one_for_exchangeable_draws_of_any_number(generator, weights):
     for realizations in (2, 12):
         draws = generator.standard_normal((realizations + 1, DATES, 4000))
-        ratio = spread_over_error(draws[1:], draws[0], np.ones(4000), weights)[0]
+        dims = ("realization", "time", "lat", "lon")
+        shown = xr.Dataset({"a": (dims, draws.reshape(*draws.shape[:2], 40, 100))})
+        sums = by_date.date_sums(plain(shown, weights), whole("a", DATES, 4000))
+        ratio = np.sqrt(sums.variance.sum() / sums.error.sum())
         assert ratio == pytest.approx(1, abs=4 / np.sqrt(DATES * 4000))
 
 
@@ -237,7 +244,8 @@ def test_reliability_error_is_small_when_exchangeable_and_large_when_overconfide
     truth = generator.standard_normal((DATES, 4000))
     draws = generator.standard_normal((8, DATES, 4000))
     good, bad = (
-        reliability_error(scale * draws, truth, np.ones(4000), 2, weights)[0] for scale in (1, 0.5)
+        reliability_error(group_histograms(scale * draws, truth, np.ones(4000), 2), weights)[0]
+        for scale in (1, 0.5)
     )
     assert good < 0.005
     assert bad > 0.1
@@ -254,7 +262,8 @@ def test_a_perfect_law_has_the_reliability_error_of_the_floor_with_any_number_of
         for members, errors in ((size, few), (16, many)):
             ensemble = draws[1 : members + 1]
             one = np.ones((1, DATES))
-            errors.append(reliability_error(ensemble, draws[0], np.ones(60), size, one)[0])
+            histograms = group_histograms(ensemble, draws[0], np.ones(60), size)
+            errors.append(reliability_error(histograms, one)[0])
     gap = np.subtract(few, many)
     assert abs(gap.mean()) < 4 * gap.std() / len(gap) ** 0.5
     assert np.mean(few) > 8 * np.std(few) / len(few) ** 0.5  # chance is no small part of it
@@ -290,7 +299,8 @@ def test_copies_of_training_fields_are_exposed(generator):
     training = generator.standard_normal((300, 50))
     fresh = generator.standard_normal((100, 50))
     copies = training[:100] + 0.01 * generator.standard_normal((100, 50))
-    found = memorisation(copies, fresh, training)
+    least = (nearest(queries, training) for queries in (copies, fresh))
+    found = memorisation(*least, 50)
     assert max(found["generated"]) < 0.1 * min(found["held_out"])
     np.testing.assert_allclose(nearest(training[:5], training), 0, atol=1e-6)
 
@@ -314,8 +324,8 @@ class OnDisk:
 def test_training_fields_need_not_fit_into_memory(generator):
     training = OnDisk(generator.standard_normal((1000, 2, 10)).astype(np.float32))
     draws, held_out = (generator.standard_normal((40, 20)) for _ in range(2))
-    found = memorisation(draws, held_out, training)
-    assert training.most <= 256 and training.read == 1000
+    found = memorisation(*np.split(nearest(np.concatenate([draws, held_out]), training), 2), 20)
+    assert training.most <= 256 and training.read <= 1001
     flat = training.fields.reshape(1000, 20)
     for name, rows in (("generated", draws), ("held_out", held_out)):
         known = np.linalg.norm(rows[:, None] - flat, axis=2).min(axis=1) / np.sqrt(20)
@@ -326,6 +336,11 @@ def exchangeable(generator, realizations: int, cells: int = CELLS) -> np.ndarray
     """Skewed, with a mean and a deviation that differ from cell to cell."""
     cell = np.linspace(1, 3, cells)
     return cell * (generator.standard_gamma(3, (realizations, DATES, cells)) + cell)
+
+
+def map_errors(members, truth, shift, area, band, weights) -> dict[str, np.ndarray]:
+    found = map_squares(members, truth, shift, area, band, weights)
+    return {name: fair_root(total / area.sum()) for name, total in found.squares.items()}
 
 
 def map_scores(generator, weights, realizations: int, scale: float = 1.0) -> dict[str, float]:
@@ -371,31 +386,31 @@ def test_analogues_are_the_same_calendar_days_of_all_years_of_the_record():
     phase = 2 * np.pi * (time.day_of_year.values - 1) / np.where(time.is_leap_year, 366, 365)
     fields = xr.Dataset({"day": ("time", time.day_of_year.values)}, coords={"time": time})
     wanted = 2 * np.pi * np.array([0, 200, 364]) / 365
-    found = analogues(fields, phase, wanted)
-    assert found is not None
-    assert found["day"].shape == (4, 3)
-    assert np.abs(found["day"].values - [1, 201, 365]).max() <= 1
-    assert found["year"].values.T.tolist() == [[2000, 2001, 2002, 2003]] * 3
-    window = analogues(fields, phase, wanted[1:2], offsets=(-10, 10))
+    chosen = analogues(fields["time"], phase, wanted)
+    assert chosen is not None
+    found = {"day": fields["day"][chosen.rows.ravel()].values.reshape(4, 3), "year": chosen.year}
+    assert np.abs(found["day"] - [1, 201, 365]).max() <= 1
+    assert found["year"].T.tolist() == [[2000, 2001, 2002, 2003]] * 3
+    window = analogues(fields["time"], phase, wanted[1:2], offsets=(-10, 10))
     assert window is not None
-    assert sorted(set(np.round(window["day"].values.ravel() - 201, -1))) == [-10, 10]
+    days = fields["day"].values[window.rows.ravel()]
+    assert sorted(set(np.round(days - 201, -1))) == [-10, 10]
 
 
 def test_of_a_long_record_thirty_years_are_enough():
     """Evenly spread, the first and the last among them: memory does not grow with the record."""
     phase = np.tile(2 * np.pi * np.arange(4) / 4, 61)
     times = xr.date_range("1900-01-01", periods=len(phase), freq="3MS", use_cftime=False)
-    fields = xr.Dataset({"z": ("time", np.arange(len(phase)))}, {"time": times})
-    found = analogues(fields, phase, np.array([phase[0]]))
-    assert found.sizes["realization"] == 30
-    assert found["year"].values[[0, -1], 0].tolist() == [1900, 1960]
+    found = analogues(xr.DataArray(times, dims="time"), phase, np.array([phase[0]]))
+    assert len(found.rows) == 30
+    assert found.year[[0, -1], 0].tolist() == [1900, 1960]
 
 
 def test_a_record_without_the_season_has_no_analogues():
     time = pd.date_range("2000-01-01", "2000-06-30")
     fields = xr.Dataset({"day": ("time", time.day_of_year.values)}, coords={"time": time})
     phase = 2 * np.pi * time.day_of_year.values / YEAR
-    assert analogues(fields, phase, np.array([4.0])) is None
+    assert analogues(fields["time"], phase, np.array([4.0])) is None
 
 
 def test_wind_speed_is_derived_from_pairs_of_the_same_level_only():
@@ -417,13 +432,11 @@ def test_wind_speed_is_derived_from_pairs_of_the_same_level_only():
     assert found["ws850"].attrs["long_name"] == "wind speed at 850 hPa"
 
 
-def world(generator, realizations: int | None, scale: float = 1.0, lmax: int = 4) -> Sample:
+def world(generator, realizations: int, scale: float = 1.0, lmax: int = 4, dates=DATES) -> Sample:
     """Gaussian fields on 6 x 10 cells; the coefficients are a law of their own."""
-    lead = () if realizations is None else (realizations,)
-    dims = ("time",) if realizations is None else ("realization", "time")
-    time = pd.date_range("2002-07-01", periods=DATES, freq="4D")
-    shape = (*lead, DATES)
-    coords = {"time": time, "lat": np.linspace(-75, 75, 6), "lon": np.arange(0, 360, 36.0)}
+    shape = (realizations, dates)
+    coords = {"lat": np.linspace(-75, 75, 6), "lon": np.arange(0, 360, 36.0)}
+    dims = ("realization", "time")
     fields = xr.Dataset(
         {
             name: ((*dims, "lat", "lon"), scale * generator.standard_normal((*shape, 6, 10)))
@@ -431,38 +444,64 @@ def world(generator, realizations: int | None, scale: float = 1.0, lmax: int = 4
         },
         coords=coords,
     )
-    degree = np.repeat(np.arange(lmax + 1), 2 * np.arange(lmax + 1) + 1)
-    values = scale * generator.standard_normal((*shape, 2, (lmax + 1) ** 2))
-    coefficients = xr.DataArray(
-        values,
-        dims=(*dims, "channel", "coefficient"),
-        coords={"channel": ["a", "b"], "degree": ("coefficient", degree)},
+    x = scale * generator.standard_normal((*shape, 2, (lmax + 1) ** 2))
+    named = {"channel": ["a", "b"]}
+    return Sample(
+        fields=Fields(dataset=fields),
+        x=xr.DataArray(x, dims=(*dims, "channel", "coefficient"), coords=named),
+        power=xr.DataArray(by_degree.power(x), dims=(*dims, "channel", "degree"), coords=named),
     )
-    return Sample(fields=fields, coefficients=coefficients)
 
 
-def plain_arena(generator, weights, members: int) -> tuple[Sample, Arena, Sample]:
-    """A held-out world, what is measured on it, and an ensemble of the same law."""
-    truth = world(generator, None)
-    lat = xr.DataArray(np.cos(np.deg2rad(truth.fields["lat"])), dims="lat")
-    arena = Arena(
+def plain_arena(generator, weights, candidates, climatology=None) -> Arena:
+    """A held-out world, and who is compared with it."""
+    truth = world(generator, 1, dates=weights.shape[1])
+    lat = xr.DataArray(np.cos(np.deg2rad(truth.fields.dataset["lat"])), dims="lat")
+    return Arena(
         truth=truth,
-        expected=xr.zeros_like(truth.fields),
-        area=lat.broadcast_like(truth.fields["a"].isel(time=0)),
+        expected=Fields(dataset=xr.zeros_like(truth.fields.dataset)),
+        area=lat.broadcast_like(truth.fields.dataset["a"][0, 0]),
         weights=weights,
         block=4,
+        candidates=candidates,
+        climatology=climatology,
     )
-    return truth, arena, world(generator, members)
+
+
+def plain(fields: xr.Dataset, weights) -> Arena:
+    """The first realization is the truth of the others, all cells alike."""
+
+    def sample(some: slice) -> Sample:
+        x = xr.DataArray(np.zeros((some.stop - some.start, 1)), dims=("realization", "time"))
+        return Sample(fields=Fields(dataset=fields.isel(realization=some)), x=x, power=x)
+
+    area = xr.ones_like(fields["a"][0, 0]).assign_coords(lat=np.linspace(-90, 90, 40))
+    return Arena(
+        truth=sample(slice(0, 1)),
+        expected=Fields(dataset=fields),
+        area=area,
+        weights=weights,
+        block=1,
+        candidates={"model": sample(slice(1, fields.sizes["realization"]))},
+    )
+
+
+def whole(name: str, dates: int, cells: int) -> by_date.DateUnit:
+    return by_date.DateUnit("model", arenas.Variable(name), (0, dates), (0, cells))
+
+
+def card_of(arena: Arena) -> dict:
+    return score_card(arena, here(arena), ["a", "b"], next(iter(arena.candidates))).table
 
 
 def test_the_score_card_puts_a_true_law_at_the_floor_and_a_wide_one_above(generator, weights):
-    _, arena, members = plain_arena(generator, weights, 12)
+    arena = plain_arena(generator, weights, {})
     candidates = {
-        "model": members,
+        "model": world(generator, 12),
         "wide": world(generator, 12, scale=np.sqrt(2)),
         FLOOR: world(generator, 4),
     }
-    card = score_card(arena, candidates, climatology=candidates[FLOOR].fields)
+    card = card_of(replace(arena, candidates=candidates, climatology=candidates[FLOOR].fields))
     for name in ("a", "b"):
         scores = card["scores"][name]
         assert all(set(entries) == set(candidates) for entries in scores.values())
@@ -495,3 +534,63 @@ def test_the_speed_of_a_wind_is_named_as_the_wind_is(east, speed):
         {name: ((), 1.0, {"standard_name": s, "long_name": n}) for name, (s, n) in kinds.items()}
     )
     assert with_wind_speed(fields)["ws"].attrs["long_name"] == speed
+
+
+NUMBERS = 1 << 11
+
+
+@pytest.mark.parametrize("missing", [False, True])
+def test_scores_do_not_depend_on_how_they_are_divided(generator, weights, monkeypatch, missing):
+    monkeypatch.setattr(arenas, "BAND_SAMPLE", 400)
+    weights, names = weights[:5], ("model", FLOOR)
+    arena = plain_arena(generator, weights, {one: world(generator, 3) for one in names})
+    arena = replace(arena, climatology=world(generator, 6).fields)
+    if missing:
+        arena.truth.fields.dataset["b"].values[0, 7, 2:4, 3:9] = np.nan
+    table, maps = (lambda card: (card.table, card.maps))(
+        score_card(arena, here(arena), ["a", "b"], "model")
+    )
+    divided(monkeypatch)
+    again = score_card(arena, here(arena), ["a", "b"], "model")
+    assert flat(again.table).keys() == flat(table).keys()
+    for name, value in flat(again.table).items():
+        assert value == pytest.approx(flat(table)[name], rel=1e-8, abs=1e-10), name
+    for name in ("a", "b"):
+        for one, other in zip(again.maps[name], maps[name], strict=True):
+            xr.testing.assert_allclose(one, other)
+    assert bool(maps["b"][1]["sd"].isnull().any()) is missing
+
+
+def test_the_largest_array_does_not_grow_with_dates_or_realizations(generator, monkeypatch):
+    """Counted are the fields that are read at once; 144,000 numbers of each variable before."""
+    divided(monkeypatch)
+    sizes: list[int] = []
+    read = Fields.read
+
+    def counted(self, *arguments, **keywords):
+        values = read(self, *arguments, **keywords)
+        sizes.append(values.size)
+        return values
+
+    monkeypatch.setattr(Fields, "read", counted)
+    most = []
+    for dates, realizations in ((40, 4), (160, 16)):
+        weights = date_weights(dates, block=4, replicates=4, generator=generator)
+        ensemble = world(generator, realizations, dates=dates)
+        card_of(plain_arena(generator, weights, {"model": ensemble}, ensemble.fields))
+        most.append(max(sizes))
+    assert most[1] <= 1.1 * most[0] <= 1.1 * NUMBERS
+
+
+def divided(monkeypatch) -> None:
+    for module in (arenas, by_date, by_place, by_degree):
+        monkeypatch.setattr(module, "NUMBERS", NUMBERS)
+    monkeypatch.setattr(arenas, "BAND_SAMPLE", 400)
+    monkeypatch.setattr(marginals, "MIDDLES", 100)
+
+
+def flat(table, place: str = "") -> dict:
+    if isinstance(table, dict | list):
+        pairs = table.items() if isinstance(table, dict) else enumerate(table)
+        return {k: v for name, each in pairs for k, v in flat(each, f"{place}/{name}").items()}
+    return {place: table}
