@@ -162,7 +162,7 @@ class Arena:
 
     @property
     def dates(self) -> int:
-        return self.weights.shape[1]
+        return int(self.weights.shape[1])
 
     @property
     def blocks(self) -> Blocks:
