@@ -37,6 +37,12 @@ class Plan:
     load: Workload
     runs: int = 1
 
+    @property
+    def machines(self) -> Machines:
+        """What each process has; as many train as have one field at once."""
+        ranks = self.load.batch // self.load.accumulate
+        return Machines(workers=1, gpus=1, gpu_speed=GPU_SPEED, memory=MEMORY, ranks=ranks)
+
 
 def plans() -> tuple[Plan, ...]:
     """ERA5 at a quarter of a degree, and a hundred models of CMIP."""
@@ -85,9 +91,7 @@ def plans() -> tuple[Plan, ...]:
 def lines(plan: Plan, price: Prices | None) -> Iterator[str]:
     """The section of one plan; without prices what depends on the time of a core is a dash."""
     load, counts = plan.load, work(plan.load)
-    one = Machines(
-        workers=1, gpus=1, gpu_speed=GPU_SPEED, memory=MEMORY, ranks=load.batch // load.accumulate
-    )
+    one = plan.machines
     said = {e.stage: e for e in estimates(load, one, price)}
 
     def by_workers(stage: str) -> float:

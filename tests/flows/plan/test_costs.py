@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-from deploy.bench.paper_plan import plans
 from flows.plan import costs
 from flows.plan.costs import Machines, Prices, Work, Workload, estimates, seconds, work
 from flows.plan.plan import duration
@@ -203,15 +202,6 @@ def test_bounds_of_what_verification_holds_are_those_that_it_keeps_to() -> None:
     assert (bank, by_degree.FIELDS, by_degree.UNITS) == (costs.BANK, costs.PAIRED, costs.TABLES)
     assert candidates.REPLICATES + 1 == costs.REPLICATES
     assert certificate.TOGETHER == costs.PARTIAL
-
-
-def test_the_paper_run_fits_into_64_gib_in_every_process() -> None:
-    era5 = plans()[0].load
-    assert (era5.channels, era5.lmax, era5.ensemble) == (20, 719, (1000, 12))
-    assert (era5.nlat, era5.points) == (721, 721 * 1440)
-    machines = Machines(workers=16, memory=64 << 30, ranks=era5.batch // era5.accumulate)
-    for one in estimates(era5, machines, None):
-        assert max(one.memory, one.memory_here) < 64 << 30, one.stage
 
 
 def test_what_a_training_keeps_for_its_gradient_is_what_is_counted() -> None:
