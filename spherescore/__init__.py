@@ -4,7 +4,7 @@
 
     spherescore.plan("my.toml")                         # what a run will take, as a table
     spherescore.run("my.toml")                          # all stages; what is done is not repeated
-    ensemble = spherescore.open_ensemble("runs/first")  # (realization, time, lat, lon)
+    ensemble = spherescore.open_ensemble("runs/my")     # (realization, time, lat, lon)
     ensemble["pr"].sel(time="2002-07-15").quantile(0.9, "realization")
 
 | call | gives |

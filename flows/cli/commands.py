@@ -33,7 +33,8 @@ def init(arguments: argparse.Namespace) -> dict[str, Any]:
 
     if arguments.to is not None and arguments.to.exists():
         raise ConfigError(f"{arguments.to} is there already; name another file")
-    text = starter(arguments.paths, arguments.root)
+    name = arguments.to.stem if arguments.to else "first"
+    text = starter(arguments.paths, arguments.root or f"runs/{name}")
     if arguments.to is None:
         return {"config": text, "to": None}
     with arguments.to.open("x", encoding="utf-8") as file:

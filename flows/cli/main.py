@@ -74,8 +74,12 @@ def _ended_with_it(arguments: argparse.Namespace) -> Iterator[None]:
 
 
 def _interrupted(arguments: argparse.Namespace, number: int) -> int:
+    """Say it once, although the deadline strikes again if Python takes long to end."""
+    interrupted = Interrupted(number)
+    if vars(arguments).setdefault("told_of", interrupted) is not interrupted:
+        return interrupted.exit_code
     message = "interrupted; finished units are safe, run again to go on"
-    return _refuse(arguments, message, Interrupted(number))
+    return _refuse(arguments, message, interrupted)
 
 
 def _refuse(arguments: argparse.Namespace, message: str, error: BaseException) -> int:

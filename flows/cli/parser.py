@@ -14,7 +14,7 @@ FIRST = """Learns the law of global fields from your files and draws new ones.
   spherescore plan my.toml                     says what a run will take
   spherescore run my.toml                      does it; the same command goes on after a crash
 
-then, in Python:  spherescore.open_ensemble("runs/first")
+then, in Python:  spherescore.open_ensemble("runs/my")
 all commands:     spherescore --help"""
 
 
@@ -91,7 +91,8 @@ def _add_init(parsers: Any) -> None:
         several="paths",
     )
     one.add_argument("--to", type=Path, help="TOML file to write; else it is printed")
-    one.add_argument("--root", default="runs/first", help="where the run shall live")
+    where = "where the run shall live; else runs/NAME, as the TOML file is called"
+    one.add_argument("--root", help=where)
 
 
 def _add_export(parsers: Any) -> None:

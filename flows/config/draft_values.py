@@ -109,6 +109,10 @@ def _zeros(looks: Mapping[str, _Look], land: Mapping[str, _Look]) -> Iterator[st
             )
 
 
+def _share(fraction: float) -> str:
+    return f"{fraction:.0%}" if fraction >= 0.01 else f"{max(fraction, 0.0001):.2%}"
+
+
 def _holes(looks: Mapping[str, _Look], land: Mapping[str, _Look]) -> Iterator[str]:
     filled, remarks = {name: one.zeros for name, one in land.items()}, []
     for name, one in looks.items():
@@ -124,7 +128,7 @@ def _holes(looks: Mapping[str, _Look], land: Mapping[str, _Look]) -> Iterator[st
             )
     if filled:
         table = _table(dict.fromkeys(filled, "harmonic"))
-        yield f"fill = {{ {table} }}  # {max(filled.values()):.0%} of the cells are missing"
+        yield f"fill = {{ {table} }}  # {_share(max(filled.values()))} of the cells are missing"
     yield from remarks
 
 

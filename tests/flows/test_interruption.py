@@ -110,3 +110,32 @@ def test_what_is_not_ours_has_little_time_once_ours_is_left() -> None:
         said, _ = process.communicate(timeout=60)
     assert time.monotonic() - began < 20
     assert (process.returncode, said) == (143, "last words 15\n")
+
+
+SLOW_TO_END = """
+import atexit, sys, time
+from flows.cli import commands, main
+
+def run(arguments):
+    print("begun", flush=True)
+    time.sleep(60)
+
+commands.run, main.PATIENCE = run, 2.0
+atexit.register(time.sleep, 60)  # as closing what libraries have started on a busy machine
+sys.exit(main.main(["run", "my.toml"]))
+"""
+
+
+def test_an_interruption_is_said_once_however_long_python_takes_to_end() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", SLOW_TO_END],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "begun\n"
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert said == "spherescore: interrupted; finished units are safe, run again to go on\n"

@@ -11,7 +11,7 @@ import xarray as xr
 
 from flows.cli.first_look import ROWS, bars, first_look, text_map
 from flows.cli.main import main
-from flows.config.schema import RunConfig
+from flows.config.schema import RunConfig, read_config
 from pipeline.sphere.named_grids import grid_coordinates, grid_named
 
 
@@ -50,4 +50,6 @@ def test_a_look_that_fails_says_so_and_leaves_the_configuration(
     target = tmp_path / "my.toml"
     assert main(["init", table["source"]["paths"][0], "--to", str(target)]) == 0
     assert "A look at the fields failed: the disk has gone" in capsys.readouterr().out
-    assert target.is_file()
+    assert (
+        read_config(target).run.root == "runs/my"
+    )  # another than that of the next one's TOML file

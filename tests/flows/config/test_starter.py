@@ -209,6 +209,13 @@ def test_years_that_begin_in_autumn_are_whole_years_too(tmp_path: Path) -> None:
     assert split.validation == ("2001-10-01", "2002-09-30")
 
 
+def test_a_small_lake_is_no_share_of_nought(tmp_path: Path) -> None:
+    source = regular(count=12, lat=np.arange(-82.5, 90, 15), lon=np.arange(0.0, 360, 15))
+    source["ta"][:, 0, 0] = np.nan
+    text = starter([write(tmp_path, source)], "r")
+    assert "# 0.35% of the cells are missing" in text
+
+
 def test_twelve_monthly_files_ask_for_what_was_learned_and_say_what_was_not(tmp_path: Path) -> None:
     for month in range(1, 13):
         days = pd.date_range(f"2001-{month:02d}-01", periods=28)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -57,6 +58,23 @@ def test_local_zarr_is_read(tmp_path, options):
 def test_a_zipped_zarr_store_is_read(tmp_path):
     shutil.make_archive(str(tmp_path / "a.zarr"), "zip", write(tmp_path, regular(), "b.zarr"))
     xr.testing.assert_equal(open_source(str(tmp_path / "a.zarr.zip"), ["ta"])[0], regular())
+
+
+def test_a_file_whose_members_have_names_may_be_opened_again_while_it_is_open(tmp_path):
+    names = {"member": ["r1i1p1f1", "r2i1p1f1"]}
+    file = write(tmp_path, xr.Dataset({"ta": (("time", "member"), np.ones((3, 2)))}, names))
+    again = f"""
+from storage.sources.formats.opening import open_tables
+
+held = open_tables({file!r})[0]
+for _ in range(3):
+    table = open_tables({file!r})[0]
+    assert list(table["member"].to_numpy()) == ["r1i1p1f1", "r2i1p1f1"]
+    table.close()
+assert held["ta"].to_numpy().sum() == 6
+"""
+    ended = subprocess.run([sys.executable, "-c", again], capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr[-2000:]  # HDF5 ends the process, by signal 11
 
 
 @row(
