@@ -26,13 +26,15 @@ os.environ.pop("HDF5_PLUGIN_PATH", None)  # netCDF4 brings the filters that are 
 
 def open_netcdf(path: str, reading: Reading) -> list[xr.Dataset]:
     require_whole(Path(path))
-    store = NetCDF4DataStore(_handle(path), group=reading.group or None, mode="r")
-    return [xr.open_dataset(cast(Any, store), **LAZILY)]
+    store = cast(Any, NetCDF4DataStore)  # xarray has no types for it
+    opened = store(_handle(path), group=reading.group or None, mode="r")
+    return [xr.open_dataset(opened, **LAZILY)]
 
 
-def _handle(path: str) -> CachingFileManager[netCDF4.Dataset]:
+def _handle(path: str) -> CachingFileManager[Any]:
     """The one handle of the file as it is now; another one once the file has been replaced."""
     path, seen = os.path.realpath(path), Path(path).stat()
     now = ("spherescore", seen.st_dev, seen.st_ino, seen.st_mtime_ns, seen.st_size)
     lock = combine_locks([NETCDFC_LOCK, HDF5_LOCK])  # xarray's own, for all who read by netCDF4
-    return CachingFileManager(netCDF4.Dataset, path, mode="r", lock=lock, manager_id=now)
+    opener: Any = netCDF4.Dataset
+    return CachingFileManager(opener, path, mode="r", lock=lock, manager_id=now)
