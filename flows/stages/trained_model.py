@@ -19,6 +19,7 @@ from pipeline.diffusion.matching import MatchedScore
 from pipeline.diffusion.process import OrnsteinUhlenbeck
 from pipeline.diffusion.sampler import INTEGRATORS, Sampler
 from pipeline.diffusion.score import Condition, GaussianScore, Given, Score
+from pipeline.diffusion.sequences import NextDay
 from pipeline.gaussian.baselines import Baseline
 from pipeline.gaussian.dynamics import SequenceLaw
 from pipeline.network.calibration import Calibration
@@ -64,14 +65,21 @@ class Trained:
     Attributes:
         score: the calibrated score, which is certified.
         flow: the same with the rates that its probability flow lacks.
+        factor: of days of sequences that the flow draws, (channel, degree), if it draws some.
     """
 
     score: Score
     flow: Score
+    factor: FloatArray | None = None
 
     def drawn_by(self, sampler: Sampler) -> Score:
         """The one that this sampler integrates."""
         return self.score if sampler.integrator.stochastic else self.flow
+
+    def following(self, law: SequenceLaw, sampler: Sampler) -> NextDay:
+        """The law of a day given those before it, as this sampler draws it."""
+        factor = None if sampler.integrator.stochastic else self.factor
+        return NextDay(law=law, score=self.drawn_by(sampler), sampler=sampler, factor=factor)
 
 
 def trained(config: RunConfig, checkpoint: artifacts.Published, normals: xr.Dataset) -> Trained:
@@ -102,19 +110,20 @@ def _restored(config: RunConfig, checkpoint: artifacts.Published, normals: xr.Da
             f"{checkpoint.path} holds no state that verifies; move it away and train again"
         )
     model = untrained(config, normals, getattr(torch, state.meta["precision"]))
-    best, tables, matching = (
+    best, tables, matching, holding = (
         {
             name.removeprefix(part): torch.from_numpy(np.array(array))
             for name, array in state.tensors.items()
             if name.startswith(part)
         }
-        for part in ("best/", "calibration/", "matching/")
+        for part in ("best/", "calibration/", "matching/", "holding/")
     )
     load(model, best)
     model.calibration = Calibration(model.baseline, 1e-3, 1.0)  # the tables tell the times
     model.calibration.load_state_dict(tables)
     score = model.eval().requires_grad_(False).to(device)
-    return Trained(score, MatchedScore(score, **matching))
+    factor = holding["factor"].numpy() if holding else None
+    return Trained(score, MatchedScore(score, **matching), factor)
 
 
 @lru_cache(maxsize=1)

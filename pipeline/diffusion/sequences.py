@@ -1,12 +1,13 @@
 """Day after day: the next one drawn given those before it, and what that does to the variance.
 
-A learned residual is trained on pasts of the data. In a sequence it sees its own draws, and small
-contractions of a day add up. So sequences are run once beside those that the linear law draws from
-the same noise; the ratio of their power, by channel and degree, is known far better than either,
-and a rate that is the same at every diffusion time (matching.py) takes it back to one. Where the
-memory is long that takes more than one round, each on noise of its own, and where coefficients are
-few a ratio is taken back by so much as its scatter among sequences leaves sure. The linear law is
-stationary with the covariance of the data, so the days keep it, too. Notation:
+A learned residual is trained on pasts of the data. In a sequence it sees its own draws, and what a
+day has too much or too little adds up over as many days as are remembered. So sequences are run
+once beside those that the linear law draws from the same noise; the ratio of their power, by
+channel and degree, is known far better than either, and every day is multiplied by a factor that
+takes it back to one. It is close to one where the memory is long, so a forecast loses hardly
+anything of its spread. Where that takes more than one round each is on noise of its own, and where
+coefficients are few a ratio is taken back by so much as its scatter among sequences leaves sure.
+The linear law is stationary with the covariance of the data, so the days keep it, too. Notation:
 docs/mathematics.md, 10.
 """
 
@@ -20,11 +21,10 @@ import torch
 from torch import Tensor
 
 from pipeline.arrays import FloatArray
-from pipeline.diffusion.matching import MatchedScore
 from pipeline.diffusion.sampler import INTEGRATORS, Sampler
 from pipeline.diffusion.score import Condition, Score
 from pipeline.gaussian.dynamics import SequenceLaw
-from pipeline.sphere.coefficients import lmax_of
+from pipeline.sphere.coefficients import degrees, lmax_of
 
 USUAL = Sampler(integrator=INTEGRATORS["z-ab2"], evaluations=6)  # as sequences are drawn by default
 FORGOTTEN = 10  # days of a run that are not counted, as they remember where it began
@@ -38,11 +38,13 @@ class NextDay:
 
     Attributes:
         law: whose innovations the score is a score of.
+        factor: that every day is multiplied by (`hold`), (channel, degree); 1 if not given.
     """
 
     law: SequenceLaw
     score: Score
     sampler: Sampler = USUAL
+    factor: FloatArray | None = None
 
     def __call__(
         self, past: FloatArray, noise: Callable[[int], Tensor], features: Tensor
@@ -59,6 +61,8 @@ class NextDay:
         condition = Condition(features=features, past=torch.from_numpy(seen).to(features.device))
         new = self.sampler(self.score, noise, condition)
         drawn: FloatArray = mean + new.double().cpu().numpy()
+        if self.factor is not None:
+            drawn *= self.factor[:, degrees(lmax_of(drawn.shape[-1]))]
         return drawn
 
 
@@ -90,12 +94,15 @@ class ClosedLoop:
 
 def hold(
     law: SequenceLaw,
-    flow: MatchedScore,
+    flow: Score,
     begun: FloatArray,
     features: Tensor,
     generator: torch.Generator,
-) -> tuple[MatchedScore, ClosedLoop]:
-    """The flow with the rates under which its sequences keep the variance of the data.
+) -> tuple[FloatArray, ClosedLoop]:
+    """The factor of days, (channel, degree), under which sequences keep the variance of the data.
+
+    Variance V = f^2 (remembered V + new) answers to a factor f by d log V = 2 d log f / (part that
+    is new): that part of half the logarithm is what each round takes back.
 
     Args:
         begun: days of the data that the sequences go on from, (sequence, past, channel,
@@ -104,14 +111,16 @@ def hold(
         generator: source of the noise, on the CPU.
     """
     seed, found = int(torch.randint(2**48, (), generator=generator)), []
+    factor = np.ones((begun.shape[2], lmax_of(begun.shape[3]) + 1))
     for number in range(ROUNDS):
         own = torch.Generator().manual_seed(seed + number)
-        found.append(_power_beside(NextDay(law=law, score=flow), begun, features, own))
+        following = NextDay(law=law, score=flow, factor=factor)
+        ratio, error, new = _power_beside(following, begun, features, own)
+        found.append(ratio)
         if number < ROUNDS - 1:
-            rate = -torch.from_numpy(_sure(*found[-1])) / 2 / float(USUAL.times[0])
-            flow = MatchedScore(flow.score, flow.nodes, flow.rates + rate.to(flow.rates))
-    (before, _), (after, error) = found[0], found[-1]
-    return flow, ClosedLoop(before=np.exp(before), after=np.exp(after), error=error)
+            factor = factor * np.exp(-new * _sure(ratio, error) / 2)
+    before, after = np.exp(found[0]), np.exp(found[-1])
+    return factor, ClosedLoop(before=before, after=after, error=error)
 
 
 def _sure(ratio: FloatArray, error: FloatArray) -> FloatArray:
@@ -128,25 +137,29 @@ def _sure(ratio: FloatArray, error: FloatArray) -> FloatArray:
 @torch.no_grad()
 def _power_beside(
     following: NextDay, begun: FloatArray, features: Tensor, generator: torch.Generator
-) -> tuple[FloatArray, FloatArray]:
-    """Logarithm of the power of sequences over that of the linear law's of the same noise, and its
-    standard error, both (channel, degree)."""
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Logarithm of the power of sequences over that of the linear law's of the same noise, its
+    standard error, and the part of the latter that the days before do not tell, each (channel,
+    degree)."""
     law = following.law
+    innovations = law.innovations[law.past]
     own, linear = begun.astype(np.float64), begun.astype(np.float64)
-    power = np.zeros((2, len(begun), *begun.shape[2:]))
+    power = np.zeros((3, len(begun), *begun.shape[2:]))  # learned, linear, new in the latter
     for day, row in enumerate(features):
         white = torch.randn(begun[:, 0].shape, generator=generator)
         learned = following(own, lambda step, white=white: white.to(features.device), row)  # type: ignore[misc]
-        expected = law.next(linear, white.numpy())
+        new = innovations.color(white.double().to(innovations.variance.device)).cpu().numpy()
+        expected = law.mean(linear) + new
         own = np.concatenate([own[:, 1:], learned[:, None]], axis=1)
         linear = np.concatenate([linear[:, 1:], expected[:, None]], axis=1)
         if day >= FORGOTTEN:
-            power += np.square(np.stack([learned, expected]))
+            power += np.square(np.stack([learned, expected, new]))
     starts = np.arange(lmax_of(power.shape[-1]) + 1) ** 2
     by_degree = np.add.reduceat(power, starts, axis=-1)
     whole = by_degree.sum(axis=1)
-    others = _log_ratio(whole[:, None] - by_degree)  # without each sequence in turn
-    return _log_ratio(whole), np.sqrt(len(begun) - 1) * others.std(axis=0)
+    others = _log_ratio(whole[:2, None] - by_degree[:2])  # without each sequence in turn
+    error = np.sqrt(len(begun) - 1) * others.std(axis=0)
+    return _log_ratio(whole[:2]), error, np.exp(_log_ratio(whole[[2, 1]]))
 
 
 def _log_ratio(power: FloatArray) -> FloatArray:

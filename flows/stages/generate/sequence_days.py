@@ -162,5 +162,4 @@ def _learned(drawing: Drawing) -> NextDay | None:
     model = loaded_sequences(drawing.config, drawing.checkpoint, drawing.normals)
     if model is None:
         return None
-    sampler, law = sampler_of(drawing.config), loaded_sequence_law(drawing.normals)
-    return NextDay(law=law, score=model.drawn_by(sampler), sampler=sampler)
+    return model.following(loaded_sequence_law(drawing.normals), sampler_of(drawing.config))

@@ -150,9 +150,7 @@ def drawn_from(
     features = condition_of(held_out)
     follow: dict[str, NextDay | None] = {"linear": None}
     if model is not None:
-        sampler = sampler_of(config)
-        score = model.drawn_by(sampler)
-        follow = {"model": NextDay(law=law, score=score, sampler=sampler), **follow}
+        follow = {"model": model.following(law, sampler_of(config)), **follow}
     found = {}
     for name, learned in follow.items():
         past, days = np.repeat(begun[None], MEMBERS, axis=0), []
