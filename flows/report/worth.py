@@ -36,7 +36,7 @@ def _gained(certificate: Mapping[str, Any]) -> str | None:
         return None
     low, high = part["low"], part["high"]
     known = low is not None and high is not None
-    words = f"{part['nats']:.0f} nats" + (f" [{low:.0f}, {high:.0f}]" if known else "")
+    words = f"{round(part['nats'])} nats" + (f" [{round(low)}, {round(high)}]" if known else "")
     sure = "is closer to held-out days than" if known and low > 0 else "is not surely closer than"
     if known and high < 0:
         sure = "is farther from held-out days than"

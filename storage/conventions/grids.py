@@ -143,7 +143,7 @@ def check_latitudes(lat: Array, where: str, *, band: bool = False) -> list[str]:
         raise SourceError(
             f"{where}: latitudes reach from {lat.min():g} to {lat.max():g}, the grid is regional; "
             "only global grids can be analysed on the sphere. A band around the globe is accepted "
-            'by [source] band = true: the rows that lack are missing values, for fill = "harmonic"'
+            'by [source] band = true: the rows beyond it are missing values, for fill = "harmonic"'
         )
     return ["latitudes descend, kept"] if steps[0] < 0 else []
 

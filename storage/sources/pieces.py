@@ -235,7 +235,8 @@ def _members(
         if (known is None or known.ndim > 0) and samples not in table.attrs:
             raise SourceError(
                 f"{where}: source.samples is {samples!r}, but {name} has no such dimension, and "
-                "the file no such scalar or attribute to tell its member by"
+                "the file no such scalar or attribute to tell its member by; give files of one "
+                "kind together, those with members alone"
             )
         label = str(table.attrs[samples] if known is None else known.values[()])
         return [replace(p, member=label) for p in take(table, name, plain, where, notes)]

@@ -107,7 +107,7 @@ def open_source(
         group: The group in NetCDF or Zarr files.
         grib: Keys of eccodes that GRIB messages have to have, where several stand for one field.
         zarr_fill: What a fill value of 0 stands for in Zarr 2: "value" or "missing".
-        band: Accept latitudes that do not reach the poles; the rows that lack are missing.
+        band: Accept latitudes that do not reach the poles; the rows beyond them are missing.
         check_values: Read all values once, to find undeclared fills and missing values. Without
             it only metadata are read.
     Returns:

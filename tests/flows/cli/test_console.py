@@ -178,6 +178,10 @@ def test_what_an_ensemble_is_worth_is_said_with_its_certainty(interval, verdict)
     assert warned["careful"] == "z: beyond training" and "scores" not in warned
 
 
+def test_what_rounds_to_nothing_is_said_without_a_sign() -> None:
+    assert worth(card(-0.4, -1.2, -0.3, []))["J_G"].startswith("0 nats [-1, 0]:")
+
+
 def test_the_command_alone_says_what_to_type_first() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "flows.cli.main"], cwd=HERE, capture_output=True, text=True

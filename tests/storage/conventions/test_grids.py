@@ -190,7 +190,7 @@ def test_regular_positions_that_are_not_those_of_the_axes_are_refused(tmp_path):
 @row(
     "grid",
     "a band of latitudes around the globe (CHIRPS, GLORYS)",
-    "refused; with `band = true` the rows that lack are missing values",
+    "refused; with `band = true` the rows beyond it are missing values",
 )
 @pytest.mark.parametrize("descending", [False, True])
 def test_a_band_of_latitudes_is_taken_as_a_globe_with_missing_rows(tmp_path, descending):
