@@ -49,7 +49,7 @@ def plans() -> tuple[Plan, ...]:
     era5 = Workload(
         times=14_610,
         fitted=13_198,
-        validated=48,
+        validated=365,
         tested=730,
         channels=20,
         nlat=721,

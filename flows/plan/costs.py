@@ -40,7 +40,9 @@ BANK = 1 << 29  # numbers of the training fields that draws are compared with at
 PAIRED, TABLES = 2048, 8  # fields between which distances are taken; tables that come back
 REPLICATES = 101
 PICTURES = 96 << 20  # of the libraries that draw
-CALIBRATED = 48  # bytes of each coefficient of the fields that calibrate a network
+JUDGED = 100  # bytes of each coefficient of the fields that are noised and scored together
+JUDGED_FIELDS, JUDGED_NUMBERS = 64, 1 << 25  # of these
+RUNNING = 32  # bytes of each coefficient of the fields that match the flow
 PARTIAL = 16  # test fields of a part of the certificate, which brings back all steps of its chain
 CHAIN = 256
 WHOLE = 10  # copies of its fields that the fit of the whole law holds at most (test_costs.py)
@@ -285,9 +287,7 @@ def work(load: Workload) -> dict[str, Work]:
     samples, coefficients = (load.steps or 0) * load.batch, load.coefficients
     trains = load.steps != 0 or load.minutes is not None
     validations = min(VALIDATIONS, load.steps or VALIDATIONS)
-    judging = Judging.of(
-        steps=load.steps, batch=load.batch, validations=VALIDATIONS, fields=load.validated
-    )
+    judging = _judging(load)
     per_field = channels * load.points
 
     def drawing(
@@ -517,12 +517,22 @@ def activations(load: Workload, ranks: int) -> int:
 
 
 def held_out(load: Workload) -> int:
-    """Bytes of the validation fields of a training, and of what its calibration makes of some."""
-    judging = Judging.of(
-        steps=load.steps, batch=load.batch, validations=VALIDATIONS, fields=load.validated
-    )
+    """Bytes of the validation fields of a training, of those that are judged at once, and of those
+    that match its flow."""
     numbers = load.channels * load.coefficients
-    return numbers * (4 * load.validated + CALIBRATED * judging.calibrated)
+    together = min(JUDGED_FIELDS, max(1, JUDGED_NUMBERS // numbers), load.validated)
+    matched = _judging(load).matched
+    return numbers * (4 * load.validated + JUDGED * together + RUNNING * matched)
+
+
+def _judging(load: Workload) -> Judging:
+    return Judging.of(
+        steps=load.steps,
+        batch=load.batch,
+        validations=VALIDATIONS,
+        fields=load.validated,
+        numbers=load.channels * load.coefficients,
+    )
 
 
 def whole_law(load: Workload) -> int:

@@ -32,6 +32,8 @@ from pipeline.diffusion.integrators import gme
 from pipeline.diffusion.score import Given, Posterior, Score
 from pipeline.sphere.coefficients import lmax_of, sum_by_degree
 
+MOST, NUMBERS = 64, 1 << 25  # fields, and coefficients, that are noised and scored together
+
 
 @dataclass(frozen=True, kw_only=True)
 class Certificate:
@@ -102,7 +104,7 @@ def certify(
     times: FloatArray,
     generator: torch.Generator,
     draws: int | None = None,
-    batch: int = 64,
+    batch: int | None = None,
     first: int = 0,
     of: int | None = None,
 ) -> Certificate:
@@ -119,6 +121,7 @@ def certify(
         draws: steps k drawn for each field, spread evenly over the grid, and as many more as it
             takes to visit every step; all N if None.
         generator: source of the noise, on the CPU.
+        batch: fields that the score is asked about at once; as many as `at_once` says if None.
         first, of: number of the first of these fields, and how many there are in all, where they
             are a part of more.
     """
@@ -129,6 +132,7 @@ def certify(
     by_field, by_step = np.zeros((fields, *shape)), np.zeros((steps, *shape))
     grid = torch.as_tensor(times, dtype=torch.float64, device=x_0.device)
     seed = int(torch.randint(2**48, (), generator=generator))
+    batch = batch or at_once(x_0)
     streams = [torch.Generator().manual_seed(seed + first + number) for number in range(fields)]
     for step in visits.T:
         for start in range(0, fields, batch):
@@ -142,6 +146,11 @@ def certify(
             by_field[rows] += split
             np.add.at(by_step, step[rows], split)
     return Certificate(by_field=by_field, by_step=by_step, visits=visits)
+
+
+def at_once(x_0: Tensor) -> int:
+    """How many of these fields are noised and scored together: few of large ones."""
+    return int(min(MOST, max(1, NUMBERS // x_0[0].numel())))
 
 
 def _visits(steps: int, fields: int, draws: int) -> tuple[NDArray[np.intp], FloatArray]:

@@ -56,26 +56,35 @@ class Calibration(nn.Module):
         )
         return gain * standardised + slope * u
 
-    def solve(self, node: int, standardised: Tensor, u: Tensor, target: Tensor) -> None:
-        """Fit the gains and slopes of one node to fields at its time.
+    def sums(self, standardised: Tensor, u: Tensor, target: Tensor) -> Tensor:
+        """What `solve` is told of some fields at one time; sums of parts of the fields add up.
 
         Args:
             standardised, u, target: the network's F, its input and the F it should predict,
                 (field, channel, coefficient), each times the square root of its weight.
+        Returns:
+            Sums of FF, Fu, uu, F target and u target over fields and the directions of a group,
+            (5, group).
         """
 
         def per_group(a: Tensor, b: Tensor) -> Tensor:
             products = (a.double() * b.double()).sum(dim=0).flatten()
-            sums = products.new_zeros(GROUPS)
-            return sums.index_add(0, self.group.flatten(), products)
+            return products.new_zeros(GROUPS).index_add(0, self.group.flatten(), products)
 
-        ff, fu, uu = (
-            per_group(standardised, standardised),
-            per_group(standardised, u),
-            per_group(u, u),
+        pairs = (
+            (standardised, standardised),
+            (standardised, u),
+            (u, u),
+            (standardised, target),
+            (u, target),
         )
+        return torch.stack([per_group(a, b) for a, b in pairs])
+
+    def solve(self, node: int, sums: Tensor) -> None:
+        """Fit the gains and slopes of one node to the sums of fields at its time."""
+        ff, fu, uu, fy, uy = sums
         normal = torch.stack([torch.stack([ff, fu], -1), torch.stack([fu, uu], -1)], -2)
-        right = torch.stack([per_group(standardised, target), per_group(u, target)], -1)
+        right = torch.stack([fy, uy], -1)
         # A network that says nothing has no gain to find.
         silent = ff <= 1e-12 * uu
         normal[silent] = torch.eye(2, dtype=normal.dtype)

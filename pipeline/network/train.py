@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pipeline.arrays import FloatArray
-from pipeline.certificate.path_bound import certify
+from pipeline.certificate.path_bound import at_once, certify
 from pipeline.diffusion.process import OrnsteinUhlenbeck
 from pipeline.diffusion.score import Condition, Given, Posterior, features_of
 from pipeline.gaussian.fit import Baseline
@@ -208,36 +208,36 @@ class Training:
         self.history.append(entry)
         return entry
 
-    def calibrate(self, x_0: Tensor, condition: Given, batch: int = 64) -> Calibration:
+    def calibrate(self, x_0: Tensor, condition: Given) -> Calibration:
         """Calibrate the best weights on validation fields, at every node with every field."""
         load(self.average, self.best)
-        model, shortest = self.average, self.config.shortest_time
-        calibration = Calibration(model.baseline, shortest, self.process.horizon).to(x_0.device)
+        baseline, shortest = self.average.baseline, self.config.shortest_time
+        calibration = Calibration(baseline, shortest, self.process.horizon).to(x_0.device)
         generator = torch.Generator().manual_seed(self.config.seed)
-        y_0 = model.baseline.rotate(x_0)
+        batch = at_once(x_0)
         for node, log_time in enumerate(calibration.nodes):
-            t = torch.exp(log_time.double()).expand(len(x_0))
-            posterior = Posterior(t, model.baseline.variance)
-            noise = torch.randn(x_0.shape, generator=generator).to(x_0.device)
-            y_t = (posterior.alpha * y_0 + posterior.sigma * noise).float()
-            with torch.no_grad():
-                parts = [
-                    model.standardised(
-                        Posterior(t[rows], model.baseline.variance),
-                        t[rows],
-                        y_t[rows],
-                        condition[rows],
-                    )
-                    for rows in (slice(i, i + batch) for i in range(0, len(x_0), batch))
-                ]
-            target, root = (
-                posterior.target(y_0, y_t),
-                posterior.c_in * model.baseline.variance.sqrt(),
-            )
-            calibration.solve(
-                node, root * torch.cat(parts), root * posterior.c_in * y_t, root * target
-            )
+            time = torch.exp(log_time.double())
+            parts = [
+                calibration.sums(*self._weighted(x_0[rows], condition[rows], time, generator))
+                for rows in (slice(i, i + batch) for i in range(0, len(x_0), batch))
+            ]
+            calibration.solve(node, torch.stack(parts).sum(dim=0))
         return calibration
+
+    @torch.no_grad()
+    def _weighted(
+        self, x_0: Tensor, condition: Given, time: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The network's F, its input and the F it should predict of fields noised to one time,
+        each times the square root of its weight in J_G."""
+        model = self.average
+        t = time.expand(len(x_0))
+        posterior = Posterior(t, model.baseline.variance)
+        y_0, noise = model.baseline.rotate(x_0), torch.randn(x_0.shape, generator=generator)
+        y_t = (posterior.alpha * y_0 + posterior.sigma * noise.to(x_0.device)).float()
+        learned = model.standardised(posterior, t, y_t, condition)
+        root = posterior.c_in * model.baseline.variance.sqrt()
+        return root * learned, root * posterior.c_in * y_t, root * posterior.target(y_0, y_t)
 
     def _descend(self, x_0: Tensor, condition: Given, baseline: Baseline, batch: int) -> Tensor:
         """The gradient of the mean loss of a batch, in the model; returns that loss.

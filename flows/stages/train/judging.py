@@ -18,6 +18,7 @@ SHARE = 0.2  # of the evaluations of the steps
 FEWEST = 32  # fields for validations, calibration and matching each
 STEP, DRAWS, NODES = 3, 4, 12  # evaluations of a step; of a validation; of a calibration
 MATCHED, MATCHING_STEPS = 128, 16  # fields and steps that match the flow to its spectra
+RUNNING, FEWEST_RUNNING = 1 << 27, 8  # their coefficients at most: many of large fields say no more
 MATCHING = 2 * MATCHING_STEPS - 1  # evaluations of each
 
 
@@ -35,17 +36,23 @@ class Judging:
     matched: int
 
     @classmethod
-    def of(cls, *, steps: int | None, batch: int, validations: int, fields: int) -> Judging:
+    def of(
+        cls, *, steps: int | None, batch: int, validations: int, fields: int, numbers: int
+    ) -> Judging:
         """Of `fields` held-out ones, for a training of so many steps; None: as many as are used.
 
         Calibration and matching take a quarter of the share each at most; the validations have
         the rest.
+
+        Args:
+            numbers: coefficients of a field, all channels together.
         """
+        running = min(MATCHED, max(FEWEST_RUNNING, RUNNING // numbers))
         if steps is None:
-            return cls(validated=fields, calibrated=fields, matched=MATCHED)
+            return cls(validated=fields, calibrated=fields, matched=running)
         share = SHARE * STEP * batch * steps
         calibrated = _between(share / 4 / NODES, fields)
-        matched = _between(share / 4 / MATCHING, MATCHED)
+        matched = _between(share / 4 / MATCHING, running)
         rest = share - NODES * calibrated - MATCHING * matched
         validated = _between(rest / (DRAWS * max(1, min(validations, steps))), fields)
         return cls(validated=validated, calibrated=calibrated, matched=matched)

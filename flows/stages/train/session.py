@@ -107,6 +107,7 @@ class Session:
             batch=self.config.train.batch,
             validations=config.validations,
             fields=len(self.held_out.x),
+            numbers=self.held_out.x[0].numel(),
         )
         if not self.told_judging:
             self.told_judging = True

@@ -16,6 +16,7 @@ from flows.plan.plan import duration
 from flows.stages.base import STAGES
 from flows.stages.train import fields, judging
 from flows.stages.verify import candidates, certificate, compared, nearest
+from pipeline.certificate import path_bound
 from pipeline.diffusion.score import Posterior
 from pipeline.gaussian import whole
 from pipeline.gaussian.fit import Moments, fit_isotropic
@@ -115,7 +116,8 @@ def test_the_evaluations_that_are_counted_are_those_that_are_made() -> None:
 def test_judging_takes_a_fifth_of_a_training_or_what_the_fewest_fields_take(
     steps: int, batch: int, fields: int
 ) -> None:
-    asked = {"steps": steps, "batch": batch, "validations": costs.VALIDATIONS, "fields": fields}
+    asked = {"steps": steps, "batch": batch, "fields": fields, "numbers": 5_120}
+    asked["validations"] = costs.VALIDATIONS
     found, taken = judging.Judging.of(**asked), 3 * steps * batch
     few = judging.Judging(validated=32, calibrated=32, matched=32).evaluations(costs.VALIDATIONS)
     assert found.evaluations(costs.VALIDATIONS) <= max(0.2 * taken, few) * 1.01
@@ -125,11 +127,20 @@ def test_judging_takes_a_fifth_of_a_training_or_what_the_fewest_fields_take(
 
 
 def test_a_small_run_is_judged_by_all_its_fields_or_by_the_fewest() -> None:
-    small = {"batch": 32, "validations": 12}
+    small = {"batch": 32, "validations": 12, "numbers": 5_120}
     few = judging.Judging.of(steps=6, fields=365, **small)
     assert (few.validated, few.calibrated, few.matched) == (32, 32, 32)
     assert judging.Judging.of(steps=6, fields=20, **small).validated == 20
     assert judging.Judging.of(steps=None, fields=365, **small).validated == 365
+
+
+def test_what_is_judged_at_once_is_few_where_fields_are_large() -> None:
+    """A quarter of a degree with twenty variables has ten million coefficients a field."""
+    large = {"batch": 64, "validations": 12, "fields": 365, "numbers": 20 * 720**2}
+    assert judging.Judging.of(steps=None, **large).matched == 12
+    assert path_bound.at_once(torch.empty(5, 20, 720**2)) == 3
+    assert path_bound.at_once(torch.empty(5, 5, 32**2)) == 64
+    assert (path_bound.MOST, path_bound.NUMBERS) == (costs.JUDGED_FIELDS, costs.JUDGED_NUMBERS)
 
 
 def test_gpus_divide_the_network_alone() -> None:

@@ -95,8 +95,9 @@ def test_a_training_that_its_minutes_end_is_judged_by_the_steps_that_its_first_v
     held_out = len(found.held_out.x)
     for steps in (2, 3):
         found.training.step = steps
+        numbers = found.held_out.x[0].numel()
         assert found.judging == Judging.of(
-            steps=12 * steps, batch=8, validations=12, fields=held_out
+            steps=12 * steps, batch=8, validations=12, fields=held_out, numbers=numbers
         )
     found.training.history.append({"step": 2, "nats": 0.0})
     found.training.step = 1000

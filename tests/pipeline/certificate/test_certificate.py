@@ -230,7 +230,8 @@ def test_calibrating_never_lowers_the_certificate_on_its_split():
 
     terms = (x_0, t, t / 2, torch.zeros(300, 1), noise)
     before = information(Said(), *terms).sum()
-    calibration.solve(9, learned, posterior.c_in * y_t, posterior.target(x_0, y_t))
+    sums = calibration.sums(learned, posterior.c_in * y_t, posterior.target(x_0, y_t))
+    calibration.solve(9, sums)
     assert before < 0 <= information(Said(), *terms).sum()
 
 
