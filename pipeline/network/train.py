@@ -262,7 +262,8 @@ class Training:
         pieces = min(self.config.accumulate, len(x_0))
         for rows in (Group(piece, pieces).part(len(x_0)) for piece in range(pieces)):
             for found in self.threads.map(descended, self.threads.parts(rows)):
-                torch._foreach_add_(sums, found)
+                for total, own in zip(sums, found, strict=True):
+                    total += own
         self.group.sum(sums)
         for parameter, gradient in zip(parameters, sums, strict=False):
             parameter.grad = gradient
