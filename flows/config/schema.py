@@ -122,6 +122,8 @@ class RunConfig:
             known = self.train.model in ("network", VAR)
             wanted = f'"network" or "{VAR}" where generate.sequences are drawn'
             require(known, "train.model", self.train.model, wanted)
+        if self.condition.gaps:
+            self._require_linear_sequences()
         if self.split.by_members:
             wanted = "what tells members apart, as split.train_members and its kin name them"
             require(self.source.samples != "", "source.samples", self.source.samples, wanted)
@@ -129,6 +131,17 @@ class RunConfig:
             alone = self.source.samples == ""
             wanted = "nothing where sequence.past is set: samples do not follow each other"
             require(alone, "source.samples", self.source.samples, wanted)
+
+    def _require_linear_sequences(self) -> None:
+        """Days between days of the record are drawn from the linear law of sequences alone."""
+        past, key = self.sequence.past, "sequence.past"
+        require(past > 0, key, past, "at least 1 for condition.gaps: how days follow each other")
+        known = self.train.model in ("network", VAR) and not self.learns_sequences
+        wanted = (
+            f'"{VAR}" for condition.gaps, which fills gaps exactly: a network cannot be given days '
+            'to come (or "network" with sequence.learned = false, whose sequences are linear)'
+        )
+        require(known, "train.model", self.train.model, wanted)
 
     @classmethod
     def from_dict(cls, table: Mapping[str, Any]) -> "RunConfig":

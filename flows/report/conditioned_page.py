@@ -32,6 +32,8 @@ def render(card: Mapping[str, Any], ensemble: xr.Dataset, places: xr.Dataset | N
     sections = {
         "What was given": _given(card),
         "The event": _event(card),
+        "Where gaps begin and end": _seams(card),
+        "Days that the record has": _record(card),
         "At observed and withheld places": _scores(card),
         "Mean and spread": _maps(ensemble, places),
         "Weights and evidence": _weights(card),
@@ -76,6 +78,64 @@ def _event(card: Mapping[str, Any]) -> str:
     return f"<p>{escape(about)}</p>{_table(heads, rows)}"
 
 
+def _seams(card: Mapping[str, Any]) -> str:
+    """How the days of gaps resemble their neighbours, beside those of the record."""
+    if "seams" not in card:
+        return ""
+    words = {
+        "first day": "first day of a gap and the known day before it",
+        "within": "days of a gap",
+        "last day": "last day of a gap and the known day after it",
+        "record": "days of the record in that season",
+    }
+    rows = [
+        (
+            name,
+            *(
+                f"{card['seams'][kind][place]['mean']:.3f} "
+                f"± {card['seams'][kind][place]['deviation']:.3f}"
+                if kind in card["seams"]
+                else "-"
+                for kind in words
+            ),
+        )
+        for place, name in enumerate(card["names"])
+    ]
+    gaps = ", ".join(
+        first if first == last else f"{first} to {last}" for first, last in card["gaps"]
+    )
+    return (
+        f"<p>Filled: {escape(gaps)}. Each draw is a sequence of days that fits between the days "
+        f"beside its gap.</p>{_table(('', *words.values()), rows)}<p>Correlation over the sphere "
+        "of the anomalies of a day with those of the day before: mean and deviation over draws "
+        "and gaps, or over pairs of days.</p>"
+    )
+
+
+def _record(card: Mapping[str, Any]) -> str:
+    """Scores of filled days that the record has, by how far they are from a known day."""
+    if "record" not in card:
+        return ""
+    rows = [
+        (
+            distance,
+            str(one["days"]),
+            f"{100 * one['coverage']:.1f} %",
+            f"{one['crps']:.4f}",
+            f"{one['error']:.3f}",
+            f"{one['spread']:.3f}",
+        )
+        for distance, one in card["record"]["by distance"].items()
+    ]
+    heads = ("days to the nearest known one", "days", "90 % band holds", "fair CRPS")
+    return (
+        f"{_table((*heads, 'error of mean', 'spread'), rows)}<p>These days were drawn as if they "
+        "were unknown. In climatological standard deviations, over all variables; a band between "
+        f"quantiles of {card['realizations']} draws holds "
+        f"{100 * card['record']['nominal']:.1f} % of what follows their law.</p>"
+    )
+
+
 def _scores(card: Mapping[str, Any]) -> str:
     names = {
         "observed": "draws at observed places",
@@ -109,6 +169,8 @@ def _scores(card: Mapping[str, Any]) -> str:
 
 
 def _weights(card: Mapping[str, Any]) -> str:
+    if "seams" in card:
+        return "<p>The draws are exact draws of the linear law: no weights are needed.</p>"
     mean, gaussian = (
         float(np.mean(card[name])) for name in ("log_evidence", "log_evidence_gaussian")
     )

@@ -238,13 +238,18 @@ def conditioned_key(config: RunConfig, layout: StoreLayout, *, family: bool = Fa
         asked.append("generate.times")
     if not family:
         asked += ["condition.realizations", "generate.attributes"]
-    given = {} if config.condition.event else {"observed": observed_key(config, layout)}
+    observes, part = config.condition.observes, "draws"
+    given = {"observed": observed_key(config, layout)} if observes else {}
+    if config.condition.gaps:
+        asked.append("condition.gaps")
+        given |= _digests(layout, "fields")
+        part = "filling"
     return content_key(
         stage="condition",
         schema=SCHEMAS["condition"],
         config=config.subset("run.seed", *asked),
         inputs={**_digests(layout, "checkpoints", "normals"), **given},
-        code=code_of(f"flows.stages.condition.{'draws' if family else 'condition'}"),
+        code=code_of(f"flows.stages.condition.{part if family else 'condition'}"),
     )
 
 

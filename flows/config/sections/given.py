@@ -2,15 +2,17 @@
 
 from collections.abc import Mapping
 from dataclasses import field
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import WithJsonSchema
 
-from flows.config.sections.checks import expanded, require, set_values
+from flows.config.sections.checks import expanded, require, require_day, set_values
+from flows.config.sections.periods import Period, pairs_of
 from flows.config.strict import section
 
-__all__ = ["Condition", "Event"]
+__all__ = ["ALL", "Condition", "Event"]
 
+ALL = "all"  # gaps: every day that the record lacks
 PARTICLES_OF_AN_EVENT = 64
 _FOUR = {"type": "array", "minItems": 4, "maxItems": 4, "items": {"type": "number"}}
 Box = Annotated[tuple[float, float, float, float], WithJsonSchema(_FOUR)]
@@ -40,7 +42,7 @@ class Event:
 
 @section
 class Condition:
-    """Fields given what is known: observations, fields with holes, coarse fields, or an event."""
+    """Fields given what is known: observations, holes, coarse fields, an event, days beside."""
 
     observations: str | None = None
     """CSV, Parquet or NetCDF: time, lat, lon, variable, value, and if need be error and unit."""
@@ -52,6 +54,8 @@ class Condition:
     """Last degree that coarse fields tell; by default a third of their longitudes."""
     event: Event | None = None
     """What shall happen."""
+    gaps: Literal["all"] | tuple[str, ...] = ()
+    """Days of the record to fill: "all" that it lacks, or first and last day of each gap."""
     error: Mapping[str, float] = field(default_factory=dict)
     """By variable, standard deviation of errors where tables tell none, and of fields."""
     withheld: float = 0.0
@@ -82,8 +86,29 @@ class Condition:
         require(share, "condition.withheld", self.withheld, "a share from 0 to less than 1")
         lmax = self.coarse_lmax is None or self.coarse_lmax >= 0
         require(lmax, "condition.coarse_lmax", self.coarse_lmax, "0 or more")
-        alone = self.event is None or not self.given
-        require(alone, "condition.event", self.given, "no observations beside an event")
+        alone = self.event is None or not (self.given or self.gaps)
+        beside = (*self.given, *self.gaps)
+        require(alone, "condition.event", beside, "no observations and no gaps beside an event")
+        self._require_gaps()
+
+    def _require_gaps(self) -> None:
+        key, days = "condition.gaps", self.gaps
+        if isinstance(days, str):
+            return
+        require(len(days) % 2 == 0, key, days, '"all", or first and last day of each gap')
+        for day in days:
+            require_day(day, key)
+        require(list(days) == sorted(days), key, days, "gaps one after the other")
+
+    @property
+    def periods(self) -> tuple[Period, ...]:
+        """First and last day of each gap that is named."""
+        return () if isinstance(self.gaps, str) else pairs_of(self.gaps)
+
+    @property
+    def observes(self) -> bool:
+        """Whether draws are given what files say; an event or days beside gaps need none."""
+        return self.event is None and (bool(self.given) or not self.gaps)
 
     @property
     def given(self) -> tuple[str, ...]:

@@ -1,4 +1,5 @@
-"""On request: fields given observations, fields with holes, coarse fields, or an event.
+"""On request: fields given observations, fields with holes, coarse fields, an event, or the days
+beside a gap of the record.
 
 Reads `checkpoints`, `normals` and `fields`; publishes
 
@@ -9,7 +10,9 @@ Reads `checkpoints`, `normals` and `fields`; publishes
     findings/          conditioned.html, conditioned.json: what was given, coverage, evidence
 
 Of a Gaussian model draws are exact. Those of a network are weighed and resampled in groups of
-`condition.particles`, and the figures of a group stand with each of its realizations.
+`condition.particles`, and the figures of a group stand with each of its realizations. Days of gaps
+are drawn from the linear law of sequences, exactly, and have no such figures
+(flows/stages/condition/filling).
 """
 
 import itertools
@@ -33,14 +36,18 @@ from flows.stages.condition.draws import (
     group_of,
 )
 from flows.stages.condition.events import require_event
+from flows.stages.condition.filling import Record, fill_units
 from flows.stages.condition.findings import publish_findings
+from flows.stages.condition.gaps import Gaps, gaps_of, require_within
 from flows.stages.condition.observed import conditions_of, publish_observed
+from flows.stages.condition.seams import publish_seams
 from flows.stages.conditions import asked_times
 from flows.stages.content_keys import conditioned_key
-from flows.stages.generate.chunks import TIMES_PER_CHUNK
+from flows.stages.generate.chunks import TIMES_PER_CHUNK, times_of_unit
 from flows.stages.generate.draws import draws_of
 from flows.stages.generate.templates import ensemble_template, provenance_of
 from pipeline.fields.standardisation import Normals
+from pipeline.sphere.grid import RingGrid
 from pipeline.sphere.named_grids import grid_of
 from storage.artifacts import publishing as artifacts
 from storage.artifacts.in_units import lay_out
@@ -66,14 +73,19 @@ def run(config: RunConfig, layout: StoreLayout, client: "Client", progress: Prog
     normals = published_input(layout, "normals")
     constants = artifacts.open_artifact(normals).load()
     require_event(config, Normals.of(constants))
-    observed = None if config.condition.event else publish_observed(config, layout)
-    times = (
-        asked_times(config, layout)
-        if observed is None
-        else conditions_of(config, artifacts.open_artifact(observed), constants)
-    )
-    published = _publish(config, layout, client, progress, constants, observed, times)
-    figures = publish_findings(config, layout, published, observed)
+    observed = publish_observed(config, layout) if config.condition.observes else None
+    if config.condition.gaps:
+        gaps = gaps_of(config, layout)
+        published = _publish_filled(config, layout, client, progress, gaps, observed)
+        figures = publish_seams(config, layout, published, gaps, observed)
+    else:
+        times = (
+            asked_times(config, layout)
+            if observed is None
+            else conditions_of(config, artifacts.open_artifact(observed), constants)
+        )
+        published = _publish(config, layout, client, progress, constants, observed, times)
+        figures = publish_findings(config, layout, published, observed)
     _tell(config, figures)
     return Receipt(
         stage=STAGE,
@@ -110,22 +122,70 @@ def _publish(
         *itertools.chain(*map_units(client, draw, draws, progress, label=KIND, resource="GPU"))
     ]
     about = config.condition
-    attrs = {
-        **config.generate.attributes,
-        **provenance_of(config, layout, family),
+    attrs = _attrs(config, layout, family, grid, times["time"], observed) | {
         "sampler": f"twisted gme, {about.evaluations} evaluations, {about.particles} particles"
         if config.draws_by_network
         else "exact draws of the Gaussian law given what was observed",
         "given": list(about.given) or ["an event"],
-        "grid": grid.describe(),
-        "grid_origin": "source",
-        "figures": {"realizations": about.realizations, "times": times.sizes["time"]},
         "seconds": clock.monotonic() - began,
-        "normals_digest": normals.digest,
-        "checkpoints_digest": checkpoint.digest,
-        **({} if observed is None else {"observed_digest": observed.digest}),
     }
     return store.publish(attrs, written)
+
+
+def _publish_filled(
+    config: RunConfig,
+    layout: StoreLayout,
+    client: "Client",
+    progress: Progress,
+    gaps: Gaps,
+    observed: artifacts.Published | None,
+) -> artifacts.Published:
+    """Draw and publish the days of gaps."""
+    began, times = clock.monotonic(), gaps.times["time"]
+    if observed is not None:
+        require_within(gaps, artifacts.open_artifact(observed))
+    normals = published_input(layout, "normals")
+    content, family = (conditioned_key(config, layout, family=part) for part in (False, True))
+    constants = artifacts.open_artifact(normals).load()
+    grid = grid_of(constants)
+    template = ensemble_template(layout, constants, grid, times, config.condition.realizations)
+    together = times_of_unit(grid.size * len(template.data_vars), len(times))
+    shards = {"realization": 1, "time": together}
+    chunks = {"realization": 1, "time": TIMES_PER_CHUNK}
+    store = lay_out(layout, KIND, content, family, template, shards=shards, chunks=chunks)
+    record = Record(fields=published_input(layout, "fields"), normals=normals, observed=observed)
+    fill = partial(fill_units, config, store.path, record, gaps)
+    draws = draws_of(store.missing, config.generate.microbatch)
+    written = [*itertools.chain(*map_units(client, fill, draws, progress, label=KIND))]
+    attrs = _attrs(config, layout, family, grid, times, observed) | {
+        "sampler": "exact draws of the linear law of sequences given the days beside each gap",
+        "given": [*config.condition.given, "the days beside the gaps"],
+        "past": config.sequence.past,
+        "seconds": clock.monotonic() - began,
+    }
+    return store.publish(attrs, written)
+
+
+def _attrs(
+    config: RunConfig,
+    layout: StoreLayout,
+    family: str,
+    grid: RingGrid,
+    times: xr.DataArray,
+    observed: artifacts.Published | None,
+) -> dict[str, Any]:
+    """What is said of all draws given something."""
+    about = config.condition
+    return {
+        **config.generate.attributes,
+        **provenance_of(config, layout, family),
+        "grid": grid.describe(),
+        "grid_origin": "source",
+        "figures": {"realizations": about.realizations, "times": len(times)},
+        "normals_digest": published_input(layout, "normals").digest,
+        "checkpoints_digest": published_input(layout, "checkpoints").digest,
+        **({} if observed is None else {"observed_digest": observed.digest}),
+    }
 
 
 def _template(

@@ -60,8 +60,8 @@ def publish_findings(
     if config.condition.event is not None:
         card["event"] = _event(config, ensemble)
     if observed is not None:
-        card |= _against_observations(config, layout, ensemble, observed)
-    page = render(card, ensemble, _places(layout, observed))
+        card |= against_observations(config, layout, ensemble, observed)
+    page = render(card, ensemble, places_of(observed))
     files = {
         "conditioned.json": json.dumps(card, indent=1, allow_nan=False).encode(),
         "conditioned.html": page.encode(),
@@ -118,7 +118,7 @@ def _event(config: RunConfig, ensemble: xr.Dataset) -> dict[str, Any]:
     return {"about": about, "dates": dates}
 
 
-def _against_observations(
+def against_observations(
     config: RunConfig,
     layout: StoreLayout,
     ensemble: xr.Dataset,
@@ -143,7 +143,7 @@ def _against_observations(
         carried = carry(
             known, functionals, terms[time], given["value"].values, given["error"].values
         )
-        drawn = _transformed(ensemble.isel(time=time), known, terms[time])
+        drawn = _transformed(ensemble.sel(time=table["time"].values[time]), known, terms[time])
         anomalies = functionals(drawn)
         withheld = given["withheld"].values == 1
         spread = np.maximum(carried.spread, 1e-30)
@@ -212,7 +212,7 @@ def _scores(drawn: FloatArray, truth: FloatArray) -> dict[str, Any]:
     score = {
         "number": int(truth.size),
         "coverage": float(((truth >= low) & (truth <= high)).mean()),
-        "nominal": _nominal(len(drawn)),
+        "nominal": nominal_coverage(len(drawn)),
         "ranks": np.histogram(ranks, bins=BINS, range=(0, 1))[0].tolist(),
         "spread": float(drawn.std(axis=0, ddof=1).mean()) if len(drawn) > 1 else 0.0,
         "error": float(np.sqrt(np.square(drawn.mean(axis=0) - truth).mean())),
@@ -222,7 +222,7 @@ def _scores(drawn: FloatArray, truth: FloatArray) -> dict[str, Any]:
     return score
 
 
-def _nominal(number: int) -> float:
+def nominal_coverage(number: int) -> float:
     """How often a band between quantiles of so many draws holds another draw of the same law."""
     width = (number - 1) * BAND  # numpy's quantiles, linear between order statistics
     return float(width / (number + 1))
@@ -242,7 +242,7 @@ def _gaussian_scores(z: FloatArray, deviation: FloatArray) -> dict[str, Any]:
     }
 
 
-def _places(layout: StoreLayout, observed: artifacts.Published | None) -> xr.Dataset | None:
+def places_of(observed: artifacts.Published | None) -> xr.Dataset | None:
     """Where the first date has points, and which are withheld."""
     if observed is None:
         return None

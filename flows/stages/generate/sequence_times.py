@@ -50,9 +50,11 @@ def features_of_sequence(
     return features
 
 
-def step_of(layout: StoreLayout) -> Any:
+def step_of(layout: StoreLayout, key: str = KEY) -> Any:
     """The step of the source's times.
 
+    Args:
+        key: what asks for it in the configuration.
     Raises:
         UnusableData: If they are not equally far apart, as months are not.
     """
@@ -60,7 +62,7 @@ def step_of(layout: StoreLayout) -> Any:
     steps = np.concatenate([np.diff(times[part]) for part in contiguous(times)])
     if not steps.size or (steps != steps[0]).any():
         raise UnusableData(
-            f"{KEY}: the times of the source are not equally far apart: "
+            f"{key}: the times of the source are not equally far apart: "
             f"{f'{steps.min()} to {steps.max()}' if steps.size else 'there is one'}; take a source "
             "whose times are"
         )

@@ -95,12 +95,12 @@ def _publish_normals(layout: StoreLayout, content: str, fitting: Fitting) -> art
     dataset = dataset.merge(removed.trend.to_variables())
     covariates = tuple(config.source.covariates)
     dataset = dataset.merge(covariate_variables(fields, covariates, config.split))
+    dataset = dataset.assign_attrs(block_degree=fitting.degree)  # the law of the tail needs it
     dataset = with_sequence_law(dataset, fitting, anomalies)
     whitening = replace(anomalies, factor=laws.reference.factor)
     (single,) = fitting.sums(rounding, whitening, spans=fitting.train[:1], label="precision")
     dataset.attrs |= {
         "samples": observed.fitted_on.samples,
-        "block_degree": fitting.degree,
         "reference": json.dumps(figures["reference"]),
         "precision": precision_for(single),
         "float32_error": single,
