@@ -4,6 +4,7 @@
 """
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -81,7 +82,7 @@ def _figures(card: dict[str, Any]) -> dict[str, Any]:
     }
     for name in ("observed", "withheld"):
         if name in card:
-            figures[f"coverage of 90 % at {name} places"] = round(card[name]["coverage"], 3)
+            figures[f"coverage at {name} places"] = coverage_words(card[name])
     if "event" in card:
         (first, *_) = card["event"]["dates"].values()
         figures["probability"] = float(f"{first['probability']:.3g}")
@@ -220,6 +221,16 @@ def _scores(drawn: FloatArray, truth: FloatArray) -> dict[str, Any]:
     if len(drawn) > 1:
         score["crps"] = float(fair_crps(drawn[:, None], truth[None]).mean())
     return score
+
+
+def coverage_words(one: Mapping[str, Any], covered: float | None = None) -> str:
+    """How much the bands of the draws cover, beside what they would if draws and truth were alike.
+
+    Args:
+        covered: where `one` does not tell it itself.
+    """
+    part = one["coverage"] if covered is None else covered
+    return f"{part:.3f} ({one['nominal']:.3f} if right)"
 
 
 def nominal_coverage(number: int) -> float:

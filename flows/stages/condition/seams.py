@@ -19,6 +19,7 @@ from flows.stages.condition.findings import (
     BAND,
     KIND,
     against_observations,
+    coverage_words,
     nominal_coverage,
     places_of,
 )
@@ -91,10 +92,11 @@ def _figures(card: dict[str, Any]) -> dict[str, Any]:
         figures[f"correlation {words}"] = round(float(mean), 3)
     for name in ("observed", "withheld"):
         if name in card:
-            figures[f"coverage of 90 % at {name} places"] = round(card[name]["coverage"], 3)
+            figures[f"coverage at {name} places"] = coverage_words(card[name])
     if "record" in card:
         whole = [one["coverage"] for one in card["record"]["by distance"].values()]
-        figures["coverage of 90 % on days that the record has"] = round(float(np.mean(whole)), 3)
+        words = coverage_words(card["record"], float(np.mean(whole)))
+        figures["coverage on days that the record has"] = words
     return figures
 
 
