@@ -42,7 +42,7 @@ REPLICATES = 101
 PICTURES = 96 << 20  # of the libraries that draw
 JUDGED = 100  # bytes of each coefficient of the fields that are noised and scored together
 JUDGED_FIELDS, JUDGED_NUMBERS = 64, 1 << 25  # of these
-RUNNING = 32  # bytes of each coefficient of the fields that match the flow
+MATCHING = 32  # bytes of each coefficient of the fields that match the flow
 PARTIAL = 16  # test fields of a part of the certificate, which brings back all steps of its chain
 CHAIN = 256
 WHOLE = 10  # copies of its fields that the fit of the whole law holds at most (test_costs.py)
@@ -522,7 +522,7 @@ def held_out(load: Workload) -> int:
     numbers = load.channels * load.coefficients
     together = min(JUDGED_FIELDS, max(1, JUDGED_NUMBERS // numbers), load.validated)
     matched = _judging(load).matched
-    return numbers * (4 * load.validated + JUDGED * together + RUNNING * matched)
+    return numbers * (4 * load.validated + JUDGED * together + MATCHING * matched)
 
 
 def _judging(load: Workload) -> Judging:

@@ -1,9 +1,7 @@
 """The score of a run, untrained and trained, and its sampler, made of its artifacts."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import Generic, TypeVar
 
 import numpy as np
 import torch
@@ -12,6 +10,7 @@ from torch import Tensor
 
 from flows.config.schema import VAR, RunConfig
 from flows.stages.conditions import condition_of
+from flows.stages.kept import Kept
 from flows.stages.preprocess.normals import baseline_of
 from flows.stages.preprocess.sequence_law import sequence_law_of
 from pipeline.arrays import FloatArray
@@ -27,8 +26,6 @@ from pipeline.network.score_network import ScoreNet, score_network
 from pipeline.network.train import load
 from storage.artifacts import publishing as artifacts
 from storage.training import checkpoints
-
-M = TypeVar("M")
 
 
 def untrained(config: RunConfig, normals: xr.Dataset, precision: torch.dtype) -> ScoreNet:
@@ -138,34 +135,23 @@ def loaded_sequence_law(normals: artifacts.Published) -> SequenceLaw:
     return sequence_law_of(loaded_normals(normals))
 
 
-class Kept(Generic[M]):
-    """What is made of a checkpoint and its normals, kept by a worker process for its next unit.
-
-    One at a time: a new run brings new digests.
-    """
-
-    def __init__(self, make: Callable[[RunConfig, artifacts.Published, xr.Dataset], M]) -> None:
-        self.make = make
-        self.known: dict[tuple[str, str], M] = {}
-
-    def __call__(
-        self, config: RunConfig, checkpoint: artifacts.Published, normals: artifacts.Published
-    ) -> M:
-        place = (checkpoint.digest, normals.digest)
-        if place not in self.known:
-            self.known = {place: self.make(config, checkpoint, loaded_normals(normals))}
-        return self.known[place]
-
-
-loaded_sequences = Kept(trained_sequences)
-_loaded_days = Kept(trained)
+_DAYS, _SEQUENCES = Kept[Trained](), Kept[Trained | None]()
 
 
 def loaded(
     config: RunConfig, checkpoint: artifacts.Published, normals: artifacts.Published
 ) -> tuple[Trained, xr.Dataset]:
     """The model of a published checkpoint and its normals, kept for the next unit."""
-    return _loaded_days(config, checkpoint, normals), loaded_normals(normals)
+    constants, place = loaded_normals(normals), (checkpoint.digest, normals.digest)
+    return _DAYS(place, lambda: trained(config, checkpoint, constants)), constants
+
+
+def loaded_sequences(
+    config: RunConfig, checkpoint: artifacts.Published, normals: artifacts.Published
+) -> Trained | None:
+    """`trained_sequences` of a published checkpoint, kept for the next unit."""
+    constants, place = loaded_normals(normals), (checkpoint.digest, normals.digest)
+    return _SEQUENCES(place, lambda: trained_sequences(config, checkpoint, constants))
 
 
 def baseline_name(config: RunConfig) -> str:

@@ -188,6 +188,12 @@ class Normals:
             values += self.remainder_of(white)
         return self.physical(values, rows)
 
+    def analysed(self, scaled: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Coefficients up to the tail of scaled anomalies (time, channel, *grid), and what these
+        leave of each cell."""
+        coefficients = analysis(self.grid, self.tail, self.pairs, scaled)
+        return coefficients, scaled - synthesis(self.grid, self.pairs, coefficients)
+
     def synthesis(self, x: FloatArray) -> FloatArray:
         """Scaled anomalies (..., channel, *grid) of x (..., channel, coefficient)."""
         coefficients = mix_channels(self.factor, x.astype(np.float64))

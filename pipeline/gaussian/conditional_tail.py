@@ -24,6 +24,8 @@ from pipeline.gaussian.baselines import SMALLEST_VARIANCE
 from pipeline.gaussian.fit import shrunk_covariance
 from pipeline.gaussian.moments import ComplexArray, Moments, positions
 
+SMALLEST_ROOT = 1e-8  # of the largest: directions of the tail that are nothing but rounding
+
 
 @dataclass(frozen=True, kw_only=True)
 class GaussianTail:
@@ -108,9 +110,7 @@ class GaussianTail:
             What the rows say of x, (row, channel, (lmax + 1)^2), and of the white noise, as rows.
         """
         known, size = (self.lmax + 1) ** 2, (self.degree + 1) ** 2
-        padded = np.zeros((len(rows), self.channels, size))
-        padded[..., known:] = rows[..., : size - known]
-        whole = padded.reshape(len(rows), -1)
+        whole = self._padded(rows)
         flat = np.zeros_like(whole)
         for m in range(len(self.regression)):
             plus, minus = positions(self.channels, self.degree, m)
@@ -124,6 +124,37 @@ class GaussianTail:
         result = flat.reshape(*rows.shape[:2], size)
         white = np.concatenate([result[..., known:], rows[..., size - known :]], axis=-1)
         return result[..., :known], white
+
+    def white_of(self, x: FloatArray, beyond: FloatArray) -> FloatArray:
+        """The white noise of which the tail of whitened fields is made; undoes `draw`.
+
+        Args:
+            x: degrees up to lmax, (..., channel, (lmax + 1)^2).
+            beyond: the degrees beyond, (..., channel, coefficients beyond lmax).
+        """
+        known, size = (self.lmax + 1) ** 2, (self.degree + 1) ** 2
+        left = beyond - self.draw(x, np.zeros_like(beyond))
+        whole = self._padded(left)
+        found = np.zeros_like(whole)
+        for m, root in enumerate(self.root):
+            plus, minus = positions(self.channels, self.degree, m)
+            which = plus % size >= known
+            inverse = np.linalg.pinv(root, rcond=SMALLEST_ROOT).T
+            z = whole[:, plus[which]] + (1j * whole[:, minus[which]] if m else 0.0)
+            white = z @ inverse
+            if m:
+                found[:, minus[which]] = white.imag
+            found[:, plus[which]] = white.real
+        low = found.reshape(*left.shape[:-1], size)[..., known:]
+        return np.concatenate([low, left[..., size - known :]], axis=-1)
+
+    def _padded(self, beyond: FloatArray) -> FloatArray:
+        """Coefficients beyond lmax with zeros for those up to it, cut at the block degree, in one
+        row of all channels, (row, channel and coefficient)."""
+        known, size = (self.lmax + 1) ** 2, (self.degree + 1) ** 2
+        padded = np.zeros((*beyond.shape[:-1], size))
+        padded[..., known:] = beyond[..., : size - known]
+        return padded.reshape(-1, self.channels * size)
 
     def to_arrays(self) -> dict[str, FloatArray]:
         """What is stored in `normals`: matrices one after the other, real and imaginary part."""

@@ -27,14 +27,22 @@ Noise = Callable[[int], NDArray[np.floating]]  # white noise of a day, by its nu
 def persistence(products: NDArray[np.floating], squares: NDArray[np.floating]) -> FloatArray:
     """a: sums of products of neighbouring days over sums of squares, within [0, `LARGEST`]."""
     ratio = np.divide(products, squares, out=np.zeros_like(products), where=squares > 0)
-    kept: FloatArray = np.clip(ratio, 0.0, LARGEST)
-    return kept
+    within: FloatArray = np.clip(ratio, 0.0, LARGEST)
+    return within
 
 
 def memory(a: NDArray[np.floating]) -> int:
     """Days that the noise looks back: the same for all its parts."""
     most = float(np.max(a, initial=0.0))
     return min(LONGEST, int(np.ceil(np.log(FORGOTTEN) / np.log(most)))) if most > 0 else 0
+
+
+def kept(a: NDArray[np.floating]) -> list[FloatArray]:
+    """b: what a day keeps of the noise of 0, 1, ... `memory` days before, each shaped as a."""
+    last = memory(a)
+    powers = [a**j for j in range(last + 1)]
+    scale = np.sqrt(sum(power**2 for power in powers))
+    return [power / scale for power in powers]
 
 
 def persistent(noise: Noise, days: range, a: NDArray[np.floating]) -> FloatArray:
@@ -44,13 +52,12 @@ def persistent(noise: Noise, days: range, a: NDArray[np.floating]) -> FloatArray
         noise: white noise of any day, those before the first included.
         a: persistence, broadcast against the noise of a day.
     """
-    last = memory(a)
-    powers = [a**j for j in range(last + 1)]
-    scale = np.sqrt(sum(power**2 for power in powers))
-    kept = [np.asarray(noise(day), np.float64) for day in range(days.start - last, days.start)]
+    b = kept(a)
+    first = days.start - len(b) + 1
+    past = [np.asarray(noise(day), np.float64) for day in range(first, days.start)]
     found = []
     for day in days:
-        kept.append(np.asarray(noise(day), np.float64))
-        found.append(sum(power / scale * e for power, e in zip(powers, kept[::-1], strict=True)))
-        kept.pop(0)
+        past.append(np.asarray(noise(day), np.float64))
+        found.append(sum(part * e for part, e in zip(b, past[::-1], strict=True)))
+        past.pop(0)
     return np.stack(found)

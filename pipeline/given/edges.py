@@ -16,13 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.arrays import FloatArray
-from pipeline.gaussian.conditional_tail import GaussianTail
-from pipeline.gaussian.moments import positions
-from pipeline.gaussian.persistence import memory
+from pipeline.gaussian.persistence import kept
 
-__all__ = ["agreeing", "lags_of", "white_of_tail"]
-
-SMALLEST_ROOT = 1e-8  # of the largest: directions of the tail that are nothing but rounding
+__all__ = ["agreeing", "lags_of"]
 
 
 def agreeing(
@@ -54,36 +50,8 @@ def agreeing(
 
 def lags_of(a: NDArray[np.floating], days: int) -> FloatArray:
     """Covariances of noise that remembers at lags of 0 ... days - 1, (lag, ...)."""
-    last = memory(a)
-    powers = np.stack([np.asarray(a, np.float64) ** j for j in range(last + 1)])
-    b = powers / np.sqrt(np.square(powers).sum(axis=0))
+    b = np.stack(kept(a))
     found = np.zeros((days, *np.shape(a)))
-    for lag in range(min(days, last + 1)):
-        found[lag] = (b[: last + 1 - lag] * b[lag:]).sum(axis=0)
+    for lag in range(min(days, len(b))):
+        found[lag] = (b[: len(b) - lag] * b[lag:]).sum(axis=0)
     return found
-
-
-def white_of_tail(tail: GaussianTail, x: FloatArray, beyond: FloatArray) -> FloatArray:
-    """The white noise of which the tail of whitened fields is made; undoes `GaussianTail.draw`.
-
-    Args:
-        x: degrees up to lmax, (..., channel, (lmax + 1)^2).
-        beyond: the degrees beyond, (..., channel, coefficients beyond lmax).
-    """
-    known, size = (tail.lmax + 1) ** 2, (tail.degree + 1) ** 2
-    left = beyond - tail.draw(x, np.zeros_like(beyond))
-    padded = np.zeros((*left.shape[:-1], size))
-    padded[..., known:] = left[..., : size - known]
-    whole = padded.reshape(-1, tail.channels * size)
-    found = np.zeros_like(whole)
-    for m, root in enumerate(tail.root):
-        plus, minus = positions(tail.channels, tail.degree, m)
-        which = plus % size >= known
-        inverse = np.linalg.pinv(root, rcond=SMALLEST_ROOT).T
-        z = whole[:, plus[which]] + (1j * whole[:, minus[which]] if m else 0.0)
-        white = z @ inverse
-        if m:
-            found[:, minus[which]] = white.imag
-        found[:, plus[which]] = white.real
-    low = found.reshape(*left.shape[:-1], size)[..., known:]
-    return np.concatenate([low, left[..., size - known :]], axis=-1)

@@ -49,6 +49,11 @@ class Group:
             tensor.copy_(part.view_as(tensor))
 
 
+def divided(whole: int, parts: int) -> list[slice]:
+    """The samples of `whole` in so many parts."""
+    return [Group(rank, parts).part(whole) for rank in range(parts)]
+
+
 class Threads:
     """Threads that take a part of a batch each, with their share of the cores.
 
@@ -63,10 +68,9 @@ class Threads:
 
     def parts(self, samples: slice) -> list[slice]:
         """Samples divided among the threads, at least `FEWEST` for each."""
-        count = samples.stop - samples.start
-        parts = Group(size=max(1, min(self.number, count // FEWEST)))
-        each = [Group(rank, parts.size).part(count) for rank in range(parts.size)]
-        return [slice(samples.start + one.start, samples.start + one.stop) for one in each]
+        count, first = samples.stop - samples.start, samples.start
+        each = divided(count, max(1, min(self.number, count // FEWEST)))
+        return [slice(first + one.start, first + one.stop) for one in each]
 
     def map(self, work: Callable[[slice], R], parts: Sequence[slice]) -> list[R]:
         """What is made of each part, in their order."""

@@ -32,7 +32,7 @@ from pipeline.diffusion.process import OrnsteinUhlenbeck
 from pipeline.diffusion.score import Condition, Given, Posterior, features_of
 from pipeline.gaussian.fit import Baseline
 from pipeline.network.calibration import Calibration
-from pipeline.network.data_parallel import Group, Threads
+from pipeline.network.data_parallel import Group, Threads, divided
 from pipeline.network.score_network import ScoreNet
 from pipeline.scores.intervals import Witnesses
 
@@ -259,8 +259,7 @@ class Training:
             return [*torch.autograd.grad(loss, parameters), loss.detach()]
 
         sums = [torch.zeros_like(p) for p in (*parameters, x_0.new_zeros(()))]
-        pieces = min(self.config.accumulate, len(x_0))
-        for rows in (Group(piece, pieces).part(len(x_0)) for piece in range(pieces)):
+        for rows in divided(len(x_0), min(self.config.accumulate, len(x_0))):
             for found in self.threads.map(descended, self.threads.parts(rows)):
                 for total, own in zip(sums, found, strict=True):
                     total += own

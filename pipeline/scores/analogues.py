@@ -34,14 +34,6 @@ class Analogues:
     rows: NDArray[np.intp]
     year: NDArray[np.integer]
 
-    def of(self, fields: xr.Dataset) -> xr.Dataset:
-        """The fields (realization, time, *grid), `time` without coordinate, in memory, with their
-        `year` (realization, time)."""
-        rows, index = np.unique(self.rows, return_inverse=True)
-        chosen = fields.isel(time=rows).load().drop_vars(["time", "phase"], errors="ignore")
-        place = xr.DataArray(index.reshape(self.rows.shape), dims=("realization", "time"))
-        return chosen.isel(time=place).assign_coords(year=(place.dims, self.year))
-
 
 def analogues(
     time: xr.DataArray,

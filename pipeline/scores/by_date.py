@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from pipeline.arrays import FloatArray
+from pipeline.arrays import FloatArray, Sums, summed
 from pipeline.scores.arena import CLIMATOLOGY, NUMBERS, TRUTH, Arena, Variable
 from pipeline.scores.proper_scores import fair_crps, group_histograms, rank_histogram
 
@@ -35,7 +35,7 @@ class DateUnit:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DateSums:
+class DateSums(Sums):
     """Sums over cells of area times something, by date.
 
     Attributes:
@@ -49,10 +49,6 @@ class DateSums:
     error: FloatArray
     ranks: FloatArray = field(default_factory=lambda: np.zeros(0))
     groups: FloatArray = field(default_factory=lambda: np.zeros(0))
-
-    def __add__(self, other: DateSums) -> DateSums:
-        """Of these cells and the other's."""
-        return DateSums(**{name: each + getattr(other, name) for name, each in vars(self).items()})
 
     @classmethod
     def joined(cls, parts: Sequence[DateSums]) -> DateSums:
@@ -111,10 +107,9 @@ def date_sums(arena: Arena, unit: DateUnit) -> DateSums:
 def added(units: Sequence[DateUnit], found: Sequence[DateSums]) -> dict[tuple[str, str], DateSums]:
     """By variable and owner: all cells together, all dates one after the other."""
     by_dates: dict[tuple[str, str], dict[int, DateSums]] = defaultdict(dict)
-    for unit, sums in zip(units, found, strict=True):
-        known = by_dates[unit.variable.name, unit.owner]
-        start = unit.dates[0]
-        known[start] = known[start] + sums if start in known else sums
+    keys = [(unit.variable.name, unit.owner, unit.dates[0]) for unit in units]
+    for (name, owner, start), sums in summed(keys, found).items():
+        by_dates[name, owner][start] = sums
     return {
         place: DateSums.joined([known[start] for start in sorted(known)])
         for place, known in by_dates.items()

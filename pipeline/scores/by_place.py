@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.arrays import FloatArray
+from pipeline.arrays import FloatArray, summed
 from pipeline.scores.arena import NUMBERS, TRUTH, Arena, Variable
 from pipeline.scores.maps import (
     STATISTICS,
@@ -159,11 +159,7 @@ def map_sums(arena: Arena, unit: MapUnit) -> MapSums:
 
 def added(units: Sequence[MapUnit], found: Sequence[MapSums]) -> dict[tuple[str, str], MapSums]:
     """By variable and owner, all cells together."""
-    total: dict[tuple[str, str], MapSums] = {}
-    for unit, sums in zip(units, found, strict=True):
-        place = unit.variable.name, unit.owner
-        total[place] = total[place] + sums if place in total else sums
-    return total
+    return summed([(unit.variable.name, unit.owner) for unit in units], found)
 
 
 def tail_units(arena: Arena, variables: Iterable[Variable]) -> Iterator[TailUnit]:

@@ -26,7 +26,7 @@ from typing import Any, TypeVar
 import numpy as np
 import xarray as xr
 
-from pipeline.arrays import FloatArray
+from pipeline.arrays import FloatArray, summed
 from pipeline.scores import by_date, by_degree, by_place
 from pipeline.scores.arena import CLIMATOLOGY, FLOOR, Arena, Variable
 from pipeline.scores.bootstrap import Blocks, Estimate, Ratio, fair_root, mean_over_dates
@@ -172,9 +172,9 @@ def _joint(
     """Correlations between variables per cell, and distances of whole fields, by candidate; and
     how many fields the latter are taken between."""
     pairs = list(by_place.pair_units(arena, by_place.everywhere(arena, variables)))
-    found: dict[str, FloatArray] = {}
-    for unit, sums in zip(pairs, each(by_place.pair_sums, pairs, "correlations"), strict=True):
-        found[unit.owner] = found[unit.owner] + sums if unit.owner in found else sums
+    found: dict[str, FloatArray] = summed(
+        [unit.owner for unit in pairs], each(by_place.pair_sums, pairs, "correlations")
+    )
     rows: dict[str, dict[str, FloatArray]] = {}
     distances: Table = {}
     for owner, sample in arena.candidates.items():

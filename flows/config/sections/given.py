@@ -87,7 +87,7 @@ class Condition:
         lmax = self.coarse_lmax is None or self.coarse_lmax >= 0
         require(lmax, "condition.coarse_lmax", self.coarse_lmax, "0 or more")
         alone = self.event is None or not (self.given or self.gaps)
-        beside = (*self.given, *self.gaps)
+        beside = (*self.given, *([self.gaps] if isinstance(self.gaps, str) else self.gaps))
         require(alone, "condition.event", beside, "no observations and no gaps beside an event")
         self._require_gaps()
 

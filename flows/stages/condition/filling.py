@@ -20,6 +20,7 @@ from flows.config.schema import RunConfig
 from flows.stages.condition.gaps import Gaps
 from flows.stages.condition.observed import coarse_degree, functionals_of, given_at
 from flows.stages.generate.draws import Draw, channels_of, require_finite
+from flows.stages.kept import Kept
 from flows.stages.preprocess.normals import tail_of
 from flows.stages.trained_model import loaded_normals, loaded_sequence_law
 from pipeline.arrays import FloatArray
@@ -31,11 +32,10 @@ from pipeline.gaussian.conditional_tail import GaussianTail
 from pipeline.gaussian.persistence import persistent
 from pipeline.given.bridge import Bridge, Window
 from pipeline.given.carried import carry
-from pipeline.given.edges import agreeing, white_of_tail
+from pipeline.given.edges import agreeing
 from pipeline.given.filling import Filling
 from pipeline.given.seen import Seen
 from pipeline.sphere.coefficients import orders
-from pipeline.sphere.stacked import analysis, synthesis
 from storage.artifacts import publishing as artifacts
 from storage.places.places import Place
 
@@ -175,24 +175,20 @@ def taken_apart(known: Normals, tail: GaussianTail | None, fields: xr.Dataset) -
     """Days of the record as the parts that draws are made of."""
     values = stack_variables(fields, known.pointwise)
     scaled = known.anomalies(values, known.rows(fields))
-    coefficients = analysis(known.grid, known.tail, known.pairs, scaled)
-    left = scaled - synthesis(known.grid, known.pairs, coefficients)
+    coefficients, left = known.analysed(scaled)
     whole = mix_channels(np.linalg.inv(known.factor), coefficients)
     x, rest = np.split(whole, [(known.lmax + 1) ** 2], axis=-1)
-    return Days(x=x, beyond=None if tail is None else white_of_tail(tail, x, rest), left=left)
+    return Days(x=x, beyond=None if tail is None else tail.white_of(x, rest), left=left)
 
 
 # One window in a process: its factors are dear, and units of the same one follow each other.
-_KEPT: dict[tuple[str, str, str, Window], Known] = {}
+_WINDOWS = Kept[Known]()
 
 
 def _told(record: Record, model: Model, window: Window) -> Known:
     digest = "" if record.observed is None else record.observed.digest
     place = (record.fields.digest, record.normals.digest, digest, window)
-    if place not in _KEPT:
-        _KEPT.clear()
-        _KEPT[place] = _read(record, model, window)
-    return _KEPT[place]
+    return _WINDOWS(place, lambda: _read(record, model, window))
 
 
 def _read(record: Record, model: Model, window: Window) -> Known:

@@ -4,7 +4,6 @@
 """
 
 import json
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -60,29 +59,41 @@ def publish_findings(
     }
     if config.condition.event is not None:
         card["event"] = _event(config, ensemble)
+    return publish_card(config, layout, conditioned, card, observed) | _figures(card)
+
+
+def publish_card(
+    config: RunConfig,
+    layout: StoreLayout,
+    conditioned: artifacts.Published,
+    card: dict[str, Any],
+    observed: artifacts.Published | None,
+) -> dict[str, Any]:
+    """Publish what was found, with what it says of observations, and its page; returns the few
+    numbers of any card that are worth a line in the log."""
+    ensemble = artifacts.open_artifact(conditioned)
     if observed is not None:
-        card |= against_observations(config, layout, ensemble, observed)
-    page = render(card, ensemble, places_of(observed))
+        card |= _against_observations(config, layout, ensemble, observed)
     files = {
         "conditioned.json": json.dumps(card, indent=1, allow_nan=False).encode(),
-        "conditioned.html": page.encode(),
+        "conditioned.html": render(card, ensemble, _places(observed)).encode(),
     }
     attrs = {"conditioned_digest": conditioned.digest}
     artifacts.publish_files(layout, KIND, conditioned.key, files, attrs)
-    return _figures(card)
+    covered = {
+        f"coverage at {name} places": coverage_words(card[name]["coverage"], card[name]["nominal"])
+        for name in ("observed", "withheld")
+        if name in card
+    }
+    return {"realizations": card["realizations"], "times": len(card["times"]), **covered}
 
 
 def _figures(card: dict[str, Any]) -> dict[str, Any]:
-    """The few numbers worth a line in the log."""
+    """The few numbers of weights and events that are worth a line in the log."""
     figures: dict[str, Any] = {
-        "realizations": card["realizations"],
-        "times": len(card["times"]),
         "effective sample size": round(card["effective"], 4),
         "log evidence": round(float(np.mean(card["log_evidence"])), 2),
     }
-    for name in ("observed", "withheld"):
-        if name in card:
-            figures[f"coverage at {name} places"] = coverage_words(card[name])
     if "event" in card:
         (first, *_) = card["event"]["dates"].values()
         figures["probability"] = float(f"{first['probability']:.3g}")
@@ -119,7 +130,7 @@ def _event(config: RunConfig, ensemble: xr.Dataset) -> dict[str, Any]:
     return {"about": about, "dates": dates}
 
 
-def against_observations(
+def _against_observations(
     config: RunConfig,
     layout: StoreLayout,
     ensemble: xr.Dataset,
@@ -223,14 +234,9 @@ def _scores(drawn: FloatArray, truth: FloatArray) -> dict[str, Any]:
     return score
 
 
-def coverage_words(one: Mapping[str, Any], covered: float | None = None) -> str:
-    """How much the bands of the draws cover, beside what they would if draws and truth were alike.
-
-    Args:
-        covered: where `one` does not tell it itself.
-    """
-    part = one["coverage"] if covered is None else covered
-    return f"{part:.3f} ({one['nominal']:.3f} if right)"
+def coverage_words(covered: float, nominal: float) -> str:
+    """How much bands of draws cover, beside what they would if draws and truth were alike."""
+    return f"{covered:.3f} ({nominal:.3f} if right)"
 
 
 def nominal_coverage(number: int) -> float:
@@ -253,7 +259,7 @@ def _gaussian_scores(z: FloatArray, deviation: FloatArray) -> dict[str, Any]:
     }
 
 
-def places_of(observed: artifacts.Published | None) -> xr.Dataset | None:
+def _places(observed: artifacts.Published | None) -> xr.Dataset | None:
     """Where the first date has points, and which are withheld."""
     if observed is None:
         return None

@@ -48,6 +48,17 @@ class Gaps:
         """The time of a day of any number."""
         return self.first + number * self.step
 
+    @property
+    def runs(self) -> list[list[int]]:
+        """Numbers of wanted days that follow each other, gap by gap."""
+        cuts = np.flatnonzero(np.diff(self.wanted) > 1) + 1
+        return [part.tolist() for part in np.split(np.array(self.wanted), cuts)]
+
+    @property
+    def spoken(self) -> list[tuple[str, str]]:
+        """First and last day of each gap."""
+        return [(_day(self.time(run[0])), _day(self.time(run[-1]))) for run in self.runs]
+
 
 def gaps_of(config: RunConfig, layout: StoreLayout) -> Gaps:
     """The days that the configuration asks for.

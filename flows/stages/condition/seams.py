@@ -6,22 +6,17 @@ record has, they are compared with it by how far the nearest known day is.
 """
 
 import itertools
-import json
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from flows.config.schema import RunConfig
-from flows.report.conditioned_page import render
 from flows.stages.condition.findings import (
     BAND,
-    KIND,
-    against_observations,
     coverage_words,
     nominal_coverage,
-    places_of,
+    publish_card,
 )
 from flows.stages.condition.gaps import Gaps
 from pipeline.arrays import FloatArray
@@ -56,7 +51,7 @@ def publish_seams(
         "weighed": False,
         "realizations": config.condition.realizations,
         "times": [str(time) for time in ensemble["time"].values],
-        "gaps": [[_day(gaps, run[0]), _day(gaps, run[-1])] for run in _runs(gaps)],
+        "gaps": gaps.spoken,
         "digest": conditioned.digest,
         "names": list(known.variables),
     }
@@ -64,24 +59,12 @@ def publish_seams(
     card["seams"] = _seams(gaps, known, fields, drawn)
     if told := _beside_record(gaps, known, fields, drawn):
         card["record"] = told
-    if observed is not None:
-        card |= against_observations(config, layout, ensemble, observed)
-    files = {
-        "conditioned.json": json.dumps(card, indent=1, allow_nan=False).encode(),
-        "conditioned.html": render(card, ensemble, places_of(observed)).encode(),
-    }
-    attrs = {"conditioned_digest": conditioned.digest}
-    artifacts.publish_files(layout, KIND, conditioned.key, files, attrs)
-    return _figures(card)
+    return publish_card(config, layout, conditioned, card, observed) | _figures(card)
 
 
 def _figures(card: dict[str, Any]) -> dict[str, Any]:
-    """The few numbers worth a line in the log."""
-    figures: dict[str, Any] = {
-        "realizations": card["realizations"],
-        "times": len(card["times"]),
-        "gaps": len(card["gaps"]),
-    }
+    """The few numbers of gaps that are worth a line in the log."""
+    figures: dict[str, Any] = {"gaps": len(card["gaps"])}
     means = {
         name: np.mean([one["mean"] for one in card["seams"][name]])
         for name in ("first day", "last day", "record")
@@ -90,12 +73,9 @@ def _figures(card: dict[str, Any]) -> dict[str, Any]:
     for name, mean in means.items():
         words = "of days of the record" if name == "record" else f"of the {name} with its neighbour"
         figures[f"correlation {words}"] = round(float(mean), 3)
-    for name in ("observed", "withheld"):
-        if name in card:
-            figures[f"coverage at {name} places"] = coverage_words(card[name])
     if "record" in card:
         whole = [one["coverage"] for one in card["record"]["by distance"].values()]
-        words = coverage_words(card["record"], float(np.mean(whole)))
+        words = coverage_words(float(np.mean(whole)), card["record"]["nominal"])
         figures["coverage on days that the record has"] = words
     return figures
 
@@ -115,19 +95,24 @@ def _of_record(fields: xr.Dataset, known: Normals) -> FloatArray:
     return known.anomalies(stack_variables(fields, known.pointwise), known.rows(fields))
 
 
+def _rows(fields: xr.Dataset) -> dict[Any, int]:
+    """Where the record has each of its days."""
+    return {time: row for row, time in enumerate(fields["time"].values)}
+
+
 def _seams(
     gaps: Gaps, known: Normals, fields: xr.Dataset, drawn: FloatArray
 ) -> dict[str, list[dict[str, float]]]:
     """By variable, how days resemble the day before: mean and deviation of correlations."""
     places = {number: column for column, number in enumerate(gaps.wanted)}
-    there = {time: row for row, time in enumerate(fields["time"].values)}
+    there = _rows(fields)
     found: dict[str, list[FloatArray]] = {}
 
     def beside(number: int) -> FloatArray | None:
         row = there.get(gaps.time(number)) if number not in places else None
         return None if row is None else _of_record(fields.isel(time=[row]), known)[0]
 
-    for run in _runs(gaps):
+    for run in gaps.runs:
         columns = [places[number] for number in run]
         sides = {"first day": (run[0] - 1, columns[0]), "last day": (run[-1] + 1, columns[-1])}
         for name, (number, column) in sides.items():
@@ -143,6 +128,11 @@ def _seams(
     return {name: _by_variable(np.concatenate(parts)) for name, parts in found.items()}
 
 
+def _area(known: Normals) -> FloatArray:
+    """Of the cells of each variable, 0 where it is masked, (variable, *grid)."""
+    return np.where(known.mask, 0.0, known.grid.area)
+
+
 def _by_variable(correlations: FloatArray) -> list[dict[str, float]]:
     """Of correlations (pair, variable)."""
     return [
@@ -153,7 +143,7 @@ def _by_variable(correlations: FloatArray) -> list[dict[str, float]]:
 
 def _resemblance(known: Normals, a: FloatArray, b: FloatArray) -> FloatArray:
     """Correlation over the sphere of anomalies (pair, variable, *grid), (pair, variable)."""
-    weight = np.where(known.mask, 0.0, known.grid.area)
+    weight = _area(known)
     axes = tuple(range(-len(known.grid.shape), 0))
 
     def product(one: FloatArray, other: FloatArray) -> FloatArray:
@@ -180,10 +170,10 @@ def _beside_record(
     gaps: Gaps, known: Normals, fields: xr.Dataset, drawn: FloatArray
 ) -> dict[str, Any] | None:
     """Scores of filled days that the record has, by how far the nearest known day is."""
-    there = {time: row for row, time in enumerate(fields["time"].values)}
+    there = _rows(fields)
     by_distance: dict[int, list[dict[str, float]]] = {}
     column = 0
-    for run in _runs(gaps):
+    for run in gaps.runs:
         for place in range(len(run)):
             row = there.get(gaps.time(run[place]))
             if row is not None and len(drawn) > 1:
@@ -206,7 +196,7 @@ def _beside_record(
 
 def _scores(known: Normals, drawn: FloatArray, truth: FloatArray) -> dict[str, float]:
     """Of draws (realization, variable, *grid) of a day, means over the sphere and variables."""
-    weight = np.where(known.mask, 0.0, known.grid.area)
+    weight = _area(known)
     weight = weight / weight.sum()
     low, high = np.quantile(drawn, [(1 - BAND) / 2, (1 + BAND) / 2], axis=0)
     crps = fair_crps(drawn[:, None], truth[None])[0]
@@ -217,14 +207,3 @@ def _scores(known: Normals, drawn: FloatArray, truth: FloatArray) -> dict[str, f
         "error": float(np.sqrt((weight * error).sum())),
         "spread": float(np.sqrt((weight * drawn.var(axis=0, ddof=1)).sum())),
     }
-
-
-def _runs(gaps: Gaps) -> list[Sequence[int]]:
-    """Numbers of wanted days that follow each other, gap by gap."""
-    numbers = np.array(gaps.wanted)
-    cuts = np.flatnonzero(np.diff(numbers) > 1) + 1
-    return [[int(one) for one in part] for part in np.split(numbers, cuts)]
-
-
-def _day(gaps: Gaps, number: int) -> str:
-    return str(gaps.time(number))[:10]

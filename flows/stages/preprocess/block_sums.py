@@ -7,16 +7,14 @@ published artifacts never change.
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from dataclasses import fields as attributes
 from functools import lru_cache, reduce
 from operator import add
-from typing import Self
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from pipeline.arrays import FloatArray
+from pipeline.arrays import FloatArray, Sums
 from pipeline.fields.climatology import HARMONICS, SeasonalMoments, season_phase
 from pipeline.fields.normal_scores import Extent, Histogram, Ranks
 from pipeline.fields.pointwise import Identity, Pointwise
@@ -25,7 +23,6 @@ from pipeline.fields.standardisation import Normals
 from pipeline.fields.trend import NO_TREND, Trend, climatology_rows
 from pipeline.fields.whitening import stack_variables, whitened_block
 from pipeline.gaussian.fit import Moments
-from pipeline.sphere.stacked import analysis, synthesis
 from storage.artifacts import publishing as artifacts
 from storage.places.places import Place
 
@@ -124,17 +121,6 @@ def squares_in_holes(
     return total
 
 
-class Sums:
-    """What is summed over spans: those of parts of the data add up, attribute by attribute.
-
-    For dataclasses.
-    """
-
-    def __add__(self, other: Self) -> Self:
-        names = [one.name for one in attributes(self)]  # type: ignore[arg-type]
-        return type(self)(**{name: getattr(self, name) + getattr(other, name) for name in names})
-
-
 @dataclass(frozen=True, kw_only=True)
 class SpectralSums(Sums):
     """Sums over scaled anomalies.
@@ -163,9 +149,8 @@ def coefficient_moments(
     for values, rows in anomalous(source, anomalies, block, span):
         scaled = anomalies.anomalies(values, rows)
         energy += np.square(scaled).sum(axis=0).reshape(len(energy), -1) @ weight.ravel()
-        grid, pairs = anomalies.grid, anomalies.pairs
-        coefficients = analysis(grid, anomalies.tail, pairs, scaled)
-        left += np.square(scaled - synthesis(grid, pairs, coefficients)).sum(axis=0)
+        coefficients, rest = anomalies.analysed(scaled)
+        left += np.square(rest).sum(axis=0)
         part = Moments.of(coefficients, degree)
         total = part if total is None else total + part
     assert total is not None

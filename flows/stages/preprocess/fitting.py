@@ -15,9 +15,9 @@ from flows.config.schema import ConfigError, RunConfig
 from flows.progress import Progress
 from flows.stages.block_degree import block_degree
 from flows.stages.dates import require_dates
-from flows.stages.preprocess.block_sums import Span, Sums
+from flows.stages.preprocess.block_sums import Span
 from flows.stages.splits import Name, members_of, part_of, spans_of
-from pipeline.arrays import FloatArray
+from pipeline.arrays import FloatArray, Sums
 from pipeline.fields.climatology import season_phase
 from pipeline.fields.seasons import harmonics_of
 from pipeline.gaussian.fit import refuse_sizes

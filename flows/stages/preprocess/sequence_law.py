@@ -21,11 +21,11 @@ from operator import add
 import numpy as np
 import xarray as xr
 
-from flows.stages.preprocess.block_sums import Span, Sums, anomalous
+from flows.stages.preprocess.block_sums import Span, anomalous
 from flows.stages.preprocess.fitting import Fitting, cut
 from flows.stages.preprocess.normals import tail_of
 from flows.stages.splits import SPLITS, Name, spans_of
-from pipeline.arrays import FloatArray
+from pipeline.arrays import FloatArray, Sums
 from pipeline.errors import UnusableData
 from pipeline.fields.standardisation import Normals, factor_of
 from pipeline.gaussian.channel_covariance import mix_channels
@@ -35,7 +35,6 @@ from pipeline.gaussian.dynamics_fit import choose_sequence, fit_sequence
 from pipeline.gaussian.lags import LagMoments, block_degree, contiguous
 from pipeline.gaussian.persistence import persistence
 from pipeline.sphere.coefficients import orders
-from pipeline.sphere.stacked import analysis, synthesis
 from storage.artifacts import publishing as artifacts
 
 PREFIX = "sequence_"
@@ -172,11 +171,10 @@ def _coefficients(
 ) -> Iterator[tuple[FloatArray, FloatArray, FloatArray]]:
     """Some days at a time: x, what the coefficients leave, and the tail less its mean."""
     anomalies, tail = whitening.anomalies, whitening.tail
-    grid, pairs, size = anomalies.grid, anomalies.pairs, (anomalies.lmax + 1) ** 2
+    size = (anomalies.lmax + 1) ** 2
     for values, rows in anomalous(source, anomalies, block, span):
         scaled = anomalies.anomalies(values, rows)
-        coefficients = analysis(grid, anomalies.tail, pairs, scaled)
-        left = scaled - synthesis(grid, pairs, coefficients)
+        coefficients, left = anomalies.analysed(scaled)
         whole = mix_channels(whitening.inverse, coefficients)
         x, rest = whole[..., :size], whole[..., size:]
         if tail is not None:

@@ -268,14 +268,13 @@ class Session:
         few = min(judging.matched, len(self.spread))
         along = self.spread[spread_over(few, len(self.spread))]
         matched = match(score, along, process.power_grid(MATCHING_STEPS), noise)
-        held: dict[str, torch.Tensor] = {}
+        tables = {f"calibration/{name}": table for name, table in calibration.state_dict().items()}
+        tables |= {"matching/nodes": matched.nodes, "matching/rates": matched.rates}
         if self.pasts is not None:
             progress(training.step, training.step, "holds the variance of sequences")
             begun, features = self.pasts.begun(self.device)
             factor, self.closed_loop = hold(self.pasts.law, matched, begun, features, noise)
-            held = {"holding/factor": torch.from_numpy(factor)}
-        tables = {f"calibration/{name}": table for name, table in calibration.state_dict().items()}
-        tables |= {"matching/nodes": matched.nodes, "matching/rates": matched.rates, **held}
+            tables["holding/factor"] = torch.from_numpy(factor)
         return {name: table.cpu().numpy() for name, table in tables.items()}
 
 

@@ -11,16 +11,16 @@ Workers line up the same from the same artifacts, so that no field goes from one
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TypeVar
 
 import numpy as np
 import xarray as xr
 
 from flows.config.schema import RunConfig
 from flows.stages.conditions import conditioned_as_observed
+from flows.stages.kept import Kept
 from flows.stages.splits import part_of
 from flows.stages.trained_model import loaded_normals
 from pipeline.arrays import FloatArray
@@ -40,8 +40,6 @@ SLOW_DEGREES = 5  # whose coefficients say how long dates hang together
 REPLICATES = 100
 WINDOW = (-15.0, -10.0, -5.0, 0.0, 5.0, 10.0, 15.0)  # days, of the climatological reference
 MODEL, BAND_LIMIT, HELD_OUT = "model", "band-limit", "held-out"
-
-T = TypeVar("T")
 
 
 def held_out_times(fields: xr.Dataset, config: RunConfig) -> xr.DataArray:
@@ -77,7 +75,7 @@ class Inputs:
     @property
     def known(self) -> Known:
         """The same, opened; kept by a worker for its next unit."""
-        return _kept(_KNOWN, self.place, lambda: Known(self))
+        return _KNOWN(self.place, lambda: Known(self))
 
 
 @dataclass
@@ -183,7 +181,7 @@ class Lineup:
         """Lined up; kept by a worker for its next unit."""
         digests = tuple(store.digest for store in self.stores.values())
         place = (*self.inputs.place, *digests, self.block)
-        return _kept(_ARENAS, place, lambda: _lined_up(self))
+        return _ARENAS(place, lambda: _lined_up(self))
 
 
 def _lined_up(lineup: Lineup) -> Arena:
@@ -270,14 +268,4 @@ def spacing(dates: xr.DataArray) -> float:
     return float(days) / (dates.size - 1)
 
 
-# One of each per worker process; a new run brings new digests.
-_KNOWN: dict[object, Known] = {}
-_ARENAS: dict[object, Arena] = {}
-
-
-def _kept(kept: dict[object, T], place: object, make: Callable[[], T]) -> T:
-    if place not in kept:
-        made = make()
-        kept.clear()
-        kept[place] = made
-    return kept[place]
+_KNOWN, _ARENAS = Kept[Known](), Kept[Arena]()

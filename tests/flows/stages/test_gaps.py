@@ -217,6 +217,7 @@ SENTENCES: dict[str, tuple[dict[str, Any], str]] = {
     "no date": ({"gaps": ["2001-08-03", "tomorrow"]}, "a date like"),
     "the wrong order": ({"gaps": ["2001-08-07", "2001-08-03"]}, "gaps one after the other"),
     "an event": ({"event": EVENT}, "no gaps beside an event"),
+    "all beside an event": ({"event": EVENT, "gaps": "all"}, r"got \('all',\)"),
 }
 
 

@@ -12,7 +12,7 @@ from pipeline.errors import UnusableData
 from pipeline.gaussian.persistence import persistent
 from pipeline.given import filling
 from pipeline.given.bridge import Bridge
-from pipeline.given.edges import agreeing, lags_of, white_of_tail
+from pipeline.given.edges import agreeing, lags_of
 from pipeline.given.filling import Filling
 from tests.pipeline.given.test_bridge import SHAPE, SIZE, cut, joint, world
 from tests.pipeline.given.test_seen import LAST, tail_of
@@ -139,5 +139,5 @@ def test_the_white_noise_of_a_tail_is_found_again():
     tail, random = tail_of(2), np.random.default_rng(3)
     x = random.standard_normal((4, 2, (tail.lmax + 1) ** 2))
     white = random.standard_normal((4, 2, (LAST + 1) ** 2 - x.shape[-1]))
-    found = white_of_tail(tail, x, tail.draw(x, white))
+    found = tail.white_of(x, tail.draw(x, white))
     np.testing.assert_allclose(found, white, atol=1e-9)
