@@ -11,6 +11,7 @@ from dask.utils import format_bytes, parse_bytes
 
 from flows.config.schema import RunConfig
 from flows.errors import ExitCode
+from flows.plan.conditioning import conditioning
 from flows.plan.costs import Estimate, Machines, Workload, estimates, prices
 from flows.processes.machine import machine_memory, memory_share
 from flows.stages.block_degree import block_degree
@@ -45,7 +46,9 @@ def estimate(config: RunConfig) -> list[Estimate]:
     machines = Machines(
         workers=config.cluster.workers, memory=machine_memory(), ranks=config.train.ranks
     )
-    return estimates(workload(config), machines, prices())
+    load, price = workload(config), prices()
+    asked = conditioning(config, load, machines, price)
+    return [*estimates(load, machines, price), *([] if asked is None else [asked])]
 
 
 def workload(config: RunConfig) -> Workload:

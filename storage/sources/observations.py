@@ -24,7 +24,7 @@ from storage.conventions.time_units import from_text
 from storage.conventions.times import decode_times, iso
 from storage.sources.formats.opening import open_tables
 
-__all__ = ["Observations", "read_observations"]
+__all__ = ["Observations", "read_observations", "rows_by_day"]
 
 NEEDED = ("time", "lat", "lon", "variable", "value")
 COLUMNS = (*NEEDED, "error", "unit")
@@ -101,6 +101,18 @@ def read_observations(
     _fill_errors(found, errors)
     _require_new(found)
     return found
+
+
+def rows_by_day(path: str, calendar: str = "standard") -> dict[str, int]:
+    """How many rows of a table each day has, with a value or without one.
+
+    Raises:
+        SourceError: If the table cannot be read.
+    """
+    days, counts = np.unique(
+        _read(path, calendar)["day"].to_numpy().astype(str), return_counts=True
+    )
+    return {str(day): int(count) for day, count in zip(days, counts, strict=True)}
 
 
 def _read(path: str, calendar: str) -> pd.DataFrame:
