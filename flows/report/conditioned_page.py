@@ -170,7 +170,12 @@ def _scores(card: Mapping[str, Any]) -> str:
 
 def _weights(card: Mapping[str, Any]) -> str:
     if "seams" in card:
-        return "<p>The draws are exact draws of the linear law: no weights are needed.</p>"
+        nats = float(np.mean(card["log_evidence"]))
+        return (
+            f"<p>log evidence {nats:.2f} nats for each gap: the log of the density, given the days "
+            "before it, of the known days within and after it, and of what is observed of its "
+            "own. The draws are exact draws of the linear law: no weights are needed.</p>"
+        )
     mean, gaussian = (
         float(np.mean(card[name])) for name in ("log_evidence", "log_evidence_gaussian")
     )

@@ -148,8 +148,8 @@ def _publish_filled(
     content, family = (conditioned_key(config, layout, family=part) for part in (False, True))
     constants = artifacts.open_artifact(normals).load()
     grid = grid_of(constants)
-    template = ensemble_template(layout, constants, grid, times, config.condition.realizations)
-    together = times_of_unit(grid.size * len(template.data_vars), len(times))
+    template = _template(config, layout, constants, times)
+    together = times_of_unit(grid.size * len(Normals.of(constants).variables), len(times))
     shards = {"realization": 1, "time": together}
     chunks = {"realization": 1, "time": TIMES_PER_CHUNK}
     store = lay_out(layout, KIND, content, family, template, shards=shards, chunks=chunks)

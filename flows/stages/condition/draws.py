@@ -318,9 +318,16 @@ def _block(
     physical = known.physical(values, rows[first : first + size])
     dims = ("realization", "time", *known.grid.dims)
     block = {name: (dims, physical[None, :, place]) for place, name in enumerate(known.variables)}
-    for name, column_of in zip((EVIDENCE, GAUSSIAN_EVIDENCE, EFFECTIVE), figures, strict=True):
-        block[name] = (("realization", "time"), column_of[None].astype(np.float32))
-    return xr.Dataset(block)
+    return xr.Dataset(block | figures_of(*figures))
+
+
+def figures_of(
+    evidence: FloatArray, gaussian: FloatArray, effective: FloatArray
+) -> dict[str, tuple[tuple[str, str], FloatArray]]:
+    """The figures of one realization, each (time,), as variables of its unit."""
+    parts = {EVIDENCE: evidence, GAUSSIAN_EVIDENCE: gaussian, EFFECTIVE: effective}
+    dims = ("realization", "time")
+    return {name: (dims, part[None].astype(np.float32)) for name, part in parts.items()}
 
 
 def _address(config: RunConfig, number: int, time: object) -> NoiseAddress:

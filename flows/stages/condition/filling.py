@@ -9,7 +9,7 @@ realization and date, so the bytes depend neither on workers nor on order.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ import torch
 import xarray as xr
 
 from flows.config.schema import RunConfig
+from flows.stages.condition.draws import figures_of
 from flows.stages.condition.gaps import Gaps
 from flows.stages.condition.observed import coarse_degree, functionals_of, given_at
 from flows.stages.generate.draws import Draw, channels_of, require_finite
@@ -90,6 +91,14 @@ class Known:
     seen: Mapping[int, tuple[Seen, FloatArray]]
     law: Filling
 
+    @cached_property
+    def log_evidence(self) -> float:
+        """log of the density [nats] of the known days of the window given those before it, and of
+        what is observed of the others given both."""
+        days = self.side(early=True), self.side(early=False)
+        observed = {place: values for place, (_, values) in self.seen.items()}
+        return self.law.bridge.log_evidence(*days) + self.law.log_evidence(*days, observed)
+
     def side(self, early: bool) -> FloatArray:
         """x of the days before the window or of its known days, (day, channel, coefficient)."""
         layout = self.law.bridge.layout
@@ -148,12 +157,13 @@ def fill_units(
     wanted = [unit.region["realization"].start for unit in units]
     first = wanted[0] // size * size
     shape = len(units), len(columns), len(known.variables), *known.grid.shape
-    values = np.empty(shape)
+    values, evidence = np.empty(shape), np.empty(len(columns))
     for window in gaps.windows:
         inside = [column for column in columns if gaps.wanted[column] in window.days]
         if not inside:
             continue
         told = _told(record, model, window)
+        evidence[[column - columns.start for column in inside]] = told.log_evidence
         x = told.law.draw(*_noise(model, told, range(first, first + size)))
         for row, member in enumerate(wanted):
             fields = _completed(model, told, x[:, member - first], member)
@@ -165,8 +175,8 @@ def fill_units(
     for unit, fields in zip(units, values, strict=True):
         physical = known.physical(fields, rows)
         parts = {name: (dims, physical[None, :, k]) for k, name in enumerate(known.variables)}
-        block = xr.Dataset(parts)
-        require_finite(unit, block, loaded_normals(record.normals))
+        require_finite(unit, xr.Dataset(parts), loaded_normals(record.normals))
+        block = xr.Dataset(parts | figures_of(evidence, evidence, np.ones(len(evidence))))
         written.append(artifacts.write_unit(path, unit, block))
     return written
 

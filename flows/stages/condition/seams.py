@@ -5,13 +5,14 @@ how much it does where a gap begins, within it, and where it ends. Where days we
 record has, they are compared with it by how far the nearest known day is.
 """
 
-import itertools
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from flows.config.schema import RunConfig
+from flows.stages.condition.draws import EVIDENCE
 from flows.stages.condition.findings import (
     BAND,
     coverage_words,
@@ -55,16 +56,15 @@ def publish_seams(
         "digest": conditioned.digest,
         "names": list(known.variables),
     }
-    drawn = _standard(ensemble, gaps.times, known)
-    card["seams"] = _seams(gaps, known, fields, drawn)
-    if told := _beside_record(gaps, known, fields, drawn):
-        card["record"] = told
+    card |= _looked_at(gaps, known, fields, ensemble)
+    card |= _evidence(gaps, ensemble)
     return publish_card(config, layout, conditioned, card, observed) | _figures(card)
 
 
 def _figures(card: dict[str, Any]) -> dict[str, Any]:
     """The few numbers of gaps that are worth a line in the log."""
-    figures: dict[str, Any] = {"gaps": len(card["gaps"])}
+    evidence = round(float(np.mean(card["log_evidence"])), 2)
+    figures: dict[str, Any] = {"gaps": len(card["gaps"]), "log evidence": evidence}
     means = {
         name: np.mean([one["mean"] for one in card["seams"][name]])
         for name in ("first day", "last day", "record")
@@ -80,12 +80,12 @@ def _figures(card: dict[str, Any]) -> dict[str, Any]:
     return figures
 
 
-def _standard(fields: xr.Dataset, times: xr.Dataset, known: Normals) -> FloatArray:
-    """Anomalies in climatological standard deviations, (realization, time, variable, *grid)."""
-    rows = known.rows(times)
+def _standard(ensemble: xr.Dataset, times: xr.Dataset, known: Normals, column: int) -> FloatArray:
+    """Anomalies of a day in climatological deviations, (realization, variable, *grid)."""
+    day, row = ensemble.isel(time=[column]), known.rows(times.isel(time=[column]))
     parts = [
-        known.anomalies(stack_variables(fields.isel(realization=k), known.pointwise), rows)
-        for k in range(fields.sizes["realization"])
+        known.anomalies(stack_variables(day.isel(realization=k), known.pointwise), row)[0]
+        for k in range(day.sizes["realization"])
     ]
     return np.stack(parts)
 
@@ -95,37 +95,54 @@ def _of_record(fields: xr.Dataset, known: Normals) -> FloatArray:
     return known.anomalies(stack_variables(fields, known.pointwise), known.rows(fields))
 
 
-def _rows(fields: xr.Dataset) -> dict[Any, int]:
-    """Where the record has each of its days."""
-    return {time: row for row, time in enumerate(fields["time"].values)}
-
-
-def _seams(
-    gaps: Gaps, known: Normals, fields: xr.Dataset, drawn: FloatArray
-) -> dict[str, list[dict[str, float]]]:
-    """By variable, how days resemble the day before: mean and deviation of correlations."""
-    places = {number: column for column, number in enumerate(gaps.wanted)}
-    there = _rows(fields)
+def _looked_at(
+    gaps: Gaps, known: Normals, fields: xr.Dataset, ensemble: xr.Dataset
+) -> dict[str, Any]:
+    """What a card says of the days of gaps, of which two are in memory at a time."""
+    there = {time: row for row, time in enumerate(fields["time"].values)}
+    wanted, column = set(gaps.wanted), 0
     found: dict[str, list[FloatArray]] = {}
+    scores: dict[int, list[dict[str, float]]] = {}
 
-    def beside(number: int) -> FloatArray | None:
-        row = there.get(gaps.time(number)) if number not in places else None
+    def of_record(number: int) -> FloatArray | None:
+        row = there.get(gaps.time(number))
         return None if row is None else _of_record(fields.isel(time=[row]), known)[0]
 
+    def compare(name: str, day: FloatArray, other: FloatArray | None) -> None:
+        if other is not None:
+            found.setdefault(name, []).append(_resemblance(known, day, other))
+
+    def beside(number: int) -> FloatArray | None:
+        return None if number in wanted else of_record(number)
+
     for run in gaps.runs:
-        columns = [places[number] for number in run]
-        sides = {"first day": (run[0] - 1, columns[0]), "last day": (run[-1] + 1, columns[-1])}
-        for name, (number, column) in sides.items():
-            if (day := beside(number)) is not None:
-                found.setdefault(name, []).append(_resemblance(known, drawn[:, column], day))
-        for earlier, later in itertools.pairwise(columns):
-            both = drawn[:, later], drawn[:, earlier]
-            found.setdefault("within", []).append(_resemblance(known, *both))
-    pairs = _pairs(gaps, fields)
-    if pairs.size:
-        before, after = (_of_record(fields.isel(time=at), known) for at in (pairs, pairs + 1))
-        found["record"] = [_resemblance(known, after, before)]
-    return {name: _by_variable(np.concatenate(parts)) for name, parts in found.items()}
+        before = None
+        for place, number in enumerate(run):
+            day = _standard(ensemble, gaps.times, known, column)
+            column += 1
+            if place == 0:
+                compare("first day", day, beside(number - 1))
+            compare("within", day, before)
+            if place == len(run) - 1:
+                compare("last day", day, beside(number + 1))
+            truth = of_record(number) if len(day) > 1 else None
+            if truth is not None:
+                distance = min(place + 1, len(run) - place)
+                scores.setdefault(distance, []).append(_scores(known, day, truth))
+            before = day
+    found |= _of_pairs(gaps, known, fields)
+    told = _by_distance(scores, ensemble.sizes["realization"])
+    seams = {name: _by_variable(np.concatenate(parts)) for name, parts in found.items()}
+    return {"seams": seams} | ({"record": told} if told else {})
+
+
+def _evidence(gaps: Gaps, ensemble: xr.Dataset) -> dict[str, Any]:
+    """log of the density of all that is known of each gap [nats]; of gaps that are drawn together,
+    together."""
+    columns = {number: column for column, number in enumerate(gaps.wanted)}
+    first = [min(number for number in window.days if number in columns) for window in gaps.windows]
+    nats = ensemble[EVIDENCE].isel(realization=0, time=[columns[number] for number in first])
+    return {"log_evidence": [float(one) for one in nats.values]}
 
 
 def _area(known: Normals) -> FloatArray:
@@ -154,6 +171,15 @@ def _resemblance(known: Normals, a: FloatArray, b: FloatArray) -> FloatArray:
     return product(a, b) / np.where(scale > 0.0, scale, 1.0)
 
 
+def _of_pairs(gaps: Gaps, known: Normals, fields: xr.Dataset) -> dict[str, list[FloatArray]]:
+    """How days of the record resemble the day before, in the season of the filled days."""
+    found = []
+    for row in _pairs(gaps, fields):
+        before, after = _of_record(fields.isel(time=[row, row + 1]), known)
+        found.append(_resemblance(known, after[None], before))
+    return {"record": found} if found else {}
+
+
 def _pairs(gaps: Gaps, fields: xr.Dataset) -> FloatArray:
     """Places of days of the record that the next one follows, in the season of the filled days."""
     times = fields["time"]
@@ -166,30 +192,18 @@ def _pairs(gaps: Gaps, fields: xr.Dataset) -> FloatArray:
     return kept[np.linspace(0, len(kept) - 1, min(PAIRS, len(kept))).astype(int)]
 
 
-def _beside_record(
-    gaps: Gaps, known: Normals, fields: xr.Dataset, drawn: FloatArray
-) -> dict[str, Any] | None:
+def _by_distance(
+    scores: Mapping[int, Sequence[Mapping[str, float]]], realizations: int
+) -> dict[str, Any]:
     """Scores of filled days that the record has, by how far the nearest known day is."""
-    there = _rows(fields)
-    by_distance: dict[int, list[dict[str, float]]] = {}
-    column = 0
-    for run in gaps.runs:
-        for place in range(len(run)):
-            row = there.get(gaps.time(run[place]))
-            if row is not None and len(drawn) > 1:
-                truth = _of_record(fields.isel(time=[row]), known)[0]
-                distance = min(place + 1, len(run) - place)
-                scores = _scores(known, drawn[:, column], truth)
-                by_distance.setdefault(distance, []).append(scores)
-            column += 1
-    if not by_distance:
-        return None
+    if not scores:
+        return {}
     return {
-        "nominal": nominal_coverage(len(drawn)),
+        "nominal": nominal_coverage(realizations),
         "by distance": {
-            str(distance): {"days": len(scores)}
-            | {name: float(np.mean([one[name] for one in scores])) for name in scores[0]}
-            for distance, scores in sorted(by_distance.items())
+            str(distance): {"days": len(some)}
+            | {name: float(np.mean([one[name] for one in some])) for name in some[0]}
+            for distance, some in sorted(scores.items())
         },
     }
 

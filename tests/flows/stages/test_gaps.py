@@ -17,7 +17,7 @@ import xarray as xr
 import spherescore
 from flows.config.schema import ConfigError, RunConfig
 from flows.stages.base import ON_REQUEST, skipped
-from flows.stages.condition import condition
+from flows.stages.condition import condition, seams
 from flows.stages.condition.gaps import gaps_of
 from flows.stages.content_keys import key_of
 from flows.stages.preprocess import preprocess
@@ -132,6 +132,44 @@ def test_the_remainder_and_the_tail_fit_at_the_seams_too(filled, record):
         )
     error = np.std(found) / np.sqrt(len(found))
     assert abs(np.mean(found) - a[1]) < 0.1 + 3.5 * error
+
+
+def test_the_evidence_of_a_gap_is_recorded_and_that_of_what_is_observed_is_added(
+    filled, record, tmp_path
+):
+    """Of the two known days after it given the two before it."""
+    from flows.stages.condition.filling import taken_apart
+    from flows.stages.preprocess.normals import tail_of
+    from flows.stages.preprocess.sequence_law import sequence_law_of
+    from pipeline.fields.standardisation import Normals
+    from pipeline.given.bridge import Bridge
+
+    normals = artifacts.open_published(StoreLayout(str(record)), "normals").load()
+    bridge = Bridge(sequence_law_of(normals), before=2, known=[False] * 5 + [True] * 2)
+    known, tail, fields = Normals.of(normals), tail_of(normals), fields_of(record)
+    sides = [slice("2001-08-01", "2001-08-02"), slice("2001-08-08", "2001-08-09")]
+    days = [taken_apart(known, tail, fields.sel(time=side)).x for side in sides]
+    drawn = filled(realizations=2)
+    told = card(record)["log_evidence"]
+    np.testing.assert_allclose(told, [bridge.log_evidence(*days)], rtol=1e-6)
+    np.testing.assert_allclose(drawn["log_evidence"], np.full((2, 5), told), rtol=1e-6)
+    assert "log evidence" in (record / "conditioned.html").read_text()
+    path, _, _ = with_holes(record, tmp_path)
+    filled(realizations=2, fields=[path], error={"ta": 0.5, "zg": 0.5})
+    assert abs(card(record)["log_evidence"][0] - told[0]) > 10.0
+
+
+def test_figures_and_page_look_at_one_day_of_the_draws_at_a_time(filled, monkeypatch):
+    read, stack = [], seams.stack_variables
+
+    def counted(fields: xr.Dataset, pointwise: Any) -> np.ndarray:
+        read.append(fields.sizes["time"])
+        return stack(fields, pointwise)
+
+    monkeypatch.setattr(seams, "stack_variables", counted)
+    filled(gaps=["2001-08-03", "2001-08-22"], realizations=3)
+    assert len(read) > 60
+    assert max(read) <= 2  # a pair of the record
 
 
 def test_growing_workers_and_interruptions_leave_the_bytes(
