@@ -38,7 +38,7 @@ ROWS = 3  # copies of the observed rows: of fields, of coefficients, in the coor
 FACTORS = 4  # arrays of as many values as are observed, squared: covariance, errors, factor, room
 PATHS = 6  # copies of the path of a window: noise, path, residual and the runs of its rule
 PARTS = 8  # arrays of the fields of a day that is completed, float64
-PAGE_BYTES = 8 << 20  # of the page and its figures
+PAGE_BYTES = 1 << 20  # of the page and its figures
 OBSERVED_BYTES = 50  # of an observed value in its artifact
 
 
@@ -204,6 +204,6 @@ def _memory(config: RunConfig, load: Workload, asked: Asked) -> int:
 
 
 def _memory_here(config: RunConfig, load: Workload, asked: Asked) -> int:
-    """Of the process of the run, which looks at the draws of a date, or of all days of gaps."""
-    dates = asked.dates if asked.window else 1
+    """Of the process of the run, which looks at the draws of a date, of gaps at those of two."""
+    dates = 2 if asked.window else 1
     return INTERPRETER_BYTES + 4 * config.condition.realizations * dates * 2 * load.field_bytes

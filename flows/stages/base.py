@@ -129,7 +129,7 @@ LAST = STAGES[-1].name
 ON_REQUEST = (
     Stage(
         name="condition",
-        summary="draw fields given observations, coarse fields, or an event",
+        summary="draw fields given observations, coarse fields, an event, or days beside",
         kinds=("findings", "conditioned"),
     ),
 )

@@ -107,7 +107,7 @@ class Seen:
             covariance = np.diag(self.error[rows])
             for start in range(0, len(rows), AT_ONCE):
                 some = weights[start : start + AT_ONCE].toarray()
-                covariance[start : start + AT_ONCE] += (weights @ self._spread(place, some).T).T
+                covariance[start : start + AT_ONCE] += (weights @ self.spread(place, some).T).T
             found.append((rows, covariance))
         if self.beyond is None:
             return tuple(found)
@@ -162,13 +162,13 @@ class Seen:
         for place in np.unique(self.functionals.variable):
             rows = np.flatnonzero(self.functionals.variable == place)
             maps = (self.functionals.weights[rows].T @ pull[:, rows].T).T
-            spread = self._spread(place, maps).reshape(len(x), *self.known.grid.shape)
+            spread = self.spread(place, maps).reshape(len(x), *self.known.grid.shape)
             moved[:, place] += spread
         if self.beyond is None or tail_white is None:
             return np.empty(0), moved
         return tail_white + (pull @ flat).reshape(tail_white.shape), moved
 
-    def _spread(self, variable: int, maps: FloatArray) -> FloatArray:
+    def spread(self, variable: int, maps: FloatArray) -> FloatArray:
         """The covariance C of a variable's remainder on maps (row, cell)."""
         deviation = self.known.remainder[variable].ravel()
         if any(variable in pair for pair in self.known.pairs):
