@@ -38,11 +38,14 @@ def placed_normals(normals: xr.Dataset, grid: RingGrid) -> xr.Dataset:
     known = Normals.of(normals)
     source = known.grid
     climatology, scale = known.climatology.copy(), known.scale.copy()
+    log_scale = known.log_scale.copy()
     for channel, mask in enumerate(known.mask):
         if mask.any():
             fill = harmonic_fill(source, mask)
             climatology[:, channel] = fill(climatology[:, channel])
             scale[channel] = fill(scale[channel])
+            if len(log_scale):
+                log_scale[:, channel] = fill(log_scale[:, channel])
     seasonal = moved(climatology, source, grid, known.tail, known.pairs).swapaxes(0, 1)
     masked = bilinear(known.mask.astype(np.float64), source, grid) > 0.5
     dims = ("channel", *grid.dims)
@@ -52,6 +55,9 @@ def placed_normals(normals: xr.Dataset, grid: RingGrid) -> xr.Dataset:
         mask=(dims, masked.astype(np.int8)),
         remainder=(dims, bilinear(known.remainder, source, grid)),
     )
+    if len(log_scale):
+        changes = bilinear(log_scale, source, grid).swapaxes(0, 1)
+        placed = placed.assign(log_scale=(("channel", "change", *grid.dims), changes))
     if "ranked" in normals.dims:
         placed = placed.assign(_ranks(normals, source, grid))
     attrs = {"grid": grid.describe(), "noise_lmax": int(np.sqrt(source.size)) - 1}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -43,6 +43,9 @@ class Normals:
         climatology: Shape (season, variable, *grid), coefficients of the mean, of the harmonics of
             the year, and of what the trend follows.
         scale, mask: Shape (variable, *grid).
+        log_scale: How the log of the scale departs from that of `scale` along the terms of the
+            climatology beyond the first, shape (term - 1, variable, *grid); of shape (0, ...) where
+            the scale is the same at all times (pipeline/fields/scale).
         lmax: the band limit of what is learned.
         factor: L_l, lower triangular, shape (degree, channel, channel), beyond lmax up to the end
             of the Gaussian tail.
@@ -66,6 +69,7 @@ class Normals:
     pairs: Pairs = ()
     variables: tuple[str, ...] = ()
     trend: Trend = NO_TREND
+    log_scale: FloatArray = field(default_factory=lambda: np.empty(0))
 
     def __post_init__(self) -> None:
         if not self.variables:
@@ -92,6 +96,7 @@ class Normals:
             pairs=pairs_of(normals),
             variables=variables_of(normals),
             trend=Trend.of(normals),
+            log_scale=log_scale_of(normals),
         )
 
     @property
@@ -114,8 +119,20 @@ class Normals:
         predictors = self.trend.standard(dataset)
         return climatology_rows(season_phase(dataset["time"]), predictors, self.harmonics)
 
-    def anomalies(self, values: FloatArray, rows: FloatArray) -> FloatArray:
-        """Scaled anomalies, holes filled, of transformed values (time, channel, *grid).
+    def scales(self, rows: FloatArray) -> FloatArray:
+        """The scale (..., variable, *grid) at rows (..., term) of the climatology."""
+        if not len(self.log_scale):
+            return self.scale
+        changed: FloatArray = np.exp(np.tensordot(rows[..., 1:], self.log_scale, axes=(-1, 0)))
+        changed *= self.scale
+        return changed
+
+    def at(self, row: FloatArray) -> Normals:
+        """The normals of one time, (term,): their scale is the same whatever the rows."""
+        return replace(self, scale=self.scales(row), log_scale=np.empty(0))
+
+    def departures(self, values: FloatArray, rows: FloatArray) -> FloatArray:
+        """Scaled anomalies of transformed values (time, channel, *grid), NaN where these are.
 
         In the precision of the values. The mean is taken away first, so that what is left is small
         and so is its rounding.
@@ -123,13 +140,24 @@ class Normals:
         Args:
             rows: Terms of the climatology at each time, (time, term).
         """
-        mean, waves, inverse = self._removed(values.dtype)
+        mean, waves, inverse, changes = self._removed(values.dtype)
         flat = (values - mean).reshape(len(values), -1)
         product = get_blas_funcs("gemm", (flat,))
         terms = rows.astype(flat.dtype)
         flat = product(-1.0, waves.T, terms.T, beta=1.0, c=flat.T, overwrite_c=True).T
+        if len(changes):
+            flat *= np.exp(-terms[:, 1:] @ changes)
         scaled: FloatArray = flat.reshape(values.shape)
         scaled *= inverse
+        return scaled
+
+    def anomalies(self, values: FloatArray, rows: FloatArray) -> FloatArray:
+        """Scaled anomalies of transformed values (time, channel, *grid), holes filled.
+
+        Args:
+            rows: Terms of the climatology at each time, (time, term).
+        """
+        scaled = self.departures(values, rows)
         for channel, mask in enumerate(self.mask):
             if mask.any():
                 filled = harmonic_fill(self.grid, mask)(scaled[:, channel])
@@ -143,19 +171,20 @@ class Normals:
             )
         return scaled
 
-    def _removed(self, dtype: np.dtype[Any]) -> tuple[FloatArray, FloatArray, FloatArray]:
+    def _removed(self, dtype: np.dtype[Any]) -> tuple[FloatArray, ...]:
         """The mean, the waves about it (with what rounding left of the mean) as (term, cell of a
-        channel), and one over the scale."""
+        channel), one over the scale, and how its log changes, as the waves are."""
         if dtype not in self._rounded:
             mean = self.climatology[0].astype(dtype)
             waves = self.climatology.copy()
             waves[0] -= mean
             flat = waves.reshape(len(waves), -1).astype(dtype)
-            self._rounded[dtype] = mean, flat, (1.0 / self.scale).astype(dtype)
+            changes = self.log_scale.reshape(len(self.log_scale), self.scale.size).astype(dtype)
+            self._rounded[dtype] = mean, flat, (1.0 / self.scale).astype(dtype), changes
         return self._rounded[dtype]
 
     @cached_property
-    def _rounded(self) -> dict[np.dtype[Any], tuple[FloatArray, FloatArray, FloatArray]]:
+    def _rounded(self) -> dict[np.dtype[Any], tuple[FloatArray, ...]]:
         return {}
 
     def whiten(self, fields: Sequence[FloatArray], rows: FloatArray) -> FloatArray:
@@ -211,7 +240,7 @@ class Normals:
         Args:
             rows: Terms of the climatology, (..., term).
         """
-        values *= self.scale
+        values *= self.scales(rows)
         values += np.tensordot(rows, self.climatology, axes=(-1, 0))
         axis = values.ndim - 1 - len(self.grid.shape)
         for channel, pointwise in enumerate(self.transforms):
@@ -229,6 +258,14 @@ def variables_of(normals: xr.Dataset) -> tuple[str, ...]:
 def pairs_of(normals: xr.Dataset) -> Pairs:
     """Places of the winds among the variables."""
     return tuple((east, north) for east, north in json.loads(normals.attrs.get("winds", "[]")))
+
+
+def log_scale_of(normals: xr.Dataset) -> FloatArray:
+    """`Normals.log_scale` of a dataset."""
+    if "log_scale" not in normals:
+        return np.empty(0)
+    dims = grid_of(normals).dims
+    return np.ascontiguousarray(normals["log_scale"].transpose("change", "channel", *dims))
 
 
 def factor_of(normals: xr.Dataset) -> FloatArray:

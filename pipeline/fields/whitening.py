@@ -1,6 +1,8 @@
 """The one seam of labels and harmonics: physical fields to whitened coefficients and exactly back.
 
-    x = L_l^-1 analysis((transform(value) - climatology(season, trend)) / scale),    L_l L_l^T = Q_l
+    x = L_l^-1 analysis((transform(value) - climatology) / scale),    L_l L_l^T = Q_l,
+
+climatology and scale of the season and the trend of each time.
 
 Whitened: x(time, channel, coefficient), float32, with coordinates phase(time) [rad], degree and
 order(coefficient). L_l is diagonal, sqrt(q_l) of each channel, unless the channels of the reference

@@ -56,6 +56,7 @@ def carry(
     Raises:
         UnusableData: If a variable with a transform is observed by more than values at places.
     """
+    known = known.at(rows)
     climatology = np.tensordot(rows, known.climatology, axes=(0, 0))
     usual = functionals(climatology)
     scale = known.scale.reshape(len(known.scale), -1)

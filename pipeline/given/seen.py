@@ -64,7 +64,13 @@ class Seen:
         functionals: Functionals,
         error: FloatArray,
     ) -> Seen:
-        """What these functionals of transformed fields see, with error variances (row,)."""
+        """What these functionals of transformed fields see, with error variances (row,).
+
+        Raises:
+            ValueError: If the scale of the normals changes in time: take `Normals.at` a time.
+        """
+        if len(known.log_scale):
+            raise ValueError("the scale changes in time, so what is seen does: take known.at(row)")
         size = (known.tail + 1) ** 2
         wanted = 8 * len(functionals) * len(known.channels) * size
         if wanted > LARGEST_BYTES:

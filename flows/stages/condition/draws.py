@@ -141,16 +141,19 @@ def _given(
         value, error = given["value"].values, given["error"].values
         carried = carry(model.known, functionals, rows[column], value, error)
         weights = functionals.weights.tocsr()
-        parts = (weights.data, weights.indices, weights.indptr, functionals.variable, carried.error)
+        parts = [weights.data, weights.indices, weights.indptr, functionals.variable, carried.error]
+        if len(model.known.log_scale):
+            parts.append(rows[column])  # what observations see depends on the scale of their time
         place = sha256(b"".join(np.ascontiguousarray(part).tobytes() for part in parts)).digest()
         groups.setdefault(place, []).append((column, functionals, carried))
     found = []
     for several in groups.values():
-        _, functionals, carried = several[0]
+        first, functionals, carried = several[0]
+        known = model.known.at(rows[first])
         found.append(
             Given(
                 columns=[column for column, _, _ in several],
-                seen=Seen.of(model.known, model.tail, functionals, carried.error),
+                seen=Seen.of(known, model.tail, functionals, carried.error),
                 values=np.stack([one.values for _, _, one in several]),
             )
         )

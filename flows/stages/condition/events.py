@@ -69,7 +69,7 @@ def event_at(
     limit = event.above if event.above is not None else event.below
     assert limit is not None
     return EventSeen(
-        seen=Seen.of(known, tail, functionals, np.zeros(1)),
+        seen=Seen.of(known.at(rows), tail, functionals, np.zeros(1)),
         threshold=limit - usual,
         above=event.above is not None,
     )

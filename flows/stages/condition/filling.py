@@ -233,7 +233,7 @@ def _seen(
         functionals = functionals_of(given, known, lmax)
         value, error = given["value"].values, given["error"].values
         carried = carry(known, functionals, terms[column], value, error)
-        seen = Seen.of(known, model.tail, functionals, carried.error)
+        seen = Seen.of(known.at(terms[column]), model.tail, functionals, carried.error)
         found[number - window.start] = seen, carried.values
     return found
 

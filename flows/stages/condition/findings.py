@@ -166,7 +166,10 @@ def _against_observations(
         if withheld.any() and (~withheld).any():
             rows = np.flatnonzero(withheld)[:MOST]
             seen = Seen.of(
-                known, tail, functionals.of(np.flatnonzero(~withheld)), carried.error[~withheld]
+                known.at(terms[time]),
+                tail,
+                functionals.of(np.flatnonzero(~withheld)),
+                carried.error[~withheld],
             )
             mean, variance = _kriging(
                 seen, baseline, carried.values[~withheld], functionals.of(rows), tail

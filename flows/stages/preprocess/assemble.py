@@ -53,6 +53,7 @@ def normals_dataset(
             "mask": (("channel", *grid.dims), climatology.mask.astype(np.int8)),
             "remainder": (("channel", *grid.dims), observed.remainder),
             "static": (("feature", "coefficient"), static),
+            **_scale_variables(removed, grid.dims),
             **_law_variables(laws),
         },
         coords=_coordinates(anomalies, shown, len(laws.beyond)) | grid_coordinates(fields),
@@ -75,6 +76,13 @@ def normals_dataset(
     )
     maps = dict(zip(anomalies.channels, removed.transforms.values(), strict=True))
     return dataset.merge(pointwise_variables(maps, grid.dims), combine_attrs="override")
+
+
+def _scale_variables(removed: Removed, dims: tuple[str, ...]) -> dict[str, Any]:
+    """How the scale changes in time; nothing where it does not."""
+    if not len(removed.log_scale):
+        return {}
+    return {"log_scale": (("channel", "change", *dims), removed.log_scale.swapaxes(0, 1))}
 
 
 def _shown(config: RunConfig, fields: xr.Dataset, removed: Removed) -> dict[str, FloatArray]:

@@ -8,13 +8,20 @@ from operator import add
 import numpy as np
 
 from flows.stages.conditions import trend_of
-from flows.stages.preprocess.block_sums import seasonal_moments, squares_in_holes
+from flows.stages.preprocess.block_sums import (
+    scale_fit,
+    scale_sums,
+    seasonal_moments,
+    squares_in_holes,
+)
 from flows.stages.preprocess.fitting import Fitting
 from flows.stages.preprocess.marginals import pointwise_maps, with_atoms
 from flows.stages.preprocess.wind_pairs import wind_pairs
+from pipeline.arrays import FloatArray
 from pipeline.errors import UnusableData
 from pipeline.fields.climatology import Climatology
 from pipeline.fields.pointwise import Pointwise
+from pipeline.fields.scale import STEPS, Tried, chosen_scale, stepped
 from pipeline.fields.standardisation import Normals
 from pipeline.fields.trend import Trend
 from pipeline.sphere.named_grids import grid_of
@@ -23,12 +30,19 @@ from pipeline.sphere.pairs import Pairs, channel_names, in_pairs
 
 @dataclass(frozen=True, kw_only=True)
 class Removed:
-    """What is taken away from the fields of each variable, in this order."""
+    """What is taken away from the fields of each variable, in this order.
+
+    Attributes:
+        log_scale: as `Normals` have it.
+        smoothed_to: the degree to which its maps are smoothed, -1 where the scale does not change.
+    """
 
     transforms: Mapping[str, Pointwise]
     pairs: Pairs
     trend: Trend
     climatology: Climatology
+    log_scale: FloatArray
+    smoothed_to: tuple[int, ...]
 
     def anomalies(self, fitting: Fitting) -> Normals:
         """Normals with a flat reference: they make scaled anomalies, not yet whitened."""
@@ -46,6 +60,7 @@ class Removed:
             lmax=fitting.lmax,
             factor=np.tile(np.eye(len(transforms)), (fitting.tail + 1, 1, 1)),
             remainder=np.zeros_like(climatology.scale),
+            log_scale=self.log_scale,
         )
 
 
@@ -63,13 +78,47 @@ def fit_removed(fitting: Fitting) -> Removed:
     transforms, moments = with_atoms(maps, reduce(add, parts))
     climatology = moments.fit().with_winds(pairs)
     _refuse_masks(fitting, transforms, climatology)
-    removed = Removed(transforms=transforms, pairs=pairs, trend=trend, climatology=climatology)
+    removed = _with_scale(
+        fitting,
+        Removed(
+            transforms=transforms,
+            pairs=pairs,
+            trend=trend,
+            climatology=climatology,
+            log_scale=np.empty(0),
+            smoothed_to=(-1,) * len(transforms),
+        ),
+    )
+    climatology = removed.climatology
     if not climatology.mask.any():
         return removed
     anomalies = removed.anomalies(fitting)
     squares = fitting.sums(squares_in_holes, anomalies, spans=fitting.train, label="holes")
     scale = in_pairs(reduce(add, squares) / moments.count, pairs)
     return replace(removed, climatology=climatology.with_holes(scale))
+
+
+def _with_scale(fitting: Fitting, removed: Removed) -> Removed:
+    """The same with a scale that follows the season and the trend, where that is likelier."""
+    constant = found = removed.anomalies(fitting)
+    if len(constant.climatology) == 1:
+        return removed
+    for _ in range(STEPS):
+        sums = fitting.sums(scale_sums, found, spans=fitting.train, label="scale")
+        found = stepped(found, reduce(add, sums))
+    tried = Tried.of(constant, found)
+    train, validation = (
+        reduce(add, fitting.sums(scale_fit, constant, tried.changes, spans=spans, label=label))
+        for spans, label in (
+            (fitting.train, "scales"),
+            (fitting.validation, "scales on validation times"),
+        )
+    )
+    known, to = chosen_scale(tried, train, validation)
+    climatology = replace(removed.climatology, scale=known.scale)
+    return replace(
+        removed, climatology=climatology, log_scale=known.log_scale, smoothed_to=tuple(to)
+    )
 
 
 def _refuse_masks(

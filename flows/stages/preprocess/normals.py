@@ -3,6 +3,8 @@
 normals.zarr, float64
     climatology(channel, season, *grid)  coefficients of 1, cos, sin, ... of the season
     scale(channel, *grid)  mask(channel, *grid: 1 = missing)
+    log_scale(channel, change, *grid)    coefficients of the log of the scale on the terms after the
+                                         first, where it follows them (pipeline/fields/scale)
     transform(channel), bounds, rank_*   pointwise maps (pipeline/fields/pointwise_labels)
     remainder(channel, *grid)            standard deviation of scaled anomalies beyond the tail
     reference_spectrum(channel, degree)  data_spectrum(channel, other_channel, degree)

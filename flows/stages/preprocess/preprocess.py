@@ -4,6 +4,7 @@ Reads `fields`; publishes `normals`, then `whitened`, both under one key. Passes
 of times, on the cluster; sums and small arrays come back, never a series:
 
     training times                 seasonal moments      -> climatology, scale, mask
+    training and validation times  squares of anomalies  -> how the scale changes in time
                                    squares in holes      -> scale of masked cells
     training and validation times  coefficient moments   -> spectra, reference, Gaussian baselines
     all times                      whitened coefficients, written unit by unit
@@ -40,6 +41,7 @@ from flows.stages.preprocess.laws import fit_laws, observe
 from flows.stages.preprocess.reference import chosen_words
 from flows.stages.preprocess.sequence_law import with_sequence_law
 from pipeline.fields.precision import precision_for
+from pipeline.fields.scale import smoothing_words
 from pipeline.fields.seasons import season_notes, unseen_stretches
 from pipeline.fields.whitening import to_whitened
 from storage.artifacts import publishing as artifacts
@@ -85,6 +87,10 @@ def _publish_normals(layout: StoreLayout, content: str, fitting: Fitting) -> art
     figures = {
         **laws.reference.figures(anomalies.channels),
         **({"seasons": open_seasons} if open_seasons else {}),
+        "scale": {
+            name: smoothing_words(to)
+            for name, to in zip(removed.transforms, removed.smoothed_to, strict=True)
+        },
         "baselines": chosen_words(laws.choices),
         **({"block degree": few} if (few := block_degree_words(config)) else {}),
         "variance_kept": {
