@@ -48,6 +48,7 @@ CHAIN = 256
 WHOLE = 10  # copies of its fields that the fit of the whole law holds at most (test_costs.py)
 WHOLE_FIELDS, WHOLE_BYTES = 1500, 3 << 25  # that it is fitted to, and all that they may take
 NEAREST = 512  # draws whose nearest training field is looked for
+MAPS = 12  # of a channel in normals: climatology, scale and how it changes, deviations, ranks
 MOVED = 4500  # products in the time that a value of a block's feature maps takes (widths 16 to 64)
 
 
@@ -305,7 +306,7 @@ def work(load: Workload) -> dict[str, Work]:
     return {
         "ingest": Work(values=load.times * per_field, units=ceil(load.times / load.shard)),
         "preprocess": Work(
-            values=(load.times + 3 * fitted) * per_field,
+            values=(load.times + 7 * fitted) * per_field,
             legendre=(load.times + 2 * fitted) * load.legendre_flops
             + 2 * fitted * (load.covariances + load.mixed),
             units=2 * ceil(load.times / load.shard),
@@ -396,7 +397,7 @@ def _sizes(load: Workload, machines: Machines) -> dict[str, _Size]:
     whitened = 4 * channels * load.coefficients
     trains = load.steps != 0 or load.minutes is not None
     model = trains * (32 << 20) * ceil(load.width / 32) ** 2  # weights, their mean, optimizer
-    laws, maps = 8 * load.covariances, 8 * 8 * channels * load.points
+    laws, maps = 8 * load.covariances, 8 * MAPS * channels * load.points
     training = INTERPRETER_BYTES + trains * series_kept(load, machines) + 8 * model
     training += trains * (LAWS_TRAINED * laws + activations(load, machines.ranks) + held_out(load))
     on_workers = {"memory": training}
@@ -419,7 +420,7 @@ def _sizes(load: Workload, machines: Machines) -> dict[str, _Size]:
         "preprocess": _Size(
             bytes=load.times * whitened + maps + 3 * laws,
             files=shards + 60,
-            memory=INTERPRETER_BYTES + 4 * shard * field + 5 * laws,
+            memory=INTERPRETER_BYTES + 4 * shard * field + 5 * laws + 2 * maps,
             memory_here=INTERPRETER_BYTES + LAWS_FITTED * laws + maps,
         ),
         "train": _Size(

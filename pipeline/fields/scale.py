@@ -25,6 +25,7 @@ import numpy as np
 
 from pipeline.arrays import FloatArray, Sums
 from pipeline.fields.standardisation import Normals
+from pipeline.fields.trend import Trend
 from pipeline.sphere.coefficients import degrees
 from pipeline.sphere.fill import harmonic_fill
 from pipeline.sphere.harmonics import plan
@@ -115,7 +116,7 @@ class Tried:
     Attributes:
         known: normals whose scale does not change.
         smoothed_to: the degree of each, -1 for the first.
-        changes: (scale, term - 1, variable, *grid).
+        changes: (scale, term - 1, variable, *grid), float32.
     """
 
     known: Normals
@@ -123,11 +124,16 @@ class Tried:
     changes: FloatArray
 
     @classmethod
-    def of(cls, known: Normals, found: Normals) -> Tried:
-        """The changes that scoring found, smoothed to each of `SMOOTHED_TO` that the grid has."""
+    def of(cls, scale: FloatArray, found: Normals) -> Tried:
+        """The changes that scoring found, smoothed to each of `SMOOTHED_TO` that the grid has.
+
+        Args:
+            scale: that does not change, where scoring began.
+        """
+        known = replace(found, scale=scale, log_scale=np.empty(0))
         to = tuple(degree for degree in SMOOTHED_TO if degree <= known.grid.max_lmax)
         maps = [np.zeros_like(found.log_scale), *(_smooth(found, degree) for degree in to)]
-        return cls(known=known, smoothed_to=(-1, *to), changes=np.stack(maps))
+        return cls(known=known, smoothed_to=(-1, *to), changes=np.stack(maps, dtype=np.float32))
 
     def level(self, train: ScaleFit) -> FloatArray:
         """Factors of the scale, (scale, ...), with which squares of a keep their mean."""
@@ -155,7 +161,7 @@ def chosen_scale(tried: Tried, train: ScaleFit, judged: ScaleFit) -> tuple[Norma
     best = tried.nats(train, judged).argmax(axis=0)
     each = np.arange(len(best))
     known = tried.known
-    changes = np.moveaxis(tried.changes, 0, 2)[:, each, best]
+    changes = np.moveaxis(tried.changes, 0, 2)[:, each, best].astype(np.float64)
     to = [tried.smoothed_to[place] for place in best]
     if not best.any():
         return known, to
@@ -163,9 +169,12 @@ def chosen_scale(tried: Tried, train: ScaleFit, judged: ScaleFit) -> tuple[Norma
     return replace(known, scale=known.scale * level, log_scale=changes), to
 
 
-def smoothing_words(to: int) -> str:
+def smoothing_words(to: int, trend: Trend) -> str:
     """What was chosen for a variable, for people."""
-    return "the same at all times" if to < 0 else f"follows the season, smoothed to degree {to}"
+    if to < 0:
+        return "the same at all times"
+    followed = ", ".join(["the season", *trend.names])
+    return f"follows {followed}; smooth up to degree {to}"
 
 
 def _smooth(found: Normals, degree: int) -> FloatArray:

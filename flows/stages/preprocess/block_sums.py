@@ -19,7 +19,7 @@ from pipeline.fields.climatology import HARMONICS, SeasonalMoments, season_phase
 from pipeline.fields.normal_scores import Extent, Histogram, Ranks
 from pipeline.fields.pointwise import Identity, Pointwise
 from pipeline.fields.precision import float32_error
-from pipeline.fields.scale import ScaleFit, ScaleSums
+from pipeline.fields.scale import ScaleFit, ScaleSums, Tried
 from pipeline.fields.standardisation import Normals
 from pipeline.fields.trend import NO_TREND, Trend, climatology_rows
 from pipeline.fields.whitening import stack_variables, whitened_block
@@ -113,16 +113,22 @@ def histograms(
 
 def scale_sums(source: artifacts.Published, known: Normals, block: int, span: Span) -> ScaleSums:
     """What a step towards a scale that changes in time is made of, over a span."""
-    parts = [ScaleSums.of(known, *each) for each in anomalous(source, known, block, span)]
+    parts = (ScaleSums.of(known, *each) for each in anomalous(source, known, block, span))
     return reduce(add, parts)
 
 
 def scale_fit(
-    source: artifacts.Published, known: Normals, tried: FloatArray, block: int, span: Span
+    source: artifacts.Published, scale: FloatArray, found: Normals, block: int, span: Span
 ) -> ScaleFit:
-    """How such scales do over a span."""
-    parts = [ScaleFit.of(known, tried, *each) for each in anomalous(source, known, block, span)]
-    return reduce(add, parts)
+    """How scales that change in time do over a span (`scale.Tried`)."""
+    tried = Tried.of(scale, found)
+    return reduce(
+        add,
+        (
+            ScaleFit.of(tried.known, tried.changes, *each)
+            for each in anomalous(source, tried.known, block, span)
+        ),
+    )
 
 
 def squares_in_holes(

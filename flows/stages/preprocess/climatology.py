@@ -106,15 +106,15 @@ def _with_scale(fitting: Fitting, removed: Removed) -> Removed:
     for _ in range(STEPS):
         sums = fitting.sums(scale_sums, found, spans=fitting.train, label="scale")
         found = stepped(found, reduce(add, sums))
-    tried = Tried.of(constant, found)
+    subject = constant.scale, found
     train, validation = (
-        reduce(add, fitting.sums(scale_fit, constant, tried.changes, spans=spans, label=label))
+        reduce(add, fitting.sums(scale_fit, *subject, spans=spans, label=label))
         for spans, label in (
             (fitting.train, "scales"),
             (fitting.validation, "scales on validation times"),
         )
     )
-    known, to = chosen_scale(tried, train, validation)
+    known, to = chosen_scale(Tried.of(*subject), train, validation)
     climatology = replace(removed.climatology, scale=known.scale)
     return replace(
         removed, climatology=climatology, log_scale=known.log_scale, smoothed_to=tuple(to)

@@ -88,7 +88,7 @@ def _publish_normals(layout: StoreLayout, content: str, fitting: Fitting) -> art
         **laws.reference.figures(anomalies.channels),
         **({"seasons": open_seasons} if open_seasons else {}),
         "scale": {
-            name: smoothing_words(to)
+            name: smoothing_words(to, removed.trend)
             for name, to in zip(removed.transforms, removed.smoothed_to, strict=True)
         },
         "baselines": chosen_words(laws.choices),

@@ -14,7 +14,7 @@ from flows.report.compatibility import compatibility_curves
 from flows.stages.content_keys import key_of
 from flows.stages.generate.draws import gaussian_ensemble
 from flows.stages.preprocess import block_sums as blocks
-from flows.stages.preprocess import fitting, preprocess
+from flows.stages.preprocess import climatology, fitting, preprocess
 from flows.stages.preprocess.normals import baseline_of, refit, tail_of
 from pipeline.errors import UnusableData
 from pipeline.fields.precision import LARGEST_ERROR
@@ -187,9 +187,11 @@ def test_the_receipt_speaks_of_compatibility_and_of_what_truncation_keeps(made):
         "reference",
         "fit",
         "compatibility",
+        "scale",
         "baselines",
         "variance_kept",
     }
+    assert receipt.figures["scale"] == dict.fromkeys(["ta", "pr"], "the same at all times")
     assert "nats" in receipt.figures["compatibility"]["pr"]
     assert "nats" in receipt.figures["compatibility"]["together"]
     assert "kappa" in receipt.figures["fit"]["ta"]
@@ -199,8 +201,11 @@ def test_the_receipt_speaks_of_compatibility_and_of_what_truncation_keeps(made):
     assert whitened.attrs["normals_digest"] == normals.attrs["artifact_digest"]
 
 
-def test_only_training_times_inform_the_normals_but_for_the_shrinkage(made, here, tmp_path):
+def test_only_training_times_inform_the_normals_but_for_what_is_chosen(
+    made, here, tmp_path, monkeypatch
+):
     _, normals, _ = made
+    monkeypatch.setattr(climatology, "chosen_scale", lambda tried, *_: (tried.known, [-1, -1]))
     fields = make_fields()
     later = fields.time > np.datetime64("2002-01-01")
     fields["ta"] = xr.where(later, 3.0 * fields.ta + 50.0, fields.ta, keep_attrs=True).transpose(
@@ -223,6 +228,31 @@ def test_only_training_times_inform_the_normals_but_for_the_shrinkage(made, here
     tested["ta"] = tested.ta.where(tested.time < np.datetime64(TEST[0]), 400.0)
     _, retested, _ = run(tmp_path / "test", tested, here)
     xr.testing.assert_equal(retested, normals)
+
+
+def test_fields_that_vary_with_the_season_are_whitened_by_the_scale_of_their_season(here, tmp_path):
+    fields = make_fields()
+    season = 2.0 * np.pi * np.arange(len(TIMES)) / 91.3
+    winter = xr.DataArray(np.exp(0.5 * np.cos(season)), dims="time", coords={"time": TIMES})
+    mean = fields.ta.mean("time")
+    swing = 10.0 * np.sin(np.deg2rad(fields.lat)) * np.cos(winter * 0.0 + season)
+    usual = mean - swing
+    fields["ta"] = (usual + winter * (fields.ta - usual)).transpose(*fields.pr.dims)
+    fields["ta"].attrs = make_fields().ta.attrs
+    receipt, normals, whitened = run(tmp_path, fields.astype("f4"), here)
+    assert receipt.figures["scale"]["ta"].startswith("follows the season")
+    assert receipt.figures["scale"]["pr"] == "the same at all times"
+    np.testing.assert_allclose(normals.log_scale.sel(channel="ta", change=0).mean(), 0.5, atol=0.05)
+    x = whitened.x.sel(channel="ta").isel(coefficient=slice(1, None))
+    power = np.square(x).mean("coefficient")
+    cold, warm = (power[np.cos(season) * sign > 0.7].mean() for sign in (1, -1))
+    assert 0.85 < float(cold / warm) < 1.18  # e^2 = 7.4 in the fields
+    back = to_fields(whitened.x.isel(time=slice(0, 60)), normals)
+    left = (back.ta - fields.ta[:60]).std(("lat", "lon"))
+    assert (
+        float(left[np.cos(season[:60]) > 0.7].mean() / left[np.cos(season[:60]) < -0.7].mean())
+        > 2.0
+    )
 
 
 def test_compatibility_is_stored_by_channel_and_degree(made):

@@ -66,7 +66,7 @@ def fitted(values):
 
 def chosen(train, judged, start=None):
     start = start or fitted(train)
-    tried = Tried.of(start, found(train, start))
+    tried = Tried.of(start.scale, found(train, start))
     fits = (ScaleFit.of(start, tried.changes, values, ROWS) for values in (train, judged))
     return chosen_scale(tried, *fits)
 
@@ -184,7 +184,7 @@ def test_smooth_maps_pass_the_smoothing_nearly_untouched():
     start = known()
     maps = np.zeros((4, len(NAMES), *GRID.shape))
     maps[:, 0] = CHANGE
-    tried = Tried.of(start, replace(start, log_scale=maps))
+    tried = Tried.of(start.scale, replace(start, log_scale=maps))
     assert tried.smoothed_to[0] == -1
     np.testing.assert_array_equal(tried.changes[0], 0.0)
     of_degree_one = 0.5 ** (2.0 / 72.0) ** 2
@@ -192,3 +192,23 @@ def test_smooth_maps_pass_the_smoothing_nearly_untouched():
     np.testing.assert_allclose(
         power[1], of_degree_one * plan(GRID, LMAX, "float64").analysis(CHANGE[0])[1], rtol=1e-6
     )
+
+
+def test_a_scale_is_judged_by_the_density_of_anomalies_in_any_season():
+    train, some = fields(changing()), slice(5, 25)
+    start = fitted(train)
+    tried = Tried.of(start.scale, found(train, start))
+    judged = fields(changing(), seed=1)[some]
+    parts = (
+        ScaleFit.of(start, tried.changes, v, r) for v, r in ((train, ROWS), (judged, ROWS[some]))
+    )
+    fit, of_judged = parts
+    nats = tried.nats(fit, of_judged)
+    weight = GRID.area / GRID.area.sum()
+    for place, changes in enumerate(tried.changes):
+        own = replace(start, scale=start.scale * tried.level(fit)[place], log_scale=changes)
+        scale = own.scales(ROWS[some])
+        density = -0.5 * np.square(judged / scale) - np.log(scale / start.scale)
+        expected = (weight * density.mean(axis=0)).sum(axis=(1, 2))
+        np.testing.assert_allclose(nats[place, 0], expected[0], rtol=1e-6)
+        np.testing.assert_allclose(nats[place, 1:], expected[1:].mean(), rtol=1e-6)

@@ -1,5 +1,7 @@
 """What functionals see of a law, against what its draws are made of, number by number."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -72,6 +74,20 @@ def posterior_of_the_fields(
     """Kriging of the scaled anomalies by dense algebra."""
     gain = whole @ rows.T @ np.linalg.inv(rows @ whole @ rows.T + np.diag(error))
     return gain @ values, whole - gain @ rows @ whole
+
+
+def test_what_is_seen_belongs_to_a_time_where_the_scale_has_one():
+    functionals = next(iter(observed().values()))
+    usual = normals(2, LMAX)
+    known = replace(usual, log_scale=np.full((4, 2, *GRID.shape), 0.1))
+    with pytest.raises(ValueError, match=r"take known\.at\(row\)"):
+        Seen.of(known, None, functionals, np.ones(len(functionals)))
+    row = np.array([1.0, 1.0, 0.0, 0.0, 0.0])
+    plain, changed = (
+        Seen.of(each, None, functionals, np.ones(len(functionals))).operator
+        for each in (usual, known.at(row))
+    )
+    np.testing.assert_allclose(changed, np.exp(0.1) * plain, rtol=1e-12)
 
 
 @pytest.mark.parametrize("name", observed())

@@ -175,6 +175,19 @@ def test_a_law_without_scales_beyond_lmax_is_the_same_function_on_every_grid(nam
     assert grid_of(fields) == grid
 
 
+def test_a_scale_that_follows_the_season_goes_along_to_another_grid():
+    normals, _ = world()
+    x, phase = draws()
+    change = np.zeros((1, 4, *SOURCE.shape))
+    change[0, 1] = 0.4
+    seasonal = normals.assign(log_scale=(("channel", "change", *SOURCE.dims), change))
+    grid = grid_named("latlon:19x36")
+    plain, changed = (to_fields(x, placed_normals(n, grid)).z for n in (normals, seasonal))
+    usual = to_fields(0.0 * x, placed_normals(normals, grid)).z
+    factor = np.exp(0.4 * np.sin(phase))[:, None, None]
+    np.testing.assert_allclose(changed, usual + factor * (plain - usual), atol=1e-4)
+
+
 def test_the_remainder_has_its_deviation_and_is_one_function_on_all_grids():
     """Variance within five standard errors; grids share the points at the equator."""
     normals, _ = world()
