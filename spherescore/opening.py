@@ -33,12 +33,16 @@ KINDS = ("ensemble", "series", "sequences", "conditioned", "fields")
 Chunks = Mapping[str, int]
 
 
-def open_ensemble(root: str | os.PathLike[str], *, chunks: Chunks | None = None) -> xr.Dataset:
+def open_ensemble(
+    root: str | os.PathLike[str], name: str = "", *, chunks: Chunks | None = None
+) -> xr.Dataset:
     """Open the ensemble that a run has published last.
 
     Args:
         root: The run's directory, or s3://bucket/prefix; `ensemble.zarr` below it, or a copy of
             that store, will do, too.
+        name: Of a scenario, as `generate.scenarios` names it; its realizations are paired with
+            those of the others.
         chunks: Sizes of Dask chunks by dimension, e.g. {"realization": 1}; without them values are
             read when they are asked for, by this process.
     Returns:
@@ -51,7 +55,9 @@ def open_ensemble(root: str | os.PathLike[str], *, chunks: Chunks | None = None)
         >>> ensemble = spherescore.open_ensemble("runs/demo")
         >>> ensemble["pr"].sel(time="2002-07-15").quantile(0.9, "realization")
     """
-    return _open(root, "ensemble", chunks)
+    from storage.artifacts.layout import labelled
+
+    return _open(root, labelled("ensemble", name), chunks)
 
 
 def open_sequences(
@@ -148,7 +154,7 @@ def _published(text: str, kind: str | None) -> Published:
 def _known(kind: str) -> bool:
     """Whether it is one of `KINDS`, or one of those that a run may have several of."""
     plain, _, label = kind.partition("-")
-    return plain in KINDS and (not label or plain in ("series", "sequences"))
+    return plain in KINDS and (not label or plain in ("ensemble", "series", "sequences"))
 
 
 def _copied(store: Path, kind: str) -> Published | None:

@@ -39,7 +39,7 @@ def export(
     """Export what a run has drawn, in which nothing is written, to a directory.
 
     Args:
-        of: What is exported: "ensemble", "sequences", or "sequences-NAME".
+        of: What is exported: "ensemble", "sequences", or either with "-NAME" after it.
     Returns:
         `directory`, `item`, and how many files there are and were `written` now.
     """
@@ -104,16 +104,19 @@ def drawn(layout: StoreLayout, of: str) -> artifacts.Published:
         IncompleteArtifact: If it is not published.
     """
     kind, _, label = of.partition("-")
-    if kind not in (ENSEMBLE, "sequences") or (label and kind == ENSEMBLE):
-        raise ConfigError(f"--of: expected ensemble, sequences or sequences-NAME, got {of!r}")
-    if kind == ENSEMBLE:
+    if kind not in (ENSEMBLE, "sequences"):
+        raise ConfigError(
+            f"--of: expected ensemble, ensemble-NAME, sequences or sequences-NAME, got {of!r}"
+        )
+    if kind == ENSEMBLE and not label:
         return published_input(layout, kind)
     found = artifacts.published(layout, kind, label)
     if found is None:
+        asked = "scenarios" if kind == ENSEMBLE else kind
         there = ", ".join(place.name.removesuffix(".zarr") for place in layout.names(kind)[1:])
         raise artifacts.IncompleteArtifact(
             f"{layout.name(kind, label)} is not published; run `spherescore generate` with "
-            f"[generate] sequences first{f'; there are {there}' if there else ''}"
+            f"[generate] {asked} first{f'; there are {there}' if there else ''}"
         )
     return found
 

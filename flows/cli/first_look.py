@@ -52,12 +52,12 @@ def bars(values: FloatArray) -> str:
 
 def _middle(config: RunConfig) -> xr.Dataset:
     """The fields of the middle time, (lat, lon) or (cell)."""
-    from flows.stages.ingest.ingest import how_to_open
+    from flows.stages.ingest.ingest import how_to_open, paths_of
     from storage.sources.sources import open_source
 
     source = config.source
     fields, _ = open_source(
-        source.paths, source.variables, check_values=False, **how_to_open(source)
+        paths_of(source), source.variables, check_values=False, **how_to_open(source)
     )
     return fields.isel(time=fields.sizes["time"] // 2).load()
 

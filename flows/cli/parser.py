@@ -106,7 +106,9 @@ def _add_export(parsers: Any) -> None:
     one.add_argument("--to", type=Path, required=True, help="directory to write to")
     one.add_argument("--format", choices=("netcdf", "pyramid"), default="netcdf")
     one.add_argument("--cmip", metavar="INSTITUTION/MODEL/EXPERIMENT", help="CMIP's names")
-    one.add_argument("--of", default="ensemble", help="what: ensemble, sequences or sequences-NAME")
+    one.add_argument(
+        "--of", default="ensemble", help="what: ensemble or sequences, or one with -NAME"
+    )
 
 
 def _add_view(parsers: Any) -> None:

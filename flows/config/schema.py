@@ -17,11 +17,11 @@ from typing import Any
 
 from flows.config.sections.checks import expanded, require, set_values
 from flows.config.sections.cluster import ADDRESS, Cluster, Kubernetes, Slurm, Tls
-from flows.config.sections.drawing import DRAW, DrawnSequence, Generate, Verify
+from flows.config.sections.drawing import DRAW, DrawnScenario, DrawnSequence, Generate, Verify
 from flows.config.sections.given import Condition, Event
 from flows.config.sections.learning import VAR, Sequence, Spectral, Train, WhittleMaternTable
 from flows.config.sections.periods import LATEST, Period, Split, pairs_of, within
-from flows.config.sections.source import Source
+from flows.config.sections.source import Scenario, Source
 from flows.config.strict import ConfigError, nearest, plain, read_table, section
 from storage.artifacts.layout import StoreLayout
 
@@ -33,6 +33,7 @@ __all__ = [
     "Cluster",
     "Condition",
     "ConfigError",
+    "DrawnScenario",
     "DrawnSequence",
     "Event",
     "Generate",
@@ -40,6 +41,7 @@ __all__ = [
     "Period",
     "Run",
     "RunConfig",
+    "Scenario",
     "Sequence",
     "Slurm",
     "Source",
@@ -109,12 +111,7 @@ class RunConfig:
     """The workers that do the units of a stage."""
 
     def __post_init__(self) -> None:
-        for name in self.generate.covariates:
-            if name not in self.source.covariates:
-                raise ConfigError(
-                    f"generate.covariates.{name} is not in source.covariates"
-                    f"{nearest(name, tuple(self.source.covariates))}"
-                )
+        self._require_covariates()
         if self.train.model == VAR or self.generate.sequences:
             wanted = f'at least 1 for train.model "{VAR}" and for generate.sequences'
             require(self.sequence.past > 0, "sequence.past", self.sequence.past, wanted)
@@ -128,9 +125,22 @@ class RunConfig:
             wanted = "what tells members apart, as split.train_members and its kin name them"
             require(self.source.samples != "", "source.samples", self.source.samples, wanted)
         if self.sequence.past:
+            few = not self.source.scenarios
+            wanted = "nothing where sequence.past is set: sequences have one forcing so far"
+            require(few, "source.scenarios", [one.name for one in self.source.scenarios], wanted)
             alone = self.source.samples == ""
             wanted = "nothing where sequence.past is set: samples do not follow each other"
             require(alone, "source.samples", self.source.samples, wanted)
+
+    def _require_covariates(self) -> None:
+        """What is asked for are covariates of the source."""
+        known, asked = self.source.covariate_names, self.generate.covariates
+        given = {f"generate.covariates.{name}": name for name in asked}
+        for one in self.generate.scenarios:
+            given |= {f"generate.scenarios.{one.name}.covariates.{n}": n for n in one.covariates}
+        for key, name in given.items():
+            if name not in known:
+                raise ConfigError(f"{key} is not in source.covariates{nearest(name, known)}")
 
     def _require_linear_sequences(self) -> None:
         """Days between days of the record are drawn from the linear law of sequences alone."""

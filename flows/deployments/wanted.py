@@ -107,8 +107,8 @@ def mark_of(root: str) -> str:
 
 
 def _refuse_relative(config: RunConfig, pool: str) -> None:
-    given = {"run.root": [config.run.root], "source.paths": config.source.paths}
-    given |= {f"source.covariates.{name}": [at] for name, at in config.source.covariates.items()}
+    given = {"run.root": [config.run.root], "source.paths": config.source.files}
+    given |= {"source.covariates": config.source.covariate_files}
     for key, paths in given.items():
         for path in paths:
             if not is_address(path) and not Path(path).is_absolute():

@@ -16,7 +16,7 @@ from flows.plan.costs import Estimate, Machines, Workload, estimates, prices
 from flows.processes.machine import machine_memory, memory_share
 from flows.stages.block_degree import block_degree
 from flows.stages.dates import require_dates
-from flows.stages.ingest.ingest import how_to_open, look_first, unit_sizes
+from flows.stages.ingest.ingest import how_to_open, look_first, paths_of, unit_sizes
 from flows.stages.splits import SPLITS, part_of
 from pipeline.sphere.named_grids import grid_named, grid_of
 from storage.artifacts.layout import StoreLayout
@@ -57,7 +57,7 @@ def workload(config: RunConfig) -> Workload:
     with look_first(source) as looking:
         looking.wait()
     fields, _ = open_source(
-        source.paths,
+        paths_of(source),
         source.variables,
         check_values=False,
         **how_to_open(source),
@@ -78,7 +78,7 @@ def workload(config: RunConfig) -> Workload:
         nlat=len(grid_of(fields).latitudes),
         points=prod(n for dim, n in first.sizes.items() if dim != "time"),
         lmax=config.spectral.lmax,
-        ensemble=(generate.realizations, len(generate.times)),
+        ensemble=(generate.realizations * (1 + len(generate.scenarios)), len(generate.times)),
         verification=(config.verify.realizations, config.verify.dates),
         steps=config.train.steps if network else 0,
         minutes=config.train.minutes if network else None,

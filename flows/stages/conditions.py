@@ -22,7 +22,7 @@ from pipeline.fields.seasons import Stretch, in_stretches, spoken_stretches
 from pipeline.fields.trend import NO_TREND, PREFIX, TIME, Trend
 from storage.artifacts import publishing as artifacts
 from storage.artifacts.layout import StoreLayout
-from storage.conventions.labels import once
+from storage.conventions.labels import at
 
 Labelled = TypeVar("Labelled", xr.DataArray, xr.Dataset)
 
@@ -94,10 +94,15 @@ def with_predictors(x: Labelled, conditions: xr.Dataset) -> Labelled:
     return x.assign_coords({name: ("time", conditions[name].values) for name in names})
 
 
-def asked_times(config: RunConfig, layout: StoreLayout) -> xr.Dataset:
+def asked_times(
+    config: RunConfig, layout: StoreLayout, covariates: Mapping[str, float] | None = None
+) -> xr.Dataset:
     """The dates of the configuration as conditioned times of the source's calendar.
 
     The time of day is the one that the source has on that day, or would have.
+
+    Args:
+        covariates: Of a scenario that is drawn, instead of those of `generate.covariates`.
 
     Raises:
         ConfigError, UnusableData: If a date is none of the calendar, or of a season not learned.
@@ -108,16 +113,20 @@ def asked_times(config: RunConfig, layout: StoreLayout) -> xr.Dataset:
     published_input(layout, "normals")
     normals = artifacts.open_published(layout, "normals")
     require_seen(times, unseen_of(normals))
-    return conditioned(times, config.generate.covariates, normals)
+    return conditioned(times, {**config.generate.covariates, **(covariates or {})}, normals)
 
 
 def conditioned_as_observed(
     times: xr.DataArray, fields: xr.Dataset, normals: xr.Dataset
 ) -> xr.Dataset:
-    """The condition of draws at times of the source, with the covariates that it has there."""
+    """The condition of draws at times of the source, with the covariates that it has there.
+
+    Args:
+        times: With `member` beside them where each is that of one scenario.
+    """
     names = {*_names(normals), *Trend.of(normals).names} - {TIME}
-    truly = {name: once(fields[name]).sel(time=times).values for name in sorted(names)}
-    return conditioned(times, truly, normals)
+    truly = {name: at(fields[name], times).values for name in sorted(names)}
+    return conditioned(times.reset_coords(drop=True), truly, normals)
 
 
 def beyond_training(normals: xr.Dataset, times: xr.Dataset) -> str:

@@ -28,6 +28,7 @@ from storage.artifacts.publishing import (
     open_artifact,
     published,
 )
+from storage.guards.named_files import resolve
 from storage.sources.source_files import source_digest
 
 __all__ = [
@@ -101,10 +102,22 @@ def ingest_key(config: RunConfig, digest: str) -> str:
     return content_key(
         stage="ingest",
         schema=SCHEMAS["ingest"],
-        config=config.subset(*(f"source.{name}" for name in read), "source.allow_gaps"),
+        config=config.subset(*(f"source.{name}" for name in read), "source.allow_gaps")
+        | _forcings(config.source),
         inputs={"source": digest},
         code=code_of("flows.stages.ingest.ingest"),
     )
+
+
+def _forcings(source: Source) -> dict[str, Any]:
+    """Which files are of which scenario, and its covariates; where files lie does not count."""
+    if not source.scenarios:
+        return {}
+    table = {
+        one.name: [len(resolve(one.paths)), sorted(one.covariates.items())]
+        for one in source.scenarios
+    }
+    return {"scenarios": list(table.items())}
 
 
 def digest_of_source(source: Source) -> str:
@@ -114,7 +127,7 @@ def digest_of_source(source: Source) -> str:
 
 def source_files(source: Source) -> tuple[str, ...]:
     """Paths and patterns of all files that the fields are made of."""
-    return (*source.paths, *source.covariates.values())
+    return (*source.files, *source.covariate_files)
 
 
 def ensemble_key(
@@ -123,8 +136,14 @@ def ensemble_key(
     kind: str,
     times: xr.Dataset,
     realizations: int | None,
+    label: str = "",
 ) -> str:
-    """Content key of an ensemble at conditioned times; without realizations that of its family."""
+    """Content key of an ensemble at conditioned times; without realizations that of its family.
+
+    Args:
+        label: name of the scenario that it is of; nothing else belongs to it then.
+    """
+    whole = kind == "ensemble" and realizations is not None and not label
     return content_key(
         stage=f"generate {kind}",
         schema=SCHEMAS["generate"],
@@ -137,10 +156,9 @@ def ensemble_key(
             # Units know neither of these, so a family does not depend on them.
             "attributes": dict(config.generate.attributes) if realizations is not None else {},
             "series": config.generate.series and realizations is not None,
-            **_with_sequences(config, kind == "ensemble" and realizations is not None),
+            **_with_others(config, whole),
         },
-        inputs=_digests(layout, "checkpoints", "normals")
-        | (_branched(config) if kind == "ensemble" and realizations is not None else {}),
+        inputs=_digests(layout, "checkpoints", "normals") | (_branched(config) if whole else {}),
         code=code_of("flows.stages.generate.generate"),
     )
 
@@ -156,10 +174,10 @@ def _branched(config: RunConfig) -> dict[str, str]:
     return found
 
 
-def _with_sequences(config: RunConfig, whole: bool) -> dict[str, Any]:
-    """An ensemble that is asked for together with sequences is not there without them."""
-    asked = config.subset("generate.sequences")["generate.sequences"]
-    return {"sequences": asked} if whole and asked else {}
+def _with_others(config: RunConfig, whole: bool) -> dict[str, Any]:
+    """An ensemble that is asked for with sequences and scenarios is not there without them."""
+    asked = config.subset("generate.sequences", "generate.scenarios") if whole else {}
+    return {name.partition(".")[2]: value for name, value in asked.items() if value}
 
 
 def sequence_key(

@@ -37,7 +37,7 @@ def untrained(config: RunConfig, normals: xr.Dataset, precision: torch.dtype) ->
         width=config.train.width,
         blocks=config.train.blocks,
         dropout=config.train.dropout,
-        covariates=len(config.source.covariates),
+        covariates=len(config.source.covariate_names),
         past=config.sequence.past if config.learns_sequences else 0,
         precision=precision,
         seed=config.run.seed,

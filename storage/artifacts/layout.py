@@ -40,7 +40,7 @@ KINDS = (
     "findings",
 )
 DIRECTORY_KINDS = ("checkpoints", "report", "findings")
-LABELLED = ("series", "states", "sequences", "verification")  # that a run may have several of
+LABELLED = ("ensemble", "series", "states", "sequences", "verification")  # of which several may be
 
 _KEY = re.compile(r"[0-9a-f]{64}")
 

@@ -161,6 +161,21 @@ def once(dataset: Any) -> Any:
     return dataset if first.size == dataset.sizes["time"] else dataset.isel(time=first)
 
 
+def at(dataset: Any, times: xr.DataArray) -> Any:
+    """A dataset or array at times: of the samples that share one, the first, or that of the member
+    that `times` has beside it.
+
+    Raises:
+        KeyError: If one of them is not there.
+    """
+    if "member" not in times.coords:
+        return once(dataset).sel(time=times.values)
+    there = zip(dataset["time"].values, dataset["member"].to_numpy().tolist(), strict=True)
+    place = {row: number for number, row in enumerate(there)}
+    wanted = zip(times.values, times["member"].to_numpy().tolist(), strict=True)
+    return dataset.isel(time=[place[row] for row in wanted])
+
+
 def validate(dataset: xr.Dataset, kind: str) -> xr.Dataset:
     """The dataset itself, if it is labelled as its kind must be.
 

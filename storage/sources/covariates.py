@@ -7,7 +7,7 @@ of the standard calendar serves a model's calendar of 360 days.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from storage.conventions.axes import SourceError, find_axes
+from storage.conventions.labels import member_numbers
 from storage.conventions.stamps import Stamped, one_convention
 from storage.conventions.time_units import from_text
 from storage.conventions.times import bounds_of, decode_times
@@ -24,11 +25,46 @@ from storage.sources.formats.opening import open_tables
 __all__ = ["add_covariates", "decimal_year", "read_covariate"]
 
 
-def add_covariates(fields: xr.Dataset, files: Mapping[str, str]) -> xr.Dataset:
-    """The fields with one more variable (time) for each covariate."""
-    return fields.assign(
-        {name: read_covariate(path, name, fields["time"]) for name, path in files.items()}
-    )
+Given = Mapping[str, float | str]  # by name, a number or the file of a series
+
+
+def add_covariates(
+    fields: xr.Dataset, given: Given, scenarios: Mapping[str, Given] | None = None
+) -> xr.Dataset:
+    """The fields with one more variable (time) for each covariate.
+
+    Args:
+        given: Covariates of all fields.
+        scenarios: Covariates of the fields of each scenario, whose name is the label of its
+            `member`; the same names in all.
+    """
+    if not scenarios:
+        return fields.assign(_along(fields["time"], given))
+    numbers, found = member_numbers(fields["member"]), dict[str, list[xr.DataArray]]()
+    place = np.arange(fields.sizes["time"])
+    rows = [place[fields["member"].to_numpy() == numbers[name]] for name in scenarios]
+    for where, one in zip(rows, scenarios.values(), strict=True):
+        for name, series in _along(fields["time"].isel(time=where), one).items():
+            found.setdefault(name, []).append(series)
+    back = np.argsort(np.concatenate(rows))
+    return fields.assign({name: _in_a_row(series, back) for name, series in found.items()})
+
+
+def _along(times: xr.DataArray, given: Given) -> dict[str, xr.DataArray]:
+    """Covariates at times: a number is the same at all of them."""
+    return {
+        name: read_covariate(value, name, times)
+        if isinstance(value, str)
+        else xr.DataArray(np.full(times.size, float(value)), dims="time")
+        for name, value in given.items()
+    }
+
+
+def _in_a_row(series: Sequence[xr.DataArray], back: NDArray[np.intp]) -> xr.DataArray:
+    """The values of all scenarios in the order of the fields."""
+    values = np.concatenate([one.values for one in series])[back]
+    attrs = next((one.attrs for one in series if one.attrs), {})
+    return xr.DataArray(values, dims="time", attrs=attrs)
 
 
 def read_covariate(path: str, name: str, times: xr.DataArray) -> xr.DataArray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -22,7 +22,15 @@ from storage.conventions.times import iso, one_calendar, said_time
 from storage.sources.pieces import Piece
 from storage.sources.records import Records
 
-__all__ = ["OverlappingForecasts", "Series", "join_in_time", "merge", "numbered", "on_one_grid"]
+__all__ = [
+    "OverlappingForecasts",
+    "Series",
+    "in_order",
+    "join_in_time",
+    "merge",
+    "numbered",
+    "on_one_grid",
+]
 
 Array = np.ndarray[Any, Any]
 
@@ -73,6 +81,21 @@ def numbered(labels: Collection[str | None], notes: list[str]) -> dict[str | Non
         notes.append(f"{len(order)} members are samples, numbered as {', '.join(map(str, order))}")
     own = all(re.fullmatch(r"0|[1-9]\d{0,8}", label or "") for label in order)
     return {label: int(label or 0) if own else place for place, label in enumerate(order)}
+
+
+def in_order(scenarios: Iterable[str], found: Collection[str | None]) -> dict[str | None, int]:
+    """The number of each scenario: its place in the configuration.
+
+    Raises:
+        SourceError: If the files of one have none of the variables.
+    """
+    for name in scenarios:
+        if name not in found:
+            raise SourceError(
+                f"source.scenarios.{name}: its files have none of the variables; give the files "
+                "that have them, or leave the scenario out"
+            )
+    return {name: place for place, name in enumerate(scenarios)}
 
 
 def labels_of_members(members: Mapping[str | None, int]) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from storage.sources.empty_maps import require_values_at_all_times
 from storage.sources.formats.opening import UNREADABLE, open_tables
 from storage.sources.formats.reading import Reading
 from storage.sources.inspection import inspect
-from storage.sources.joins import join_in_time, merge, numbered, on_one_grid
+from storage.sources.joins import Series, in_order, join_in_time, merge, numbered, on_one_grid
 from storage.sources.pieces import Declared, Piece, take
 from storage.sources.survey import survey_of
 from storage.sources.values import Missing, Settled, judge, missing_values, settle
@@ -62,7 +62,7 @@ class SourceReport:
 
 
 def open_source(
-    paths: str | Sequence[str],
+    paths: str | Sequence[str] | Mapping[str, Sequence[str]],
     variables: Sequence[str],
     *,
     units: Mapping[str, str] | None = None,
@@ -87,6 +87,7 @@ def open_source(
 
     Args:
         paths: Files, patterns or addresses; each may have some of the variables at some times.
+            A mapping has those of each scenario by its name: scenarios are members, in its order.
         variables: Names of fields; `t@850` is t at the level of 850 hPa.
         units: The true unit of a variable, where the file's attribute is wrong or missing.
         missing: The value that stands for missing. Where it lies within the range of the other
@@ -116,7 +117,9 @@ def open_source(
     Raises:
         SourceError: If the input is not usable; the message names file, value and remedy.
     """
-    files = resolve(paths)
+    named = paths if isinstance(paths, Mapping) else {"": paths}
+    of_file = [(file, name or None) for name, one in named.items() for file in resolve(one)]
+    files = [file for file, _ in of_file]
     for name in (*variables, *static):
         if not _NAME.fullmatch(name):
             raise SourceError(f"variable name {name!r} has characters that names must not have")
@@ -137,17 +140,18 @@ def open_source(
     notes: list[str] = []
     names = (*variables, *static)
     with _naming_the_file(files, names, reading):
-        pieces, attrs = _collect(files, variables, static, declared, reading, notes)
+        pieces, attrs = _collect(of_file, variables, static, declared, reading, notes)
         first = pieces[variables[0]][0]
         pieces = {name: on_one_grid(found, first, notes) for name, found in pieces.items()}
-        members = numbered({piece.member for name in variables for piece in pieces[name]}, notes)
+        labels = {piece.member for name in variables for piece in pieces[name]}
+        members = in_order(named, labels) if "" not in named else numbered(labels, notes)
         series = {
             name: join_in_time(pieces[name], name, members, declared, notes) for name in variables
         }
         dataset = merge(series, {name: pieces[name][0] for name in static}, first.grid)
         dataset = dataset.assign_attrs(attrs)
     (one, *_) = series.values()
-    gaps = find_gaps(np.unique(np.concatenate([one.records.times, one.dropped])))
+    gaps = _gaps(one, apart="" not in named)
     if gaps and not allow_gaps:
         more = f" and {len(gaps) - 5} more" if len(gaps) > 5 else ""
         raise SourceError(
@@ -168,6 +172,21 @@ def open_source(
         settled.masks,
     )
     return label(settled.fields), report
+
+
+def _gaps(one: Series, *, apart: bool) -> list[str]:
+    """Gaps in the times of a source, or in those of each scenario by itself."""
+    if not apart:
+        return find_gaps(np.unique(np.concatenate([one.records.times, one.dropped])))
+    return [
+        f"{label}: {gap}"
+        for label, number in one.members.items()
+        for gap in find_gaps(
+            np.unique(
+                np.concatenate([one.records.times[one.records.member == number], one.dropped])
+            )
+        )
+    ]
 
 
 @contextmanager
@@ -211,19 +230,24 @@ def look(
 
 
 def _collect(
-    files: Sequence[str],
+    of_file: Sequence[tuple[str, str | None]],
     variables: Sequence[str],
     static: Sequence[str],
     declared: Declared,
     reading: Reading,
     notes: list[str],
 ) -> tuple[dict[str, list[Piece]], dict[str, Any]]:
-    """The pieces of every variable, from whatever file has them; attributes of the first file."""
+    """The pieces of every variable, from whatever file has them; attributes of the first file.
+
+    Args:
+        of_file: each file with the scenario that it is of, if there are some.
+    """
+    files = [file for file, _ in of_file]
     pieces: dict[str, list[Piece]] = {name: [] for name in (*variables, *static)}
     attrs: dict[str, Any] = {}
     seen: dict[str, list[str]] = {}
     known: set[str] = set()
-    for number, file in enumerate(files):
+    for number, (file, scenario) in enumerate(of_file):
         where, useful = Path(file).name, False
         tables = open_tables(file, reading)
         for table in tables:
@@ -232,7 +256,7 @@ def _collect(
             for name in pieces:
                 _require_stored(table, split_name(name)[0], file)
                 found = take(table, name, declared, where, notes, static=name in static)
-                pieces[name] += [replace(piece, file=number) for piece in found]
+                pieces[name] += [_of_file(piece, number, scenario) for piece in found]
                 base = split_name(name)[0]
                 useful |= base in table.variables
                 if not found and base in table.variables:
@@ -255,6 +279,11 @@ def _collect(
         if not found:
             raise _absent(files, name, seen)
     return pieces, attrs
+
+
+def _of_file(piece: Piece, number: int, scenario: str | None) -> Piece:
+    """A piece with the number of its file, and the scenario that the file is of as its member."""
+    return replace(piece, file=number, member=scenario or piece.member)
 
 
 def _require_stored(table: xr.Dataset, name: str, file: str) -> None:

@@ -6,9 +6,10 @@ from dataclasses import field
 from typing import Literal
 
 from flows.config.sections.checks import expanded, require, require_day, set_values
+from flows.config.sections.source import NAMED, SCENARIO_NAME
 from flows.config.strict import ConfigError, nearest, section
 
-__all__ = ["DRAW", "DrawnSequence", "Generate", "Verify"]
+__all__ = ["DRAW", "DrawnScenario", "DrawnSequence", "Generate", "Verify"]
 
 Integrator = Literal["ei", "mei", "gei", "gme", "gei-heun", "z-heun", "z-ab2", "z-rk4"]
 EVALUATIONS_PER_STEP = {"gei-heun": 2, "z-heun": 2, "z-rk4": 4}  # one where not said
@@ -76,6 +77,23 @@ class DrawnSequence:
 
 
 @section
+class DrawnScenario:
+    """One more ensemble at the same dates and from the same noise, under other covariates."""
+
+    name: str
+    """Of the ensemble: it is found as ensemble-NAME.zarr."""
+    covariates: Mapping[str, float]
+    """Values of covariates; what is left out is as `generate.covariates` says."""
+
+    def __post_init__(self) -> None:
+        key = "generate.scenarios"
+        named = re.fullmatch(SCENARIO_NAME, self.name) is not None
+        require(named, f"{key}.name", self.name, NAMED)
+        named = len(self.covariates) > 0
+        require(named, f"{key}.{self.name}.covariates", {}, "the level that is drawn")
+
+
+@section
 class Generate:
     """What to draw: `realizations` fields for each calendar time, in microbatches of fixed size."""
 
@@ -93,6 +111,8 @@ class Generate:
     """Realizations that one unit of work draws."""
     covariates: Mapping[str, float] = field(default_factory=dict)
     """Values of covariates that are given; others are free."""
+    scenarios: tuple[DrawnScenario, ...] = ()
+    """More ensembles, each under covariates of its own, paired with the others by their noise."""
     microbatch: int = 4
     """Draws that pass the network together; part of the ensemble's identity."""
     grid: str = "source"
@@ -130,6 +150,8 @@ class Generate:
             except ValueError as error:
                 raise ConfigError(f"generate.grid: {error}") from error
         self._require_sequences()
+        names = [one.name for one in self.scenarios]
+        require(len(set(names)) == len(names), "generate.scenarios.name", names, "each name once")
         require(len(self.times) > 0, "generate.times", self.times, "at least one date")
         for day in self.times:
             require_day(day, "generate.times")

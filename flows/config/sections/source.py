@@ -11,7 +11,7 @@ from flows.config.sections.checks import expanded, require, require_day, set_val
 from flows.config.sections.periods import PAIR, Pair, Period
 from flows.config.strict import ConfigError, nearest, section
 
-__all__ = ["Source"]
+__all__ = ["Scenario", "Source"]
 
 Transform = Literal["identity", "cbrt", "log1p", "logit", "rank"]
 Fill = Literal["refuse", "harmonic", "mask-ever"] | float
@@ -21,17 +21,50 @@ Range = Annotated[tuple[float, float], WithJsonSchema({**PAIR, "items": {"type":
 ROLES = ("time", "lat", "lon", "level", "member", "lead", "cell")  # of dimensions of a source
 ROLE_UNITS = (("units", "time"), ("units", "lead"))  # of coordinates, by their role
 DATED = r"\d{4}-\d\d(-\d\d(T\d\d(:\d\d(:\d\d)?)?)?)?"  # a month, a day, a time
+SCENARIO_NAME = r"[A-Za-z][A-Za-z0-9-]{0,39}"
+NAMED = "letters, digits and hyphens, a letter first"
 BOUNDED = 'source.transform "logit" or "rank" of a variable with bounds'
+
+
+@section
+class Scenario:
+    """Files of the same model under one forcing, and the covariates that say which."""
+
+    name: str
+    """Tells scenarios apart, as "control" and "plus4K" do."""
+    paths: tuple[str, ...]
+    """Files or patterns of files, as `source.paths`."""
+    covariates: Mapping[str, float | str] = field(default_factory=dict)
+    """By name, a number, or a CSV or NetCDF file of a series; the same names in all scenarios."""
+
+    def __post_init__(self) -> None:
+        key = f"source.scenarios.{self.name}"
+        named = re.fullmatch(SCENARIO_NAME, self.name) is not None
+        require(named, "source.scenarios.name", self.name, NAMED)
+        require(len(self.paths) > 0, f"{key}.paths", self.paths, "at least one file")
+        require(len(self.covariates) > 0, f"{key}.covariates", {}, "what tells it from the others")
+        set_values(
+            self,
+            paths=tuple(expanded(path, f"{key}.paths") for path in self.paths),
+            covariates={
+                name: expanded(value, f"{key}.covariates.{name}")
+                if isinstance(value, str)
+                else value
+                for name, value in self.covariates.items()
+            },
+        )
 
 
 @section
 class Source:
     """Raw files, and what has to be declared about them; the tables are by variable name."""
 
-    paths: tuple[str, ...]
-    """Files or patterns of files: NetCDF, Zarr or GRIB."""
     variables: tuple[str, ...]
     """Names of the variables; a level comes after its name, as in "t@850"."""
+    paths: tuple[str, ...] = ()
+    """Files or patterns of files: NetCDF, Zarr or GRIB."""
+    scenarios: tuple[Scenario, ...] = ()
+    """Files under several forcings, each with covariates of its own, instead of `paths`."""
     transform: Mapping[str, Transform] = field(default_factory=dict)
     """By variable, a map towards a bell shape: cbrt, log1p, logit or rank."""
     units: Mapping[str, str] = field(default_factory=dict)
@@ -97,19 +130,56 @@ class Source:
             used = self.transform.get(name) in ("logit", "rank")
             require(used, f"source.bounds.{name}", self.transform.get(name, "identity"), BOUNDED)
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Files and patterns of all that fields are read from, scenario after scenario."""
+        return (*self.paths, *(path for one in self.scenarios for path in one.paths))
+
+    @property
+    def covariate_names(self) -> tuple[str, ...]:
+        """Names of the covariates, which all scenarios have."""
+        first = self.scenarios[0].covariates if self.scenarios else self.covariates
+        return tuple(first)
+
+    @property
+    def covariate_files(self) -> tuple[str, ...]:
+        """Files of covariates, of the source or of its scenarios."""
+        given = [self.covariates, *(one.covariates for one in self.scenarios)]
+        return tuple(each for one in given for each in one.values() if isinstance(each, str))
+
+    def _require_scenarios(self) -> None:
+        """Scenarios take the place of paths, covariates and samples, and are alike in names."""
+        if not self.scenarios:
+            require(len(self.paths) > 0, "source.paths", self.paths, "at least one file")
+            return
+        for key in ("paths", "covariates", "samples"):
+            value = getattr(self, key)
+            expected = "nothing beside source.scenarios, each of which has its own"
+            if key == "samples":
+                expected = "nothing beside source.scenarios: each is one course of the weather"
+            require(not value, f"source.{key}", value, expected)
+        names = [one.name for one in self.scenarios]
+        require(len(names) > 1, "source.scenarios", names, "two or more; else give source.paths")
+        require(len(set(names)) == len(names), "source.scenarios.name", names, "each name once")
+        for one in self.scenarios[1:]:
+            alike = set(one.covariates) == set(self.covariate_names)
+            wanted = f"the names that {names[0]} has: {', '.join(self.covariate_names)}"
+            key = f"source.scenarios.{one.name}.covariates"
+            require(alike, key, list(one.covariates), wanted)
+
     def _require_names(self) -> None:
-        require(len(self.paths) > 0, "source.paths", self.paths, "at least one file")
+        self._require_scenarios()
         require(len(self.variables) > 0, "source.variables", self.variables, "at least one name")
         for name in self.trend:
-            if name != "time" and name not in self.covariates:
+            if name != "time" and name not in self.covariate_names:
                 raise ConfigError(
                     f'source.trend: {name} is neither "time" nor in source.covariates'
-                    f"{nearest(name, tuple(self.covariates))}"
+                    f"{nearest(name, self.covariate_names)}"
                 )
         for key in ("variables", "static", "trend"):
             names = getattr(self, key)
             require(len(set(names)) == len(names), f"source.{key}", names, "each name once")
-        for name in self.covariates:
+        for name in self.covariate_names:
             taken = name in self.variables or name in self.static
             require(not taken, "source.covariates", name, "a name of its own")
 

@@ -2,7 +2,7 @@
 
 Reads `checkpoints` and `normals`; publishes `ensemble` (and, for verify, `verification`):
 
-    ensemble.zarr
+    ensemble.zarr, and ensemble-NAME.zarr for each of `generate.scenarios`
       <variable>(realization, time, lat, lon | cell)   float32, names and units of the source
       realization, time, time_bnds, lat, lon           CF-1.13; provenance in the attributes
       cell, crs                                        on HEALPix, where lat and lon go with cell
@@ -10,8 +10,10 @@ Reads `checkpoints` and `normals`; publishes `ensemble` (and, for verify, `verif
 A chunk is one realization at a few times on the whole sphere, and a unit is one such chunk. The
 bytes depend neither on batches nor on workers nor on order (flows/stages/generate/draws), and an
 ensemble that grows takes over the realizations it has. The grid is the source's or `generate.grid`;
-the ensemble for verify is always on the source's. With `generate.series` a copy for series is made,
-too (flows/stages/generate/series).
+the ensemble for verify is always on the source's. Noise is addressed by seed, realization, date,
+variable and step, and by nothing else: scenarios are drawn from the same noise, so that a
+realization of one differs from that of another by what their covariates do. With `generate.series`
+a copy for series is made, too (flows/stages/generate/series).
 """
 
 import itertools
@@ -36,7 +38,7 @@ from flows.stages.generate.templates import ensemble_template, provenance_of
 from pipeline.sphere.named_grids import grid_named, grid_of
 from storage.artifacts import publishing as artifacts
 from storage.artifacts.in_units import lay_out
-from storage.artifacts.layout import StoreLayout
+from storage.artifacts.layout import StoreLayout, labelled
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -49,12 +51,34 @@ def run(config: RunConfig, layout: StoreLayout, client: "Client", progress: Prog
     """Draw and publish the ensemble that the configuration asks for."""
     began = clock.monotonic()
     beside = publish_sequences(config, layout, client, progress)
+    beside |= _publish_scenarios(config, layout, client, progress)
     times = asked_times(config, layout)
     realizations = config.generate.realizations
     published = generate_ensemble(
         config, layout, client, progress, KIND, times, realizations, beside
     )
     return Receipt.of(STAGE, published, seconds=clock.monotonic() - began)
+
+
+def _publish_scenarios(
+    config: RunConfig, layout: StoreLayout, client: "Client", progress: Progress
+) -> dict[str, dict[str, str]]:
+    """Draw and publish an ensemble under each scenario; their keys by kind and name."""
+    made: dict[str, dict[str, str]] = {}
+    for one in config.generate.scenarios:
+        times = asked_times(config, layout, one.covariates)
+        drawn = generate_ensemble(
+            config,
+            layout,
+            client,
+            progress,
+            KIND,
+            times,
+            config.generate.realizations,
+            label=one.name,
+        )
+        made.setdefault(KIND, {})[one.name] = drawn.key
+    return made
 
 
 def generate_ensemble(
@@ -66,16 +90,18 @@ def generate_ensemble(
     times: xr.Dataset,
     realizations: int,
     beside: Mapping[str, Mapping[str, str]] | None = None,
+    label: str = "",
 ) -> artifacts.Published:
     """Draw `realizations` fields at each of the conditioned `times` and publish them.
 
     Args:
         beside: keys by kind and label of what belongs to it: it is not up to date without them.
+        label: name of the scenario that it is of, if it is of one.
     """
     began = clock.monotonic()
     checkpoint = published_input(layout, "checkpoints")
     normals = published_input(layout, "normals")
-    content = ensemble_key(config, layout, kind, times, realizations)
+    content = ensemble_key(config, layout, kind, times, realizations, label)
     family = ensemble_key(config, layout, kind, times, None)
     name = config.generate.grid if kind == KIND else "source"
     grid = grid_of(artifacts.open_artifact(normals)) if name == "source" else grid_named(name)
@@ -83,7 +109,7 @@ def generate_ensemble(
         layout, artifacts.open_artifact(normals), grid, times["time"], realizations
     )
     shards = {"realization": 1, "time": min(TIMES_PER_CHUNK, times.sizes["time"])}
-    store = lay_out(layout, kind, content, family, template, shards=shards)
+    store = lay_out(layout, kind, content, family, template, shards=shards, label=label)
     draw = partial(draw_units, config, store.path, name, checkpoint, normals, times)
     draws = draws_of(store.missing, config.generate.batch)
     written = [
@@ -110,5 +136,6 @@ def generate_ensemble(
     }
     if kind == KIND and config.generate.series:
         keys = content, family
-        publish_series(layout, client, progress, store.path, keys, template, provenance)
+        name = labelled(KIND, label) if label else ""
+        publish_series(layout, client, progress, store.path, keys, template, provenance, name)
     return store.publish(provenance, written)

@@ -172,9 +172,9 @@ def _digests_of_files(source: Source) -> dict[str, str]:
 
 def look_first(source: Source, *, whole: bool = False) -> Inspection:
     """Have a child process open the files, before this one or a worker does."""
-    tables = [file for file in source.covariates.values() if not file.endswith(".csv")]
-    names = (*source.variables, *source.static, *source.covariates)
-    return inspect((*source.paths, *tables), names, reading=asdict(reading_of(source)), whole=whole)
+    tables = [file for file in source.covariate_files if not file.endswith(".csv")]
+    names = (*source.variables, *source.static, *source.covariate_names)
+    return inspect((*source.files, *tables), names, reading=asdict(reading_of(source)), whole=whole)
 
 
 @contextmanager
@@ -248,7 +248,7 @@ def write_fields(
 ) -> artifacts.Record:
     """Write one unit: all variables at its times. Runs on a worker, which trusts the masks."""
     fields = _kept_open(source, digest)
-    names = [*source.variables, *source.covariates]
+    names = [*source.variables, *source.covariate_names]
     block = _loaded(fields[names].isel(unit.region), source)
     extra: dict[str, Any] = {}
     if not beforehand(source):
@@ -288,9 +288,10 @@ _OPENED: dict[str, xr.Dataset] = {}  # one source per process
 def open_fields(source: Source) -> tuple[xr.Dataset, SourceReport]:
     """The source as its metadata tell it."""
     fields, report = open_source(
-        source.paths, source.variables, check_values=False, **how_to_open(source)
+        paths_of(source), source.variables, check_values=False, **how_to_open(source)
     )
-    return add_covariates(fields, source.covariates), report
+    scenarios = {one.name: one.covariates for one in source.scenarios}
+    return add_covariates(fields, source.covariates, scenarios), report
 
 
 def _loaded(part: xr.Dataset, source: Source) -> xr.Dataset:
@@ -328,6 +329,11 @@ def _mapped(*arguments: Any, **options: Any) -> list[Any]:
 def reading_of(source: Source) -> Reading:
     """The part of the configuration that says how files are read."""
     return Reading(group=source.group, grib=source.grib, zarr_fill=source.zarr_fill or "")
+
+
+def paths_of(source: Source) -> tuple[str, ...] | dict[str, tuple[str, ...]]:
+    """The files of a source, or those of each of its scenarios by name."""
+    return {one.name: one.paths for one in source.scenarios} or source.paths
 
 
 def how_to_open(source: Source) -> dict[str, Any]:

@@ -99,7 +99,7 @@ def _publish_normals(layout: StoreLayout, content: str, fitting: Fitting) -> art
     }
     dataset = normals_dataset(config, fields, removed, anomalies, observed, laws)
     dataset = dataset.merge(removed.trend.to_variables())
-    covariates = tuple(config.source.covariates)
+    covariates = config.source.covariate_names
     dataset = dataset.merge(covariate_variables(fields, covariates, config.split))
     dataset = dataset.assign_attrs(block_degree=fitting.degree)  # the law of the tail needs it
     dataset = with_sequence_law(dataset, fitting, anomalies)
@@ -149,8 +149,8 @@ def _publish_whitened(
     fields = artifacts.open_artifact(source)
     constants = artifacts.open_artifact(normals).load()
     template = to_whitened(fields.chunk(), constants)
-    if config.source.covariates:
-        series = {name: fields[name].to_numpy() for name in config.source.covariates}
+    if config.source.covariate_names:
+        series = {name: fields[name].to_numpy() for name in config.source.covariate_names}
         rows = standard_covariates(series, fields.sizes["time"], constants)
         template = template.assign_coords(
             covariate=constants["covariate"], covariates=(("time", "covariate"), rows)

@@ -4,7 +4,9 @@
 fields of the same calendar days, `band-limit` those fields cut to lmax: a perfect draw of what the
 score model learns, without the remainder. The last two are absent if the training period lacks the
 season of the held-out dates or holds it only once. Where members are split, the truth of a date is
-the first member of the test, and the noise floor the members that were learned from.
+the first member of the test, and the noise floor the members that were learned from. Where the
+source has scenarios, the held-out dates are theirs by turns, each drawn with the covariates that it
+has there and compared with training fields of its own scenario.
 
 Workers line up the same from the same artifacts, so that no field goes from one process to another.
 """
@@ -18,7 +20,7 @@ from functools import cached_property
 import numpy as np
 import xarray as xr
 
-from flows.config.schema import RunConfig
+from flows.config.schema import RunConfig, Split
 from flows.stages.conditions import conditioned_as_observed
 from flows.stages.kept import Kept
 from flows.stages.splits import part_of
@@ -34,7 +36,7 @@ from pipeline.scores.intervals import block_of
 from pipeline.sphere.named_grids import grid_of
 from storage.artifacts import publishing as artifacts
 from storage.artifacts.published import Published
-from storage.conventions.labels import once
+from storage.conventions.labels import at, once
 
 SLOW_DEGREES = 5  # whose coefficients say how long dates hang together
 REPLICATES = 100
@@ -43,16 +45,26 @@ MODEL, BAND_LIMIT, HELD_OUT = "model", "band-limit", "held-out"
 
 
 def held_out_times(fields: xr.Dataset, config: RunConfig) -> xr.DataArray:
-    """`verify.dates` times of the test period, as evenly spread as its times allow."""
-    times = once(part_of(fields["time"], config.split, "test"))
-    number = min(config.verify.dates, times.size)
+    """`verify.dates` times of the test period, as evenly spread as its times allow.
+
+    Returns:
+        Each time once; where the source has scenarios, with the number of one of them as `member`.
+        They take turns, as far as a time has several.
+    """
+    times = part_of(fields["time"], config.split, "test")
+    _, first, count = np.unique(times.values, return_index=True, return_counts=True)
+    number = min(config.verify.dates, first.size)
     if number < 2:
         raise artifacts.IncompleteArtifact(
-            f"split.test {config.split.spoken('test')} holds {times.size} "
+            f"split.test {config.split.spoken('test')} holds {first.size} "
             "times; verification needs at least 2"
         )
-    chosen = np.linspace(0, times.size - 1, number).round().astype(int)
-    return times.isel(time=chosen).reset_coords(drop=True)
+    chosen = np.linspace(0, first.size - 1, number).round().astype(int)
+    if not config.source.scenarios:
+        return times.isel(time=first[chosen]).reset_coords(drop=True)
+    turn = np.arange(number) % count[chosen]
+    times = times.isel(time=first[chosen] + turn)
+    return times.drop_vars([name for name in times.coords if name not in ("time", "member")])
 
 
 @dataclass(frozen=True)
@@ -147,20 +159,50 @@ class Places:
         numbered = along.copy(data=np.arange(along.size)).assign_coords(
             {name: record[name] for name in ("member",) if name in record.coords}
         )
-        truth = once(part_of(numbered, split, "test")).sel(time=dates.values).values
         past = part_of(numbered, split, "train")
-        if not split.by_members:
-            past = once(past)
+        return cls(
+            truth=at(part_of(numbered, split, "test"), dates).values,
+            floor=_like(past, dates, split, (0.0,)),
+            window=_like(past, dates, split, WINDOW),
+        )
+
+
+def _like(
+    past: xr.DataArray, dates: xr.DataArray, split: Split, offsets: tuple[float, ...]
+) -> Analogues | None:
+    """Places of the training fields that could have stood at the dates; of the same scenario.
+
+    Args:
+        past: the places of all training fields, along their times.
+    """
+    if "member" not in dates.coords:
         weather = past["member"].to_numpy() if split.by_members else None
-        seasons, wanted = season_phase(past["time"]), season_phase(dates)
+        return _analogues(past if split.by_members else once(past), dates, offsets, weather)
+    scenario, found = dates["member"].to_numpy(), list[tuple[np.ndarray, Analogues]]()
+    for number in np.unique(scenario):
+        mine = np.flatnonzero(scenario == number)
+        own = past.isel(time=np.flatnonzero(past["member"].to_numpy() == number))
+        if not own.size or (one := _analogues(own, dates.isel(time=mine), offsets, None)) is None:
+            return None
+        found.append((mine, one))
+    fewest = min(len(one.rows) for _, one in found)
+    rows = np.empty((fewest, dates.size), dtype=np.intp)
+    year = np.empty_like(rows)
+    for mine, one in found:
+        kept = np.linspace(0, len(one.rows) - 1, fewest).round().astype(int)
+        rows[:, mine], year[:, mine] = one.rows[kept], one.year[kept]
+    return Analogues(rows=rows, year=year)
 
-        def like(*offsets: float) -> Analogues | None:
-            found = analogues(past["time"], seasons, wanted, offsets=offsets, weather=weather)
-            if found is None:
-                return None
-            return Analogues(rows=past.values[found.rows], year=found.year)
 
-        return cls(truth=truth, floor=like(0.0), window=like(*WINDOW))
+def _analogues(
+    past: xr.DataArray,
+    dates: xr.DataArray,
+    offsets: tuple[float, ...],
+    weather: np.ndarray | None,
+) -> Analogues | None:
+    seasons, wanted = season_phase(past["time"]), season_phase(dates)
+    found = analogues(past["time"], seasons, wanted, offsets=offsets, weather=weather)
+    return None if found is None else Analogues(rows=past.values[found.rows], year=found.year)
 
 
 @dataclass(frozen=True)

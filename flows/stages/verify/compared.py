@@ -102,7 +102,8 @@ def _laid_out(inputs: Inputs, layout: StoreLayout, label: str) -> StoreInUnits:
     known = inputs.known
     normals, size = known.normals, known.normals.sizes["coefficient"]
     realizations = _realizations(inputs, label)
-    template = ensemble_template(layout, normals, grid_of(normals), known.dates, realizations)
+    dates = known.dates.reset_coords(drop=True)
+    template = ensemble_template(layout, normals, grid_of(normals), dates, realizations)
     if label not in WITH_FIELDS:
         template = template.drop_vars(list(template.data_vars))
     channels, lmax = normals.sizes["channel"], int(normals.attrs["lmax"])

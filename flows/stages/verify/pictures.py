@@ -15,7 +15,7 @@ from flows.report.correlations import correlation_curves
 from flows.report.maps import Raster
 from flows.report.sheet import contact_sheet
 from flows.report.time_pictures import MOVING_DAYS, STRIP_DAYS, film_strip, moving_waves
-from flows.stages.conditions import conditioned, with_predictors
+from flows.stages.conditions import conditioned, standard_covariates, with_predictors
 from flows.stages.verify.forecasts import Shown
 from pipeline.fields.climatology import season_phase
 from pipeline.fields.other_grid import placed_normals
@@ -128,7 +128,8 @@ def gallery(
     """
     names = list(variables_of(normals))
     ensemble = artifacts.open_published(layout, "ensemble")[names].isel(time=[0])
-    fields = once(artifacts.open_published(layout, "fields")[names])
+    given = json.loads(ensemble.attrs["config"])["generate"]["covariates"]
+    fields = _like_forced(artifacts.open_published(layout, "fields"), given, normals)[names]
     phase = season_phase(ensemble["time"])
     # Same calendar day in other years; of a short record also days around it.
     seasons = season_phase(fields["time"])
@@ -140,7 +141,6 @@ def gallery(
         dims=("time", "channel", "coefficient"),
         coords={"phase": ("time", phase)},
     )
-    given = json.loads(ensemble.attrs["config"])["generate"]["covariates"]
     conditions = conditioned(ensemble["time"], given, normals)
     still = with_predictors(still, conditions)
     generated = ensemble.isel(time=0, drop=True, realization=slice(number)).load()
@@ -148,6 +148,21 @@ def gallery(
     placed = normals if there == grid_of(normals) else placed_normals(normals, there)
     usual = [with_wind_speed(to_fields(still, each).isel(time=0)) for each in (normals, placed)]
     return with_wind_speed(real), with_wind_speed(generated), (usual[0], usual[1])
+
+
+def _like_forced(fields: xr.Dataset, given: Mapping[str, float], normals: xr.Dataset) -> xr.Dataset:
+    """The fields, each time once: of several scenarios those whose covariates are nearest."""
+    known = [name for name in given if name in fields]
+    if "member" not in fields.coords or not known:
+        return once(fields)
+    member = fields["member"].to_numpy()
+    series = {name: fields[name].to_numpy() for name in known}
+    rows = standard_covariates(series, fields.sizes["time"], normals)
+    asked = standard_covariates(given, 1, normals)
+    away = np.nansum(np.square(rows - asked), axis=1)
+    numbers = np.unique(member)
+    nearest = numbers[np.argmin([away[member == number].mean() for number in numbers])]
+    return once(fields.isel(time=np.flatnonzero(member == nearest)))
 
 
 def readme_picture(layout: StoreLayout, variable: str, path: str, *, anomaly: bool = False) -> None:

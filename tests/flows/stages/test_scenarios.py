@@ -1,0 +1,306 @@
+"""Files of one model under several forcings: fields of each, of levels between, and pairs."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+
+import spherescore
+from flows import run as runs
+from flows.cli.export import drawn
+from flows.config.schema import ConfigError, RunConfig
+from flows.plan.plan import workload
+from flows.stages.conditions import conditioned_as_observed
+from flows.stages.content_keys import digest_of_source, ingest_key
+from flows.stages.ingest.ingest import open_fields
+from flows.stages.splits import part_of
+from flows.stages.verify.candidates import Places, held_out_times
+from pipeline.errors import UnusableData
+from pipeline.sphere.grid import RingGrid
+from storage.artifacts import publishing as artifacts
+from storage.conventions.axes import SourceError
+
+GRID = RingGrid.gaussian(8)
+LATITUDE = np.asarray(GRID.latitudes)
+LEVELS = {"control": 0.0, "plus4": 4.0}
+STAGES = ("ingest", "preprocess", "train", "generate")
+
+
+def record(level: float, first: str = "2001-01-01", days: int = 1095, seed: int = 0) -> xr.Dataset:
+    """Temperature that is warmer by the level at the equator, half as much at 60 degrees."""
+    generator = np.random.default_rng([seed, int(level)])
+    noise = generator.standard_normal((days, *GRID.shape))
+    smooth = noise + np.roll(noise, 1, axis=2)
+    pattern = level * np.cos(np.deg2rad(LATITUDE))[:, None]
+    times = np.datetime64(first, "ns") + np.arange(days) * np.timedelta64(1, "D")
+    attrs = {"units": "K", "standard_name": "air_temperature", "cell_methods": "time: mean"}
+    return xr.Dataset(
+        {"ta": (("time", "lat", "lon"), (280.0 + pattern + smooth).astype("f4"), attrs)},
+        coords={
+            "time": times,
+            "lat": ("lat", LATITUDE, {"units": "degrees_north"}),
+            "lon": ("lon", 22.5 * np.arange(16), {"units": "degrees_east"}),
+        },
+    )
+
+
+def table(**source: Any) -> dict[str, Any]:
+    """A configuration whose paths and root are relative."""
+    scenarios = [
+        {"name": name, "paths": [f"data/{name}.nc"], "covariates": {"warming": level}}
+        for name, level in LEVELS.items()
+    ]
+    levels = {"plus2": 2.0, "plus4": 4.0, "plus8": 8.0}
+    return {
+        "run": {"root": "runs/forced"},
+        "source": {
+            "variables": ["ta"],
+            "scenarios": scenarios,
+            "trend": ["warming"],
+            **source,
+        },
+        "split": {
+            "train": ["2001-01-01", "2002-12-31"],
+            "validation": ["2003-01-01", "2003-06-30"],
+            "test": ["2003-07-01", "2003-12-31"],
+        },
+        "spectral": {"lmax": 5},
+        "train": {"model": "gaussian:m-block"},
+        "generate": {
+            "realizations": 24,
+            "times": ["2005-04-01", "2005-10-01"],
+            "covariates": {"warming": 0.0},
+            "scenarios": [{"name": n, "covariates": {"warming": w}} for n, w in levels.items()],
+        },
+        "verify": {"dates": 9, "realizations": 3},
+        "cluster": {"workers": 1},
+    }
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A working directory with the files of both scenarios."""
+    before, directory = Path.cwd(), tmp_path_factory.mktemp("forced")
+    (directory / "data").mkdir()
+    for name, level in LEVELS.items():
+        record(level).to_netcdf(directory / "data" / f"{name}.nc")
+    os.chdir(directory)
+    yield directory
+    os.chdir(before)
+
+
+@pytest.fixture(scope="module")
+def finished(home: Path) -> RunConfig:
+    """Both scenarios run to their ensembles, as a user runs them."""
+    config = RunConfig.from_dict(table())
+    for stage in STAGES:
+        runs.run_alone(config, stage)
+    return config
+
+
+def published(config: RunConfig, name: str) -> artifacts.Published:
+    found = artifacts.published(config.layout, "ensemble", name)
+    assert found is not None
+    return found
+
+
+def test_each_row_has_the_covariates_of_its_own_scenario(finished: RunConfig) -> None:
+    fields = artifacts.open_published(finished.layout, "fields").load()
+    assert fields["member"].attrs["flag_meanings"] == "control plus4"
+    assert fields.sizes["time"] == 2 * 1095
+    np.testing.assert_array_equal(fields["warming"], 4.0 * fields["member"])
+    for number, (name, level) in enumerate(LEVELS.items()):
+        own = fields["ta"].isel(time=np.flatnonzero(fields["member"] == number))
+        np.testing.assert_array_equal(own.values, record(level)["ta"].values, err_msg=name)
+
+
+def test_a_level_has_its_mean_at_what_was_seen_and_between(finished: RunConfig) -> None:
+    """Regression on two levels is a straight line; in standard errors of the draws."""
+    normals = artifacts.open_published(finished.layout, "normals")
+    slope = float(normals.attrs["samples"]) ** -0.5
+    for name, level in {"": 0.0, "plus2": 2.0, "plus4": 4.0}.items():
+        ensemble = spherescore.open_ensemble("runs/forced", name)["ta"].load()
+        found = ensemble.mean(("realization", "time", "lon")).values
+        error = np.sqrt(2.0 / (48 * 8)) + 2.0 * slope
+        away = found - 280.0 - level * np.cos(np.deg2rad(LATITUDE))
+        assert np.abs(away).max() < 4.0 * error, (name, away)
+
+
+def test_levels_of_one_date_and_realization_are_paired(finished: RunConfig) -> None:
+    low, high = (spherescore.open_ensemble("runs/forced", n)["ta"].load() for n in ("", "plus4"))
+    paired = (high - low).var("realization").mean().item()
+    others = high - low.roll(realization=1)
+    assert paired < 0.1 * others.var("realization").mean().item()
+    again = spherescore.open_ensemble("runs/forced", "plus4")["ta"].isel(realization=0).load()
+    assert not np.array_equal(again.isel(time=0), again.isel(time=1)), "dates have their own noise"
+
+
+def test_a_level_beyond_those_of_training_is_said(finished: RunConfig) -> None:
+    beyond = {
+        name: published(finished, name).attrs["figures"]
+        for name in ("plus2", "plus4", "plus8")
+    }
+    said = {name: figures.get("beyond training", "") for name, figures in beyond.items()}
+    assert said["plus2"] == said["plus4"] == ""
+    assert said["plus8"].startswith("warming from 8 to 8, trained on 0 to 4")
+
+
+def test_a_second_run_draws_nothing_and_one_more_level_draws_itself_alone(
+    finished: RunConfig,
+) -> None:
+    assert all(runs.run_alone(finished, stage).skipped for stage in STAGES)
+    more = table()
+    more["generate"]["scenarios"].append({"name": "plus3", "covariates": {"warming": 3.0}})
+    receipt = runs.run_alone(RunConfig.from_dict(more), "generate")
+    assert not receipt.skipped and receipt.figures["units drawn"] == 0, "those of before are taken"
+    plus3 = published(finished, "plus3")
+    assert plus3.attrs["figures"]["units drawn"] == 24
+    name = finished.layout.path / "ensemble-plus4.zarr"
+    assert isinstance(name, Path)
+    target = os.readlink(name)
+    name.unlink()
+    assert runs.run_alone(finished, "generate").skipped
+    assert os.readlink(name) == target, "the name is given back"
+
+
+def test_a_level_is_found_by_its_name_in_every_command(finished: RunConfig) -> None:
+    assert drawn(finished.layout, "ensemble-plus2").kind == "ensemble"
+    with pytest.raises(artifacts.IncompleteArtifact, match=r"scenarios first; there are .*-plus2"):
+        drawn(finished.layout, "ensemble-plus7")
+    assert spherescore.open_ensemble("runs/forced/ensemble-plus2.zarr").sizes["realization"] == 24
+    assert xr.open_dataset("runs/forced/ensemble-plus2.zarr", engine="spherescore")["ta"].ndim == 4
+    assert workload(finished).ensemble == (4 * 24, 2)
+    assert workload(finished).times == 2 * 1095
+
+
+def test_held_out_dates_are_of_the_scenarios_by_turns_with_their_covariates(
+    finished: RunConfig,
+) -> None:
+    fields = artifacts.open_published(finished.layout, "fields").load()
+    normals = artifacts.open_published(finished.layout, "normals").load()
+    dates = held_out_times(fields, finished)
+    assert dates["member"].values.tolist() == [0, 1, 0, 1, 0, 1, 0, 1, 0]
+    conditions = conditioned_as_observed(dates, fields, normals)
+    warming = conditions["condition"].values[:, 1] * normals["covariate_scale"].item()
+    np.testing.assert_allclose(warming + normals["covariate_mean"].item(), 4.0 * dates["member"])
+    places = Places.of(fields, finished, dates)
+    for rows in (places.truth[None], *(one.rows for one in (places.floor, places.window) if one)):
+        expected = np.broadcast_to(dates["member"].values, rows.shape)
+        np.testing.assert_array_equal(fields["member"].values[rows], expected)
+    assert places.floor is not None and len(places.floor.rows) == 2, "both years of training"
+    np.testing.assert_array_equal(fields["time"].values[places.truth], dates.values)
+
+
+def test_a_scenario_is_the_same_whatever_directory_its_files_lie_in(
+    finished: RunConfig, tmp_path: Path
+) -> None:
+    digest = digest_of_source(finished.source)
+    one, other = finished.source.scenarios
+    exchanged = (replace(one, paths=other.paths), replace(other, paths=one.paths))
+    swapped = replace(finished, source=replace(finished.source, scenarios=exchanged))
+    assert digest_of_source(swapped.source) != digest
+    (tmp_path / "data").symlink_to(Path("data").absolute())
+    moved = tuple(
+        replace(each, paths=(f"{tmp_path}/{each.paths[0]}",)) for each in finished.source.scenarios
+    )
+    elsewhere = replace(finished, source=replace(finished.source, scenarios=moved))
+    assert digest_of_source(elsewhere.source) == digest
+    assert ingest_key(elsewhere, digest) == ingest_key(finished, digest)
+    warmer = replace(other, covariates={"warming": 3.0})
+    changed = replace(finished, source=replace(finished.source, scenarios=(one, warmer)))
+    assert ingest_key(changed, digest) != ingest_key(finished, digest)
+
+
+def test_periods_of_scenarios_may_differ_and_covariates_be_series(home: Path) -> None:
+    """A past and a future, with decades between them that nobody has simulated."""
+    record(0.0, "1990-01-01", 30).to_netcdf(home / "data" / "past.nc")
+    record(1.0, "2050-01-01", 30).to_netcdf(home / "data" / "future.nc")
+    (home / "co2.csv").write_text("time,co2\n1980-01-01,300\n2080-01-01,600\n")
+    given = {"past": "co2.csv", "future": 500}
+    scenarios = [
+        {"name": name, "paths": [f"data/{name}.nc"], "covariates": {"co2": value}}
+        for name, value in given.items()
+    ]
+    config = table(scenarios=scenarios, trend=[])
+    config["generate"] |= {"covariates": {}, "scenarios": []}
+    source = RunConfig.from_dict(config).source
+    fields, report = open_fields(source)
+    assert report.gaps == ()
+    co2 = fields["co2"].values
+    assert 329.9 < co2[0] < co2[29] < 330.4 and (co2[30:] == 500.0).all()
+    assert "co2.csv" in source.covariate_files
+
+
+def test_a_gap_in_one_scenario_is_refused_though_another_has_the_days(home: Path) -> None:
+    whole = record(0.0, "1990-01-01", 30)
+    whole.to_netcdf(home / "data" / "whole.nc")
+    whole.isel(time=[*range(10), *range(15, 30)]).to_netcdf(home / "data" / "holed.nc")
+    scenarios = [
+        {"name": name, "paths": [f"data/{name}.nc"], "covariates": {"warming": number}}
+        for number, name in enumerate(("whole", "holed"))
+    ]
+    source = RunConfig.from_dict(table(scenarios=scenarios)).source
+    with pytest.raises(SourceError, match=r"1 gaps in time: holed: "):
+        open_fields(source)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"paths": ["a.nc"]}, r"source\.paths: .*nothing beside source\.scenarios"),
+        ({"covariates": {"warming": "w.csv"}}, r"source\.covariates: .*nothing beside"),
+        ({"samples": "number"}, r"source\.samples: .*one course of the weather"),
+        ({"scenarios": []}, r"source\.trend: warming"),
+        ({"trend": ["warmth"]}, r"source\.trend: warmth .*did you mean 'warming'"),
+    ],
+)
+def test_what_does_not_fit_beside_scenarios_is_refused(
+    change: dict[str, Any], message: str
+) -> None:
+    wrong = table(**change)
+    if "scenarios" in change:
+        wrong["source"]["paths"] = ["a.nc"]
+    with pytest.raises(ConfigError, match=message):
+        RunConfig.from_dict(wrong)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"name": "control"}, r"source\.scenarios\.name: expected each name once"),
+        ({"name": "4 K"}, r"source\.scenarios\.name: expected letters, digits and hyphens"),
+        ({"paths": []}, r"source\.scenarios\.plus4\.paths: expected at least one file"),
+        ({"covariates": {"co2": 1}}, r"plus4\.covariates: expected the names that control has"),
+        ({"covariates": {}}, r"plus4\.covariates: expected what tells it from the others"),
+        ({"covariates": {"warming": True}}, r"warming"),
+    ],
+)
+def test_a_scenario_that_is_unlike_the_others_is_refused(
+    change: dict[str, Any], message: str
+) -> None:
+    wrong = table()
+    wrong["source"]["scenarios"][1] |= change
+    with pytest.raises(ConfigError, match=message):
+        RunConfig.from_dict(wrong)
+
+
+def test_levels_are_refused_that_nobody_can_draw(finished: RunConfig) -> None:
+    wrong = table()
+    wrong["generate"]["scenarios"][0]["covariates"] = {"warmth": 2.0}
+    with pytest.raises(ConfigError, match=r"generate\.scenarios\.plus2\.covariates\.warmth is not"):
+        RunConfig.from_dict(wrong)
+    free = table()
+    free["generate"] |= {"covariates": {}, "scenarios": []}
+    with pytest.raises(UnusableData, match=r"give generate\.covariates\.warming"):
+        runs.run_alone(RunConfig.from_dict(free), "generate")
+
+
+def test_training_days_of_a_split_are_those_of_all_scenarios(finished: RunConfig) -> None:
+    fields = artifacts.open_published(finished.layout, "fields")
+    part = part_of(fields["time"], finished.split, "train")
+    assert np.bincount(part["member"].values).tolist() == [730, 730]
