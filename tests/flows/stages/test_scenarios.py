@@ -142,8 +142,7 @@ def test_levels_of_one_date_and_realization_are_paired(finished: RunConfig) -> N
 
 def test_a_level_beyond_those_of_training_is_said(finished: RunConfig) -> None:
     beyond = {
-        name: published(finished, name).attrs["figures"]
-        for name in ("plus2", "plus4", "plus8")
+        name: published(finished, name).attrs["figures"] for name in ("plus2", "plus4", "plus8")
     }
     said = {name: figures.get("beyond training", "") for name, figures in beyond.items()}
     assert said["plus2"] == said["plus4"] == ""
