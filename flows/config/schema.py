@@ -119,7 +119,7 @@ class RunConfig:
             known = self.train.model in ("network", VAR)
             wanted = f'"network" or "{VAR}" where generate.sequences are drawn'
             require(known, "train.model", self.train.model, wanted)
-        if self.condition.gaps:
+        if self.conditions_sequences:
             self._require_linear_sequences()
         if self.split.by_members:
             wanted = "what tells members apart, as split.train_members and its kin name them"
@@ -138,6 +138,9 @@ class RunConfig:
         given = {f"generate.covariates.{name}": name for name in asked}
         for one in self.generate.scenarios:
             given |= {f"generate.scenarios.{one.name}.covariates.{n}": n for n in one.covariates}
+        if self.condition.event is not None:
+            against = self.condition.event.against
+            given |= {f"condition.event.against.{name}": name for name in against}
         for key, name in given.items():
             if name not in known:
                 raise ConfigError(f"{key} is not in source.covariates{nearest(name, known)}")
@@ -145,10 +148,13 @@ class RunConfig:
     def _require_linear_sequences(self) -> None:
         """Days between days of the record are drawn from the linear law of sequences alone."""
         past, key = self.sequence.past, "sequence.past"
-        require(past > 0, key, past, "at least 1 for condition.gaps: how days follow each other")
+        about = self.condition
+        asked = "condition.gaps" if about.gaps else "condition.event.days"
+        does = "fills gaps exactly" if about.gaps else "knows how likely such days are"
+        require(past > 0, key, past, f"at least 1 for {asked}: how days follow each other")
         known = self.train.model in ("network", VAR) and not self.learns_sequences
         wanted = (
-            f'"{VAR}" for condition.gaps, which fills gaps exactly: a network cannot be given days '
+            f'"{VAR}" for {asked}, which {does}: a network cannot be given days '
             'to come (or "network" with sequence.learned = false, whose sequences are linear)'
         )
         require(known, "train.model", self.train.model, wanted)
@@ -162,6 +168,12 @@ class RunConfig:
     def draws_by_network(self) -> bool:
         """Whether single days are drawn by a network; one of sequences draws no single days."""
         return self.train.model == "network" and not self.learns_sequences
+
+    @property
+    def conditions_sequences(self) -> bool:
+        """Whether days that follow each other are drawn given something, by the linear law."""
+        event = self.condition.event
+        return bool(self.condition.gaps) or (event is not None and event.days > 1)
 
     @property
     def learns_sequences(self) -> bool:

@@ -90,7 +90,9 @@ def asked_of(config: RunConfig, load: Workload) -> Asked:
     """
     about, rows = config.condition, Counter[str]()
     if about.event is not None:
-        return Asked(dates=len(config.generate.times), values=1, together=1)
+        days = about.event.days
+        window = days if days > 1 else 0
+        return Asked(dates=len(config.generate.times) * days, values=1, together=1, window=window)
     if about.observations is not None:
         rows.update(rows_by_day(about.observations))
     for key in ("fields", "coarse"):
@@ -149,7 +151,7 @@ def _number(day: str) -> int:
 
 def _group(config: RunConfig) -> int:
     """Draws that are made together."""
-    network = config.draws_by_network and not config.condition.gaps
+    network = config.draws_by_network and not config.conditions_sequences
     return config.condition.particles if network else config.generate.microbatch
 
 
@@ -165,7 +167,8 @@ def _work(config: RunConfig, load: Workload, asked: Asked) -> Work:
     """Counts of the stage; all products outside of the network are counted as one kind."""
     about, group, size = config.condition, _group(config), load.channels * load.coefficients
     groups, held = ceil(about.realizations / group), _held(load, asked)
-    drawn, rows = about.realizations * asked.dates, groups * group * asked.dates
+    worlds = 2 if about.event is not None and about.event.against else 1
+    drawn, rows = about.realizations * asked.dates, worlds * groups * group * asked.dates
     network = config.draws_by_network and not asked.window
     each = held**2 * size + held**3 // 3 + 2 * rows * held * size
     products = drawn * load.legendre_flops + groups * each * (about.evaluations if network else 1)

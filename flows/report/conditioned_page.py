@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from flows.report.figures import STYLE, image, name_of, palette, scale, units_of
 from flows.report.maps import THERMAL, Raster, draw, project
 
-FIGURES = ("log_evidence", "log_evidence_gaussian", "effective_sample_size")
+FIGURES = ("log_evidence", "effective_sample_size")  # what their names begin with
 FEW = 0.05
 
 
@@ -63,19 +63,50 @@ def _given(card: Mapping[str, Any]) -> str:
 def _event(card: Mapping[str, Any]) -> str:
     if "event" not in card:
         return ""
-    about = ", ".join(f"{name} {value}" for name, value in card["event"]["about"].items())
-    rows = [
-        (
-            date,
-            f"{one['probability']:.3g}",
-            f"{one['standard_error']:.2g}",
-            f"{one['gaussian']:.3g}",
-            f"{one['return_period']:.4g}",
-        )
-        for date, one in card["event"]["dates"].items()
+    asked, dates = card["event"]["about"], card["event"]["dates"]
+    world = ", ".join(f"{name} {value:g}" for name, value in asked["against"].items())
+    about = ", ".join(
+        f"{name} {value}" for name, value in asked.items() if name not in ("against", "days")
+    )
+    about += f", mean of {asked['days']} days" if asked["days"] > 1 else ""
+    rows = [(date, *_chance(one)) for date, one in dates.items()]
+    last = "one in so many such days" if asked["days"] == 1 else "one in so many such spells"
+    heads = ("probability", "standard error", "Gaussian law", last)
+    said = (
+        f"<p>{escape(about)}</p>{_table(('from' if asked['days'] > 1 else 'date', *heads), rows)}"
+    )
+    if not world:
+        return said
+    others = [
+        (date, *_chance(one["against"]), *_ratio(one["ratio"])) for date, one in dates.items()
     ]
-    heads = ("date", "probability", "standard error", "Gaussian law", "one in so many such days")
-    return f"<p>{escape(about)}</p>{_table(heads, rows)}"
+    more = ("times as likely", "standard error of its log", "odds ratio", "that of its log")
+    paired = all(one["ratio"]["paired"] for one in dates.values())
+    how = (
+        "Both worlds are drawn from the same noise, and the errors of their ratio know it."
+        if paired or not card["weighed"]
+        else "There are too few groups of particles to see how alike both worlds err, so the "
+        "errors of their ratio are those of independent draws: raise "
+        "<code>condition.realizations</code> "
+        "to eight times <code>condition.particles</code> or more."
+    )
+    return (
+        f"{said}<p>With {escape(world)}:</p>{_table(('from', *heads, *more), others)}<p>{how}</p>"
+    )
+
+
+def _chance(one: Mapping[str, float]) -> tuple[str, ...]:
+    return (
+        f"{one['probability']:.3g}",
+        f"{one['standard_error']:.2g}",
+        f"{one['gaussian']:.3g}",
+        f"{one['return_period']:.4g}",
+    )
+
+
+def _ratio(one: Mapping[str, float]) -> tuple[str, ...]:
+    names = ("probability", "log_error", "odds", "log_odds_error")
+    return tuple(f"{one[name]:.3g}" for name in names)
 
 
 def _seams(card: Mapping[str, Any]) -> str:
@@ -205,7 +236,7 @@ def _weights(card: Mapping[str, Any]) -> str:
 
 def _maps(ensemble: xr.Dataset, places: xr.Dataset | None) -> str:
     """Mean and spread of each variable at the first date."""
-    names = [str(name) for name in ensemble.data_vars if name not in FIGURES]
+    names = [name for name in map(str, ensemble.data_vars) if not name.startswith(FIGURES)]
     first, made = ensemble[names].isel(time=0).load(), []
     raster = Raster(first[names[0]].isel(realization=0))
     for name in names:

@@ -262,6 +262,8 @@ def conditioned_key(config: RunConfig, layout: StoreLayout, *, family: bool = Fa
         asked.append("condition.gaps")
         given |= _digests(layout, "fields")
         part = "filling"
+    elif config.conditions_sequences:
+        part = "spells"
     return content_key(
         stage="condition",
         schema=SCHEMAS["condition"],

@@ -20,7 +20,7 @@ Box = Annotated[tuple[float, float, float, float], WithJsonSchema(_FOUR)]
 
 @section
 class Event:
-    """The mean of a variable over a box beyond a threshold, at each of `generate.times`."""
+    """The mean of a variable over a box, from each of `generate.times` on, beyond a threshold."""
 
     variable: str
     """Name of the variable."""
@@ -30,6 +30,10 @@ class Event:
     """The mean is above this value, in the unit of the variable."""
     below: float | None = None
     """Or below this one."""
+    days: int = 1
+    """Days that the mean is over, one after the other; more than one needs `sequence.past`."""
+    against: Mapping[str, float] = field(default_factory=dict)
+    """Values of covariates in another world: how likely the event is there, and the ratio."""
 
     def __post_init__(self) -> None:
         key = "condition.event"
@@ -38,6 +42,7 @@ class Event:
         require(sphere, f"{key}.box", self.box, "south, north, west, east on the sphere")
         one = (self.above is None) != (self.below is None)
         require(one, f"{key}.above", (self.above, self.below), "either above or below")
+        require(self.days > 0, f"{key}.days", self.days, "a positive number")
 
 
 @section

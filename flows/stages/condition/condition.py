@@ -18,6 +18,7 @@ are drawn from the linear law of sequences, exactly, and have no such figures
 import itertools
 import logging
 import time as clock
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -29,22 +30,24 @@ from flows.config.schema import RunConfig
 from flows.progress import Progress
 from flows.stages.base import Receipt, published_input
 from flows.stages.condition.draws import (
+    AGAINST,
     EFFECTIVE,
     EVIDENCE,
     GAUSSIAN_EVIDENCE,
     draw_units,
     group_of,
 )
-from flows.stages.condition.events import require_event
+from flows.stages.condition.events import other_world, require_event
 from flows.stages.condition.filling import Record, fill_units
 from flows.stages.condition.findings import publish_findings
-from flows.stages.condition.gaps import Gaps, gaps_of, require_within
+from flows.stages.condition.gaps import DrawnDays, gaps_of, require_within
 from flows.stages.condition.observed import conditions_of, publish_observed
 from flows.stages.condition.seams import publish_seams
+from flows.stages.condition.spells import spell_units, spells_of
 from flows.stages.conditions import asked_times
 from flows.stages.content_keys import conditioned_key
 from flows.stages.generate.chunks import TIMES_PER_CHUNK, times_of_unit
-from flows.stages.generate.draws import draws_of
+from flows.stages.generate.draws import Draw, draws_of
 from flows.stages.generate.templates import ensemble_template, provenance_of
 from pipeline.fields.standardisation import Normals
 from pipeline.sphere.grid import RingGrid
@@ -52,6 +55,7 @@ from pipeline.sphere.named_grids import grid_of
 from storage.artifacts import publishing as artifacts
 from storage.artifacts.in_units import lay_out
 from storage.artifacts.layout import StoreLayout
+from storage.places.places import Place
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -78,6 +82,9 @@ def run(config: RunConfig, layout: StoreLayout, client: "Client", progress: Prog
         gaps = gaps_of(config, layout)
         published = _publish_filled(config, layout, client, progress, gaps, observed)
         figures = publish_seams(config, layout, published, gaps, observed)
+    elif config.conditions_sequences:
+        published = _publish_spells(config, layout, client, progress)
+        figures = publish_findings(config, layout, published, None)
     else:
         times = (
             asked_times(config, layout)
@@ -116,7 +123,8 @@ def _publish(
     template = _template(config, layout, constants, times["time"])
     shards = {"realization": 1, "time": min(TIMES_PER_CHUNK, times.sizes["time"])}
     store = lay_out(layout, KIND, content, family, template, shards=shards)
-    draw = partial(draw_units, config, store.path, checkpoint, normals, observed, times)
+    against = other_world(config, times["time"], constants)
+    draw = partial(draw_units, config, store.path, checkpoint, normals, observed, times, against)
     draws = draws_of(store.missing, group_of(config))
     written = [
         *itertools.chain(*map_units(client, draw, draws, progress, label=KIND, resource="GPU"))
@@ -137,14 +145,60 @@ def _publish_filled(
     layout: StoreLayout,
     client: "Client",
     progress: Progress,
-    gaps: Gaps,
+    gaps: DrawnDays,
     observed: artifacts.Published | None,
 ) -> artifacts.Published:
     """Draw and publish the days of gaps."""
-    began, times = clock.monotonic(), gaps.times["time"]
     if observed is not None:
         require_within(gaps, artifacts.open_artifact(observed))
     normals = published_input(layout, "normals")
+    record = Record(fields=published_input(layout, "fields"), normals=normals, observed=observed)
+    told = {
+        "sampler": "exact draws of the linear law of sequences given the days beside each gap",
+        "given": [*config.condition.given, "the days beside the gaps"],
+    }
+
+    def fill(path: Place) -> Callable[[Draw], list[artifacts.Record]]:
+        return partial(fill_units, config, path, record, gaps)
+
+    return _publish_days(config, layout, client, progress, gaps.times["time"], fill, told, observed)
+
+
+def _publish_spells(
+    config: RunConfig, layout: StoreLayout, client: "Client", progress: Progress
+) -> artifacts.Published:
+    """Draw and publish the days of events that last."""
+    days, normals = spells_of(config, layout), published_input(layout, "normals")
+    times = days.times["time"]
+    against = other_world(config, times, artifacts.open_artifact(normals).load())
+    told = {
+        "sampler": "exact draws of the linear law of sequences given the event",
+        "given": ["an event"],
+    }
+
+    def spell(path: Place) -> Callable[[Draw], list[artifacts.Record]]:
+        return partial(spell_units, config, path, normals, days, against)
+
+    return _publish_days(config, layout, client, progress, times, spell, told, None)
+
+
+def _publish_days(
+    config: RunConfig,
+    layout: StoreLayout,
+    client: "Client",
+    progress: Progress,
+    times: xr.DataArray,
+    draw: Callable[[Place], Callable[[Draw], list[artifacts.Record]]],
+    told: Mapping[str, Any],
+    observed: artifacts.Published | None,
+) -> artifacts.Published:
+    """Publish days that are drawn together.
+
+    Args:
+        draw: what writes the units of a place.
+        told: attributes that say what they were drawn given.
+    """
+    began, normals = clock.monotonic(), published_input(layout, "normals")
     content, family = (conditioned_key(config, layout, family=part) for part in (False, True))
     constants = artifacts.open_artifact(normals).load()
     grid = grid_of(constants)
@@ -153,13 +207,11 @@ def _publish_filled(
     shards = {"realization": 1, "time": together}
     chunks = {"realization": 1, "time": TIMES_PER_CHUNK}
     store = lay_out(layout, KIND, content, family, template, shards=shards, chunks=chunks)
-    record = Record(fields=published_input(layout, "fields"), normals=normals, observed=observed)
-    fill = partial(fill_units, config, store.path, record, gaps)
     draws = draws_of(store.missing, config.generate.microbatch)
-    written = [*itertools.chain(*map_units(client, fill, draws, progress, label=KIND))]
+    write = draw(store.path)
+    written = [*itertools.chain(*map_units(client, write, draws, progress, label=KIND))]
     attrs = _attrs(config, layout, family, grid, times, observed) | {
-        "sampler": "exact draws of the linear law of sequences given the days beside each gap",
-        "given": [*config.condition.given, "the days beside the gaps"],
+        **told,
         "past": config.sequence.past,
         "seconds": clock.monotonic() - began,
     }
@@ -194,11 +246,15 @@ def _template(
     realizations = config.condition.realizations
     template = ensemble_template(layout, constants, grid_of(constants), times, realizations)
     empty = np.broadcast_to(np.float32(0), (realizations, len(times)))
-    units = {EVIDENCE: "1", GAUSSIAN_EVIDENCE: "1", EFFECTIVE: "1"}
+    event = config.condition.event
+    figures = dict(FIGURES)
+    if event is not None and event.against:
+        world = ", ".join(f"{name} {value:g}" for name, value in event.against.items())
+        figures |= {name + AGAINST: f"{words}; with {world}" for name, words in FIGURES.items()}
     return template.assign(
         {
-            name: (("realization", "time"), empty, {"long_name": words, "units": units[name]})
-            for name, words in FIGURES.items()
+            name: (("realization", "time"), empty, {"long_name": words, "units": "1"})
+            for name, words in figures.items()
         }
     )
 
@@ -206,6 +262,8 @@ def _template(
 def _tell(config: RunConfig, figures: dict[str, Any]) -> None:
     """Say what draws with few effective particles are worth."""
     share = figures.get("effective sample size", 1.0)
+    if config.conditions_sequences:
+        return
     if config.draws_by_network and config.condition.particles == 1:
         LOGGER.warning(
             "condition: one particle is not weighed, so its draws are those of the Gaussian "

@@ -6,7 +6,7 @@ wanted, and days with the same places and errors share their factors. Noise is a
 all draws, so the bytes depend on neither workers nor order.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -37,6 +37,7 @@ from storage.places.places import Place
 
 EVIDENCE, EFFECTIVE = "log_evidence", "effective_sample_size"
 GAUSSIAN_EVIDENCE = "log_evidence_gaussian"
+AGAINST = "_against"  # at the end of the names of figures of another world
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -81,9 +82,14 @@ def draw_units(
     normals: artifacts.Published,
     observed: artifacts.Published | None,
     times: xr.Dataset,
+    against: xr.Dataset | None,
     draw: Draw,
 ) -> list[artifacts.Record]:
-    """Draw the fields of some units and write each. Runs on a worker."""
+    """Draw the fields of some units and write each. Runs on a worker.
+
+    Args:
+        against: the same times in another world, of which the probability of an event is asked.
+    """
     units = artifacts.missing_units(path, draw.units)
     if not units:
         return []
@@ -104,6 +110,11 @@ def draw_units(
         (given, _drawn(model, given, times, members))
         for given in _given(model, observed, times, rows, columns)
     ]
+    if against is not None:
+        others = _given(model, None, against, model.known.rows(against), columns)
+        for (_, drawn), other in zip(made, others, strict=True):
+            _, _, figures = _weighed(model, other, against, _noises(model, other, times, members))
+            drawn.figures.update({name + AGAINST: part for name, part in figures.items()})
     written = []
     for unit in units:
         number = unit.region["realization"].start - first
@@ -165,43 +176,50 @@ class Drawn:
     """Fields (day, member, variable, *grid) of scaled anomalies, and what was learned of the days.
 
     Attributes:
-        evidence, gaussian: log-densities of what was observed, under the model and its Gaussian
-            law [nats], (day,).
-        effective: effective sample size as a share, (day,).
+        figures: by name, (day,): log-densities of what was observed, under the model and its
+            Gaussian law [nats], and the effective sample size as a share.
     """
 
     fields: FloatArray
-    evidence: FloatArray
-    gaussian: FloatArray
-    effective: FloatArray
+    figures: dict[str, FloatArray]
 
 
 def _drawn(model: Model, given: Given, times: xr.Dataset, members: range) -> Drawn:
-    days = [times["time"].values[column] for column in given.columns]
-    noises = [[_address(model.config, number, day) for number in members] for day in days]
-    condition = torch.from_numpy(times["condition"].values[given.columns])
-    values, start, probability = given.values[:, None], None, None
-    if given.event is not None:
-        values, start = _of_event(model, given.event, noises[0])
-        probability = given.event.log_probability(model.score.baseline)
-    summary = Summary.of(given.seen)
-    observed, more = summary.values(values)
-    made = _whitened(model, summary, observed, condition, noises, start)
-    x = made.x
+    noises = _noises(model, given, times, members)
+    x, values, figures = _weighed(model, given, times, noises)
     fields = np.empty((*x.shape[:2], len(model.known.variables), *model.known.grid.shape))
-    if given.event is not None:
-        values = made.values  # those of the particles that go on; one row, as it was
     for day, addresses in enumerate(noises):
         of_members = np.broadcast_to(values[day], (len(members), values.shape[2]))
         fields[day] = _completed(model, given.seen, of_members, x[day], addresses)
-    return Drawn(
-        fields=fields,
-        evidence=made.evidence + more.mean(axis=1),
-        gaussian=made.gaussian + more.mean(axis=1)
-        if probability is None
-        else np.array([probability]),
-        effective=made.effective,
-    )
+    return Drawn(fields=fields, figures=figures)
+
+
+def _noises(
+    model: Model, given: Given, times: xr.Dataset, members: range
+) -> list[list[NoiseAddress]]:
+    """Where the noise of each day and member lies: the same in every world."""
+    days = [times["time"].values[column] for column in given.columns]
+    return [[_address(model.config, number, day) for number in members] for day in days]
+
+
+def _weighed(
+    model: Model, given: Given, times: xr.Dataset, noises: list[list[NoiseAddress]]
+) -> tuple[FloatArray, FloatArray, dict[str, FloatArray]]:
+    """Draws x (day, member, channel, coefficient), the values (day, member or 1, row) that they
+    have, and the figures of `Drawn`."""
+    condition = torch.from_numpy(times["condition"].values[given.columns])
+    values, start = given.values[:, None], None
+    if given.event is not None:
+        values, start = _of_event(model, given.event, noises[0])
+    summary = Summary.of(given.seen)
+    observed, more = summary.values(values)
+    made = _whitened(model, summary, observed, condition, noises, start)
+    evidence, gaussian = (part + more.mean(axis=1) for part in (made.evidence, made.gaussian))
+    if given.event is not None:
+        values = made.values  # those of the particles that go on; one row, as it was
+        gaussian = np.array([given.event.log_probability(model.score.baseline)])
+    figures = {EVIDENCE: evidence, GAUSSIAN_EVIDENCE: gaussian, EFFECTIVE: made.effective}
+    return made.x, values, figures
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -312,25 +330,24 @@ def _block(
     """One realization at the times of a unit, physical."""
     first, size = columns[0], len(columns)
     values = np.empty((size, len(known.variables), *known.grid.shape))
-    figures = np.empty((3, size), np.float64)
+    figures: dict[str, FloatArray] = {}
     for given, drawn in made:
         for day, column in enumerate(given.columns):
             values[column - first] = drawn.fields[day, number]
-            parts = drawn.evidence, drawn.gaussian, drawn.effective
-            figures[:, column - first] = [part[day] for part in parts]
+            for name, part in drawn.figures.items():
+                figures.setdefault(name, np.empty(size))[column - first] = part[day]
     physical = known.physical(values, rows[first : first + size])
     dims = ("realization", "time", *known.grid.dims)
     block = {name: (dims, physical[None, :, place]) for place, name in enumerate(known.variables)}
-    return xr.Dataset(block | figures_of(*figures))
+    return xr.Dataset(block | of_realization(figures))
 
 
-def figures_of(
-    evidence: FloatArray, gaussian: FloatArray, effective: FloatArray
+def of_realization(
+    figures: Mapping[str, FloatArray],
 ) -> dict[str, tuple[tuple[str, str], FloatArray]]:
-    """The figures of one realization, each (time,), as variables of its unit."""
-    parts = {EVIDENCE: evidence, GAUSSIAN_EVIDENCE: gaussian, EFFECTIVE: effective}
+    """Figures of one realization, each (time,), as variables of its unit."""
     dims = ("realization", "time")
-    return {name: (dims, part[None].astype(np.float32)) for name, part in parts.items()}
+    return {name: (dims, part[None].astype(np.float32)) for name, part in figures.items()}
 
 
 def _address(config: RunConfig, number: int, time: object) -> NoiseAddress:

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import xarray as xr
 
 from flows.config.schema import RunConfig
 from flows.config.sections.given import Event
+from flows.stages.conditions import conditioned
 from pipeline.arrays import FloatArray
 from pipeline.errors import UnusableData
 from pipeline.fields.pointwise import Identity
@@ -22,7 +24,7 @@ from pipeline.given.events import log_probability, proposed_cut, proposed_expone
 from pipeline.given.functionals import box
 from pipeline.given.seen import Seen
 
-__all__ = ["EventSeen", "event_at", "require_event"]
+__all__ = ["EventSeen", "box_seen", "event_at", "limit_of", "other_world", "require_event"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -63,16 +65,40 @@ def event_at(
     known: Normals, tail: GaussianTail | None, event: Event, rows: FloatArray
 ) -> EventSeen:
     """The event at a time whose terms of the climatology are `rows`, (term,)."""
-    place = known.variables.index(event.variable)
-    functionals = box(known.grid, event.box, place)
-    usual = float(functionals(np.tensordot(rows, known.climatology, axes=(0, 0)))[0])
-    limit = event.above if event.above is not None else event.below
-    assert limit is not None
     return EventSeen(
-        seen=Seen.of(known.at(rows), tail, functionals, np.zeros(1)),
-        threshold=limit - usual,
+        seen=box_seen(known, tail, event, rows),
+        threshold=limit_of(known, event, rows[None]),
         above=event.above is not None,
     )
+
+
+def box_seen(known: Normals, tail: GaussianTail | None, event: Event, rows: FloatArray) -> Seen:
+    """The mean over the box of an event, at a time with these terms of the climatology, (term,)."""
+    place = known.variables.index(event.variable)
+    return Seen.of(known.at(rows), tail, box(known.grid, event.box, place), np.zeros(1))
+
+
+def limit_of(known: Normals, event: Event, rows: FloatArray) -> float:
+    """The anomaly beyond which an event happens, of the mean over days whose terms of the
+    climatology are `rows`, (day, term)."""
+    limit = event.above if event.above is not None else event.below
+    assert limit is not None
+    functionals = box(known.grid, event.box, known.variables.index(event.variable))
+    usual = functionals(np.tensordot(rows, known.climatology, axes=(1, 0)))
+    return limit - float(usual.mean())
+
+
+def other_world(config: RunConfig, times: xr.DataArray, normals: xr.Dataset) -> xr.Dataset | None:
+    """The times of an event with the covariates that it is compared with; None if there are none.
+
+    Args:
+        times: without what they are conditioned on.
+    """
+    event = config.condition.event
+    if event is None or not event.against:
+        return None
+    given = {**config.generate.covariates, **event.against}
+    return conditioned(times.reset_coords(drop=True), given, normals)
 
 
 def require_event(config: RunConfig, known: Normals) -> None:
@@ -103,4 +129,11 @@ def require_event(config: RunConfig, known: Normals) -> None:
         raise UnusableData(
             "condition.event.box: the model has no data in a part of it; take a box without "
             "masked cells"
+        )
+    strange = [name for name in event.against if name not in known.trend.names]
+    if strange and (config.conditions_sequences or not config.draws_by_network):
+        raise UnusableData(
+            f"condition.event.against: a Gaussian law follows {strange[0]} only where source.trend "
+            "names it, and would give the same probability in both worlds; name it there, or "
+            "train a network of single days"
         )

@@ -7,7 +7,7 @@ drawn whole for each unit that has some of its days, from noise that is addresse
 realization and date, so the bytes depend neither on workers nor on order.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
@@ -17,8 +17,13 @@ import torch
 import xarray as xr
 
 from flows.config.schema import RunConfig
-from flows.stages.condition.draws import figures_of
-from flows.stages.condition.gaps import Gaps
+from flows.stages.condition.draws import (
+    EFFECTIVE,
+    EVIDENCE,
+    GAUSSIAN_EVIDENCE,
+    of_realization,
+)
+from flows.stages.condition.gaps import DrawnDays
 from flows.stages.condition.observed import coarse_degree, functionals_of, given_at
 from flows.stages.generate.draws import Draw, channels_of, require_finite
 from flows.stages.kept import Kept
@@ -40,7 +45,7 @@ from pipeline.sphere.coefficients import orders
 from storage.artifacts import publishing as artifacts
 from storage.places.places import Place
 
-__all__ = ["Record", "fill_units"]
+__all__ = ["Model", "Record", "WindowDrawn", "beside", "fill_units", "write_days"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +117,8 @@ class Model:
     """What the draws of a unit share."""
 
     config: RunConfig
-    gaps: Gaps
+    gaps: DrawnDays
+    constants: xr.Dataset
     known: Normals
     tail: GaussianTail | None
     channels: list[str]
@@ -120,8 +126,8 @@ class Model:
     tail_persistence: FloatArray
 
     @classmethod
-    def of(cls, config: RunConfig, record: Record, gaps: Gaps) -> "Model":
-        constants = loaded_normals(record.normals)
+    def of(cls, config: RunConfig, normals: artifacts.Published, gaps: DrawnDays) -> "Model":
+        constants = loaded_normals(normals)
         known, tail = Normals.of(constants), tail_of(constants)
         a, of_tail = constants["sequence_remainder_persistence"].values, np.empty(0)
         if tail is not None:
@@ -130,6 +136,7 @@ class Model:
         return cls(
             config=config,
             gaps=gaps,
+            constants=constants,
             known=known,
             tail=tail,
             channels=channels_of(constants),
@@ -138,35 +145,72 @@ class Model:
         )
 
     def noise(self, member: int, number: int) -> NoiseAddress:
-        """Of a day; days of gaps share none with other draws of their date."""
+        """Of a day; days that are drawn together share none with other draws of their date."""
         time = f"{self.gaps.time(number)} filled"
         return NoiseAddress(seed=self.config.run.seed, realization=member, time=time)
 
 
 def fill_units(
-    config: RunConfig, path: Place, record: Record, gaps: Gaps, draw: Draw
+    config: RunConfig, path: Place, record: Record, gaps: DrawnDays, draw: Draw
 ) -> list[artifacts.Record]:
     """Draw the days of some units and write each. Runs on a worker."""
     units = artifacts.missing_units(path, draw.units)
     if not units:
         return []
     torch.set_num_threads(1)
-    model, size = Model.of(config, record, gaps), config.generate.microbatch
-    known = model.known
+    model = Model.of(config, record.normals, gaps)
+
+    def filled(window: Window, members: range, wanted: Sequence[int]) -> WindowDrawn:
+        told = _told(record, model, window)
+        x = told.law.draw(*_noise(model, told, members))
+        nats = told.log_evidence
+        return WindowDrawn(
+            fields=(_completed(model, told, x[:, k - members.start], k) for k in wanted),
+            figures={EVIDENCE: nats, GAUSSIAN_EVIDENCE: nats, EFFECTIVE: 1.0},
+        )
+
+    return write_days(model, path, units, filled)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class WindowDrawn:
+    """Draws of the days of a window.
+
+    Attributes:
+        fields: scaled anomalies (day, variable, *grid) of each realization that is wanted.
+        figures: by name, the same for all realizations and days.
+    """
+
+    fields: Iterable[FloatArray]
+    figures: Mapping[str, float]
+
+
+def write_days(
+    model: Model,
+    path: Place,
+    units: Sequence[artifacts.Unit],
+    drawn: Callable[[Window, range, Sequence[int]], WindowDrawn],
+) -> list[artifacts.Record]:
+    """Write the days of some units, neighbouring realizations at the same times.
+
+    Args:
+        drawn: of a window, of realizations that are drawn together, those that are wanted.
+    """
+    known, gaps, size = model.known, model.gaps, model.config.generate.microbatch
     columns = range(gaps.times.sizes["time"])[units[0].region["time"]]
     wanted = [unit.region["realization"].start for unit in units]
     first = wanted[0] // size * size
-    shape = len(units), len(columns), len(known.variables), *known.grid.shape
-    values, evidence = np.empty(shape), np.empty(len(columns))
+    values = np.empty((len(units), len(columns), len(known.variables), *known.grid.shape))
+    figures: dict[str, FloatArray] = {}
     for window in gaps.windows:
         inside = [column for column in columns if gaps.wanted[column] in window.days]
         if not inside:
             continue
-        told = _told(record, model, window)
-        evidence[[column - columns.start for column in inside]] = told.log_evidence
-        x = told.law.draw(*_noise(model, told, range(first, first + size)))
-        for row, member in enumerate(wanted):
-            fields = _completed(model, told, x[:, member - first], member)
+        made = drawn(window, range(first, first + size), wanted)
+        for name, figure in made.figures.items():
+            of_days = figures.setdefault(name, np.empty(len(columns)))
+            of_days[[column - columns.start for column in inside]] = figure
+        for row, fields in enumerate(made.fields):
             for column in inside:
                 number = gaps.wanted[column]
                 values[row, column - columns.start] = fields[number - window.start]
@@ -175,8 +219,8 @@ def fill_units(
     for unit, fields in zip(units, values, strict=True):
         physical = known.physical(fields, rows)
         parts = {name: (dims, physical[None, :, k]) for k, name in enumerate(known.variables)}
-        require_finite(unit, xr.Dataset(parts), loaded_normals(record.normals))
-        block = xr.Dataset(parts | figures_of(evidence, evidence, np.ones(len(evidence))))
+        require_finite(unit, xr.Dataset(parts), model.constants)
+        block = xr.Dataset(parts | of_realization(figures))
         written.append(artifacts.write_unit(path, unit, block))
     return written
 
@@ -258,7 +302,7 @@ def _noise(model: Model, told: Known, members: range) -> tuple[Any, ...]:
 def _completed(model: Model, told: Known, x: FloatArray, member: int) -> FloatArray:
     """Scaled anomalies (day, variable, *grid) of a window, of coefficients x up to lmax."""
     known, tail, start = model.known, model.tail, told.window.start
-    left, beyond = _beside(model, told, member)
+    left, beyond = beside(model, told.window, told.beside, member)
     for place, (seen, values) in told.seen.items():
         one = model.noise(member, start + place)
         error = one.numbers("grid", "observations", len(values))[None].astype(np.float64)
@@ -271,13 +315,15 @@ def _completed(model: Model, told: Known, x: FloatArray, member: int) -> FloatAr
     return known.synthesis(x) + left[:, 0]
 
 
-def _beside(model: Model, told: Known, member: int) -> tuple[FloatArray, FloatArray | None]:
+def beside(
+    model: Model, window: Window, there: Mapping[int, Days], member: int
+) -> tuple[FloatArray, FloatArray | None]:
     """Remainder and white noise of the tail of the days of a window, (day, draw: 1, ...), in
-    agreement with those of the days beside them."""
-    known, tail, start = model.known, model.tail, told.window.start
-    early = min(1, told.window.before)
-    days = range(start - early, told.window.stop)
-    there = {place + early: one for place, one in told.beside.items() if place >= -early}
+    agreement with those of the days that are there."""
+    known, tail, start = model.known, model.tail, window.start
+    early = min(1, window.before)
+    days = range(start - early, window.stop)
+    there = {place + early: one for place, one in there.items() if place >= -early}
 
     def on_grid(number: int) -> FloatArray:
         return model.noise(member, number).on_grid(model.channels, known.grid.shape)

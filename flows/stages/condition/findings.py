@@ -4,6 +4,7 @@
 """
 
 import json
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,13 @@ from scipy.special import ndtr
 
 from flows.config.schema import RunConfig
 from flows.report.conditioned_page import render
-from flows.stages.condition.draws import EFFECTIVE, EVIDENCE, GAUSSIAN_EVIDENCE, group_of
+from flows.stages.condition.draws import (
+    AGAINST,
+    EFFECTIVE,
+    EVIDENCE,
+    GAUSSIAN_EVIDENCE,
+    group_of,
+)
 from flows.stages.condition.observed import (
     coarse_degree,
     conditions_of,
@@ -26,6 +33,7 @@ from pipeline.arrays import FloatArray
 from pipeline.fields.standardisation import Normals, transformed
 from pipeline.gaussian.posterior import GaussianPosterior
 from pipeline.given.carried import carry
+from pipeline.given.events import ratio
 from pipeline.given.seen import Seen, Summary
 from pipeline.scores.proper_scores import fair_crps
 from storage.artifacts import publishing as artifacts
@@ -35,6 +43,7 @@ KIND = "findings"
 BAND = 0.9
 MOST = 2000  # withheld observations that kriging is asked for
 BINS = 10  # of ranks
+LEAST = -700.0  # nats of a probability; below it its inverse is no number
 
 
 def publish_findings(
@@ -48,7 +57,7 @@ def publish_findings(
     card: dict[str, Any] = {
         "title": f"Given {', '.join(config.condition.given) or 'an event'}",
         "model": config.train.model,
-        "weighed": config.draws_by_network,
+        "weighed": config.draws_by_network and not config.conditions_sequences,
         "particles": config.condition.particles,
         "realizations": config.condition.realizations,
         "times": [str(time) for time in ensemble["time"].values],
@@ -98,6 +107,9 @@ def _figures(card: dict[str, Any]) -> dict[str, Any]:
         (first, *_) = card["event"]["dates"].values()
         figures["probability"] = float(f"{first['probability']:.3g}")
         figures["standard error"] = float(f"{first['standard_error']:.2g}")
+        if "ratio" in first:
+            figures["times as likely"] = float(f"{first['ratio']['probability']:.3g}")
+            figures["standard error of its log"] = float(f"{first['ratio']['log_error']:.2g}")
     return figures
 
 
@@ -107,27 +119,57 @@ def _by_group(config: RunConfig, figure: xr.DataArray) -> list[float]:
 
 
 def _event(config: RunConfig, ensemble: xr.Dataset) -> dict[str, Any]:
-    """Probability, standard error and return period at each date."""
-    group = group_of(config)
-    first = ensemble.isel(realization=slice(None, None, group))
-    chances = np.exp(first[EVIDENCE].values.astype(np.float64))
-    share = first[EFFECTIVE].values.astype(np.float64)
-    each = chances * np.sqrt(np.maximum(1.0 / share - 1.0, 0.0) / group)
-    error = np.sqrt(np.square(each).sum(axis=0)) / len(chances)
-    dates = {}
-    for place, time in enumerate(ensemble["time"].values):
-        chance = float(chances[:, place].mean())
-        dates[str(time)[:10]] = {
-            "probability": chance,
-            "standard_error": float(error[place]),
-            "gaussian": float(np.exp(first[GAUSSIAN_EVIDENCE].values[0, place])),
-            "return_period": 1.0 / chance,
-        }
-    event = config.condition.event
+    """Probability, standard error and return period from each date on, here and elsewhere."""
+    event, group = config.condition.event, group_of(config)
     assert event is not None
+    first = ensemble.isel(
+        realization=slice(None, None, group), time=slice(None, None, event.days)
+    ).load()
+    worlds = {"": _chances(first, group)}
+    if event.against:
+        worlds[AGAINST] = _chances(first, group, AGAINST)
+    dates = {}
+    for place, time in enumerate(first["time"].values):
+        told = {world: _probability(*one, place) for world, one in worlds.items()}
+        dates[str(time)[:10]] = told[""]
+        if AGAINST in told:
+            here, there = (worlds[world][0][:, place] for world in ("", AGAINST))
+            errors = told[""]["standard_error"], told[AGAINST]["standard_error"]
+            dates[str(time)[:10]] |= {
+                "against": told[AGAINST],
+                "ratio": asdict(ratio(here, there, errors)),
+            }
     about: dict[str, Any] = {"variable": event.variable, "box": list(event.box)}
     about |= {"above": event.above} if event.above is not None else {"below": event.below}
+    about |= {"days": event.days, "against": dict(event.against)}
     return {"about": about, "dates": dates}
+
+
+def _chances(
+    first: xr.Dataset, group: int, world: str = ""
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Of each group (group, time): the estimated probability, its standard error, and what the
+    Gaussian law says."""
+    nats, gaussian, share = (
+        first[name + world].values.astype(np.float64)
+        for name in (EVIDENCE, GAUSSIAN_EVIDENCE, EFFECTIVE)
+    )
+    chances = np.exp(np.maximum(nats, LEAST))
+    each = chances * np.sqrt(np.maximum(1.0 / share - 1.0, 0.0) / group)
+    return chances, each, np.exp(gaussian)
+
+
+def _probability(
+    chances: FloatArray, each: FloatArray, gaussian: FloatArray, place: int
+) -> dict[str, Any]:
+    """Of all groups together, at one time."""
+    chance = float(chances[:, place].mean())
+    return {
+        "probability": chance,
+        "standard_error": float(np.sqrt(np.square(each[:, place]).sum()) / len(chances)),
+        "gaussian": float(gaussian[0, place]),
+        "return_period": 1.0 / chance,
+    }
 
 
 def _against_observations(

@@ -22,14 +22,14 @@ from pipeline.given.bridge import Window, windows_of
 from storage.artifacts import publishing as artifacts
 from storage.artifacts.layout import StoreLayout
 
-__all__ = ["Gaps", "gaps_of", "require_within"]
+__all__ = ["DrawnDays", "gaps_of", "require_within"]
 
 KEY = "condition.gaps"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Gaps:
-    """Days that are drawn given the days beside them.
+class DrawnDays:
+    """Days that are drawn together, window by window.
 
     Attributes:
         first, step: the first time of the record, and how far apart its times are.
@@ -60,7 +60,7 @@ class Gaps:
         return [(_day(self.time(run[0])), _day(self.time(run[-1]))) for run in self.runs]
 
 
-def gaps_of(config: RunConfig, layout: StoreLayout) -> Gaps:
+def gaps_of(config: RunConfig, layout: StoreLayout) -> DrawnDays:
     """The days that the configuration asks for.
 
     Raises:
@@ -89,7 +89,7 @@ def gaps_of(config: RunConfig, layout: StoreLayout) -> Gaps:
     values = np.array([times.values[0] + number * step for number in wanted])
     asked = xr.DataArray(values, dims="time", coords={"time": values}, name="time")
     require_seen(asked, unseen_of(normals), KEY)
-    return Gaps(
+    return DrawnDays(
         first=times.values[0],
         step=step,
         wanted=wanted,
@@ -98,7 +98,7 @@ def gaps_of(config: RunConfig, layout: StoreLayout) -> Gaps:
     )
 
 
-def require_within(gaps: Gaps, observed: xr.Dataset) -> None:
+def require_within(gaps: DrawnDays, observed: xr.Dataset) -> None:
     """Refuse observations of days that are not drawn.
 
     Raises:

@@ -19,7 +19,7 @@ from flows.stages.condition.findings import (
     nominal_coverage,
     publish_card,
 )
-from flows.stages.condition.gaps import Gaps
+from flows.stages.condition.gaps import DrawnDays
 from pipeline.arrays import FloatArray
 from pipeline.fields.climatology import season_phase
 from pipeline.fields.standardisation import Normals
@@ -38,7 +38,7 @@ def publish_seams(
     config: RunConfig,
     layout: StoreLayout,
     conditioned: artifacts.Published,
-    gaps: Gaps,
+    gaps: DrawnDays,
     observed: artifacts.Published | None,
 ) -> dict[str, Any]:
     """The figures of filled days, published with their page; returns those to print."""
@@ -96,7 +96,7 @@ def _of_record(fields: xr.Dataset, known: Normals) -> FloatArray:
 
 
 def _looked_at(
-    gaps: Gaps, known: Normals, fields: xr.Dataset, ensemble: xr.Dataset
+    gaps: DrawnDays, known: Normals, fields: xr.Dataset, ensemble: xr.Dataset
 ) -> dict[str, Any]:
     """What a card says of the days of gaps, of which two are in memory at a time."""
     there = {time: row for row, time in enumerate(fields["time"].values)}
@@ -136,7 +136,7 @@ def _looked_at(
     return {"seams": seams} | ({"record": told} if told else {})
 
 
-def _evidence(gaps: Gaps, ensemble: xr.Dataset) -> dict[str, Any]:
+def _evidence(gaps: DrawnDays, ensemble: xr.Dataset) -> dict[str, Any]:
     """log of the density of all that is known of each gap [nats]; of gaps that are drawn together,
     together."""
     columns = {number: column for column, number in enumerate(gaps.wanted)}
@@ -171,7 +171,7 @@ def _resemblance(known: Normals, a: FloatArray, b: FloatArray) -> FloatArray:
     return product(a, b) / np.where(scale > 0.0, scale, 1.0)
 
 
-def _of_pairs(gaps: Gaps, known: Normals, fields: xr.Dataset) -> dict[str, list[FloatArray]]:
+def _of_pairs(gaps: DrawnDays, known: Normals, fields: xr.Dataset) -> dict[str, list[FloatArray]]:
     """How days of the record resemble the day before, in the season of the filled days."""
     found = []
     for row in _pairs(gaps, fields):
@@ -180,7 +180,7 @@ def _of_pairs(gaps: Gaps, known: Normals, fields: xr.Dataset) -> dict[str, list[
     return {"record": found} if found else {}
 
 
-def _pairs(gaps: Gaps, fields: xr.Dataset) -> FloatArray:
+def _pairs(gaps: DrawnDays, fields: xr.Dataset) -> FloatArray:
     """Places of days of the record that the next one follows, in the season of the filled days."""
     times = fields["time"]
     follows = np.flatnonzero(np.diff(times.values) == gaps.step)

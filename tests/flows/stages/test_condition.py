@@ -244,6 +244,26 @@ def test_particles_estimate_how_often_plain_draws_of_the_chain_have_the_event(
     assert abs(float(have.mean()) - one["probability"]) < 3.5 * error
 
 
+def test_two_worlds_that_are_alike_are_equally_likely_without_error(conditioned, here, tmp_path):
+    """They share all noise, particle by particle."""
+    table = small_table(tmp_path)
+    table["train"] |= {"width": 8, "blocks": 1}
+    path = tmp_path / "warming.csv"
+    path.write_text("time,warming\n2000-01-01,0.0\n2000-07-01,3.0\n2003-01-01,1.0\n")
+    table["source"]["covariates"] = {"warming": str(path)}
+    table["generate"]["covariates"] = {"warming": 1.0}
+    run_in_process(table, here)
+    event = EVENT | {"above": 0.15, "against": {"warming": 1.0}}
+    asked = {"particles": 4, "evaluations": 2, "realizations": 32}
+    drawn = conditioned(table, event=event, **asked)
+    np.testing.assert_array_equal(drawn["log_evidence_against"], drawn["log_evidence"])
+    (one,) = card(table)["event"]["dates"].values()
+    assert one["standard_error"] > 0.0
+    assert one["ratio"]["paired"]
+    assert one["ratio"]["probability"] == 1.0
+    assert one["ratio"]["log_error"] == pytest.approx(0.0, abs=1e-12)
+
+
 SENTENCES = {
     "outside the sphere": ({"lat": 95.0}, SourceError, "row 1 .* outside the sphere"),
     "another unit": ({"unit": "kg"}, SourceError, "is in 'kg', the model has z in 'm'"),

@@ -49,10 +49,10 @@ def silent(*_: Any) -> None:
     pass
 
 
-def publish_fields(layout: StoreLayout, times: Any) -> None:
+def publish_fields(layout: StoreLayout, times: Any, warming: Any = None) -> None:
     """Two variables whose days follow each other, coarse scales longer than fine ones.
 
-    The second has scales beyond lmax that remember, too.
+    The second has scales beyond lmax that remember, too. Both follow a covariate, if there is one.
     """
     generator = np.random.default_rng(0)
     harmonics = plan(GRID, 9, "float64")
@@ -82,6 +82,11 @@ def publish_fields(layout: StoreLayout, times: Any) -> None:
             "lon": np.arange(24) * 15.0,
         },
     )
+    if warming is not None:
+        warmer = {name: fields[name] + warming[:, None, None].astype("f4") for name in attrs}
+        for name in attrs:
+            warmer[name].attrs = fields[name].attrs
+        fields = fields.assign(warmer).assign(warming=("time", warming))
     path, shards = layout.artifact("fields", "f" * 64), {"time": 64}
     artifacts.create(path, fields, chunks=shards, shards=shards)
     units = artifacts.plan_units({"time": len(times)}, shards)

@@ -9,7 +9,12 @@ from scipy.stats import norm
 
 from pipeline.diffusion.process import OrnsteinUhlenbeck
 from pipeline.diffusion.score import GaussianScore, Score
-from pipeline.given.events import log_probability, proposed_cut, proposed_exponential
+from pipeline.given.events import (
+    log_probability,
+    proposed_cut,
+    proposed_exponential,
+    ratio,
+)
 from pipeline.given.twisted import TwistedChain, TwistedDraws
 from tests.pipeline.closed_forms import Diagonal, TwoPoint
 
@@ -99,3 +104,38 @@ def test_the_printed_standard_error_is_that_of_the_estimates():
     chances = estimates(found)
     printed = chances.mean() * ((1 / found.effective.numpy() - 1).clip(0) / PARTICLES) ** 0.5
     assert 0.5 < np.median(printed) / chances.std(ddof=1) < 3.0
+
+
+def test_the_standard_error_of_a_ratio_of_pairs_covers_it():
+    """Estimates that err alike: both logs by the same normal number, and a little of their own."""
+    random, scores = np.random.default_rng(6), []
+    for _ in range(400):
+        both, own = random.standard_normal((24, 1)), random.standard_normal((24, 2))
+        pairs = np.array([0.02, 0.005]) * np.exp(0.5 * both + 0.1 * own - 0.13)
+        found = ratio(pairs[:, 0], pairs[:, 1], (np.nan, np.nan))
+        assert found.paired
+        scores.append(math.log(found.probability / 4.0) / found.log_error)
+        odds = 0.02 / 0.98 / (0.005 / 0.995)
+        assert found.odds == pytest.approx(found.probability * odds / 4.0, rel=0.03)
+    assert abs(np.mean(scores)) < 4 / 400**0.5
+    assert 0.9 < np.std(scores) < 1.15
+
+
+def test_few_pairs_have_the_error_of_independent_estimates():
+    found = ratio(np.array([0.02]), np.array([0.01]), (0.002, 0.0005))
+    assert not found.paired
+    assert found.log_error == pytest.approx(math.hypot(0.1, 0.05))
+    assert found.log_odds_error == pytest.approx(math.hypot(0.1 / 0.98, 0.05 / 0.99))
+
+
+def test_the_same_noise_in_two_worlds_makes_their_ratio_surer():
+    """The two-point law, in a world and in one that is warmer by 0.4."""
+    threshold = 3.2
+    pairs = [
+        estimates(given_event(TwoPoint(A), c, 64, seed=4)) for c in (threshold - 0.4, threshold)
+    ]
+    truth = [(norm.sf(c - A) + norm.sf(c + A)) / 2 for c in (threshold - 0.4, threshold)]
+    found = ratio(*pairs, (0.0, 0.0))
+    alone = math.hypot(*(one.std(ddof=1) / one.mean() / REPEATS**0.5 for one in pairs))
+    assert found.log_error < 0.8 * alone
+    assert math.log(found.probability) == pytest.approx(math.log(truth[0] / truth[1]), abs=0.1)

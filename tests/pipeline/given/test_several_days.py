@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -41,7 +42,9 @@ def law() -> SequenceLaw:
 @cache
 def world(last: int) -> tuple[MeanOverDays, GaussianTail | None]:
     known, tail = normals(2, last), tail_of(2) if last > LMAX else None
-    seen = Seen.of(known, tail, box(GRID, (20, 70, -10, 60), PLACE), np.zeros(1))
+    scales = [replace(known, scale=known.scale * (1.0 + 0.3 * day)) for day in range(DAYS)]
+    one = box(GRID, (20, 70, -10, 60), PLACE)
+    seen = [Seen.of(at, tail, one, np.zeros(1)) for at in scales]  # the season goes on
     size = (last + 1) ** 2 - SHAPE[1]
     bridge = Bridge(law(), before=0, known=[False] * DAYS)
     return MeanOverDays.of(bridge, seen, REMAINDER, np.full(size, TAIL)), tail
@@ -51,7 +54,7 @@ def world(last: int) -> tuple[MeanOverDays, GaussianTail | None]:
 def pushed(last: int) -> Parts:
     """Days that each single number of the noise makes alone: squares of them sum to variances."""
     mean, _ = world(last)
-    known, size = mean.seen.known, (last + 1) ** 2 - SHAPE[1]
+    known, size = mean.seen[0].known, (last + 1) ** 2 - SHAPE[1]
     unit = np.eye(DAYS * SHAPE[0] * SHAPE[1]).reshape(-1, DAYS, *SHAPE)
     x = law().draw(np.moveaxis(unit, 1, 0))
 
@@ -119,8 +122,11 @@ def test_moved_days_have_the_mean_that_is_asked_for_and_vary_less_by_what_it_tel
 def test_days_that_remember_make_long_events_likelier_than_days_that_do_not():
     """The tail of the normal law with the deviation; independent days would have 1 / sqrt(D)."""
     mean, _ = world(LAST)
-    bridge = Bridge(law(), before=0, known=[False])
-    one = MeanOverDays.of(bridge, mean.seen, REMAINDER, np.full(len(mean.beyond[0, 0]), TAIL))
-    assert one.deviation / np.sqrt(DAYS) < mean.deviation < one.deviation
-    threshold = 3.0 * mean.deviation
-    assert log_probability(threshold, mean.deviation) == pytest.approx(norm.logsf(3.0))
+    bridge, seen = Bridge(law(), before=0, known=[False]), mean.seen[0]
+    persistence = REMAINDER, np.full(len(mean.beyond[0, 0]), TAIL)
+    one = MeanOverDays.of(bridge, [seen], *persistence)
+    bridge = Bridge(law(), before=0, known=[False] * DAYS)
+    alike = MeanOverDays.of(bridge, [seen] * DAYS, *persistence)
+    assert one.deviation / np.sqrt(DAYS) < alike.deviation < one.deviation
+    threshold = 3.0 * alike.deviation
+    assert log_probability(threshold, alike.deviation) == pytest.approx(norm.logsf(3.0))
