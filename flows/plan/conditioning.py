@@ -112,8 +112,8 @@ def _rows_of_files(config: RunConfig, load: Workload, key: str) -> dict[str, int
     if not paths:
         return {}
     source = replace(
-        config.source, paths=paths, period=None, drop=(), static=(), covariates={}, trend=(),
-        samples="", allow_gaps=True,
+        config.source, paths=paths, scenarios=(), period=None, drop=(), static=(), covariates={},
+        trend=(), samples="", allow_gaps=True,
     )  # fmt: skip
     there, _ = open_source(paths, source.variables, check_values=False, **how_to_open(source))
     field = there[source.variables[0]]

@@ -224,8 +224,8 @@ def _opened(
     if not paths:
         return []
     source = replace(
-        config.source, paths=paths, period=None, drop=(), static=(), covariates={}, trend=(),
-        samples="", allow_gaps=True,
+        config.source, paths=paths, scenarios=(), period=None, drop=(), static=(), covariates={},
+        trend=(), samples="", allow_gaps=True,
     )  # fmt: skip
     there, _ = open_fields(source)
     found = []

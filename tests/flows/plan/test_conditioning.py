@@ -47,6 +47,26 @@ def test_fields_observe_all_their_cells_and_coarse_ones_their_degrees(tmp_path):
     assert asked_of(config, load).values == 16
 
 
+def test_files_of_what_is_given_are_counted_where_the_source_has_scenarios(tmp_path):
+    path = str(tmp_path / "noise.nc")
+    table = configured(tmp_path, fields=[path]).to_dict()
+    table["sequence"], table["train"] = {"past": 0}, {"model": "gaussian:m-block"}
+    table["source"].pop("paths")
+    table["source"]["scenarios"] = [
+        {"name": name, "paths": [path], "covariates": {"warming": level}}
+        for name, level in (("control", 0.0), ("warmer", 4.0))
+    ]
+    load = replace(LOAD, channels=1)
+    assert asked_of(RunConfig.from_dict(table), load).values == 8 * 16
+
+
+def test_an_event_that_lasts_is_counted_by_its_days(tmp_path):
+    event = {"variable": "z", "box": [0.0, 40.0, 0.0, 90.0], "above": 1.0, "days": 7}
+    assert asked_of(configured(tmp_path, event=event), LOAD) == Asked(
+        dates=7, values=1, together=1, window=7
+    )
+
+
 def test_days_of_gaps_are_those_that_are_named_and_a_window_has_those_beside_it(tmp_path):
     gaps = ["2001-03-01", "2001-03-10", "2001-05-01", "2001-05-02"]
     asked = asked_of(configured(tmp_path, gaps=gaps), LOAD)
