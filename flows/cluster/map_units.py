@@ -5,14 +5,15 @@ Lost workers are retried in one layer only, by the scheduler (`allowed-failures`
 raised by the function itself is never retried, because units are deterministic.
 """
 
-import itertools
 import logging
 import queue
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError
 from contextlib import suppress
 from functools import partial
+from pickle import PickleBuffer
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from flows.cluster.dask_settings import UNIT_SECONDS, dask_setting
@@ -30,6 +31,9 @@ Lines = list[tuple[int, str]]  # levels, and what was logged
 LOGGER = logging.getLogger("spherescore")
 STALL_SECONDS = 1800.0  # of clusters that others set up: longer than any one unit
 LOOK_SECONDS = 2.0  # between looks at how many workers there are
+SENT_BYTES = (
+    1 << 20
+)  # of a function that goes along with each unit; a larger one is held by workers
 
 
 class UnitFailed(Relayed):
@@ -50,7 +54,8 @@ def map_units(
     What a unit logs on its worker is logged here when it is done.
 
     At most two units per worker are in flight, so that a failure stops the rest and the scheduler
-    stays small. Results should be small: they come back to this process.
+    stays small. Results should be small: they come back to this process. A function with large
+    arguments is given to each worker once.
 
     Args:
         function: Importable by workers (a module's function, or a partial of one).
@@ -103,7 +108,9 @@ class _Flight(Generic[U, R]):
     ) -> None:
         self._client, self._call, self._units = client, call, units
         self._label, self._crew = label, crew
-        self._waiting = iter(enumerate(units))
+        self._waiting = deque(range(len(units)))
+        self._held: Future | None = None  # by workers, if the call is large
+        self._large, self._losses = _size(call) > SENT_BYTES, 0
         self._ended: queue.SimpleQueue[Future] = queue.SimpleQueue()
         self._running: dict[Future, int] = {}
         self.results: dict[int, R] = {}
@@ -119,11 +126,15 @@ class _Flight(Generic[U, R]):
 
         try:
             self._send()
-            batch = _those_that(self._ended)
+            batch = [one for one in _those_that(self._ended) if one in self._running]
+            if self._held is not None and self._held.cancelled():
+                return self._start_over()
             running = [(one, f"{self._label} {self._units[self._running[one]]}") for one in batch]
             _refuse_failures(running)
             found = self._client.gather(batch) if batch else []
         except (OSError, CancelledError, ClosedClientError) as error:  # TimeoutError is an OSError
+            if self._held is not None and isinstance(error, CancelledError):
+                return self._start_over()
             raise WorkersLost(
                 f"the scheduler does not answer any more ({error or type(error).__name__}); "
                 f"{len(self.results)} of {len(self._units)} are done and safe; run again to go on"
@@ -134,12 +145,34 @@ class _Flight(Generic[U, R]):
 
     def _send(self) -> None:
         room = self._crew.look(len(self.results), len(self._units)) - len(self._running)
-        for index, unit in itertools.islice(self._waiting, max(0, room)):
+        there = self._crew.workers > 0 and room > 0 and len(self._waiting) > 0
+        if self._large and self._held is None and there:
+            self._held = self._client.scatter(self._call, broadcast=True, hash=False)
+        for _ in range(min(room, len(self._waiting))):
+            index = self._waiting.popleft()
+            call = (self._call,) if self._held is None else (_called, self._held)
             future = self._client.submit(
-                self._call, unit, pure=False, retries=0, resources=self._crew.resources
+                *call, self._units[index], pure=False, retries=0, resources=self._crew.resources
             )
             self._running[future] = index
             future.add_done_callback(self._ended.put)
+
+    def _start_over(self) -> list[Lines]:
+        """Send again what was on its way: all workers that held the function died, and what Dask
+        was given it cannot make anew.
+
+        Raises:
+            WorkersLost: If that happens more often than a unit may lose its worker.
+        """
+        deaths = dask_setting("distributed.scheduler.allowed-failures")
+        self._losses += 1
+        if self._losses > deaths:
+            raise WorkersLost(_died(self._label, deaths))
+        self.cancel()
+        self._waiting.extendleft(sorted(self._running.values(), reverse=True))
+        self._running.clear()
+        self._held = None
+        return []
 
     def cancel(self) -> None:
         """Give up what is on its way."""
@@ -180,6 +213,28 @@ class _Crew:
         return 2 * max(1, self.workers)
 
 
+def _called(function: Callable[[U], R], unit: U) -> R:
+    """Do a unit with a function that the worker holds."""
+    return function(unit)
+
+
+def _size(function: Callable[..., object]) -> int:
+    """Bytes that it takes to send."""
+    from distributed.protocol.pickle import dumps
+
+    buffers: list[PickleBuffer] = []
+    told = dumps(function, buffer_callback=buffers.append)
+    return len(told) + sum(one.raw().nbytes for one in buffers)
+
+
+def _died(name: str, deaths: int) -> str:
+    return (
+        f"{name}: its workers died {deaths + 1} times or none is left; finished units are "
+        "safe. If memory was short, raise cluster.memory or lower cluster.workers; then "
+        "run again"
+    )
+
+
 def _those_that(ended: "queue.SimpleQueue[Future]") -> "list[Future]":
     """All that have ended, after waiting a little for one."""
     batch = []
@@ -199,10 +254,6 @@ def _refuse_failures(ended: "Sequence[tuple[Future, str]]") -> None:
             continue
         error = future.exception() if future.status == "error" else None
         if error is None or isinstance(error, KilledWorker | NoValidWorkerError):
-            deaths = dask_setting("distributed.scheduler.allowed-failures") + 1
-            raise WorkersLost(
-                f"{name}: its workers died {deaths} times or none is left; finished units are "
-                "safe. If memory was short, raise cluster.memory or lower cluster.workers; then "
-                "run again"
-            ) from error
+            deaths = dask_setting("distributed.scheduler.allowed-failures")
+            raise WorkersLost(_died(name, deaths)) from error
         raise UnitFailed(f"{name}: {error}", exit_code_of(error)) from error

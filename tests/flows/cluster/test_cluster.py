@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import dask
+import numpy as np
 import psutil
 import pytest
 from distributed import Client
@@ -41,6 +42,15 @@ def die(marker: Path, once: bool, unit: int) -> int:
         marker.touch()
         os.kill(os.getpid(), signal.SIGKILL)
     return unit
+
+
+def die_with(marker: Path, once: bool, numbers: np.ndarray, unit: int) -> float:
+    return die(marker, once, unit) + float(numbers[unit])
+
+
+def identity_of(numbers: np.ndarray, unit: int) -> tuple[int, int]:
+    time.sleep(0.1)
+    return os.getpid(), id(numbers)
 
 
 def environment(name: str) -> str | None:
@@ -186,6 +196,28 @@ def test_a_worker_that_dies_once_costs_only_time(
     assert mapped == list(range(8))
     assert (tmp_path / "died").exists()
     assert time.monotonic() - began < 30
+
+
+def test_a_function_with_large_arguments_goes_to_each_worker_once(
+    client: Any, quiet: Progress, recwarn: pytest.WarningsRecorder
+) -> None:
+    numbers = np.arange(3e6)
+    found = map_units(client, partial(identity_of, numbers), range(12), quiet)
+    assert len(set(found)) == len({pid for pid, _ in found})
+    assert not [one for one in recwarn if "large graph" in str(one.message)]
+
+
+def test_a_large_function_comes_back_to_a_worker_that_died_with_it(
+    quiet: Progress, tmp_path: Path
+) -> None:
+    """The only worker dies, and with it the only copy that workers have."""
+    numbers = np.arange(3e6)
+    with local_client(Cluster(workers=1), tmp_path) as client:
+        call = partial(die_with, tmp_path / "died", True, numbers)
+        assert map_units(client, call, range(6), quiet) == [2.0 * unit for unit in range(6)]
+        call = partial(die_with, tmp_path / "died", False, numbers)
+        with pytest.raises(WorkersLost, match=r"its workers died 4 times"):
+            map_units(client, call, range(6), quiet)
 
 
 def test_a_unit_that_kills_every_worker_is_named(
