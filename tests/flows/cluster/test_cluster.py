@@ -224,7 +224,7 @@ def test_a_unit_that_kills_every_worker_is_named(
     client: Any, quiet: Progress, tmp_path: Path
 ) -> None:
     with pytest.raises(WorkersLost, match=r"unit 3: its workers died 4 times") as lost:
-        map_units(client, partial(die, tmp_path / "died", False), range(4), quiet)
+        map_units(client, partial(die, tmp_path / "died", False), range(3, 4), quiet)
     assert lost.value.exit_code == 40
 
 
