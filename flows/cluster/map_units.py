@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError
 from contextlib import suppress
 from functools import partial
-from pickle import PickleBuffer
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from flows.cluster.dask_settings import UNIT_SECONDS, dask_setting
@@ -220,11 +219,10 @@ def _called(function: Callable[[U], R], unit: U) -> R:
 
 def _size(function: Callable[..., object]) -> int:
     """Bytes that it takes to send."""
-    from distributed.protocol.pickle import dumps
+    from distributed.protocol.serialize import serialize
 
-    buffers: list[PickleBuffer] = []
-    told = dumps(function, buffer_callback=buffers.append)
-    return len(told) + sum(one.raw().nbytes for one in buffers)
+    _, frames = serialize(function)
+    return sum(memoryview(frame).nbytes for frame in frames)
 
 
 def _died(name: str, deaths: int) -> str:
