@@ -125,9 +125,6 @@ class RunConfig:
             wanted = "what tells members apart, as split.train_members and its kin name them"
             require(self.source.samples != "", "source.samples", self.source.samples, wanted)
         if self.sequence.past:
-            few = not self.source.scenarios
-            wanted = "nothing where sequence.past is set: sequences have one forcing so far"
-            require(few, "source.scenarios", [one.name for one in self.source.scenarios], wanted)
             alone = self.source.samples == ""
             wanted = "nothing where sequence.past is set: samples do not follow each other"
             require(alone, "source.samples", self.source.samples, wanted)
@@ -141,6 +138,8 @@ class RunConfig:
         if self.condition.event is not None:
             against = self.condition.event.against
             given |= {f"condition.event.against.{name}": name for name in against}
+        for drawn in self.generate.sequences:
+            given |= {f"generate.sequences.covariates.{n}": n for n in drawn.covariates}
         for key, name in given.items():
             if name not in known:
                 raise ConfigError(f"{key} is not in source.covariates{nearest(name, known)}")
@@ -149,6 +148,9 @@ class RunConfig:
         """Days between days of the record are drawn from the linear law of sequences alone."""
         past, key = self.sequence.past, "sequence.past"
         about = self.condition
+        scenarios = [one.name for one in self.source.scenarios]
+        alone = "nothing where condition.gaps are filled: a gap is one of a single record"
+        require(not (about.gaps and scenarios), "source.scenarios", scenarios, alone)
         asked = "condition.gaps" if about.gaps else "condition.event.days"
         does = "fills gaps exactly" if about.gaps else "knows how likely such days are"
         require(past > 0, key, past, f"at least 1 for {asked}: how days follow each other")

@@ -109,6 +109,8 @@ def mark_of(root: str) -> str:
 def _refuse_relative(config: RunConfig, pool: str) -> None:
     given = {"run.root": [config.run.root], "source.paths": config.source.files}
     given |= {"source.covariates": config.source.covariate_files}
+    series = [each for one in config.generate.sequences for each in one.covariates.values()]
+    given |= {"generate.sequences.covariates": [one for one in series if isinstance(one, str)]}
     for key, paths in given.items():
         for path in paths:
             if not is_address(path) and not Path(path).is_absolute():

@@ -22,6 +22,7 @@ from flows.report.writing import written
 TITLES = {
     "fields": "Generated beside real",
     "scores": "Scores",
+    "response": "Response to forcing",
     "certificate": "Beyond Gaussian",
     "time": "Day after day",
     "maps": "Climate maps",

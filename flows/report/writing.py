@@ -29,6 +29,7 @@ TEMPLATES = (
     "templates/page.html",
     "templates/provenance.html",
     "templates/ranks.html",
+    "templates/response.html",
     "templates/scores.html",
     "templates/spectra.html",
     "templates/time.html",

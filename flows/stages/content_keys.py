@@ -164,13 +164,16 @@ def ensemble_key(
 
 
 def _branched(config: RunConfig) -> dict[str, str]:
-    """Digests of the sequences of other runs that sequences of this one are branches of."""
+    """Digests of what sequences are made of besides: other runs that they are branches of, and
+    series of covariates."""
     found = {}
     for one in config.generate.sequences:
         root, label = one.parent or ("", "")
         if root:
             states = published(StoreLayout(root), "states", label)
             found[one.of] = "" if states is None else states.digest
+        series = [value for value in one.covariates.values() if isinstance(value, str)]
+        found |= {file: source_digest([file]) for file in series}
     return found
 
 
@@ -198,7 +201,7 @@ def sequence_key(
         family: without how many there are, and how long they are.
     """
     sizes = {} if family else {"days": asked.days, "realizations": asked.realizations}
-    covariates = config.subset("generate.covariates")
+    covariates = _covariates_of(config, asked)
     sampled = config.subset(*SAMPLER) if config.learns_sequences else {}
     made_of = ("checkpoints", "normals") if config.learns_sequences else ("normals",)
     fields = kind == "sequences"
@@ -215,6 +218,15 @@ def sequence_key(
         inputs={**_digests(layout, *made_of), "begun": begun},
         code=code_of("flows.stages.generate.sequences"),
     )
+
+
+def _covariates_of(config: RunConfig, asked: DrawnSequence) -> dict[str, Any]:
+    """Covariates of sequences: numbers, and digests of the files of series."""
+    own = {
+        name: source_digest([value]) if isinstance(value, str) else value
+        for name, value in asked.covariates.items()
+    }
+    return config.subset("generate.covariates") | ({"covariates": own} if own else {})
 
 
 SOURCE_READ = ("units", "missing", "dims", "select", "stamps", "healpix", "group", "grib", "band")

@@ -18,7 +18,17 @@ from pipeline.errors import UnusableData
 from pipeline.scores.intervals import Witnesses
 from storage.conventions.labels import member_numbers, member_word
 
-__all__ = ["SPLITS", "Name", "members_of", "part_of", "rows_of", "spans_of", "witnesses"]
+__all__ = [
+    "SPLITS",
+    "Name",
+    "course_of",
+    "in_courses",
+    "members_of",
+    "part_of",
+    "rows_of",
+    "spans_of",
+    "witnesses",
+]
 
 Name = Literal["train", "validation", "test"]
 SPLITS: tuple[Name, ...] = ("train", "validation", "test")
@@ -49,6 +59,35 @@ def rows_of(
         return places
     member = labelled["member"].to_numpy()[places]
     return np.concatenate([places[member == number] for number in numbers])
+
+
+def in_courses(part: Labelled) -> Labelled:
+    """Fields of a record of scenarios, scenario after scenario and each in order of time; others
+    as they are."""
+    if "member" not in part.coords:
+        return part
+    return part.isel(time=np.argsort(part["member"].to_numpy(), kind="stable"))
+
+
+def course_of(part: xr.Dataset | xr.DataArray) -> NDArray[np.generic]:
+    """An axis that says which fields follow each other: their times, where the record is one.
+
+    Args:
+        part: as `in_courses` orders it.
+    Returns:
+        Of several scenarios seconds from the first time, and between scenarios a gap that is longer
+        than all of them, so that no field follows one of another scenario.
+    """
+    times: NDArray[np.generic] = part["time"].to_numpy()
+    if "member" not in part.coords or not times.size:
+        return times
+    elapsed = times - times.min()
+    if elapsed.dtype.kind == "m":
+        seconds = elapsed / np.timedelta64(1, "s")
+    else:
+        seconds = np.array([one.total_seconds() for one in elapsed])
+    apart: NDArray[np.generic] = part["member"].to_numpy() * (4.0 * seconds.max() + 1.0) + seconds
+    return apart
 
 
 def spans_of(labelled: xr.Dataset | xr.DataArray, split: Split, name: Name) -> list[slice]:

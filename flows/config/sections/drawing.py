@@ -43,9 +43,16 @@ class DrawnSequence:
     """Sequences that have the day `from`: "sequences.zarr", "runs/other/sequences-heat.zarr"."""
     realization: int = 0
     """Which of the sequences `of` is branched from."""
+    covariates: Mapping[str, float | str] = field(default_factory=dict)
+    """By name, a number or the file of a series; the rest is as `generate.covariates` says."""
 
     def __post_init__(self) -> None:
         key = "generate.sequences"
+        given = {
+            name: expanded(value, f"{key}.covariates.{name}") if isinstance(value, str) else value
+            for name, value in self.covariates.items()
+        }
+        set_values(self, covariates=given)
         require_day(self.start, f"{key}.start")
         for name in ("days", "realizations"):
             value = getattr(self, name)

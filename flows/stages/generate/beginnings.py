@@ -12,16 +12,23 @@ from hashlib import sha256
 from typing import Any
 
 import numpy as np
+import xarray as xr
 
 from flows.config.schema import DRAW, ConfigError, DrawnSequence, RunConfig
 from flows.stages.base import published_input
-from flows.stages.generate.sequence_times import KEY, day_before, step_of
+from flows.stages.generate.sequence_times import (
+    KEY,
+    day_before,
+    given_along,
+    step_of,
+    times_of_sequence,
+)
 from pipeline.arrays import FloatArray
 from storage.artifacts import publishing as artifacts
 from storage.artifacts.layout import StoreLayout
-from storage.conventions.labels import once
 
 STATES = "states"
+SAME = 1e-6  # of the range of a covariate: so near are equal values
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +93,7 @@ def beginning_of(config: RunConfig, layout: StoreLayout, asked: DrawnSequence) -
 
 
 def _days_of_source(config: RunConfig, layout: StoreLayout, asked: DrawnSequence) -> FloatArray:
-    whitened = once(artifacts.open_published(layout, "whitened")["x"])
+    whitened = _of_one_scenario(config, layout, asked)
     step, last = step_of(layout), day_before(layout, asked)
     times = whitened["time"].values
     found = np.flatnonzero(times == last)
@@ -102,6 +109,36 @@ def _days_of_source(config: RunConfig, layout: StoreLayout, asked: DrawnSequence
         known += 1
     days: FloatArray = whitened.isel(time=slice(place + 1 - known, place + 1)).values
     return days
+
+
+def _of_one_scenario(config: RunConfig, layout: StoreLayout, asked: DrawnSequence) -> xr.DataArray:
+    """The whitened days of the source; of several scenarios, those of the one whose covariates on
+    the day that is gone on from are those of the sequence's first day.
+
+    Raises:
+        ConfigError: If no scenario has them.
+    """
+    whitened = artifacts.open_published(layout, "whitened")["x"]
+    if "member" not in whitened.coords:
+        return whitened
+    fields = artifacts.open_published(layout, "fields")
+    last, times = day_before(layout, asked), times_of_sequence(config, layout, asked)["time"]
+    given, names = given_along(config, asked, times), config.source.covariate_names
+    first = {name: float(np.ravel(given[name])[0]) for name in names if name in given}
+    member, known = fields["member"].to_numpy(), list[str]()
+    for row in np.flatnonzero(fields["time"].values == last):
+        there = {name: float(fields[name][row]) for name in names}
+        scale = {name: float(np.ptp(fields[name].to_numpy())) for name in names}
+        away = [abs(there[name] - first.get(name, np.inf)) / scale[name] for name in names]
+        if max(away) <= SAME:
+            return whitened.isel(time=np.flatnonzero(member == member[row]))
+        known.append(", ".join(f"{name} = {value:g}" for name, value in there.items()))
+    words = f"on it the scenarios have {'; '.join(known)}" if known else "no scenario has that day"
+    raise ConfigError(
+        f"{KEY}.from: {asked.from_} is a day of several scenarios, and the sequence has the "
+        f"covariates {first or 'of none'}; {words}. Give generate.sequences.covariates those of "
+        "the scenario that is gone on from"
+    )
 
 
 def _branch(

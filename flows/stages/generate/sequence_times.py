@@ -9,11 +9,13 @@ from flows.config.schema import ConfigError, DrawnSequence, RunConfig
 from flows.stages.base import published_input
 from flows.stages.conditions import conditioned, unseen_of
 from flows.stages.dates import at_dates, require_seen
+from flows.stages.splits import course_of, in_courses
 from pipeline.arrays import FloatArray
 from pipeline.errors import UnusableData
 from pipeline.gaussian.lags import contiguous
 from storage.artifacts import publishing as artifacts
 from storage.artifacts.layout import StoreLayout
+from storage.sources.covariates import read_covariate
 
 KEY = "generate.sequences"
 
@@ -32,7 +34,25 @@ def times_of_sequence(config: RunConfig, layout: StoreLayout, asked: DrawnSequen
     published_input(layout, "normals")
     normals = artifacts.open_published(layout, "normals")
     require_seen(times, unseen_of(normals), KEY)
-    return conditioned(times, config.generate.covariates, normals)
+    return conditioned(times, given_along(config, asked, times), normals)
+
+
+def given_along(
+    config: RunConfig, asked: DrawnSequence, times: xr.DataArray, lead: int = 0
+) -> dict[str, Any]:
+    """The covariates of a sequence: a number, or values along its times.
+
+    Args:
+        lead: so many times before the first have the values of the first.
+    Raises:
+        SourceError: If a series does not cover the times.
+    """
+    given: dict[str, Any] = {**config.generate.covariates, **asked.covariates}
+    for name, value in given.items():
+        if isinstance(value, str):
+            known = read_covariate(value, name, times.isel(time=slice(lead, None))).values
+            given[name] = np.concatenate([np.repeat(known[:1], lead), known])
+    return given
 
 
 def features_of_sequence(
@@ -44,9 +64,8 @@ def features_of_sequence(
     values = np.array([first + step * day for day in range(-lead, asked.days)])
     times = xr.DataArray(values, dims="time", coords={"time": values}, name="time")
     normals = artifacts.open_published(layout, "normals")
-    features: FloatArray = conditioned(times, config.generate.covariates, normals)[
-        "condition"
-    ].values
+    given = given_along(config, asked, times, lead)
+    features: FloatArray = conditioned(times, given, normals)["condition"].values
     return features
 
 
@@ -58,8 +77,9 @@ def step_of(layout: StoreLayout, key: str = KEY) -> Any:
     Raises:
         UnusableData: If they are not equally far apart, as months are not.
     """
-    times = _source_times(layout).values
-    steps = np.concatenate([np.diff(times[part]) for part in contiguous(times)])
+    along = in_courses(_source_times(layout))
+    times = along.values
+    steps = np.concatenate([np.diff(times[part]) for part in contiguous(course_of(along))])
     if not steps.size or (steps != steps[0]).any():
         raise UnusableData(
             f"{key}: the times of the source are not equally far apart: "

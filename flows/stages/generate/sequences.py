@@ -23,6 +23,7 @@ from flows.cluster.map_units import map_units
 from flows.config.schema import DRAW, DrawnSequence, RunConfig
 from flows.progress import Progress
 from flows.stages.base import published_input
+from flows.stages.conditions import beyond_training
 from flows.stages.content_keys import sequence_key
 from flows.stages.generate.beginnings import STATES, beginning_of
 from flows.stages.generate.chunks import TIMES_PER_CHUNK, UNIT_TIMES, times_of_unit
@@ -91,6 +92,8 @@ def _publish_fields(
     )
     make, done = partial(write_fields, drawing, store.path, states.path, name), len(store.there)
     written = map_units(client, make, store.missing, progress, label=KIND, done=done)
+    said = beyond_training(constants, drawing.times)
+    beyond = {"beyond training": said} if said else {}
     attrs = {
         **_words(config, asked, template),
         **config.generate.attributes,
@@ -100,7 +103,7 @@ def _publish_fields(
         "grid_origin": "source" if name == "source" else "chosen",
         "past": config.sequence.past,
         "begins": f"{asked.from_} of {asked.of}" if asked.of else asked.from_,
-        "figures": {"realizations": asked.realizations, "times": asked.days},
+        "figures": {"realizations": asked.realizations, "times": asked.days, **beyond},
         "states_digest": states.digest,
         "normals_digest": drawing.normals.digest,
         "checkpoints_digest": drawing.checkpoint.digest,

@@ -9,7 +9,7 @@
     attrs: past, sequence_degree (the block degree)
 
 Times that do not follow each other are never paired: neither across gaps nor across the border of
-a split.
+a split, nor those of two scenarios.
 """
 
 import itertools
@@ -24,7 +24,7 @@ import xarray as xr
 from flows.stages.preprocess.block_sums import Span, anomalous
 from flows.stages.preprocess.fitting import Fitting, cut
 from flows.stages.preprocess.normals import tail_of
-from flows.stages.splits import SPLITS, Name, spans_of
+from flows.stages.splits import SPLITS, Name, course_of, in_courses, spans_of
 from pipeline.arrays import FloatArray, Sums
 from pipeline.errors import UnusableData
 from pipeline.fields.standardisation import Normals, factor_of
@@ -82,7 +82,7 @@ def with_sequence_law(dataset: xr.Dataset, fitting: Fitting, anomalies: Normals)
     whitening = Whitening(
         anomalies=anomalies, inverse=np.linalg.inv(factor_of(dataset)), tail=tail_of(dataset)
     )
-    splits = [_spans(fitting, name) for name in SPLITS[:2]]
+    splits = [_spans(fitting, name, past) for name in SPLITS[:2]]
     found = fitting.sums(seen_in, whitening, past, spans=splits[0] + splits[1], label="sequences")
     train, validation = (
         reduce(add, part) for part in (found[: len(splits[0])], found[len(splits[0]) :])
@@ -122,7 +122,12 @@ def choice_of(normals: xr.Dataset) -> dict[str, FloatArray]:
 
 @dataclass(frozen=True)
 class Follow:
-    """A span whose days follow each other, and so many days before it that they follow."""
+    """Days that follow each other.
+
+    Attributes:
+        span: where they stand, those before them included.
+        before: how many of the first are known, but not counted.
+    """
 
     span: Span
     before: int
@@ -135,11 +140,9 @@ def seen_in(
     source: artifacts.Published, whitening: Whitening, past: int, block: int, part: Follow
 ) -> Seen:
     """Sums over a span, given the days before it. Runs on a worker."""
-    before = min(past, part.before)
-    begin = part.span.start - before
     kept: tuple[FloatArray, FloatArray, FloatArray] | None = None
-    total, counted = None, begin
-    for x, left, rest in _coefficients(source, whitening, block, Span(begin, part.span.stop)):
+    total, counted = None, 0
+    for x, left, rest in _coefficients(source, whitening, block, part.span):
         new = len(x)
         if kept is not None:
             x, left, rest = (
@@ -147,7 +150,7 @@ def seen_in(
             )
         known = len(x) - new
         # In the first block the days before the span are known, too: they are not counted.
-        skipped = known + max(0, min(new, part.span.start - counted))
+        skipped = known + max(0, min(new, part.before - counted))
         counted += new
         if skipped < len(x):
             sums = Seen(
@@ -206,14 +209,21 @@ def _neighbours(values: FloatArray, before: int) -> FloatArray:
     return np.stack([products, np.einsum("kpc,kpc->p", values[before:], values[before:])])
 
 
-def _spans(fitting: Fitting, name: Name) -> list[Follow]:
+def _spans(fitting: Fitting, name: Name, past: int) -> list[Follow]:
     """Spans of a split whose times follow each other, cut where blocks are."""
-    found = []
-    for period in spans_of(fitting.fields, fitting.config.split, name):
-        for part in contiguous(fitting.fields["time"].values[period]):
-            stretch = slice(period.start + part.start, period.start + part.stop)
-            pieces = cut(stretch, stretch.stop - stretch.start, fitting.block)
-            found += [Follow(Span(a, b), a - stretch.start) for a, b in pieces]
+    found, time = [], fitting.fields["time"]
+    number = time.copy(data=np.arange(time.size))
+    for period in spans_of(time, fitting.config.split, name):
+        rows = in_courses(number.isel(time=period))
+        for part in contiguous(course_of(rows)):
+            places = rows.values[part]
+            only = tuple(np.unique(rows["member"].values[part])) if "member" in rows.coords else ()
+            begin = 0 if only else int(places[0])  # blocks are those of the record
+            for start, stop in cut(slice(begin, begin + len(places)), len(places), fitting.block):
+                first = max(begin, start - past)
+                last = int(places[stop - 1 - begin])
+                span = Span(int(places[first - begin]), last + 1, only)
+                found.append(Follow(span, start - first))
     return found
 
 

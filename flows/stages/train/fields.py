@@ -11,7 +11,7 @@ from flows.config.schema import RunConfig, Split
 from flows.processes.machine import SERIES_SHARE, machine_memory
 from flows.stages.conditions import condition_of
 from flows.stages.preprocess.normals import refit
-from flows.stages.splits import Name, part_of, witnesses
+from flows.stages.splits import Name, in_courses, part_of, witnesses
 from flows.stages.train.judging import spread_over
 from flows.stages.trained_model import tensors_of
 from pipeline.arrays import FloatArray
@@ -86,19 +86,32 @@ def stretches_of(
 
 
 def training_series(
-    layout: StoreLayout, split: Split, name: Name = "train"
+    layout: StoreLayout, split: Split, name: Name = "train", *, courses: bool = False
 ) -> tuple[Series, FloatArray]:
     """Whitened fields of a split, (time, channel, coefficient), and their conditions.
 
     In memory if they take a quarter of it at most; else each batch is read when its turn comes.
+
+    Args:
+        courses: Scenario after scenario, where there are some; else in order of time.
     """
-    whitened = part_of(artifacts.open_published(layout, "whitened"), split, name)
+    whitened = _learned(layout, split, name, courses)
     x = whitened["x"]
     in_memory = x.nbytes <= machine_memory() * SERIES_SHARE
     return (x.values if in_memory else x), condition_of(whitened)
 
 
-def climatology_terms(layout: StoreLayout, split: Split, normals: xr.Dataset) -> FloatArray:
-    """The terms of the climatology at the times that are learned from, (time, term)."""
-    whitened = part_of(artifacts.open_published(layout, "whitened"), split, "train")
-    return Normals.of(normals).rows(whitened)
+def climatology_terms(
+    layout: StoreLayout, split: Split, normals: xr.Dataset, *, courses: bool = False
+) -> FloatArray:
+    """The terms of the climatology at the times that are learned from, (time, term).
+
+    Args:
+        courses: as of `training_series`.
+    """
+    return Normals.of(normals).rows(_learned(layout, split, "train", courses))
+
+
+def _learned(layout: StoreLayout, split: Split, name: Name, courses: bool) -> xr.Dataset:
+    part = part_of(artifacts.open_published(layout, "whitened"), split, name)
+    return in_courses(part) if courses else part

@@ -1,6 +1,7 @@
 """What a training of sequences reads: days given the days before them, in folds of time.
 
-Neither pairs of days nor what a day is given cross a gap, the border of a split or that of a fold.
+Neither pairs of days nor what a day is given cross a gap, the border of a split or that of a fold,
+or go from one scenario to another.
 """
 
 import logging
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from flows.config.schema import RunConfig, Split
 from flows.stages.preprocess.sequence_law import choice_of, sequence_law_of
-from flows.stages.splits import Name, part_of
+from flows.stages.splits import Name, course_of, in_courses, part_of
 from flows.stages.train.fields import FOLDS, HeldOut, training_series
 from flows.stages.trained_model import taken
 from pipeline.arrays import FloatArray
@@ -27,6 +28,7 @@ from pipeline.gaussian.given_past import (
     law_as_chosen,
     sequences_left_out,
 )
+from pipeline.gaussian.lags import contiguous
 from pipeline.scores.intervals import Witnesses
 from storage.artifacts import publishing as artifacts
 from storage.artifacts.layout import StoreLayout
@@ -38,23 +40,30 @@ HELD_SEQUENCES, HELD_DAYS = 16, 40  # that a finished training runs to hold thei
 
 @dataclass(frozen=True, kw_only=True)
 class Pasts:
-    """Days of a period with the law of sequences."""
+    """Days of a period with the law of sequences, scenario after scenario.
+
+    Attributes:
+        course: which days follow each other (flows/stages/splits.course_of).
+    """
 
     x: Series
     condition: FloatArray
     times: NDArray[np.datetime64]
+    course: NDArray[np.generic]
     law: SequenceLaw
 
     @classmethod
     def of(cls, layout: StoreLayout, split: Split, name: Name, normals: xr.Dataset) -> "Pasts":
-        x, condition = training_series(layout, split, name)
-        whitened = part_of(artifacts.open_published(layout, "whitened"), split, name)
+        x, condition = training_series(layout, split, name, courses=True)
+        whitened = artifacts.open_published(layout, "whitened")
+        time = in_courses(part_of(whitened["time"], split, name))
         law = sequence_law_of(normals)
-        return cls(x=x, condition=condition, times=whitened["time"].values, law=law)
+        course = course_of(time)
+        return cls(x=x, condition=condition, times=time.values, course=course, law=law)
 
     @property
     def innovations(self) -> Innovations:
-        return Innovations(self.x, days_with_past(self.times, self.law.past), self.law)
+        return Innovations(self.x, days_with_past(self.course, self.law.past), self.law)
 
     def held_out(self, device: torch.device) -> HeldOut:
         """All days that have their past."""
@@ -70,10 +79,12 @@ class Pasts:
 
     def begun(self, device: torch.device) -> tuple[FloatArray, torch.Tensor]:
         """Days that sequences go on from, and the features of the days that follow in the data."""
-        days = days_with_past(self.times, self.law.past)
+        days = days_with_past(self.course, self.law.past)
         chosen = days[np.linspace(0, len(days) - 1, HELD_SEQUENCES).round().astype(int)]
         given = Innovations(self.x, chosen, self.law)[:]
-        after = np.minimum(chosen + np.arange(HELD_DAYS)[:, None], len(self.times) - 1)
+        ends = np.array([part.stop - 1 for part in contiguous(self.course)])
+        last = ends[np.searchsorted(ends, chosen)]
+        after = np.minimum(chosen + np.arange(HELD_DAYS)[:, None], last)
         features = torch.from_numpy(self.condition[after]).to(device)
         return given[:, :1:-1].astype(np.float64), features
 
@@ -85,7 +96,7 @@ def sequence_stretches(
     law, size, seed = pasts.law, config.train.batch, config.run.seed
     fit = law_as_chosen(choice_of(normals))
     lags = law.past, law.layout.degree
-    folds = sequences_left_out(pasts.x, rows, pasts.times, FOLDS, fit, lags)
+    folds = sequences_left_out(pasts.x, rows, pasts.course, FOLDS, fit, lags)
     if not all(fold.about_others for fold in folds):
         LOGGER.info(
             "train: the climatology is not cross-fitted, as some quarter of the training period "

@@ -66,7 +66,8 @@ class Session:
         self.saved, self.good = clock.monotonic(), 0  # the step to go back to
         self.told_judging = False
         self._begin()
-        rows = climatology_terms(layout, config.split, normals)
+        courses = config.learns_sequences
+        rows = climatology_terms(layout, config.split, normals, courses=courses)
         self.pasts: Pasts | None = None
         self.closed_loop: ClosedLoop | None = None
         if config.learns_sequences:

@@ -25,7 +25,7 @@ from flows.progress import Progress
 from flows.stages.base import published_input
 from flows.stages.conditions import condition_of
 from flows.stages.preprocess.block_sums import opened
-from flows.stages.splits import part_of
+from flows.stages.splits import course_of, in_courses, part_of
 from flows.stages.trained_model import (
     loaded_normals,
     loaded_sequence_law,
@@ -78,10 +78,10 @@ def forecasts(
     """What forecasts are worth, drawn on the workers; None where the test period is too short."""
     kinds = ("checkpoints", "normals", "whitened")
     checkpoint, normals, whitened = (published_input(layout, kind) for kind in kinds)
-    held_out = part_of(artifacts.open_artifact(whitened), config.split, "test")
+    held_out = in_courses(part_of(artifacts.open_artifact(whitened), config.split, "test"))
     # A day with as many before it as leads is the last day of a forecast from `LEADS` before.
     long = config.sequence.past + LEADS - 1
-    ends = days_with_past(held_out["time"].values, long)
+    ends = days_with_past(course_of(held_out), long)
     if not len(ends):
         return None
     chosen = np.linspace(0, len(ends) - 1, min(STARTS, len(ends))).round().astype(int)
@@ -115,7 +115,7 @@ def scored(
     torch.set_num_threads(1)
     constants = loaded_normals(normals)
     everything = opened(whitened)
-    held_out = part_of(everything, config.split, "test")
+    held_out = in_courses(part_of(everything, config.split, "test"))
     drawn = drawn_from(config, checkpoint, normals, held_out, start.day)
     whole = held_out["x"][start.day : start.day + LEADS + 1].values.astype(np.float64)
     shown = Shown.of(constants)

@@ -27,7 +27,7 @@ import xarray as xr
 
 from flows.config.schema import RunConfig
 from flows.stages.preprocess.sequence_law import choice_of, sequence_law_of
-from flows.stages.splits import part_of
+from flows.stages.splits import course_of, in_courses, part_of
 from flows.stages.verify.path_certificate import PathCertificate
 from flows.stages.verify.weather import weather
 from pipeline.arrays import FloatArray
@@ -53,8 +53,8 @@ def in_time(
     if not config.sequence.past:
         return None
     whitened = artifacts.open_published(layout, "whitened")["x"]
-    truth = _stretches(part_of(whitened, config.split, "test"))
-    train = _stretches(part_of(whitened, config.split, "train"))
+    truth = _stretches(in_courses(part_of(whitened, config.split, "test")))
+    train = _stretches(in_courses(part_of(whitened, config.split, "train")))
     alone = _alone(normals, train)
     nats = learned.nats if learned is not None else None
     found = {"past": config.sequence.past, **_ladder(normals, truth, alone, nats)}
@@ -134,7 +134,7 @@ def _ladder(
 def _stretches(part: xr.DataArray) -> list[FloatArray]:
     """The days of a split that follow each other."""
     days = part.values.astype(np.float64)
-    return [days[stretch] for stretch in contiguous(part["time"].values)]
+    return [days[stretch] for stretch in contiguous(course_of(part))]
 
 
 def _rounded(values: FloatArray) -> list[Any]:

@@ -24,7 +24,7 @@ from flows.progress import Progress
 from flows.stages.base import published_input
 from flows.stages.conditions import condition_of
 from flows.stages.preprocess.block_sums import opened
-from flows.stages.splits import part_of
+from flows.stages.splits import course_of, in_courses, part_of
 from flows.stages.trained_model import (
     certified_sampler,
     device_of,
@@ -81,8 +81,8 @@ def path_certificate(
     checkpoint, normals, whitened = (
         published_input(layout, kind) for kind in ("checkpoints", "normals", "whitened")
     )
-    held_out = part_of(artifacts.open_artifact(whitened), config.split, "test")
-    days = days_with_past(held_out["time"].values, config.sequence.past)
+    held_out = in_courses(part_of(artifacts.open_artifact(whitened), config.split, "test"))
+    days = days_with_past(course_of(held_out), config.sequence.past)
     steps = len(certified_sampler(config).times) - 1
     draws = min(max(1, EVALUATIONS // len(days)), steps)
     parts = [
@@ -105,9 +105,9 @@ def certified(
     torch.set_num_threads(1)
     model = loaded_sequences(config, checkpoint, normals)
     assert model is not None
-    held_out = part_of(opened(whitened), config.split, "test")
+    held_out = in_courses(part_of(opened(whitened), config.split, "test"))
     law = loaded_sequence_law(normals)
-    days = days_with_past(held_out["time"].values, law.past)[part.start : part.stop]
+    days = days_with_past(course_of(held_out), law.past)[part.start : part.stop]
     device = device_of(config)
     innovations = Innovations(held_out["x"], days, law)[:]
     x_0, condition = taken(innovations, condition_of(held_out)[days], device)

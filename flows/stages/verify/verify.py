@@ -15,6 +15,7 @@ scores.json
     memorisation levels, generated, held_out: quantiles of distances to the nearest training field;
                  fields {generated, held_out}: how many were looked at
     caveats      sentences: what was asked for or scored outside of the training data
+    response     what forcing does, for sources with scenarios: see flows/stages/verify/forced
     time         how days follow each other, for runs of sequences: see flows/stages/verify/in_time
     provenance   config, digests and seconds by artifact, software, source
 
@@ -74,6 +75,7 @@ def run(config: RunConfig, layout: StoreLayout, client: "Client", progress: Prog
     from flows.stages.verify import pictures as pages
     from flows.stages.verify.certificate import certificate
     from flows.stages.verify.compared import compared
+    from flows.stages.verify.forced import responses
     from flows.stages.verify.forecasts import forecasts
     from flows.stages.verify.in_time import in_time
     from flows.stages.verify.nearest import nearest_training_fields
@@ -99,6 +101,8 @@ def run(config: RunConfig, layout: StoreLayout, client: "Client", progress: Prog
         "certificate": certified,
         "memorisation": nearest_training_fields(lineup, client, progress),
     }
+    if (forced := responses(inputs, client, progress)) is not None:
+        card["response"] = forced
     if (sequences := in_time(config, layout, known.normals, path)) is not None:
         ahead = forecasts(config, layout, client, progress)
         card["time"] = sequences | ({"forecasts": ahead} if ahead else {})

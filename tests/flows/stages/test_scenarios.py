@@ -1,5 +1,6 @@
 """Files of one model under several forcings: fields of each, of levels between, and pairs."""
 
+import json
 import os
 from collections.abc import Iterator
 from dataclasses import replace
@@ -11,16 +12,20 @@ import pytest
 import xarray as xr
 
 import spherescore
-from flows import run as runs
 from flows.cli.export import drawn
-from flows.config.schema import ConfigError, RunConfig
+from flows.config.schema import ConfigError, DrawnSequence, RunConfig
 from flows.plan.plan import workload
-from flows.stages.conditions import conditioned_as_observed
-from flows.stages.content_keys import digest_of_source, ingest_key
+from flows.stages.base import STAGES, Receipt, skipped
+from flows.stages.conditions import conditioned_as_observed, covariate_variables
+from flows.stages.content_keys import digest_of_source, ingest_key, key_of
+from flows.stages.generate import generate
+from flows.stages.generate.beginnings import beginning_of
+from flows.stages.generate.sequence_times import given_along
 from flows.stages.ingest.ingest import open_fields
-from flows.stages.splits import part_of
+from flows.stages.splits import course_of, in_courses, part_of
 from flows.stages.verify.candidates import Places, held_out_times
 from pipeline.errors import UnusableData
+from pipeline.gaussian.lags import contiguous
 from pipeline.sphere.grid import RingGrid
 from storage.artifacts import publishing as artifacts
 from storage.conventions.axes import SourceError
@@ -28,14 +33,20 @@ from storage.conventions.axes import SourceError
 GRID = RingGrid.gaussian(8)
 LATITUDE = np.asarray(GRID.latitudes)
 LEVELS = {"control": 0.0, "plus4": 4.0}
-STAGES = ("ingest", "preprocess", "train", "generate")
+SEQUENCES = {"control": 0.0, "plus4": 4.0, "ramp": "ramp.csv"}
+DAYS = 41
+MEMORY, SPREAD = 0.7, 0.1  # of a day in the next one; of the logarithm of the deviation, per K
 
 
 def record(level: float, first: str = "2001-01-01", days: int = 1095, seed: int = 0) -> xr.Dataset:
-    """Temperature that is warmer by the level at the equator, half as much at 60 degrees."""
+    """Temperature that is warmer by the level at the equator, half as much at 60 degrees, whose
+    deviation grows with the level, and of which 0.7 is there the day after."""
     generator = np.random.default_rng([seed, int(level)])
     noise = generator.standard_normal((days, *GRID.shape))
     smooth = noise + np.roll(noise, 1, axis=2)
+    for day in range(1, days):
+        smooth[day] = MEMORY * smooth[day - 1] + np.sqrt(1 - MEMORY**2) * smooth[day]
+    smooth *= np.exp(SPREAD * level)
     pattern = level * np.cos(np.deg2rad(LATITUDE))[:, None]
     times = np.datetime64(first, "ns") + np.arange(days) * np.timedelta64(1, "D")
     attrs = {"units": "K", "standard_name": "air_temperature", "cell_methods": "time: mean"}
@@ -70,12 +81,18 @@ def table(**source: Any) -> dict[str, Any]:
             "test": ["2003-07-01", "2003-12-31"],
         },
         "spectral": {"lmax": 5},
-        "train": {"model": "gaussian:m-block"},
+        "sequence": {"past": 1},
+        "train": {"model": "gaussian:var"},
         "generate": {
             "realizations": 24,
             "times": ["2005-04-01", "2005-10-01"],
             "covariates": {"warming": 0.0},
             "scenarios": [{"name": n, "covariates": {"warming": w}} for n, w in levels.items()],
+            "sequences": [
+                {"name": name, "start": "2004-01-01", "days": DAYS, "realizations": 8}
+                | {"covariates": {"warming": given}}
+                for name, given in SEQUENCES.items()
+            ],
         },
         "verify": {"dates": 9, "realizations": 3},
         "cluster": {"workers": 1},
@@ -89,18 +106,30 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     (directory / "data").mkdir()
     for name, level in LEVELS.items():
         record(level).to_netcdf(directory / "data" / f"{name}.nc")
+    (directory / "ramp.csv").write_text("time,warming\n2004-01-01,0\n2004-02-10,4\n")
     os.chdir(directory)
     yield directory
     os.chdir(before)
 
 
 @pytest.fixture(scope="module")
-def finished(home: Path) -> RunConfig:
-    """Both scenarios run to their ensembles, as a user runs them."""
+def finished(home: Path, here: Any) -> RunConfig:
+    """Both scenarios run to their ensembles and the report."""
     config = RunConfig.from_dict(table())
     for stage in STAGES:
-        runs.run_alone(config, stage)
+        stage.module().run(config, config.layout, here, quiet)
     return config
+
+
+def quiet(*told: object) -> None:
+    pass
+
+
+def again(config: RunConfig) -> list[Receipt | None]:
+    """What a second run finds done, stage by stage."""
+    return [
+        skipped(stage, key_of(stage.name, config, config.layout), config.layout) for stage in STAGES
+    ]
 
 
 def published(config: RunConfig, name: str) -> artifacts.Published:
@@ -109,8 +138,8 @@ def published(config: RunConfig, name: str) -> artifacts.Published:
     return found
 
 
-def test_each_row_has_the_covariates_of_its_own_scenario(finished: RunConfig) -> None:
-    fields = artifacts.open_published(finished.layout, "fields").load()
+def test_each_row_has_the_covariates_of_its_own_scenario(home: Path) -> None:
+    fields = open_fields(RunConfig.from_dict(table()).source)[0].load()
     assert fields["member"].attrs["flag_meanings"] == "control plus4"
     assert fields.sizes["time"] == 2 * 1095
     np.testing.assert_array_equal(fields["warming"], 4.0 * fields["member"])
@@ -126,9 +155,17 @@ def test_a_level_has_its_mean_at_what_was_seen_and_between(finished: RunConfig) 
     for name, level in {"": 0.0, "plus2": 2.0, "plus4": 4.0}.items():
         ensemble = spherescore.open_ensemble("runs/forced", name)["ta"].load()
         found = ensemble.mean(("realization", "time", "lon")).values
-        error = np.sqrt(2.0 / (48 * 8)) + 2.0 * slope
+        error = np.exp(SPREAD * level) * (np.sqrt(2.0 / (48 * 8)) + 6.0 * slope)
         away = found - 280.0 - level * np.cos(np.deg2rad(LATITUDE))
         assert np.abs(away).max() < 4.0 * error, (name, away)
+
+
+def test_a_level_has_its_deviation_at_what_was_seen_and_between(finished: RunConfig) -> None:
+    """The logarithm of the deviation is a straight line, too."""
+    for name, level in {"": 0.0, "plus2": 2.0, "plus4": 4.0}.items():
+        ensemble = spherescore.open_ensemble("runs/forced", name)["ta"].load()
+        found = np.sqrt(ensemble.var("realization").mean().item() / 2.0)
+        assert found == pytest.approx(np.exp(SPREAD * level), rel=0.06), name
 
 
 def test_levels_of_one_date_and_realization_are_paired(finished: RunConfig) -> None:
@@ -150,20 +187,22 @@ def test_a_level_beyond_those_of_training_is_said(finished: RunConfig) -> None:
 
 
 def test_a_second_run_draws_nothing_and_one_more_level_draws_itself_alone(
-    finished: RunConfig,
+    finished: RunConfig, here: Any
 ) -> None:
-    assert all(runs.run_alone(finished, stage).skipped for stage in STAGES)
+    assert all(again(finished))
     more = table()
     more["generate"]["scenarios"].append({"name": "plus3", "covariates": {"warming": 3.0}})
-    receipt = runs.run_alone(RunConfig.from_dict(more), "generate")
-    assert not receipt.skipped and receipt.figures["units drawn"] == 0, "those of before are taken"
+    asked = RunConfig.from_dict(more)
+    assert again(asked)[3] is None
+    receipt = generate.run(asked, asked.layout, here, quiet)
+    assert receipt.figures["units drawn"] == 0, "those of before are taken"
     plus3 = published(finished, "plus3")
     assert plus3.attrs["figures"]["units drawn"] == 24
     name = finished.layout.path / "ensemble-plus4.zarr"
     assert isinstance(name, Path)
     target = os.readlink(name)
     name.unlink()
-    assert runs.run_alone(finished, "generate").skipped
+    assert again(finished)[3] is not None
     assert os.readlink(name) == target, "the name is given back"
 
 
@@ -177,17 +216,16 @@ def test_a_level_is_found_by_its_name_in_every_command(finished: RunConfig) -> N
     assert workload(finished).times == 2 * 1095
 
 
-def test_held_out_dates_are_of_the_scenarios_by_turns_with_their_covariates(
-    finished: RunConfig,
-) -> None:
-    fields = artifacts.open_published(finished.layout, "fields").load()
-    normals = artifacts.open_published(finished.layout, "normals").load()
-    dates = held_out_times(fields, finished)
+def test_held_out_dates_are_of_the_scenarios_by_turns_with_their_covariates(home: Path) -> None:
+    config = RunConfig.from_dict(table())
+    fields = open_fields(config.source)[0].load()
+    normals = covariate_variables(fields, ("warming",), config.split)
+    dates = held_out_times(fields, config)
     assert dates["member"].values.tolist() == [0, 1, 0, 1, 0, 1, 0, 1, 0]
     conditions = conditioned_as_observed(dates, fields, normals)
     warming = conditions["condition"].values[:, 1] * normals["covariate_scale"].item()
     np.testing.assert_allclose(warming + normals["covariate_mean"].item(), 4.0 * dates["member"])
-    places = Places.of(fields, finished, dates)
+    places = Places.of(fields, config, dates)
     for rows in (places.truth[None], *(one.rows for one in (places.floor, places.window) if one)):
         expected = np.broadcast_to(dates["member"].values, rows.shape)
         np.testing.assert_array_equal(fields["member"].values[rows], expected)
@@ -196,8 +234,9 @@ def test_held_out_dates_are_of_the_scenarios_by_turns_with_their_covariates(
 
 
 def test_a_scenario_is_the_same_whatever_directory_its_files_lie_in(
-    finished: RunConfig, tmp_path: Path
+    home: Path, tmp_path: Path
 ) -> None:
+    finished = RunConfig.from_dict(table())
     digest = digest_of_source(finished.source)
     one, other = finished.source.scenarios
     exchanged = (replace(one, paths=other.paths), replace(other, paths=one.paths))
@@ -226,7 +265,7 @@ def test_periods_of_scenarios_may_differ_and_covariates_be_series(home: Path) ->
         for name, value in given.items()
     ]
     config = table(scenarios=scenarios, trend=[])
-    config["generate"] |= {"covariates": {}, "scenarios": []}
+    config["generate"] |= {"covariates": {}, "scenarios": [], "sequences": []}
     source = RunConfig.from_dict(config).source
     fields, report = open_fields(source)
     assert report.gaps == ()
@@ -288,18 +327,110 @@ def test_a_scenario_that_is_unlike_the_others_is_refused(
         RunConfig.from_dict(wrong)
 
 
-def test_levels_are_refused_that_nobody_can_draw(finished: RunConfig) -> None:
+def test_levels_are_refused_that_nobody_can_draw(finished: RunConfig, here: Any) -> None:
     wrong = table()
     wrong["generate"]["scenarios"][0]["covariates"] = {"warmth": 2.0}
     with pytest.raises(ConfigError, match=r"generate\.scenarios\.plus2\.covariates\.warmth is not"):
         RunConfig.from_dict(wrong)
     free = table()
-    free["generate"] |= {"covariates": {}, "scenarios": []}
+    free["generate"] |= {"covariates": {}, "scenarios": [], "sequences": []}
     with pytest.raises(UnusableData, match=r"give generate\.covariates\.warming"):
-        runs.run_alone(RunConfig.from_dict(free), "generate")
+        generate.run(RunConfig.from_dict(free), finished.layout, here, quiet)
 
 
-def test_training_days_of_a_split_are_those_of_all_scenarios(finished: RunConfig) -> None:
-    fields = artifacts.open_published(finished.layout, "fields")
-    part = part_of(fields["time"], finished.split, "train")
+def test_training_days_of_a_split_are_those_of_all_scenarios(home: Path) -> None:
+    config = RunConfig.from_dict(table())
+    part = part_of(open_fields(config.source)[0]["time"], config.split, "train")
     assert np.bincount(part["member"].values).tolist() == [730, 730]
+
+
+def test_a_sequence_has_its_own_covariates_before_those_of_all(home: Path) -> None:
+    config = RunConfig.from_dict(table())
+    times = xr.date_range("2004-01-01", periods=DAYS)
+    time = xr.DataArray(times, dims="time", coords={"time": times})
+    control, plus4, ramp = (
+        given_along(config, one, time)["warming"] for one in config.generate.sequences
+    )
+    assert (control, plus4) == (0.0, 4.0)
+    np.testing.assert_allclose(ramp, np.linspace(0.0, 4.0, DAYS), atol=1e-9)
+    before = xr.date_range("2003-12-29", periods=DAYS + 3)
+    longer = xr.DataArray(before, dims="time", coords={"time": before})
+    led = given_along(config, config.generate.sequences[2], longer, lead=3)["warming"]
+    np.testing.assert_allclose(led, np.r_[0.0, 0.0, 0.0, ramp], atol=1e-9)
+
+
+def test_days_of_a_scenario_follow_each_other_and_no_other(finished: RunConfig) -> None:
+    """Days of two scenarios share their dates: pairs of them would know nothing of each other."""
+    for name in SEQUENCES:
+        states = artifacts.published(finished.layout, "states", name)
+        assert states is not None
+        x = artifacts.open_artifact(states)["x"].values
+        kept = (x[:, :-1] * x[:, 1:]).mean() / np.square(x[:, :-1]).mean()
+        assert kept == pytest.approx(MEMORY, abs=0.04), name
+
+
+def test_covariates_go_along_with_the_days_of_a_sequence(finished: RunConfig) -> None:
+    """Sequences share their noise, so the difference of two is what the covariate does."""
+    names = ("control", "plus4", "ramp")
+    low, high, ramp = (spherescore.open_sequences("runs/forced", n)["ta"].load() for n in names)
+    assert low.sizes["time"] == DAYS
+    np.testing.assert_allclose(ramp.isel(time=0), low.isel(time=0), atol=1e-3)
+    np.testing.assert_allclose(ramp.isel(time=-1), high.isel(time=-1), atol=1e-3)
+    half = (ramp - low).isel(time=DAYS // 2).mean(("realization", "lon"))
+    np.testing.assert_allclose(half, 2.0 * np.cos(np.deg2rad(LATITUDE)), atol=0.5)
+
+
+def test_a_sequence_goes_on_from_the_scenario_that_has_its_covariates(
+    finished: RunConfig,
+) -> None:
+    whitened = artifacts.open_published(finished.layout, "whitened")["x"].load()
+    day = np.datetime64("2003-07-01")
+
+    def begun(level: float) -> np.ndarray[Any, Any]:
+        asked = DrawnSequence(
+            start="2003-07-02", days=3, from_="2003-07-01", covariates={"warming": level}
+        )
+        return np.asarray(beginning_of(finished, finished.layout, asked).days)
+
+    for number, level in enumerate(LEVELS.values()):
+        mine = (whitened["time"].values == day) & (whitened["member"].values == number)
+        np.testing.assert_array_equal(begun(level), whitened.values[mine])
+    with pytest.raises(ConfigError, match=r"the scenarios have warming = 0; warming = 4"):
+        begun(2.0)
+
+
+def test_the_report_tells_the_response_beside_its_floor(finished: RunConfig) -> None:
+    card = json.loads(Path("runs/forced/scores.json").read_text())
+    told = card["response"]
+    assert told["first"] == "control" and set(told["responses"]) == {"plus4"}
+    assert told["days"] == {"control": 184, "plus4": 184}
+    assert told["dates"] == {"control": 5, "plus4": 4}
+    found = told["responses"]["plus4"]["ta"]
+    assert found["global"]["truth"] == pytest.approx(4.0 * np.pi / 4.0, abs=0.15)
+    assert found["global"]["model"] == pytest.approx(4.0 * np.pi / 4.0, abs=0.3)
+    assert found["mean"]["size"] == pytest.approx(4.0 * np.sqrt(2.0 / 3.0), rel=0.1)
+    deviation = np.sqrt(2.0) * (np.exp(SPREAD * 4.0) - 1.0)
+    assert found["deviation"]["size"] == pytest.approx(deviation, rel=0.2)
+    assert 0.0 < found["mean"]["floor"] < found["mean"]["size"]
+    page = Path("runs/forced/report.html").read_text()
+    assert "Response to forcing" in page and "plus4 less control" in page
+
+
+@pytest.mark.parametrize("calendar", ["standard", "noleap"])
+def test_a_scenario_that_begins_where_another_ends_does_not_follow_it(calendar: str) -> None:
+    known = {"calendar": calendar, "use_cftime": calendar != "standard"}
+    times = xr.date_range("2001-01-01", periods=6, **known)
+
+    def along(places: list[int], member: list[int]) -> xr.DataArray:
+        chosen = times[places]
+        return xr.DataArray(
+            chosen, dims="time", coords={"time": chosen, "member": ("time", member)}
+        )
+
+    one = along([0, 1, 2, 3, 4, 5], [0, 0, 0, 1, 1, 1])
+    assert contiguous(course_of(in_courses(one))) == [slice(0, 3), slice(3, 6)]
+    shared = in_courses(along([0, 0, 1, 1, 2, 2], [0, 1, 0, 1, 0, 1]))
+    assert shared["member"].values.tolist() == [0, 0, 0, 1, 1, 1]
+    assert contiguous(course_of(shared)) == [slice(0, 3), slice(3, 6)]
+    alone = one.drop_vars("member")
+    np.testing.assert_array_equal(course_of(in_courses(alone)), alone.values)
