@@ -59,6 +59,7 @@ class Bench:
     known: Normals
     tail: GaussianTail | None
     truth: FloatArray  # scaled anomalies (day, variable, *grid)
+    rows: FloatArray  # terms of the climatology, (day, term)
     condition: torch.Tensor
     season: FloatArray
     laws: dict[str, object]
@@ -107,12 +108,14 @@ def opened(asked: argparse.Namespace) -> Bench:
         score = trained(config, published_input(layout, "checkpoints"), constants).score
         laws |= {"one particle": score, "twisted": score}
     condition = torch.from_numpy(conditions["condition"].values)
+    rows = known.rows(conditions)
     return Bench(
         asked=asked,
         config=config,
         known=known,
         tail=tail_of(constants),
-        truth=known.anomalies(values, known.rows(conditions)),
+        truth=known.anomalies(values, rows),
+        rows=rows,
         condition=condition,
         season=condition[:, 0].numpy(),
         laws=laws,
@@ -192,7 +195,8 @@ def tell(bench: Bench, name: str, cases: list[Case]) -> None:
 
 def draw(bench: Bench, law: str, case: Case, day: int) -> tuple[FloatArray, float]:
     """Scaled anomalies (draw, variable, *grid), and the effective sample size as a share."""
-    known, asked, rng = bench.known, bench.asked, np.random.default_rng([day, 1])
+    known, asked = bench.known.at(bench.rows[day]), bench.asked
+    rng = np.random.default_rng([day, 1])
     size = (known.lmax + 1) ** 2
     white = rng.standard_normal((asked.draws, len(known.channels), (known.tail + 1) ** 2))
     noise = known.remainder_of(rng.standard_normal((asked.draws, *bench.truth.shape[1:])))
