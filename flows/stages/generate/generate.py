@@ -18,7 +18,7 @@ a copy for series is made, too (flows/stages/generate/series).
 
 import itertools
 import time as clock
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -45,40 +45,45 @@ if TYPE_CHECKING:
 
 STAGE = "generate"
 KIND = "ensemble"
+BEYOND = "beyond training"  # what is asked for and was not seen
 
 
 def run(config: RunConfig, layout: StoreLayout, client: "Client", progress: Progress) -> Receipt:
     """Draw and publish the ensemble that the configuration asks for."""
     began = clock.monotonic()
     beside = publish_sequences(config, layout, client, progress)
-    beside |= _publish_scenarios(config, layout, client, progress)
+    under = _publish_scenarios(config, layout, client, progress)
+    if under:
+        beside |= {KIND: {name: one.key for name, one in under.items()}}
     times = asked_times(config, layout)
-    realizations = config.generate.realizations
+    beyond = {name: one.attrs["figures"].get(BEYOND) for name, one in under.items()}
     published = generate_ensemble(
-        config, layout, client, progress, KIND, times, realizations, beside
+        config,
+        layout,
+        client,
+        progress,
+        KIND,
+        times,
+        config.generate.realizations,
+        beside,
+        said=[f"{name}: {words}" for name, words in beyond.items() if words],
     )
     return Receipt.of(STAGE, published, seconds=clock.monotonic() - began)
 
 
 def _publish_scenarios(
     config: RunConfig, layout: StoreLayout, client: "Client", progress: Progress
-) -> dict[str, dict[str, str]]:
-    """Draw and publish an ensemble under each scenario; their keys by kind and name."""
-    made: dict[str, dict[str, str]] = {}
-    for one in config.generate.scenarios:
-        times = asked_times(config, layout, one.covariates)
-        drawn = generate_ensemble(
-            config,
-            layout,
-            client,
-            progress,
-            KIND,
-            times,
+) -> dict[str, artifacts.Published]:
+    """Draw and publish an ensemble under each scenario; by name."""
+    draw = partial(generate_ensemble, config, layout, client, progress, KIND)
+    return {
+        one.name: draw(
+            asked_times(config, layout, one.covariates),
             config.generate.realizations,
             label=one.name,
         )
-        made.setdefault(KIND, {})[one.name] = drawn.key
-    return made
+        for one in config.generate.scenarios
+    }
 
 
 def generate_ensemble(
@@ -91,12 +96,14 @@ def generate_ensemble(
     realizations: int,
     beside: Mapping[str, Mapping[str, str]] | None = None,
     label: str = "",
+    said: Sequence[str] = (),
 ) -> artifacts.Published:
     """Draw `realizations` fields at each of the conditioned `times` and publish them.
 
     Args:
         beside: keys by kind and label of what belongs to it: it is not up to date without them.
         label: name of the scenario that it is of, if it is of one.
+        said: what lies beyond training in ensembles that belong to it.
     """
     began = clock.monotonic()
     checkpoint = published_input(layout, "checkpoints")
@@ -121,8 +128,9 @@ def generate_ensemble(
         "grid": grid.describe(),
         "units drawn": len(store.missing),
     }
-    if beyond := beyond_training(artifacts.open_artifact(normals), times):
-        figures["beyond training"] = beyond
+    own = beyond_training(artifacts.open_artifact(normals), times)
+    if beyond := [*([own] if own else []), *said]:
+        figures[BEYOND] = "; ".join(beyond)
     provenance = {
         **config.generate.attributes,
         **provenance_of(config, layout, family),

@@ -184,6 +184,10 @@ def test_a_level_beyond_those_of_training_is_said(finished: RunConfig) -> None:
     said = {name: figures.get("beyond training", "") for name, figures in beyond.items()}
     assert said["plus2"] == said["plus4"] == ""
     assert said["plus8"].startswith("warming from 8 to 8, trained on 0 to 4")
+    of_all = published(finished, "").attrs["figures"]
+    assert of_all["beyond training"] == f"plus8: {said['plus8']}", "as the receipt says"
+    card = json.loads(Path("runs/forced/scores.json").read_text())
+    assert any("plus8: warming from 8" in caveat for caveat in card["caveats"])
 
 
 def test_a_second_run_draws_nothing_and_one_more_level_draws_itself_alone(
