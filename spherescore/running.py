@@ -72,8 +72,8 @@ def plan(config: Config) -> pd.DataFrame:
     """
     import pandas as pd
 
-    from flows.plan.costs import prices
     from flows.plan.plan import estimate
+    from flows.plan.work import prices
     from flows.stages.block_degree import block_degree_words
 
     read = _config(config)

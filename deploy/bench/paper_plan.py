@@ -17,8 +17,10 @@ from dask.utils import format_bytes
 
 from deploy.bench.rivals import ROOT
 from deploy.bench.rows import between
-from flows.plan.costs import Machines, Prices, Workload, estimates, prices, seconds, work
+from flows.plan.costs import estimates
 from flows.plan.plan import duration
+from flows.plan.work import Prices, prices, seconds, work
+from flows.plan.workload import Machines, Workload
 from pipeline.gaussian.moments import largest_block_degree
 
 PAGE = ROOT / "docs" / "performance.md"

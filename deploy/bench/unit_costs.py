@@ -1,4 +1,4 @@
-"""`make unit-costs`: the prices of flows.plan.costs on this machine, and how true its times are.
+"""`make unit-costs`: the prices of flows.plan.work on this machine, and how true its times are.
 
     python -m deploy.bench.unit_costs [--quick]
 
@@ -38,8 +38,10 @@ from deploy.bench.training import BATCH, CHANNELS, prepared, whitened_file
 from flows.cluster.local import local_client
 from flows.cluster.map_units import map_units
 from flows.config.schema import Cluster, RunConfig
-from flows.plan.costs import Machines, Prices, Workload, estimates, seconds, work
+from flows.plan.costs import estimates
 from flows.plan.plan import workload
+from flows.plan.work import Prices, seconds, work
+from flows.plan.workload import Machines, Workload
 from flows.run import run_stage
 from flows.stages.base import STAGES
 from storage.artifacts.layout import StoreLayout

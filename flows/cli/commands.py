@@ -88,8 +88,8 @@ def plan(arguments: argparse.Namespace) -> dict[str, Any]:
     from dataclasses import asdict
 
     config = _prepare(arguments, logs=False)
-    from flows.plan.costs import prices
     from flows.plan.plan import estimate, free_space, memory_per_worker, refusal
+    from flows.plan.work import prices
     from flows.processes.machine import memory_share
     from flows.stages.block_degree import block_degree_words
 

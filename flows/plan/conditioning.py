@@ -14,16 +14,10 @@ import numpy as np
 
 from flows.config.schema import RunConfig
 from flows.config.sections.given import ALL
-from flows.plan.costs import (
-    INTERPRETER_BYTES,
-    LAWS_DRAWN,
-    Estimate,
-    Machines,
-    Prices,
-    Work,
-    Workload,
-    seconds,
-)
+from flows.plan.costs import Estimate
+from flows.plan.sizes import INTERPRETER_BYTES, LAWS_DRAWN
+from flows.plan.work import Prices, Work, seconds
+from flows.plan.workload import Machines, Workload
 from flows.stages.generate.chunks import TIMES_PER_CHUNK, times_of_unit
 from flows.stages.ingest.ingest import how_to_open
 from pipeline.gaussian.lags import contiguous

@@ -12,7 +12,9 @@ from dask.utils import format_bytes, parse_bytes
 from flows.config.schema import RunConfig
 from flows.errors import ExitCode
 from flows.plan.conditioning import conditioning
-from flows.plan.costs import Estimate, Machines, Workload, estimates, prices
+from flows.plan.costs import Estimate, estimates
+from flows.plan.work import prices
+from flows.plan.workload import Machines, Workload
 from flows.processes.machine import machine_memory, memory_share
 from flows.stages.block_degree import block_degree
 from flows.stages.dates import require_dates

@@ -20,8 +20,8 @@ from flows.config.schema import RunConfig
 from flows.deployments.embedded import run_shown
 from flows.deployments.prefect_settings import EMBEDDED, set_prefect_environment
 from flows.errors import Interrupted
-from flows.plan.costs import Workload
 from flows.plan.plan import NotEnoughMemory, NotEnoughSpace, estimate, preflight
+from flows.plan.workload import Workload
 from flows.processes import signals
 from flows.progress import at_intervals
 from flows.stages.base import STAGES, Receipt

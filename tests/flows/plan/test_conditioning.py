@@ -11,8 +11,9 @@ import pytest
 
 from flows.config.schema import RunConfig
 from flows.plan.conditioning import Asked, asked_of, conditioning
-from flows.plan.costs import Machines, Workload, prices
 from flows.plan.plan import estimate
+from flows.plan.work import prices
+from flows.plan.workload import Machines, Workload
 from tests.small import small_table
 
 LOAD = Workload(

@@ -10,9 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from flows.plan import costs
-from flows.plan.costs import Machines, Prices, Work, Workload, estimates, seconds, work
+from flows.plan import sizes, workload
+from flows.plan import work as counts
+from flows.plan.costs import estimates
 from flows.plan.plan import duration
+from flows.plan.work import Prices, Work, seconds, work
+from flows.plan.workload import Machines, Workload
 from flows.stages.base import STAGES
 from flows.stages.train import fields, judging
 from flows.stages.verify import candidates, certificate, compared, nearest
@@ -93,20 +96,20 @@ def test_a_gaussian_model_trains_and_judges_nothing() -> None:
     gaussian = replace(LOAD, steps=0, evaluations=0, validated=100, tested=100)
     assert work(gaussian)["train"] == Work()
     (known,) = (e for e in estimates(gaussian, Machines(), None) if e.stage == "train")
-    assert known.bytes == 0 and known.memory_here < 2 * costs.INTERPRETER_BYTES
+    assert known.bytes == 0 and known.memory_here < 2 * sizes.INTERPRETER_BYTES
     assert work(gaussian)["verify"].network == 0
 
 
 def test_the_evaluations_that_are_counted_are_those_that_are_made() -> None:
-    assert TrainingConfig(steps=1).validations == costs.VALIDATIONS
+    assert TrainingConfig(steps=1).validations == workload.VALIDATIONS
     assert calibration.NODES == judging.NODES
-    assert (len(candidates.WINDOW), analogues.MOST) == (costs.WINDOW, costs.OTHER_YEARS)
-    assert (fields.FOLDS, nearest.NEAREST) == (costs.FOLDS, costs.NEAREST)
-    assert proper_scores.ROWS == costs.ROWS
-    assert (whole.FIELDS, whole.LARGEST_BYTES) == (costs.WHOLE_FIELDS, costs.WHOLE_BYTES)
-    assert certificate.EVALUATIONS == costs.CERTIFIED
+    assert (len(candidates.WINDOW), analogues.MOST) == (workload.WINDOW, workload.OTHER_YEARS)
+    assert (fields.FOLDS, nearest.NEAREST) == (counts.FOLDS, counts.NEAREST)
+    assert proper_scores.ROWS == sizes.ROWS
+    assert (whole.FIELDS, whole.LARGEST_BYTES) == (sizes.WHOLE_FIELDS, sizes.WHOLE_BYTES)
+    assert certificate.EVALUATIONS == counts.CERTIFIED
     likelihood = 4 * certificate.FLOW_STEPS * certificate.FIELDS * 3  # one forward, two backward
-    assert likelihood + 256 * certificate.FIELDS // certificate.APART == costs.PROBED
+    assert likelihood + 256 * certificate.FIELDS // certificate.APART == counts.PROBED
     drawn = inspect.signature(Training.validate).parameters["draws"].default
     assert drawn == judging.DRAWS
 
@@ -117,10 +120,10 @@ def test_judging_takes_a_fifth_of_a_training_or_what_the_fewest_fields_take(
     steps: int, batch: int, fields: int
 ) -> None:
     asked = {"steps": steps, "batch": batch, "fields": fields, "numbers": 5_120}
-    asked["validations"] = costs.VALIDATIONS
+    asked["validations"] = workload.VALIDATIONS
     found, taken = judging.Judging.of(**asked), 3 * steps * batch
-    few = judging.Judging(validated=32, calibrated=32, matched=32).evaluations(costs.VALIDATIONS)
-    assert found.evaluations(costs.VALIDATIONS) <= max(0.2 * taken, few) * 1.01
+    few = judging.Judging(validated=32, calibrated=32, matched=32).evaluations(workload.VALIDATIONS)
+    assert found.evaluations(workload.VALIDATIONS) <= max(0.2 * taken, few) * 1.01
     assert found.validated >= min(32, fields) and found.matched >= 32
     if 0.2 * taken > 2 * judging.Judging.of(**asked | {"steps": None}).evaluations(12):
         assert (found.validated, found.calibrated, found.matched) == (fields, fields, 128)
@@ -140,7 +143,7 @@ def test_what_is_judged_at_once_is_few_where_fields_are_large() -> None:
     assert judging.Judging.of(steps=None, **large).matched == 12
     assert path_bound.at_once(torch.empty(5, 20, 720**2)) == 3
     assert path_bound.at_once(torch.empty(5, 5, 32**2)) == 64
-    assert (path_bound.MOST, path_bound.NUMBERS) == (costs.JUDGED_FIELDS, costs.JUDGED_NUMBERS)
+    assert (path_bound.MOST, path_bound.NUMBERS) == (sizes.JUDGED_FIELDS, sizes.JUDGED_NUMBERS)
 
 
 def test_gpus_divide_the_network_alone() -> None:
@@ -183,7 +186,7 @@ def test_the_whole_law_holds_as_many_copies_of_its_fields_as_are_counted() -> No
     WholeLaw.fit(x[:150], phase[:150], x[150:], phase[150:])
     copies = tracemalloc.get_traced_memory()[1] / (8 * 150 * 3 * 256)
     tracemalloc.stop()
-    assert costs.WHOLE / 2 < copies < costs.WHOLE
+    assert sizes.WHOLE / 2 < copies < sizes.WHOLE
 
 
 def test_the_memory_of_verification_depends_neither_on_dates_nor_on_realizations() -> None:
@@ -205,14 +208,14 @@ def test_the_memory_of_verification_depends_neither_on_dates_nor_on_realizations
 
 def test_bounds_of_what_verification_holds_are_those_that_it_keeps_to() -> None:
     assert (arena.NUMBERS, compared.VALUES, compared.UNIT_BYTES) == (
-        costs.NUMBERS,
-        costs.VALUES,
-        costs.UNIT_BYTES,
+        sizes.NUMBERS,
+        sizes.VALUES,
+        sizes.UNIT_BYTES,
     )
     bank = inspect.signature(proper_scores.nearest).parameters["numbers"].default
-    assert (bank, by_degree.FIELDS, by_degree.UNITS) == (costs.BANK, costs.PAIRED, costs.TABLES)
-    assert candidates.REPLICATES + 1 == costs.REPLICATES
-    assert certificate.TOGETHER == costs.PARTIAL
+    assert (bank, by_degree.FIELDS, by_degree.UNITS) == (sizes.BANK, sizes.PAIRED, sizes.TABLES)
+    assert candidates.REPLICATES + 1 == sizes.REPLICATES
+    assert certificate.TOGETHER == sizes.PARTIAL
 
 
 def test_what_a_training_keeps_for_its_gradient_is_what_is_counted() -> None:
@@ -237,24 +240,24 @@ def test_what_a_training_keeps_for_its_gradient_is_what_is_counted() -> None:
             posterior = Posterior(t, network.baseline.variance)
             network.standardised(posterior, t, x, torch.zeros(4, 1)).square().mean()
         load = replace(LOAD, channels=3, lmax=15, batch=4, width=width, blocks=blocks)
-        counted = costs.activations(load, 1)
+        counted = sizes.activations(load, 1)
         assert 0.6 * counted < sum(kept.values()) < counted, (width, sum(kept.values()), counted)
-        assert costs.activations(replace(load, accumulate=4), 1) == counted / 4
+        assert sizes.activations(replace(load, accumulate=4), 1) == counted / 4
 
 
 def test_a_worker_of_verify_has_room_for_the_whole_law_where_it_is_fitted() -> None:
     few = replace(LOAD, fitted=1000, validated=200, verification=(2, 2))
     (known,) = (e for e in estimates(few, Machines(), None) if e.stage == "verify")
-    assert costs.whole_law(few) == 10 * 8 * 800 * few.channels * few.coefficients
-    assert known.memory >= costs.INTERPRETER_BYTES + costs.whole_law(few)
-    assert costs.whole_law(replace(few, lmax=255, fitted=10_000)) == 0, "too many to fit it"
+    assert sizes.whole_law(few) == 10 * 8 * 800 * few.channels * few.coefficients
+    assert known.memory >= sizes.INTERPRETER_BYTES + sizes.whole_law(few)
+    assert sizes.whole_law(replace(few, lmax=255, fitted=10_000)) == 0, "too many to fit it"
 
 
 def test_days_of_sequences_are_counted_as_they_are_drawn() -> None:
     """Five members are two microbatches of four; a unit of states and of fields has 64 days."""
     load = replace(LOAD, sequences=((5, 100), (1, 10)), past=2, learned=6, microbatch=4)
     alone = replace(LOAD, microbatch=4)
-    done, without = costs.work(load)["generate"], costs.work(alone)["generate"]
+    done, without = counts.work(load)["generate"], counts.work(alone)["generate"]
     rows = 8 * 100 + 4 * 10
     assert done.values - without.values == 510 * LOAD.channels * LOAD.points
     assert done.network - without.network == rows * 6 * LOAD.network_products
