@@ -84,7 +84,7 @@ class Source:
     covariates: Mapping[str, str] = field(default_factory=dict)
     """Series along time, name and CSV or NetCDF file, such as an index."""
     trend: tuple[str, ...] = ()
-    """Covariates, or "time", that the mean of every cell follows."""
+    """Covariates, or "time", that mean and scale of every cell follow."""
     allow_gaps: bool = False
     """Whether days may be lacking in the record."""
     dims: Mapping[str, str] = field(default_factory=dict)
