@@ -2,8 +2,9 @@
 
 The climatology of every grid cell is a mean and harmonics of the calendar year, two where the times
 determine them (seasons.py), and a trend (trend.py) if one is asked for, fitted by least squares
-together; the scale is the standard deviation about it. Both come from `SeasonalMoments`, sums over
-time that are added in any order, so no process ever holds the series.
+together; the scale is the standard deviation about it, which may change in time (scale.py). Both
+come from `SeasonalMoments`, sums over time that are added in any order, so no process ever holds
+the series.
 """
 
 from __future__ import annotations

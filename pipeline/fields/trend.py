@@ -1,9 +1,9 @@
 """What the climatology depends on besides the season: covariates, or calendar time itself.
 
 Of long series under changing forcing the mean of every cell is regressed on these predictors
-together with its yearly cycle, on training times. What they explain is taken away and put back for
-the values asked for. Predictors are in standard units: less their mean over the training times, in
-units of their standard deviation there.
+together with its yearly cycle, on training times, and so is the log of its scale (scale.py). What
+they explain is taken away and put back for the values asked for. Predictors are in standard units:
+less their mean over the training times, in units of their standard deviation there.
 """
 
 from __future__ import annotations
