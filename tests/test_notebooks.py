@@ -36,6 +36,7 @@ def test_every_notebook_is_run() -> None:
     assert sorted(NOTEBOOKS) == sorted((HOUSE / "docs" / "notebooks").glob("*.ipynb"))
 
 
+@pytest.mark.long
 def test_notebooks_run_and_show_as_much_as_is_kept_in_them(run: list[dict[str, Any]]) -> None:
     for path, made in zip(NOTEBOOKS, run, strict=True):
         assert kinds(made) == kinds(read(path)), f"{path.name}: make notebooks"

@@ -215,6 +215,7 @@ def test_a_worker_that_comes_later_is_asked_with_its_units() -> None:
     assert do_unit(mine, abs, -1) == 1
 
 
+@pytest.mark.long
 def test_a_run_over_tls_has_the_bytes_of_a_local_one(
     there: Cluster, golden: tuple[dict[str, Any], dict[str, str]], tmp_path: Path
 ) -> None:

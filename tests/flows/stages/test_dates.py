@@ -99,6 +99,7 @@ def test_what_a_part_of_the_year_determines_is_fitted_and_said_in_log_card_and_r
         assert "the season of " in text and "13 September to 16 December" in text, name
 
 
+@pytest.mark.long
 def test_a_record_of_one_season_is_learned_with_a_mean_alone(tmp_path: Path) -> None:
     summer = {
         "train": ["2000-06-01", "2000-08-31"],

@@ -144,6 +144,7 @@ def test_a_learned_sequence_begins_after_a_spin_up_that_is_dropped(root, here):
     assert np.square(left[0] - left[1]).mean() < 0.3 * np.square(left[1]).mean()
 
 
+@pytest.mark.long
 def test_the_report_says_how_many_nats_a_day_the_learned_law_adds(root, here, monkeypatch):
     config = learned_config(root)
     layout = config.layout

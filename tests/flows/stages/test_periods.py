@@ -84,6 +84,7 @@ def test_pairs_of_days_are_of_all_periods_and_of_no_day_between_them(finished: R
     np.testing.assert_allclose(found.log_density(test), expected.log_density(test), atol=0.02)
 
 
+@pytest.mark.long
 def test_such_a_run_ends_in_a_report_that_names_its_periods(
     finished: RunConfig, here: Client
 ) -> None:

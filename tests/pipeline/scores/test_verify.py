@@ -536,7 +536,7 @@ def test_the_speed_of_a_wind_is_named_as_the_wind_is(east, speed):
     assert with_wind_speed(fields)["ws"].attrs["long_name"] == speed
 
 
-@pytest.mark.parametrize("missing", [False, True])
+@pytest.mark.parametrize("missing", [pytest.param(False, marks=pytest.mark.long), True])
 def test_scores_do_not_depend_on_how_they_are_divided(generator, weights, monkeypatch, missing):
     monkeypatch.setattr(arenas, "BAND_SAMPLE", 400)
     weights, names = weights[:5], ("model", FLOOR)
