@@ -33,7 +33,7 @@ from flows.stages.trained_model import baseline_name, trained
 from pipeline.arrays import FloatArray
 from pipeline.diffusion.process import OrnsteinUhlenbeck
 from pipeline.diffusion.score import GaussianScore
-from pipeline.fields.pointwise import Identity
+from pipeline.fields.pointwise.maps import Identity
 from pipeline.fields.standardisation import Normals, transformed
 from pipeline.gaussian.conditional_tail import GaussianTail
 from pipeline.gaussian.posterior import GaussianPosterior

@@ -16,8 +16,8 @@ from scipy.linalg import get_blas_funcs
 from pipeline.arrays import FloatArray
 from pipeline.errors import UnusableData
 from pipeline.fields.climatology import season_phase
-from pipeline.fields.pointwise import OutOfBounds, Pointwise
-from pipeline.fields.pointwise_labels import pointwise_of
+from pipeline.fields.pointwise.labels import pointwise_of
+from pipeline.fields.pointwise.maps import OutOfBounds, Pointwise
 from pipeline.fields.remainder import band_noise, remainder_noise
 from pipeline.fields.trend import NO_TREND, Trend, climatology_rows
 from pipeline.gaussian.channel_covariance import mix_channels

@@ -24,7 +24,7 @@ import xarray as xr
 
 from pipeline.arrays import FloatArray
 from pipeline.fields.climatology import season_phase
-from pipeline.fields.pointwise import Pointwise
+from pipeline.fields.pointwise.maps import Pointwise
 from pipeline.fields.standardisation import Normals, factor_of, transformed
 from pipeline.fields.trend import NO_TREND, PREFIX, Trend, climatology_rows
 from pipeline.gaussian.channel_covariance import mix_channels

@@ -16,8 +16,8 @@ from scipy.special import log_ndtr, ndtri
 
 from pipeline.arrays import FloatArray
 from pipeline.errors import UnusableData
-from pipeline.fields.normal_scores import Ranks
-from pipeline.fields.pointwise import SQUEEZE, Amount, Identity, Logit, Pointwise
+from pipeline.fields.pointwise.maps import SQUEEZE, Amount, Identity, Logit, Pointwise
+from pipeline.fields.pointwise.normal_scores import NormalScores
 from pipeline.fields.standardisation import Normals
 from pipeline.given.functionals import Functionals
 
@@ -170,7 +170,7 @@ def cut_normal(at: FloatArray) -> tuple[FloatArray, FloatArray]:
 
 def _limits(transform: Pointwise) -> tuple[float, float]:
     """The lowest and the largest value of a variable."""
-    if isinstance(transform, Logit | Ranks):
+    if isinstance(transform, Logit | NormalScores):
         return transform.low, transform.high
     return (0.0, np.inf) if isinstance(transform, Amount) else (-np.inf, np.inf)
 
@@ -184,7 +184,7 @@ def _bounds(
     if isinstance(transform, Logit):
         edge = np.log(SQUEEZE) - np.log1p(-SQUEEZE)
         return np.full(shape, edge), np.full(shape, -edge)
-    if isinstance(transform, Ranks):
+    if isinstance(transform, NormalScores):
         return ndtri(np.clip(transform.share, 1e-6, 1.0 - 1e-6)), None
     return None, None
 

@@ -16,7 +16,7 @@ from flows.config.sections.given import Event
 from flows.stages.conditions import conditioned
 from pipeline.arrays import FloatArray
 from pipeline.errors import UnusableData
-from pipeline.fields.pointwise import Identity
+from pipeline.fields.pointwise.maps import Identity
 from pipeline.fields.standardisation import Normals
 from pipeline.gaussian.baselines import Baseline
 from pipeline.gaussian.conditional_tail import GaussianTail

@@ -25,7 +25,7 @@ from flows.stages.dates import at_dates, require_seen
 from flows.stages.ingest.ingest import open_fields
 from pipeline.arrays import FloatArray
 from pipeline.errors import UnusableData
-from pipeline.fields.pointwise import Identity
+from pipeline.fields.pointwise.maps import Identity
 from pipeline.fields.standardisation import Normals
 from pipeline.given.carried import carry, refuse_far
 from pipeline.given.functionals import Functionals, cells, joined, low_degrees, points

@@ -13,7 +13,7 @@ from flows.stages.preprocess.laws import Laws, Observed
 from flows.stages.preprocess.normals import STORED_AS
 from pipeline.arrays import FloatArray
 from pipeline.errors import UnusableData
-from pipeline.fields.pointwise_labels import pointwise_variables
+from pipeline.fields.pointwise.labels import pointwise_variables
 from pipeline.fields.standardisation import Normals
 from pipeline.sphere.coefficients import degrees, orders
 from pipeline.sphere.fill import harmonic_fill

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from pipeline.arrays import FloatArray, Sums
 from pipeline.fields.climatology import HARMONICS, SeasonalMoments, season_phase
-from pipeline.fields.normal_scores import Extent, Histogram, Ranks
-from pipeline.fields.pointwise import Identity, Pointwise
+from pipeline.fields.pointwise.maps import Identity, Pointwise
+from pipeline.fields.pointwise.normal_scores import Extent, Histogram, NormalScores
 from pipeline.fields.precision import float32_error
 from pipeline.fields.scale import ScaleFit, ScaleSums, Tried
 from pipeline.fields.standardisation import Normals
@@ -70,7 +70,7 @@ def seasonal_moments(
     for values, rows in _loaded(source, transforms, trend, block, span, harmonics):
         names, parts = list(transforms), [values]
         for channel, (name, each) in enumerate(transforms.items()):
-            if isinstance(each, Ranks):
+            if isinstance(each, NormalScores):
                 scores = values[:, channel]
                 indicator = np.where(np.isnan(scores), np.nan, each.at_bound(scores))
                 parts.append(indicator[:, None])

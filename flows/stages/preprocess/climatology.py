@@ -20,7 +20,7 @@ from flows.stages.preprocess.wind_pairs import wind_pairs
 from pipeline.arrays import FloatArray
 from pipeline.errors import UnusableData
 from pipeline.fields.climatology import Climatology
-from pipeline.fields.pointwise import Pointwise
+from pipeline.fields.pointwise.maps import Pointwise
 from pipeline.fields.scale import STEPS, Tried, chosen_scale, stepped
 from pipeline.fields.standardisation import Normals
 from pipeline.fields.trend import Trend

@@ -12,10 +12,10 @@ from flows.config.schema import ConfigError, RunConfig
 from flows.stages.preprocess.block_sums import extents, histograms
 from flows.stages.preprocess.fitting import Fitting
 from pipeline.fields.climatology import SeasonalMoments
-from pipeline.fields.dry_atom import with_atom
-from pipeline.fields.normal_scores import Ranks
-from pipeline.fields.pointwise import BOUNDS_OF_UNITS, SIMPLE, Logit, Pointwise
-from pipeline.fields.rank_tail import over_surroundings
+from pipeline.fields.pointwise.atom import with_atom
+from pipeline.fields.pointwise.maps import BOUNDS_OF_UNITS, SIMPLE, Logit, Pointwise
+from pipeline.fields.pointwise.normal_scores import NormalScores
+from pipeline.fields.pointwise.tail import over_surroundings
 from pipeline.sphere.named_grids import grid_of
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def with_atoms(
     made, channels, indicator = dict(maps), [], len(maps)
     for place, (name, each) in enumerate(maps.items()):
         part = moments.of_channels([place])
-        if isinstance(each, Ranks):
+        if isinstance(each, NormalScores):
             made[name], part = with_atom(each, part, moments.of_channels([indicator]))
             indicator += 1
         channels.append(part)

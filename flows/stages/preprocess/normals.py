@@ -5,7 +5,7 @@ normals.zarr, float64
     scale(channel, *grid)  mask(channel, *grid: 1 = missing)
     log_scale(channel, change, *grid)    coefficients of the log of the scale on the terms after the
                                          first, where it follows them (pipeline/fields/scale)
-    transform(channel), bounds, rank_*   pointwise maps (pipeline/fields/pointwise_labels)
+    transform(channel), bounds, rank_*   pointwise maps (pipeline/fields/pointwise/labels)
     remainder(channel, *grid)            standard deviation of scaled anomalies beyond the tail
     reference_spectrum(channel, degree)  data_spectrum(channel, other_channel, degree)
     reference_factor(degree, channel, other_channel)   Cholesky factor of the reference covariance

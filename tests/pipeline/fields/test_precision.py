@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pipeline.fields.climatology import design
-from pipeline.fields.pointwise import SIMPLE
+from pipeline.fields.pointwise.maps import SIMPLE
 from pipeline.fields.precision import LARGEST_ERROR, float32_error, precision_for
 from pipeline.fields.standardisation import Normals
 from pipeline.sphere.coefficients import degrees

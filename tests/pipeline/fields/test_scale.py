@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pipeline.fields.climatology import design
-from pipeline.fields.pointwise import SIMPLE
+from pipeline.fields.pointwise.maps import SIMPLE
 from pipeline.fields.scale import STEPS, ScaleFit, ScaleSums, Tried, chosen_scale, stepped
 from pipeline.fields.standardisation import Normals
 from pipeline.sphere.grid import RingGrid

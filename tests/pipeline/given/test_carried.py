@@ -5,8 +5,8 @@ import pytest
 from scipy.stats import truncnorm
 
 from pipeline.errors import UnusableData
-from pipeline.fields.normal_scores import Extent, Histogram
-from pipeline.fields.pointwise import SIMPLE, Identity
+from pipeline.fields.pointwise.maps import SIMPLE, Identity
+from pipeline.fields.pointwise.normal_scores import Extent, Histogram
 from pipeline.fields.standardisation import Normals
 from pipeline.given.carried import carry, cut_normal, refuse_far
 from pipeline.given.functionals import box, cells, joined, points

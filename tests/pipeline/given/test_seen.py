@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.fields.pointwise import Identity
+from pipeline.fields.pointwise.maps import Identity
 from pipeline.fields.standardisation import Normals
 from pipeline.gaussian.baselines import Isotropic
 from pipeline.gaussian.conditional_tail import GaussianTail

@@ -6,9 +6,9 @@ import pytest
 import xarray as xr
 
 from pipeline.fields.climatology import season_phase
-from pipeline.fields.normal_scores import Extent, Histogram
 from pipeline.fields.other_grid import moved, placed_normals
-from pipeline.fields.pointwise_labels import pointwise_variables
+from pipeline.fields.pointwise.labels import pointwise_variables
+from pipeline.fields.pointwise.normal_scores import Extent, Histogram
 from pipeline.fields.remainder import band_noise
 from pipeline.fields.standardisation import Normals
 from pipeline.fields.whitening import to_fields

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from pipeline.fields.normal_scores import Ranks
-from pipeline.fields.pointwise import SIMPLE, Logit, Pointwise
-from pipeline.fields.rank_tail import RankTail
+from pipeline.fields.pointwise.maps import SIMPLE, Logit, Pointwise
+from pipeline.fields.pointwise.normal_scores import NormalScores
+from pipeline.fields.pointwise.tail import RankTail
 
 __all__ = ["pointwise_of", "pointwise_variables"]
 
@@ -26,7 +26,7 @@ __all__ = ["pointwise_of", "pointwise_variables"]
 def pointwise_variables(maps: Mapping[str, Pointwise], dims: tuple[str, ...]) -> xr.Dataset:
     """The maps of all channels, on these grid dimensions."""
     limits = [
-        (one.low, one.high) if isinstance(one, Logit | Ranks) else (np.nan, np.nan)
+        (one.low, one.high) if isinstance(one, Logit | NormalScores) else (np.nan, np.nan)
         for one in maps.values()
     ]
     transforms = np.asarray([one.name for one in maps.values()])
@@ -34,7 +34,7 @@ def pointwise_variables(maps: Mapping[str, Pointwise], dims: tuple[str, ...]) ->
         {"bounds": (("channel", "limit"), np.asarray(limits, np.float64))},
         coords={"channel": np.asarray(list(maps)), "transform": ("channel", transforms)},
     )
-    ranked = {name: one for name, one in maps.items() if isinstance(one, Ranks)}
+    ranked = {name: one for name, one in maps.items() if isinstance(one, NormalScores)}
     if not ranked:
         return dataset
 
@@ -72,5 +72,7 @@ def pointwise_of(normals: xr.Dataset, dims: tuple[str, ...]) -> tuple[Pointwise,
         tail = RankTail(scale=fitted.pop("tail_scale"), shape=shape)
         levels = normals["rank_levels"].sel(ranked=channel).to_numpy()
         slope = float(normals["rank_slope"].sel(ranked=channel))
-        maps.append(Ranks(low=low, high=high, levels=levels, slope=slope, tail=tail, **fitted))
+        maps.append(
+            NormalScores(low=low, high=high, levels=levels, slope=slope, tail=tail, **fitted)
+        )
     return tuple(maps)

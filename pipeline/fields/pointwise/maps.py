@@ -2,7 +2,7 @@
 
 Each has `forward` and `inverse` on arrays (..., *grid), float64; missing values stay missing. What
 is drawn beyond the range of a variable becomes its bound, so amounts are never negative and
-fractions never above one. `Ranks` (ranks.py), whose map is fitted to training data, is the one with
+fractions never above one. `NormalScores`, whose map is fitted to training data, is the one with
 state.
 """
 

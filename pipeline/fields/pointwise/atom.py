@@ -1,4 +1,4 @@
-"""The score of values at the lower bound (dry days) under `Ranks`.
+"""The score of values at the lower bound (dry days) under `NormalScores`.
 
 The mean and the variance of a cell's scores depend on where the atom is put. It is put where a
 Gaussian field with the climatology and the scale of the scores is at the bound as often as the
@@ -14,7 +14,7 @@ from scipy.special import ndtr
 
 from pipeline.arrays import FloatArray
 from pipeline.fields.climatology import SeasonalMoments, design
-from pipeline.fields.normal_scores import Ranks
+from pipeline.fields.pointwise.normal_scores import NormalScores
 
 __all__ = ["with_atom"]
 
@@ -24,8 +24,8 @@ HALVINGS = 24
 
 
 def with_atom(
-    ranks: Ranks, scores: SeasonalMoments, at_bound: SeasonalMoments
-) -> tuple[Ranks, SeasonalMoments]:
+    ranks: NormalScores, scores: SeasonalMoments, at_bound: SeasonalMoments
+) -> tuple[NormalScores, SeasonalMoments]:
     """Put the atom where a Gaussian field is at the bound as often as the training data are.
 
     Args:

@@ -5,11 +5,11 @@
 `share` is how often a cell is at the bound (dry days), G the distribution of its values above. Both
 come from sums over times of one extent and one histogram per cell, so no process ever holds the
 series. Between the knots of G the map is linear both ways, hence exactly inverted; below them it
-goes on in a straight line, and beyond them as `rank_tail` says. The largest of the training times
+goes on in a straight line, and beyond them as `tail` says. The largest of the training times
 is as rare in every cell, however few of them are above the bound.
 
 A Gaussian draw is at the bound where its score is below Phi^-1(share). Where the atom lies is free;
-atoms.py puts it.
+atom.py puts it.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ import numpy.typing as npt
 from scipy.special import ndtr, ndtri
 
 from pipeline.arrays import FloatArray
-from pipeline.fields.rank_tail import THRESHOLD, RankTail, Smooth, alone
+from pipeline.fields.pointwise.tail import THRESHOLD, RankTail, Smooth, alone
 
-__all__ = ["Extent", "Histogram", "Ranks"]
+__all__ = ["Extent", "Histogram", "NormalScores"]
 
 BINS = 128  # of a cell's values above the bound, at equal distances of their cube root
 KNOTS = 41
@@ -95,7 +95,7 @@ class Histogram:
             counts=self.counts + other.counts,
         )
 
-    def fit(self, high: float, smooth: Smooth = alone) -> Ranks:
+    def fit(self, high: float, smooth: Smooth = alone) -> NormalScores:
         """The map of these values, its atom provisionally one below the lowest score.
 
         Args:
@@ -127,7 +127,7 @@ class Histogram:
         )
         quantiles[0], quantiles[-1] = least, largest
         typical = max(float(np.mean(largest - least)), np.finfo(float).tiny)
-        ranks = Ranks(
+        ranks = NormalScores(
             low=self.low,
             high=high,
             levels=levels,
@@ -141,7 +141,7 @@ class Histogram:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Ranks:
+class NormalScores:
     """The map of every cell between its values and their normal scores.
 
     Attributes:

@@ -1,4 +1,4 @@
-"""Ranks: exact inverse, normal scores, and as many dry days in Gaussian draws as in the data."""
+"""Normal scores: exact inverse, and as many dry days in Gaussian draws as in the data."""
 
 from dataclasses import replace
 from functools import reduce
@@ -9,9 +9,9 @@ import pytest
 from scipy.special import ndtr, ndtri
 
 from pipeline.fields.climatology import SeasonalMoments, design
-from pipeline.fields.dry_atom import with_atom
-from pipeline.fields.normal_scores import Extent, Histogram
-from pipeline.fields.rank_tail import over_surroundings
+from pipeline.fields.pointwise.atom import with_atom
+from pipeline.fields.pointwise.normal_scores import Extent, Histogram
+from pipeline.fields.pointwise.tail import over_surroundings
 from pipeline.sphere.grid import RingGrid
 
 TIMES, SHAPE = 1460, (4, 5)
@@ -29,7 +29,7 @@ def rain():
 
 
 def fitted(values, low=0.0, high=np.inf, blocks=3):
-    """Ranks of values that come in blocks, with the atom placed."""
+    """Normal scores of values that come in blocks, with the atom placed."""
     parts = np.array_split(values, blocks)
     extent = reduce(add, map(Extent.of, parts))
     ranks = reduce(add, (Histogram.of(part, low, extent) for part in parts)).fit(high)

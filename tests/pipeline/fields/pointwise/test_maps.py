@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from pipeline.fields.normal_scores import Extent, Histogram
-from pipeline.fields.pointwise import SIMPLE, Logit, OutOfBounds
-from pipeline.fields.pointwise_labels import pointwise_of, pointwise_variables
+from pipeline.fields.pointwise.labels import pointwise_of, pointwise_variables
+from pipeline.fields.pointwise.maps import SIMPLE, Logit, OutOfBounds
+from pipeline.fields.pointwise.normal_scores import Extent, Histogram
 
 FRACTION = Logit(low=0.0, high=1.0)
 PERCENT = Logit(low=0.0, high=100.0)
