@@ -150,3 +150,49 @@ def test_the_plans_on_paper_fit_into_64_gib_in_every_process() -> None:
     era5 = paper.plans()[0].load
     assert (era5.channels, era5.lmax, era5.points) == (20, 719, 721 * 1440)
     assert era5.ensemble[0] == 1000 and era5.times == 14_610
+
+
+def test_gpus_are_measured_where_there_are_some_and_otherwise_a_sentence_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gpu = module("gpu")
+    monkeypatch.setattr(gpu.torch.cuda, "is_available", lambda: False)
+    assert gpu.main([]) == 2
+    assert "torch sees no GPU here" in capsys.readouterr().err
+
+
+def test_the_script_for_gpus_runs_on_the_cpu(capsys: pytest.CaptureFixture[str]) -> None:
+    gpu = module("gpu")
+    threads = gpu.torch.get_num_threads()
+    assert gpu.main(["--device", "cpu"]) == 0
+    gpu.torch.set_num_threads(threads)
+    lines = capsys.readouterr().out.splitlines()
+    for what in ("synthesis", "analysis", "score", "gradient", "draw"):
+        assert f"| {what} | float32 | 0.0e+00 |" in "\n".join(lines)
+    assert sum(line.startswith(("| training,", "| drawing,")) for line in lines) == 2
+
+
+def test_results_are_equal_that_were_summed_in_another_order(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from pipeline.sphere import torch_harmonics as harmonics
+
+    gpu = module("gpu")
+    load, single = gpu.TINY[0], gpu.torch.float32
+    right = gpu.results(load, gpu.CPU, single)
+
+    def as_on_a_gpu(self: Any) -> Any:
+        return harmonics._grouped(self.grid, self.lmax, self.place.dtype, self.place.device)
+
+    monkeypatch.setattr(harmonics.TorchHarmonics, "_maps", as_on_a_gpu)
+    other = gpu.results(load, gpu.CPU, single)
+    for what, allowed in gpu.TOLERANCES["float32"].items():
+        assert 0 < gpu.difference(other[what], right[what]) < 0.1 * allowed, what
+
+
+def test_the_difference_of_results_is_relative_and_not_a_number_is_none() -> None:
+    gpu = module("gpu")
+    right = gpu.torch.tensor([3.0, 4.0])
+    assert gpu.difference(right, right) == 0
+    assert gpu.difference(right + gpu.torch.tensor([0.3, 0.4]), right) == pytest.approx(0.1)
+    assert gpu.difference(right * float("nan"), right) == float("inf")

@@ -32,8 +32,9 @@ from deploy.bench.timing import in_turns, timed
 from pipeline.diffusion.process import OrnsteinUhlenbeck
 from pipeline.gaussian.fit import Moments, fit
 from pipeline.network.data_parallel import Threads
-from pipeline.network.score_network import native_precision, score_network
+from pipeline.network.score_network import ScoreNet, native_precision, score_network
 from pipeline.network.train import Training, TrainingConfig
+from pipeline.sphere.coefficients import lmax_of
 
 LMAX, CHANNELS, STATIC, BATCH = 31, 5, 12, 32
 FIELDS = 256
@@ -121,23 +122,41 @@ def whitened_file() -> str:
 def prepared(file: str, batch: int) -> tuple[Training, Callable[[], None]]:
     """The default model in training, and one step of it."""
     x = np.load(file).reshape(FIELDS, CHANNELS, -1)
-    season = torch.linspace(0, 2 * np.pi, FIELDS, dtype=torch.float64)[:, None]
-    factor = np.eye(CHANNELS) * ((1.0 + np.arange(LMAX + 1)) ** -1.5)[:, None, None]
-    model = score_network(
-        baseline=fit("m-block", Moments.of(x), {"shrinkage": np.full(LMAX + 1, 0.5)}),
+    trainer = in_training(default_model(x, native_precision(torch.device("cpu"))))
+    fields, season = torch.from_numpy(x[:batch]), seasons(FIELDS)[:batch]
+    return trainer, lambda: trainer.advance(fields, season)
+
+
+def seasons(count: int) -> Tensor:
+    """Conditions of so many fields, over a year: (field, 1)."""
+    return torch.linspace(0, 2 * np.pi, count, dtype=torch.float64)[:, None]
+
+
+def default_model(
+    x: np.ndarray, precision: torch.dtype, *, law: str = "m-block", width: int = 64
+) -> ScoreNet:
+    """The untrained score of whitened fields (field, channel, coefficient)."""
+    channels, lmax = x.shape[1], lmax_of(x.shape[2])
+    factor = np.eye(channels) * ((1.0 + np.arange(lmax + 1)) ** -1.5)[:, None, None]
+    choice = {"shrinkage": np.full(lmax + 1, 0.5)} if law == "m-block" else {}
+    return score_network(
+        baseline=fit(law, Moments.of(x, None if law == "m-block" else 0), choice),
         factor=factor,
-        static=np.random.default_rng(0).standard_normal((STATIC, (LMAX + 1) ** 2)),
-        precision=native_precision(torch.device("cpu")),
+        static=np.random.default_rng(0).standard_normal((STATIC, (lmax + 1) ** 2)),
+        width=width,
+        precision=precision,
     )
+
+
+def in_training(model: ScoreNet) -> Training:
+    """The model before its first step of very many."""
     process = OrnsteinUhlenbeck()
-    trainer = Training(
+    return Training(
         model=model,
         config=TrainingConfig(steps=1_000_000),
         process=process,
         times=process.power_grid(64),
     )
-    fields = torch.from_numpy(x[:batch])
-    return trainer, lambda: trainer.advance(fields, season[:batch])
 
 
 class Block(nn.Module):
