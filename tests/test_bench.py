@@ -8,7 +8,10 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import dask.array
+import numpy as np
 import pytest
+import xarray as xr
 
 ROOT = Path(__file__).resolve().parents[1]
 BENCH = ROOT / "deploy" / "bench"
@@ -147,9 +150,75 @@ def test_the_plans_on_paper_fit_into_64_gib_in_every_process() -> None:
         for one in estimates(plan.load, plan.machines, None):
             assert max(one.memory, one.memory_here) < 64 << 30, one
         assert any("block degree" in line for line in paper.lines(plan, None))
-    era5 = paper.plans()[0].load
-    assert (era5.channels, era5.lmax, era5.points) == (20, 719, 721 * 1440)
-    assert era5.ensemble[0] == 1000 and era5.times == 14_610
+
+
+def test_the_plan_on_paper_is_the_one_that_the_command_accepts_from_metadata_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """ERA5 at a quarter of a degree, 40 years, 20 variables, lmax 719: a store without values."""
+    from flows.cli.main import main
+    from flows.config.schema import read_config
+    from flows.plan import plan
+    from flows.processes import machine
+
+    names = [f"v{number}" for number in range(20)]
+    era5_of_metadata(tmp_path / "era5.zarr", names)
+    file = tmp_path / "era5.toml"
+    file.write_text(ERA5.format(root=tmp_path, names=json.dumps(names), dates=json.dumps(DATES)))
+    for one in (plan, machine):
+        monkeypatch.setattr(one, "machine_memory", lambda: 64 << 30)
+    for free in ("free_space", "free_inodes"):
+        monkeypatch.setattr(plan, free, lambda place: None)
+
+    assert main(["plan", str(file), "--json"]) == 0
+    said = json.loads(capsys.readouterr().out.splitlines()[-1])
+    most = [max(one["memory"], one["memory_here"]) for one in said["stages"].values()]
+    assert max(most) < 64 << 30
+    assert plan.workload(read_config(str(file))) == module("paper_plan").plans()[0].load
+
+
+DATES = [f"2019-{month:02d}-15" for month in range(1, 13)]
+ERA5 = """
+[run]
+root = "{root}/run"
+[source]
+paths = ["{root}/era5.zarr"]
+variables = {names}
+[split]
+train = ["1980-01-01", "2016-12-31"]
+validation = ["2017-01-01", "2017-12-31"]
+test = ["2018-01-01", "2019-12-31"]
+[spectral]
+lmax = 719
+[train]
+steps = 7812
+batch = 256
+accumulate = 4
+ranks = 64
+[generate]
+realizations = 1000
+times = {dates}
+[cluster]
+kind = "slurm"
+workers = 64
+memory = "64 GiB"
+"""
+
+
+def era5_of_metadata(path: Path, names: list[str]) -> None:
+    """A Zarr store with coordinates, and no value of any of its variables."""
+    days = np.datetime64("1980-01-01", "ns") + np.arange(14_610) * np.timedelta64(1, "D")
+    empty = dask.array.zeros((len(days), 721, 1440), dtype=np.float32, chunks=-1)
+    fields = {name: (("time", "latitude", "longitude"), empty, {"units": "K"}) for name in names}
+    coords = {
+        "time": days,
+        "latitude": ("latitude", np.linspace(90, -90, 721), {"units": "degrees_north"}),
+        "longitude": ("longitude", np.arange(1440) * 0.25, {"units": "degrees_east"}),
+    }
+    encoding = {name: {"chunks": (16, 721, 1440), "_FillValue": np.nan} for name in names}
+    xr.Dataset(fields, coords=coords).to_zarr(
+        path, compute=False, encoding=encoding, zarr_format=3, consolidated=False
+    )
 
 
 def test_gpus_are_measured_where_there_are_some_and_otherwise_a_sentence_says_so(

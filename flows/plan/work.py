@@ -30,7 +30,8 @@ class Work:
         values, scored, legendre, network, units: shared by workers; a value that is scored costs
             what one does that is worked on in one process.
         training, judging: products of the network in one process on all cores of its machine, of
-            a training that its minutes may end, and of what is done in any case.
+            a training that its minutes may end, and of what is done in any case. Ranks divide the
+            former.
         alone: values, and numbers of laws that are fitted, in one process.
         products: other products in one process.
     """
@@ -149,9 +150,11 @@ def _with_sequences(done: Work, load: Workload) -> Work:
 def seconds(stage: str, done: Work, load: Workload, machines: Machines, price: Prices) -> float:
     """Time of a stage. Units that the scheduler cannot hand out fast enough wait for it."""
     own = price.stages[stage]
-    network, training = price.network / machines.workers, price.training
+    network, training, judging = price.network / machines.workers, price.training, price.training
+    if machines.ranks > 1:  # of one thread each
+        training, judging = price.network / machines.ranks, price.network
     if machines.gpus:
-        network = training = 1.0 / (machines.gpus * machines.gpu_speed)
+        network = training = judging = 1.0 / (machines.gpus * machines.gpu_speed)
     shared = done.values * own["value"] + done.legendre * price.legendre + done.units * own["unit"]
     shared += done.scored * own["alone"]
     by_workers = shared / machines.workers + done.network * network
@@ -160,5 +163,5 @@ def seconds(stage: str, done: Work, load: Workload, machines: Machines, price: P
     if stage == "train" and load.minutes is not None:
         limit = 60.0 * load.minutes
         trained = min(limit, trained) if load.steps else limit
-    alone = done.judging * training + done.alone * own["alone"] + done.products * price.legendre
+    alone = done.judging * judging + done.alone * own["alone"] + done.products * price.legendre
     return own["run"] + waited + trained + alone

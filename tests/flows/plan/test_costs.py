@@ -154,6 +154,14 @@ def test_gpus_divide_the_network_alone() -> None:
     )
 
 
+def test_ranks_of_one_thread_each_divide_the_steps_of_a_training_and_judge_for_themselves() -> None:
+    done = work(LOAD)["train"]
+    rest = 3.0 + done.alone * 1e-10 + done.products * UNIT.legendre
+    for ranks in (2, 8):
+        expected = (done.training / ranks + done.judging) * UNIT.network
+        assert time_of("train", LOAD, ranks=ranks) == pytest.approx(rest + expected)
+
+
 def test_covariances_are_counted_as_they_are_stored() -> None:
     orders = sum((LOAD.channels * (32 - abs(m))) ** 2 for m in range(-31, 32))
     assert LOAD.covariances == pytest.approx(orders, rel=0.05)
