@@ -18,8 +18,8 @@ from flows.stages.splits import part_of
 from pipeline.arrays import FloatArray
 from pipeline.errors import UnusableData
 from pipeline.fields.climatology import season_phase
-from pipeline.fields.seasons import Stretch, in_stretches, spoken_stretches
-from pipeline.fields.trend import NO_TREND, PREFIX, TIME, Trend
+from pipeline.fields.seasons import Stretch, harmonics_of, in_stretches, spoken_stretches
+from pipeline.fields.trend import NO_TREND, PREFIX, TIME, Trend, terms_of_day
 from storage.artifacts import publishing as artifacts
 from storage.artifacts.layout import StoreLayout
 from storage.conventions.labels import at
@@ -47,13 +47,14 @@ def covariate_variables(fields: xr.Dataset, names: tuple[str, ...], split: Split
 
 
 def trend_of(fields: xr.Dataset, config: RunConfig) -> Trend:
-    """What the climatology follows besides the season, as `source.trend` says."""
-    if not config.source.trend:
-        return NO_TREND
-    names = [name for name in config.source.trend if name != TIME]
-    return Trend.fit(
-        config.source.trend, part_of(fields[["time", *names]], config.split, "train").load()
-    )
+    """What the climatology follows besides the season: what `source.trend` says, and the time of
+    day where days have several times."""
+    asked = config.source.trend
+    covariates = [name for name in asked if name != TIME]
+    training = part_of(fields[["time", *covariates]], config.split, "train").load()
+    harmonics = harmonics_of(season_phase(training["time"]), config.spectral.harmonics)
+    names = (*asked, *terms_of_day(training, asked, harmonics))
+    return Trend.fit(names, training) if names else NO_TREND
 
 
 def standard_covariates(given: Mapping[str, Any], times: int, normals: xr.Dataset) -> FloatArray:
@@ -124,7 +125,7 @@ def conditioned_as_observed(
     Args:
         times: With `member` beside them where each is that of one scenario.
     """
-    names = {*_names(normals), *Trend.of(normals).names} - {TIME}
+    names = {*_names(normals), *Trend.of(normals).covariates}
     truly = {name: at(fields[name], times).values for name in sorted(names)}
     return conditioned(times.reset_coords(drop=True), truly, normals)
 

@@ -173,7 +173,8 @@ def smoothing_words(to: int, trend: Trend) -> str:
     """What was chosen for a variable, for people."""
     if to < 0:
         return "the same at all times"
-    followed = ", ".join(["the season", *trend.names])
+    of_day = ("the time of day",) * (len(trend.names) > len(trend.asked))
+    followed = ", ".join(["the season", *of_day, *trend.asked])
     return f"follows {followed}; smooth up to degree {to}"
 
 

@@ -139,7 +139,7 @@ def gallery(
     still = xr.DataArray(
         np.zeros((1, len(names), normals.sizes["coefficient"]), np.float32),
         dims=("time", "channel", "coefficient"),
-        coords={"phase": ("time", phase)},
+        coords={"phase": ("time", phase), "time": ensemble["time"]},
     )
     conditions = conditioned(ensemble["time"], given, normals)
     still = with_predictors(still, conditions)

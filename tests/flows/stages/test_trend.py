@@ -74,8 +74,9 @@ def configure(root, trend=("co2",), given=None, realizations=64):
     )
 
 
-def publish_fields(root):
-    layout, fields, shards = StoreLayout(str(root)), make_fields(), {"time": 128}
+def publish_fields(root, fields=None):
+    layout, shards = StoreLayout(str(root)), {"time": 128}
+    fields = make_fields() if fields is None else fields
     path = layout.artifact("fields", "f" * 64)
     artifacts.create(path, fields, chunks=shards, shards=shards)
     units = artifacts.plan_units({"time": fields.sizes["time"]}, shards)
@@ -172,3 +173,37 @@ def test_calendar_time_is_a_predictor_too_and_the_report_is_made(here, tmp_path)
 def test_a_trend_needs_a_covariate(tmp_path):
     with pytest.raises(ConfigError, match=r'source\.trend: co3 is neither "time" nor .*co2'):
         configure(tmp_path, trend=("co3",))
+
+
+def test_fields_of_an_hour_have_the_mean_of_that_hour(here, tmp_path):
+    """The sun rises at each longitude at its own time, and higher in July; noise is of 1 K. In
+    standard errors of the draws, with those of a cell's mean of that hour in training."""
+    times = xr.date_range("2000-01-01", "2002-12-31T18", freq="6h")
+    longitude = np.deg2rad(22.5 * np.arange(16))
+    day = 2.0 * np.pi * times.hour.to_numpy()[:, None, None] / 24.0
+    year = 2.0 * np.pi * times.day_of_year.to_numpy()[:, None, None] / 365.25
+    sun = (5.0 - 3.0 * np.cos(year)) * np.cos(day + longitude) * np.ones((1, 8, 1))
+    noise = np.random.default_rng(2).standard_normal((len(times), *GRID.shape))
+    fields = xr.Dataset(
+        {"ta": (("time", "lat", "lon"), (280.0 - sun + noise).astype("f4"), {"units": "K"})},
+        coords={"time": times, "lat": np.asarray(GRID.latitudes), "lon": np.arange(16) * 22.5},
+    )
+    layout = publish_fields(tmp_path, fields)
+    table = configure(tmp_path, trend=(), given={}).to_dict()
+    table["source"] |= {"covariates": {}}
+    table["split"] = {
+        "train": ["2000-01-01", "2001-12-31"],
+        "validation": ["2002-01-01", "2002-06-30"],
+        "test": ["2002-07-01", "2002-12-31"],
+    }
+    table["sequence"] = {"past": 1}
+    table["train"] |= {"model": "gaussian:var"}
+    days = {"start": "2002-07-01", "days": 8, "realizations": 100}
+    table["generate"] |= {"times": ["2002-07-01"], "sequences": [days]}
+    config = RunConfig.from_dict(table)
+    for stage in (preprocess, train, generate):
+        stage.run(config, layout, here, quiet)
+    drawn = artifacts.open_published(layout, "sequences").load().ta
+    expected = 280.0 - sun[np.isin(times, drawn.time)]
+    away = drawn.mean(("realization", "lat")).values - expected.mean(axis=1)
+    assert np.abs(away).max() < 5.0 * np.sqrt(1.0 / 800.0 + 1.0 / 1000.0)

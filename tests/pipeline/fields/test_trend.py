@@ -6,7 +6,7 @@ import xarray as xr
 
 from pipeline.errors import UnusableData
 from pipeline.fields.climatology import SeasonalMoments, design, season_phase
-from pipeline.fields.trend import NO_TREND, Trend, climatology_rows
+from pipeline.fields.trend import NO_TREND, Trend, climatology_rows, terms_of_day
 
 TIMES = xr.date_range("1950-01-15", periods=1200, freq="30D")
 CO2 = 300.0 + 0.1 * np.arange(1200) + np.sin(np.arange(1200) / 40.0)
@@ -78,3 +78,49 @@ def test_what_is_asked_for_beyond_the_training_times_is_named(fields):
 def test_without_predictors_the_rows_are_those_of_the_season():
     phase = np.linspace(0.0, 6.0, 7)
     np.testing.assert_array_equal(climatology_rows(phase, np.empty((7, 0))), design(phase))
+
+
+def of_hours(*hours, days=730, calendar="standard"):
+    """Times at these hours of each day of some years."""
+    dates = xr.date_range("2001-01-01", periods=days, calendar=calendar, use_cftime=True)
+    times = np.array([date.replace(hour=hour) for date in dates for hour in hours])
+    return xr.Dataset(coords={"time": times})
+
+
+@pytest.mark.parametrize(
+    ("hours", "day"),
+    [
+        ((12,), []),
+        ((0, 12), ["day cos"]),
+        ((0, 6), ["day cos"]),
+        ((0, 6, 12, 18), ["day cos", "day sin", "half day cos"]),
+        (range(0, 24, 3), ["day cos", "day sin", "half day cos", "half day sin"]),
+    ],
+)
+def test_the_time_of_day_has_the_terms_that_the_times_tell_apart(hours, day):
+    found = terms_of_day(of_hours(*hours, calendar="noleap"), (), 2)
+    assert list(found) == [term + year for year in ("", ", year cos", ", year sin") for term in day]
+    assert list(terms_of_day(of_hours(*hours, days=20), (), 0)) == day
+
+
+def test_months_in_their_middle_and_scenarios_at_two_hours_have_one_time_a_day():
+    middles = np.array(["2001-01-16T12", "2001-02-15T00", "2001-03-16T12"], "M8[ns]")
+    assert not terms_of_day(xr.Dataset(coords={"time": middles}), (), 0)
+    both = of_hours(0, 12).assign_coords(member=("time", np.tile([0, 1], 730)))
+    assert not terms_of_day(both, (), 2)
+
+
+def test_no_term_of_the_day_follows_from_a_trend_that_was_asked_for():
+    hourly = of_hours(0, 6, 12, 18)
+    hourly["sun"] = ("time", np.tile([3.0, 2.0, 1.0, 2.0], 730))
+    assert list(terms_of_day(hourly, ("sun",), 0)) == ["day sin", "half day cos"]
+
+
+def test_the_time_of_day_is_told_by_times_alone():
+    hourly = of_hours(0, 6, 12, 18)
+    trend = Trend.fit(terms_of_day(hourly, (), 2), hourly)
+    assert not trend.covariates and not trend.asked
+    rows = trend.standard(hourly)
+    assert not trend.coordinates(rows)
+    np.testing.assert_array_equal(trend.given(hourly["time"]), rows)
+    np.testing.assert_array_equal(trend.of_values(hourly["time"], {}), rows)
