@@ -71,7 +71,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
     with _shown(arguments):
         receipts = run_all(config, execute=run_shown)
-    return _result(arguments, config, receipts, time.monotonic() - began)
+    return result(arguments, config, receipts, time.monotonic() - began)
 
 
 def stage(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -81,7 +81,7 @@ def stage(arguments: argparse.Namespace) -> dict[str, Any]:
 
     with _shown(arguments):
         receipt = run_alone(config, arguments.stage)
-    return _result(arguments, config, [receipt], time.monotonic() - began)
+    return result(arguments, config, [receipt], time.monotonic() - began)
 
 
 def plan(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -318,7 +318,7 @@ def log_to_people(arguments: argparse.Namespace, files: Sequence[logging.Handler
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%dT%H:%M:%S"))
 
 
-def _result(
+def result(
     arguments: argparse.Namespace,
     config: "RunConfig",
     receipts: Sequence["Receipt"],
@@ -335,6 +335,7 @@ def _result(
     kinds = [kind for stage in asked or STAGES for kind in stage.kinds]
     named = [(kind, "") for kind in kinds]
     if not asked:
+        named += [("ensemble", one.name) for one in config.generate.scenarios]
         named += [("series", "")] * config.generate.series
         named += [("sequences", one.name) for one in config.generate.sequences]
     for kind, label in named:

@@ -73,12 +73,13 @@ def receipts(table: Table) -> Iterator[str]:
     """Where the things are that a run or a stage has made."""
     if table["nothing_to_do"] and table["whole"]:
         yield f"nothing to do: {table['root']} is up to date with {table['config']}"
+    wide = max(len(name) for name in ("checkpoints", *table["artifacts"], *table["worth"])) + 3
     for kind, artifact in table["artifacts"].items():
-        yield f"{kind:<14}{artifact['path']}"
+        yield f"{kind:<{wide}}{artifact['path']}"
     if table["worth"]:
         yield ""
     for name, sentence in table["worth"].items():
-        yield f"{name:<14}{sentence}"
+        yield f"{name:<{wide}}{sentence}"
 
 
 def export(table: Table) -> Iterator[str]:

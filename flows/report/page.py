@@ -16,7 +16,8 @@ from typing import Any
 from markupsafe import Markup
 
 from flows.report.figures import MANY, NAMES
-from flows.report.score_tables import MATRIX, Card, imposed, ratios, scores_section
+from flows.report.score_tables import Card, imposed, scores_section
+from flows.report.worth import MATRIX, ratios
 from flows.report.writing import written
 
 TITLES = {

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from markupsafe import Markup
 
 from flows.report.figures import NAMES
+from flows.report.worth import MATRIX
 from flows.report.writing import written
 
 Card = Mapping[str, Any]
@@ -39,7 +40,6 @@ SCORES = {
         "between the laws of whole fields, 0 in expectation when they are the same",
     ),
 }
-MATRIX = ("mean", "sd", "skewness", "q999", "spectrum", "crps")
 BESIDE = ("m-block", "channels", "band-limit")
 CALIBRATION = ("spread", "tail")
 IN_FIELD_UNITS = ("mean", "sd", "q999", "crps")
@@ -116,12 +116,3 @@ def imposed(card: Card) -> str:
         " The power spectra of the model are imposed, not learned: its flow is matched to those of "
         "the training fields, and the score “spectrum” says how well that was done."
     )
-
-
-def ratios(card: Card, owner: str) -> Iterator[float]:
-    """Every ratio to the noise floor that the matrix shows for one candidate."""
-    for scores in card["scores"].values():
-        for name in MATRIX:
-            entry = scores.get(name, {}).get(owner)
-            if entry and entry["ratio"]:
-                yield entry["ratio"]["value"]

@@ -1,9 +1,11 @@
-"""What an ensemble is worth, in three sentences: for the end of a run, not for its page."""
+"""What an ensemble is worth, in three sentences for the end of a run; what is typical of it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from statistics import median
 from typing import Any
 
+MATRIX = ("mean", "sd", "skewness", "q999", "spectrum", "crps")  # errors beside their noise floor
+LARGEST = 99.0  # ratio that is written out: a floor that is 0 by chance has any
 CARE = (
     "its days are draws of the climate of their date, no forecasts; what the training years do not "
     "contain is not in it"
@@ -19,10 +21,11 @@ def worth(card: Mapping[str, Any]) -> dict[str, str]:
     said = {}
     if (best := _gained(card["certificate"])) is not None:
         said["J_G"] = best
-    if ratios := _ratios(card):
+    if found := list(ratios(card, "model")):
+        low, typical, high = (_written(one(found)) for one in (min, median, max))
         said["scores"] = (
-            f"typically {median(ratios):.2f} times the error that another sample of real years "
-            f"would have ({min(ratios):.2f} to {max(ratios):.2f} in {len(ratios)} scores)"
+            f"typically {typical} times the error that another sample of real years "
+            f"would have ({low} to {high} in {len(found)} scores)"
         )
     first = next(iter(card.get("caveats", ())), CARE)
     return said | {"careful": first}
@@ -43,11 +46,14 @@ def _gained(certificate: Mapping[str, Any]) -> str | None:
     return f"{words}: the model {sure} the best Gaussian law, {name}"
 
 
-def _ratios(card: Mapping[str, Any]) -> list[float]:
-    found = []
-    for variables in card["scores"].values():
-        for entries in variables.values():
-            ratio = (entries.get("model") or {}).get("ratio") or {}
-            if ratio.get("value") is not None:
-                found.append(float(ratio["value"]))
-    return found
+def ratios(card: Mapping[str, Any], owner: str) -> Iterator[float]:
+    """Every ratio to the noise floor of one candidate's errors: those that the page shows first."""
+    for scores in card["scores"].values():
+        for name in MATRIX:
+            entry = scores.get(name, {}).get(owner)
+            if entry and entry["ratio"] and entry["ratio"]["value"] is not None:
+                yield float(entry["ratio"]["value"])
+
+
+def _written(ratio: float) -> str:
+    return f"{ratio:.2f}" if ratio <= LARGEST else f"more than {LARGEST:.0f}"

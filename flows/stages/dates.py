@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from flows.config.schema import ConfigError, RunConfig, Split, within
-from flows.stages.splits import SPLITS, Name, part_of, spans_of
+from flows.config.schema import DRAW, ConfigError, DrawnSequence, RunConfig, Split, within
+from flows.stages.splits import SPLITS, Name, course_of, in_courses, part_of, spans_of
 from pipeline.errors import UnusableData
 from pipeline.fields.climatology import season_phase
 from pipeline.fields.seasons import (
@@ -17,14 +18,27 @@ from pipeline.fields.seasons import (
     spoken_stretches,
     unseen_stretches,
 )
+from pipeline.gaussian.lags import contiguous
 from storage.conventions.stamps import stamps_on
 
-__all__ = ["at_dates", "require_dates", "require_seen"]
+__all__ = [
+    "SEQUENCES",
+    "at_dates",
+    "day_before",
+    "require_dates",
+    "require_day",
+    "require_seen",
+    "step_in",
+    "times_from",
+]
+
+SEQUENCES = "generate.sequences"
 
 
 def require_dates(config: RunConfig, times: xr.DataArray) -> None:
     """Refuse dates that the calendar of the data does not have, periods without data, a yearly
-    cycle that the training times do not determine, and asked dates of a season they have not seen.
+    cycle that the training times do not determine, asked dates of a season they have not seen, and
+    sequences that cannot be drawn.
 
     Args:
         times: Of the fields, in order.
@@ -36,7 +50,82 @@ def require_dates(config: RunConfig, times: xr.DataArray) -> None:
         _require_split(config.split, name, times)
     phase = season_phase(part_of(times, config.split, "train"))
     harmonics_of(phase, config.spectral.harmonics)
-    require_seen(at_dates(config.generate.times, times), unseen_stretches(phase))
+    unseen = unseen_stretches(phase)
+    require_seen(at_dates(config.generate.times, times), unseen)
+    for asked in config.generate.sequences:
+        require_seen(times_from(asked, times), unseen, SEQUENCES)
+        if asked.from_ != DRAW:
+            last = day_before(asked, times)
+            if not asked.of:
+                require_day(asked, last, times)
+
+
+def times_from(asked: DrawnSequence, source: xr.DataArray, lead: int = 0) -> xr.DataArray:
+    """The times of a sequence in the calendar of the source.
+
+    Args:
+        lead: so many times before the first stand before it.
+    Raises:
+        ConfigError, UnusableData: If its start is no date of that calendar, or times are not
+            equally far apart.
+    """
+    step = step_in(source)
+    (first,) = at_dates((asked.start,), source, f"{SEQUENCES}.start").values
+    values = np.array([first + step * day for day in range(-lead, asked.days)])
+    return xr.DataArray(values, dims="time", coords={"time": values}, name="time")
+
+
+def step_in(source: xr.DataArray, key: str = SEQUENCES) -> Any:
+    """The step of the source's times.
+
+    Args:
+        key: what asks for it in the configuration.
+    Raises:
+        UnusableData: If they are not equally far apart, as months are not.
+    """
+    along = in_courses(source)
+    times = along.values
+    steps = np.concatenate([np.diff(times[part]) for part in contiguous(course_of(along))])
+    if not steps.size or (steps != steps[0]).any():
+        ends = (steps.min(), steps.max()) if steps.size else ()
+        raise UnusableData(
+            f"{key}: the times of the source are not equally far apart: "
+            f"{' to '.join(map(_spoken, ends)) or 'there is one'}; take a source whose times are, "
+            "as days are and calendar months are not, or leave this key out"
+        )
+    return steps[0]
+
+
+def day_before(asked: DrawnSequence, source: xr.DataArray) -> Any:
+    """The time of the source after which a sequence that goes on from it begins.
+
+    Raises:
+        ConfigError: If the sequence does not begin one step after the date it goes on from.
+    """
+    (start,) = at_dates((asked.start,), source, f"{SEQUENCES}.start").values
+    last = start - step_in(source)
+    if str(last)[:10] != asked.from_:
+        raise ConfigError(
+            f"{SEQUENCES}.from: {asked.start} does not follow {asked.from_}; the time before it is "
+            f"{str(last)[:16]}"
+        )
+    return last
+
+
+def require_day(asked: DrawnSequence, last: Any, source: xr.DataArray) -> None:
+    """Refuse to go on from a day that the source does not have.
+
+    Args:
+        last: that day.
+    Raises:
+        ConfigError: With the days that it has.
+    """
+    times = source.values
+    if not (times == last).any():
+        raise ConfigError(
+            f"{SEQUENCES}.from: the source has no day {asked.from_}; it has "
+            f"{str(times[0])[:10]} to {str(times[-1])[:10]}"
+        )
 
 
 def _require_split(split: Split, name: Name, times: xr.DataArray) -> None:
@@ -94,6 +183,12 @@ def at_dates(
         _require_date(day, times, key)
     values = stamps_on(dates, times.values)
     return xr.DataArray(values, dims="time", coords={"time": values}, name="time")
+
+
+def _spoken(span: Any) -> str:
+    """A step in days or hours."""
+    days = float(np.timedelta64(span) / np.timedelta64(1, "D"))
+    return f"{days:g} days" if days >= 1.0 else f"{24.0 * days:g} hours"
 
 
 def _require_date(day: str, times: xr.DataArray, key: str) -> None:

@@ -4,6 +4,7 @@
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -104,13 +105,21 @@ def _figures(card: dict[str, Any]) -> dict[str, Any]:
         "log evidence": round(float(np.mean(card["log_evidence"])), 2),
     }
     if "event" in card:
-        (first, *_) = card["event"]["dates"].values()
-        figures["probability"] = float(f"{first['probability']:.3g}")
-        figures["standard error"] = float(f"{first['standard_error']:.2g}")
-        if "ratio" in first:
-            figures["times as likely"] = float(f"{first['ratio']['probability']:.3g}")
-            figures["standard error of its log"] = float(f"{first['ratio']['log_error']:.2g}")
+        dates = list(card["event"]["dates"].values())
+        figures["probability"] = _spoken([one["probability"] for one in dates], 3)
+        figures["standard error"] = _spoken([one["standard_error"] for one in dates], 2)
+        if "ratio" in dates[0]:
+            ratios = [one["ratio"] for one in dates]
+            figures["times as likely"] = _spoken([one["probability"] for one in ratios], 3)
+            errors = [one["log_error"] for one in ratios]
+            figures["standard error of its log"] = _spoken(errors, 2)
     return figures
+
+
+def _spoken(values: Sequence[float], digits: int) -> float | str:
+    """A number of one date; the range of those of several."""
+    low, high = (f"{one:.{digits}g}" for one in (min(values), max(values)))
+    return float(low) if low == high else f"{low} to {high}"
 
 
 def _by_group(config: RunConfig, figure: xr.DataArray) -> list[float]:

@@ -16,10 +16,11 @@ import xarray as xr
 
 from flows.config.schema import DRAW, ConfigError, DrawnSequence, RunConfig
 from flows.stages.base import published_input
+from flows.stages.dates import SEQUENCES as KEY
+from flows.stages.dates import day_before, require_day
 from flows.stages.generate.sequence_times import (
-    KEY,
-    day_before,
     given_along,
+    source_times,
     step_of,
     times_of_sequence,
 )
@@ -94,15 +95,10 @@ def beginning_of(config: RunConfig, layout: StoreLayout, asked: DrawnSequence) -
 
 def _days_of_source(config: RunConfig, layout: StoreLayout, asked: DrawnSequence) -> FloatArray:
     whitened = _of_one_scenario(config, layout, asked)
-    step, last = step_of(layout), day_before(layout, asked)
+    step, last = step_of(layout), day_before(asked, source_times(layout))
     times = whitened["time"].values
-    found = np.flatnonzero(times == last)
-    if not found.size:
-        raise ConfigError(
-            f"{KEY}.from: the source has no day {asked.from_}; it has "
-            f"{str(times[0])[:10]} to {str(times[-1])[:10]}"
-        )
-    place, known = int(found[0]), 1
+    require_day(asked, last, whitened["time"])
+    place, known = int(np.flatnonzero(times == last)[0]), 1
     while known < config.sequence.past and place >= known:
         if times[place - known] != last - known * step:
             break
@@ -122,7 +118,10 @@ def _of_one_scenario(config: RunConfig, layout: StoreLayout, asked: DrawnSequenc
     if "member" not in whitened.coords:
         return whitened
     fields = artifacts.open_published(layout, "fields")
-    last, times = day_before(layout, asked), times_of_sequence(config, layout, asked)["time"]
+    last, times = (
+        day_before(asked, source_times(layout)),
+        times_of_sequence(config, layout, asked)["time"],
+    )
     given, names = given_along(config, asked, times), config.source.covariate_names
     first = {name: float(np.ravel(given[name])[0]) for name in names if name in given}
     member, known = fields["member"].to_numpy(), list[str]()
@@ -162,7 +161,11 @@ def _branch(
             f"{KEY}.realization: {asked.of} has realizations 0 to {there - 1}, not "
             f"{asked.realization}"
         )
-    last, times, past = day_before(layout, asked), x["time"].values, config.sequence.past
+    last, times, past = (
+        day_before(asked, source_times(layout)),
+        x["time"].values,
+        config.sequence.past,
+    )
     place = int(np.argmax(times == last))
     if times[place] != last or place + 1 < past:
         raise ConfigError(

@@ -5,19 +5,14 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from flows.config.schema import ConfigError, DrawnSequence, RunConfig
+from flows.config.schema import DrawnSequence, RunConfig
 from flows.stages.base import published_input
 from flows.stages.conditions import conditioned, unseen_of
-from flows.stages.dates import at_dates, require_seen
-from flows.stages.splits import course_of, in_courses
+from flows.stages.dates import SEQUENCES, require_seen, step_in, times_from
 from pipeline.arrays import FloatArray
-from pipeline.errors import UnusableData
-from pipeline.gaussian.lags import contiguous
 from storage.artifacts import publishing as artifacts
 from storage.artifacts.layout import StoreLayout
 from storage.sources.covariates import read_covariate
-
-KEY = "generate.sequences"
 
 
 def times_of_sequence(config: RunConfig, layout: StoreLayout, asked: DrawnSequence) -> xr.Dataset:
@@ -27,13 +22,10 @@ def times_of_sequence(config: RunConfig, layout: StoreLayout, asked: DrawnSequen
         ConfigError, UnusableData: If its start is no date of that calendar, or times are of a
             season that was not learned.
     """
-    step, source = step_of(layout), _source_times(layout)
-    (first,) = at_dates((asked.start,), source, f"{KEY}.start").values
-    values = np.array([first + step * day for day in range(asked.days)])
-    times = xr.DataArray(values, dims="time", coords={"time": values}, name="time")
+    times = times_from(asked, source_times(layout))
     published_input(layout, "normals")
     normals = artifacts.open_published(layout, "normals")
-    require_seen(times, unseen_of(normals), KEY)
+    require_seen(times, unseen_of(normals), SEQUENCES)
     return conditioned(times, given_along(config, asked, times), normals)
 
 
@@ -59,52 +51,18 @@ def features_of_sequence(
     config: RunConfig, layout: StoreLayout, asked: DrawnSequence, lead: int
 ) -> FloatArray:
     """Season and covariates of the times of a sequence and of `lead` times before it."""
-    step, source = step_of(layout), _source_times(layout)
-    (first,) = at_dates((asked.start,), source, f"{KEY}.start").values
-    values = np.array([first + step * day for day in range(-lead, asked.days)])
-    times = xr.DataArray(values, dims="time", coords={"time": values}, name="time")
+    times = times_from(asked, source_times(layout), lead)
     normals = artifacts.open_published(layout, "normals")
     given = given_along(config, asked, times, lead)
     features: FloatArray = conditioned(times, given, normals)["condition"].values
     return features
 
 
-def step_of(layout: StoreLayout, key: str = KEY) -> Any:
-    """The step of the source's times.
-
-    Args:
-        key: what asks for it in the configuration.
-    Raises:
-        UnusableData: If they are not equally far apart, as months are not.
-    """
-    along = in_courses(_source_times(layout))
-    times = along.values
-    steps = np.concatenate([np.diff(times[part]) for part in contiguous(course_of(along))])
-    if not steps.size or (steps != steps[0]).any():
-        raise UnusableData(
-            f"{key}: the times of the source are not equally far apart: "
-            f"{f'{steps.min()} to {steps.max()}' if steps.size else 'there is one'}; take a source "
-            "whose times are"
-        )
-    return steps[0]
+def step_of(layout: StoreLayout, key: str = SEQUENCES) -> Any:
+    """The step of the source's times (flows/stages/dates.step_in)."""
+    return step_in(source_times(layout), key)
 
 
-def day_before(layout: StoreLayout, asked: DrawnSequence) -> Any:
-    """The time of the source after which a sequence that goes on from it begins.
-
-    Raises:
-        ConfigError: If the sequence does not begin one step after the date it goes on from.
-    """
-    (start,) = at_dates((asked.start,), _source_times(layout), f"{KEY}.start").values
-    last = start - step_of(layout)
-    if str(last)[:10] != asked.from_:
-        raise ConfigError(
-            f"{KEY}.from: {asked.start} does not follow {asked.from_}; the time before it is "
-            f"{str(last)[:16]}"
-        )
-    return last
-
-
-def _source_times(layout: StoreLayout) -> xr.DataArray:
+def source_times(layout: StoreLayout) -> xr.DataArray:
     published_input(layout, "fields")
     return artifacts.open_published(layout, "fields")["time"]

@@ -41,6 +41,7 @@ from flows.cluster.map_units import map_units
 from flows.config.schema import RunConfig
 from flows.progress import Progress
 from flows.report.model_card import model_card
+from flows.report.worth import ratios
 from flows.stages.base import Receipt, published_input
 from flows.stages.block_degree import block_degree_words
 from flows.stages.conditions import beyond_training
@@ -269,13 +270,8 @@ def _figures(card: dict[str, Any]) -> dict[str, Any]:
         f"J_G over {name}": f"{part['nats']:.1f} [{part['low']:.1f}, {part['high']:.1f}]"
         for name, part in card["certificate"]["over"].items()
     }
-    ratios = [
-        entries["model"]["ratio"]["value"]
-        for scores in card["scores"].values()
-        for entries in scores.values()
-        if entries["model"]["ratio"]
-    ]
-    return figures | ({"median ratio to noise floor": round(median(ratios), 3)} if ratios else {})
+    found = list(ratios(card, "model"))
+    return figures | ({"median ratio to noise floor": round(median(found), 3)} if found else {})
 
 
 def _finite(value: Any) -> Any:

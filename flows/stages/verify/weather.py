@@ -70,7 +70,7 @@ class Statistics:
         long = [days for days in series if len(days) >= WINDOW]
         power = [_power(days.reshape(*days.shape[:2], *shown.grid.shape), shown) for days in long]
         return cls(
-            means=np.nanmean([variance_of_means(days, shown.area) for days in series], axis=0),
+            means=_mean_of_known([variance_of_means(days, shown.area) for days in series]),
             skew=np.mean([irreversibility(days) for days in series], axis=0),
             spells=np.mean([spells(days, *limits) for days in series], axis=0),
             power=np.mean(power, axis=0) if power else None,
@@ -80,6 +80,15 @@ class Statistics:
     def east(self) -> FloatArray | None:
         """Part of the moving power that travels east, 30-60N, (channel, order)."""
         return None if self.power is None else eastward_share(self.power[-1])
+
+
+def _mean_of_known(parts: Sequence[FloatArray]) -> FloatArray:
+    """The mean of those that are known; NaN where none is, as of series that are all too short."""
+    found = np.stack(parts)
+    known = np.isfinite(found)
+    number = np.where(known.any(axis=0), known.sum(axis=0), np.nan)
+    mean: FloatArray = np.where(known, found, 0.0).sum(axis=0) / number
+    return mean
 
 
 def _power(days: FloatArray, shown: Shown) -> FloatArray:

@@ -22,6 +22,7 @@ from flows import run as runs
 from flows.cli import commands
 from flows.cli.commands import LOGGER
 from flows.cli.console import Terminal
+from flows.cli.words import receipts
 from flows.progress import at_intervals, shown_on, stage_progress
 from flows.report.worth import CARE, worth
 from flows.stages.base import Receipt
@@ -156,9 +157,15 @@ def test_sentences_of_theory_are_for_files_and_for_those_who_ask(
 
 def card(nats: float, low: float, high: float, ratios: list[float]) -> dict[str, Any]:
     part = {"nats": nats, "low": low, "high": high}
-    entries = {f"v{i}": {"model": {"ratio": {"value": one}}} for i, one in enumerate(ratios)}
+    scores = {
+        f"v{i}": {
+            "crps": {"model": {"ratio": {"value": one}}},
+            "spread": {"model": {"ratio": {"value": 0.1}}},
+        }
+        for i, one in enumerate(ratios)
+    }
     certificate = {"over": {"whole": part, "m-block": part}, "best": {"name": "whole"}}
-    return {"certificate": certificate, "scores": {"crps": entries}, "caveats": []}
+    return {"certificate": certificate, "scores": scores, "caveats": []}
 
 
 @pytest.mark.parametrize(
@@ -173,13 +180,24 @@ def test_what_an_ensemble_is_worth_is_said_with_its_certainty(interval, verdict)
     said = worth(card(200, *interval, [1.0, 1.5, 4.0]))
     assert verdict in said["J_G"] and f"[{interval[0]}, {interval[1]}]" in said["J_G"]
     assert said["scores"].startswith("typically 1.50 times") and "1.00 to 4.00" in said["scores"]
-    assert said["careful"] == CARE
+    assert said["careful"] == CARE and "in 3 scores" in said["scores"]  # spread is no error
     warned = worth({**card(200, *interval, []), "caveats": ["z: beyond training"]})
     assert warned["careful"] == "z: beyond training" and "scores" not in warned
 
 
 def test_what_rounds_to_nothing_is_said_without_a_sign() -> None:
     assert worth(card(-0.4, -1.2, -0.3, []))["J_G"].startswith("0 nats [-1, 0]:")
+
+
+def test_a_ratio_to_a_floor_of_nothing_is_not_written_out() -> None:
+    assert "(1.00 to more than 99 in 2" in worth(card(1, 0, 2, [1.0, 5.2e21]))["scores"]
+
+
+def test_every_name_stands_apart_from_its_place_in_one_column() -> None:
+    made = {name: {"path": "runs/my"} for name in ("fields", "sequences-after-the-heat-wave")}
+    lines = list(receipts({"nothing_to_do": False, "artifacts": made, "worth": {"J_G": "9"}}))
+    assert {line.index("runs") for line in lines if "runs" in line} == {lines[-1].index("9")}
+    assert lines[1].startswith("sequences-after-the-heat-wave  ")
 
 
 def test_the_command_alone_says_what_to_type_first() -> None:

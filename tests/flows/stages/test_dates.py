@@ -33,7 +33,7 @@ def times_of(start: str, end: str, calendar: str = "standard") -> xr.DataArray:
 def config_of(directory: Path, **sections: dict[str, Any]) -> RunConfig:
     table = small_table(directory)
     for name, values in sections.items():
-        table[name] = table[name] | values
+        table[name] = table.get(name, {}) | values
     return RunConfig.from_dict(table)
 
 
@@ -54,6 +54,42 @@ def test_a_period_without_data_is_refused_at_ingest_and_before(tmp_path: Path, s
     with pytest.raises(UnusableData, match=message):
         workload(config)
     assert artifacts.published(config.layout, "fields") is None
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"start": "2002-02-30"}, r"sequences\.start: 2002-02-30 is no date"),
+        ({"from": "2002-06-29"}, r"2002-07-01 does not follow 2002-06-29; the time before"),
+        ({"start": "2003-01-02", "from": "2003-01-01"}, "source has no day 2003-01-01; it has"),
+        ({"days": 92}, r"sequences: 2002-09-17, .* no data within half a month of that season"),
+    ],
+)
+def test_a_sequence_that_cannot_be_drawn_is_refused_before_a_training(
+    tmp_path: Path, asked: dict[str, Any], message: str
+) -> None:
+    config = config_of(
+        tmp_path,
+        split=EIGHT_MONTHS,
+        sequence={"past": 1},
+        generate={
+            "times": ["2002-07-01"],
+            "sequences": [{"start": "2002-07-01", "days": 3, **asked}],
+        },
+    )
+    with pytest.raises((ConfigError, UnusableData), match=message):
+        require_dates(config, times_of("2000-01-01", "2002-12-31"))
+
+
+def test_sequences_of_months_are_refused_in_days(tmp_path: Path) -> None:
+    sequences = [{"start": "2002-01-01", "days": 3}]
+    config = config_of(
+        tmp_path, sequence={"past": 1}, generate={"times": ["2002-01-01"], "sequences": sequences}
+    )
+    months = xr.date_range("2000-01-01", "2002-12-01", freq="MS")
+    times = xr.DataArray(months, dims="time", coords={"time": months})
+    with pytest.raises(UnusableData, match=r"not equally far apart: 28 days to 31 days; take"):
+        require_dates(config, times)
 
 
 @pytest.mark.parametrize(

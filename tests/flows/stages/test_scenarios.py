@@ -1,5 +1,6 @@
 """Files of one model under several forcings: fields of each, of levels between, and pairs."""
 
+import argparse
 import json
 import os
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import pytest
 import xarray as xr
 
 import spherescore
+from flows.cli import commands
 from flows.cli.export import drawn
 from flows.config.schema import ConfigError, DrawnSequence, RunConfig
 from flows.plan.plan import workload
@@ -208,6 +210,13 @@ def test_a_second_run_draws_nothing_and_one_more_level_draws_itself_alone(
     name.unlink()
     assert again(finished)[3] is not None
     assert os.readlink(name) == target, "the name is given back"
+
+
+def test_the_ensemble_of_every_level_is_among_what_a_run_has_made(finished: RunConfig) -> None:
+    arguments = argparse.Namespace(stage="generate", config="my.toml")
+    made = commands.result(arguments, finished, [], 0.0)["artifacts"]
+    names = {f"ensemble-{one.name}" for one in finished.generate.scenarios}
+    assert names and names < set(made)
 
 
 def test_a_level_is_found_by_its_name_in_every_command(finished: RunConfig) -> None:

@@ -93,6 +93,14 @@ def test_all_days_of_every_draw_have_the_event_in_their_mean(drawn, record):
     assert below.mean(axis=-1).max() < 288.0 + 1e-4
 
 
+def test_the_log_has_the_range_of_the_probabilities_of_several_dates(record, here):
+    config = config_of(record)
+    figures = condition.run(config, config.layout, here, silent).figures
+    chances = [one["probability"] for one in told(record).values()]
+    assert figures["probability"] == f"{min(chances):.3g} to {max(chances):.3g}"
+    assert figures["standard error"] == 0.0
+
+
 def test_more_realizations_leave_those_that_there_are(drawn):
     few = drawn(realizations=2)
     xr.testing.assert_equal(drawn(realizations=3).isel(realization=slice(0, 2)), few)
