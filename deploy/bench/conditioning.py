@@ -101,7 +101,6 @@ def opened(asked: argparse.Namespace) -> Bench:
     known = Normals.of(constants)
     conditions = conditioned_as_observed(held_out["time"], fields, constants)
     parts = [held_out[name].transpose("time", *known.grid.dims).values for name in known.variables]
-    values = transformed(parts, known.pointwise)
     baseline = baseline_of(constants, baseline_name(config))
     laws: dict[str, object] = {"nothing known": None, "kriging": GaussianScore(baseline)}
     if config.train.model == "network":
@@ -109,6 +108,7 @@ def opened(asked: argparse.Namespace) -> Bench:
         laws |= {"one particle": score, "twisted": score}
     condition = torch.from_numpy(conditions["condition"].values)
     rows = known.rows(conditions)
+    values = transformed(parts, known.pointwise(rows))
     return Bench(
         asked=asked,
         config=config,

@@ -83,7 +83,10 @@ def moved(
 def _ranks(normals: xr.Dataset, source: RingGrid, grid: RingGrid) -> dict[str, xr.Variable]:
     """The fitted ranks on another grid; the atom keeps its depth below the lowest score."""
     rarest = 1.0 - normals["rank_levels"].isel(knot=-1)
-    floor = rarest.to_numpy().reshape(-1, *[1] * len(grid.dims))
+    worlds = ("world",) if "world" in normals.dims else ()
+    ones = [1] * (len(worlds) + len(grid.dims))
+    floor = rarest.to_numpy().reshape(-1, *ones)
+    dims = ("ranked", *worlds, *grid.dims)
     fills = [
         harmonic_fill(source, mask)
         for mask in normals["mask"]
@@ -98,14 +101,16 @@ def _ranks(normals: xr.Dataset, source: RingGrid, grid: RingGrid) -> dict[str, x
         return bilinear(filled, source, grid)
 
     share, atom, quantiles, scale = (
-        normals[f"rank_{part}"].transpose("ranked", ..., *source.dims).to_numpy()
+        normals[f"rank_{part}"].transpose("ranked", *worlds, ..., *source.dims).to_numpy()
         for part in ("share", "atom", "quantiles", "tail_scale")
     )
     depth = moved_bilinearly(ndtri(np.maximum(share, floor)) - atom)
     share = moved_bilinearly(share)
     return {
-        "rank_quantiles": xr.Variable(("ranked", "knot", *grid.dims), moved_bilinearly(quantiles)),
-        "rank_share": xr.Variable(("ranked", *grid.dims), share),
-        "rank_tail_scale": xr.Variable(("ranked", *grid.dims), moved_bilinearly(scale)),
-        "rank_atom": xr.Variable(("ranked", *grid.dims), ndtri(np.maximum(share, floor)) - depth),
+        "rank_quantiles": xr.Variable(
+            ("ranked", *worlds, "knot", *grid.dims), moved_bilinearly(quantiles)
+        ),
+        "rank_share": xr.Variable(dims, share),
+        "rank_tail_scale": xr.Variable(dims, moved_bilinearly(scale)),
+        "rank_atom": xr.Variable(dims, ndtri(np.maximum(share, floor)) - depth),
     }

@@ -17,7 +17,7 @@ from pipeline.arrays import FloatArray
 from pipeline.errors import UnusableData
 from pipeline.fields.climatology import season_phase
 from pipeline.fields.pointwise.labels import pointwise_of
-from pipeline.fields.pointwise.maps import OutOfBounds, Pointwise
+from pipeline.fields.pointwise.maps import Marginal, OutOfBounds, Pointwise
 from pipeline.fields.remainder import band_noise, remainder_noise
 from pipeline.fields.trend import NO_TREND, Trend, climatology_rows
 from pipeline.gaussian.channel_covariance import mix_channels
@@ -57,7 +57,7 @@ class Normals:
 
     grid: RingGrid
     channels: tuple[str, ...]
-    transforms: tuple[Pointwise, ...]
+    transforms: tuple[Marginal, ...]
     climatology: FloatArray
     scale: FloatArray
     mask: npt.NDArray[np.bool_]
@@ -99,10 +99,10 @@ class Normals:
             log_scale=log_scale_of(normals),
         )
 
-    @property
-    def pointwise(self) -> dict[str, Pointwise]:
-        """The map of each variable by name."""
-        return dict(zip(self.variables, self.transforms, strict=True))
+    def pointwise(self, rows: FloatArray) -> dict[str, Pointwise]:
+        """The map of each variable by name, at rows (..., term) of the climatology."""
+        maps = (one.at(self.trend.of_rows(rows)) for one in self.transforms)
+        return dict(zip(self.variables, maps, strict=True))
 
     @property
     def tail(self) -> int:
@@ -128,8 +128,10 @@ class Normals:
         return changed
 
     def at(self, row: FloatArray) -> Normals:
-        """The normals of one time, (term,): their scale is the same whatever the rows."""
-        return replace(self, scale=self.scales(row), log_scale=np.empty(0))
+        """The normals of one time, (term,): scale and maps are the same whatever the rows."""
+        transforms = tuple(self.pointwise(row).values())
+        scale = self.scales(row)
+        return replace(self, transforms=transforms, scale=scale, log_scale=np.empty(0))
 
     def departures(self, values: FloatArray, rows: FloatArray) -> FloatArray:
         """Scaled anomalies of transformed values (time, channel, *grid), NaN where these are.
@@ -197,7 +199,7 @@ class Normals:
         step = max(1, FIELDS_AT_ONCE // len(fields))
         for block in (slice(start, start + step) for start in range(0, len(rows), step)):
             parts = [field[block] for field in fields]
-            values = transformed(parts, self.pointwise, self.precision)
+            values = transformed(parts, self.pointwise(rows[block]), self.precision)
             scaled = self.anomalies(values, rows[block])
             coefficients = analysis(self.grid, self.lmax, self.pairs, scaled, self.precision)
             x[block] = mix_channels(inverse, coefficients)
@@ -243,7 +245,7 @@ class Normals:
         values *= self.scales(rows)
         values += np.tensordot(rows, self.climatology, axes=(-1, 0))
         axis = values.ndim - 1 - len(self.grid.shape)
-        for channel, pointwise in enumerate(self.transforms):
+        for channel, pointwise in enumerate(self.pointwise(rows).values()):
             part = np.moveaxis(values, axis, 0)[channel]
             part[...] = np.where(self.mask[channel], np.nan, pointwise.inverse(part))
         return values.astype(np.float32)

@@ -105,6 +105,10 @@ class Trend:
         standard: FloatArray = (values - self.mean) / self.scale
         return standard
 
+    def of_rows(self, rows: FloatArray) -> FloatArray:
+        """Predictors (..., predictor) in standard units of rows (..., term) of a climatology."""
+        return rows[..., rows.shape[-1] - len(self.names) :]
+
     def coordinates(self, standard: FloatArray) -> dict[str, tuple[str, FloatArray]]:
         """Coordinates `trend_<name>`(time) of predictors (time, predictor) in standard units, but
         for the time of day, which times tell."""

@@ -68,13 +68,14 @@ def carry(
         minlength=len(functionals),
     ).astype(np.float64)
     value, error = values.astype(np.float64).copy(), errors.astype(np.float64).copy()
+    maps = tuple(known.pointwise(rows).values())
     for place in np.unique(functionals.variable):
         which = np.flatnonzero(functionals.variable == place)
-        transform = known.transforms[place]
+        transform = maps[place]
         if isinstance(transform, Identity):
             continue
         _refuse_means(functionals.of(which), known.variables[place], transform)
-        there = _Transformed(known, int(place), functionals.of(which), climatology[place])
+        there = _Transformed(known, int(place), functionals.of(which), transform)
         value[which], error[which] = there(values[which], errors[which], usual[which])
     return Carried(values=value - usual, error=np.square(error), spread=spread)
 
@@ -101,10 +102,10 @@ class _Transformed:
     """The transform of one variable at the cells of some functionals."""
 
     def __init__(
-        self, known: Normals, place: int, functionals: Functionals, climatology: FloatArray
+        self, known: Normals, place: int, functionals: Functionals, transform: Pointwise
     ) -> None:
         weights = functionals.weights.tocsr()
-        self.transform, self.shape = known.transforms[place], known.grid.shape
+        self.transform, self.shape = transform, known.grid.shape
         self.cell, self.weight = weights.indices, weights.data
         self.row = np.repeat(np.arange(len(functionals)), np.diff(weights.indptr))
         order = np.argsort(self.cell, kind="stable")

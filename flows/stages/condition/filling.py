@@ -227,8 +227,8 @@ def write_days(
 
 def taken_apart(known: Normals, tail: GaussianTail | None, fields: xr.Dataset) -> Days:
     """Days of the record as the parts that draws are made of."""
-    values = stack_variables(fields, known.pointwise)
-    scaled = known.anomalies(values, known.rows(fields))
+    rows = known.rows(fields)
+    scaled = known.anomalies(stack_variables(fields, known.pointwise(rows)), rows)
     coefficients, left = known.analysed(scaled)
     whole = mix_channels(np.linalg.inv(known.factor), coefficients)
     x, rest = np.split(whole, [(known.lmax + 1) ** 2], axis=-1)

@@ -247,7 +247,7 @@ def _transformed(ensemble: xr.Dataset, known: Normals, terms: FloatArray) -> Flo
     parts = [
         ensemble[name].transpose("realization", *known.grid.dims).values for name in known.variables
     ]
-    values = transformed(parts, known.pointwise)
+    values = transformed(parts, known.pointwise(terms))
     values -= np.tensordot(terms, known.climatology, axes=(0, 0))
     return np.where(np.isfinite(values), values, 0.0)
 

@@ -83,8 +83,9 @@ def _figures(card: dict[str, Any]) -> dict[str, Any]:
 def _standard(ensemble: xr.Dataset, times: xr.Dataset, known: Normals, column: int) -> FloatArray:
     """Anomalies of a day in climatological deviations, (realization, variable, *grid)."""
     day, row = ensemble.isel(time=[column]), known.rows(times.isel(time=[column]))
+    maps = known.pointwise(row)
     parts = [
-        known.anomalies(stack_variables(day.isel(realization=k), known.pointwise), row)[0]
+        known.anomalies(stack_variables(day.isel(realization=k), maps), row)[0]
         for k in range(day.sizes["realization"])
     ]
     return np.stack(parts)
@@ -92,7 +93,8 @@ def _standard(ensemble: xr.Dataset, times: xr.Dataset, known: Normals, column: i
 
 def _of_record(fields: xr.Dataset, known: Normals) -> FloatArray:
     """The same of days of the record, (time, variable, *grid)."""
-    return known.anomalies(stack_variables(fields, known.pointwise), known.rows(fields))
+    rows = known.rows(fields)
+    return known.anomalies(stack_variables(fields, known.pointwise(rows)), rows)
 
 
 def _looked_at(

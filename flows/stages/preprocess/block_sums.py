@@ -5,10 +5,11 @@ published artifacts never change.
 """
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, reduce
 from operator import add
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -16,12 +17,13 @@ from numpy.typing import NDArray
 
 from pipeline.arrays import FloatArray, Sums
 from pipeline.fields.climatology import HARMONICS, SeasonalMoments, season_phase
-from pipeline.fields.pointwise.maps import Identity, Pointwise
+from pipeline.fields.pointwise.forced import ForcedScores, Worlds
+from pipeline.fields.pointwise.maps import Identity, Marginal
 from pipeline.fields.pointwise.normal_scores import Extent, Histogram, NormalScores
 from pipeline.fields.precision import float32_error
 from pipeline.fields.scale import ScaleFit, ScaleSums, Tried
 from pipeline.fields.standardisation import Normals
-from pipeline.fields.trend import NO_TREND, Trend, climatology_rows
+from pipeline.fields.trend import Trend, climatology_rows
 from pipeline.fields.whitening import stack_variables, whitened_block
 from pipeline.gaussian.fit import Moments
 from storage.artifacts import publishing as artifacts
@@ -55,7 +57,7 @@ class Span:
 
 def seasonal_moments(
     source: artifacts.Published,
-    transforms: Mapping[str, Pointwise],
+    transforms: Mapping[str, Marginal],
     trend: Trend,
     harmonics: int,
     block: int,
@@ -70,9 +72,9 @@ def seasonal_moments(
     for values, rows in _loaded(source, transforms, trend, block, span, harmonics):
         names, parts = list(transforms), [values]
         for channel, (name, each) in enumerate(transforms.items()):
-            if isinstance(each, NormalScores):
-                scores = values[:, channel]
-                indicator = np.where(np.isnan(scores), np.nan, each.at_bound(scores))
+            if isinstance(each, NormalScores | ForcedScores):
+                scores, there = values[:, channel], each.at(trend.of_rows(rows))
+                indicator = np.where(np.isnan(scores), np.nan, there.at_bound(scores))
                 parts.append(indicator[:, None])
                 names.append(name)
         part = SeasonalMoments.of(np.concatenate(parts, axis=1), rows, tuple(names), harmonics)
@@ -82,33 +84,41 @@ def seasonal_moments(
 
 
 def extents(
-    source: artifacts.Published, names: Sequence[str], block: int, span: Span
-) -> list[Extent]:
-    """Smallest and largest values of some variables in every cell over a span."""
-    raw: dict[str, Pointwise] = dict.fromkeys(names, Identity())
+    source: artifacts.Published,
+    names: Sequence[str],
+    trend: Trend,
+    worlds: Worlds,
+    block: int,
+    span: Span,
+) -> list[list[Extent]]:
+    """Smallest and largest values of some variables in every cell over a span, by world."""
+    raw = dict.fromkeys(names, Identity())
     parts = [
-        [Extent.of(values[:, place]) for place in range(len(names))]
-        for values, _ in _loaded(source, raw, NO_TREND, block, span)
+        [Extent.of(part[:, place]) for place in range(len(names)) for part in of_worlds]
+        for of_worlds in _by_world(source, raw, trend, worlds, block, span)
     ]
-    return [reduce(add, column) for column in zip(*parts, strict=True)]
+    return _in_worlds(worlds, parts)
 
 
 def histograms(
     source: artifacts.Published,
-    ranged: Mapping[str, tuple[float, Extent]],
+    ranged: Mapping[str, tuple[float, Sequence[Extent]]],
+    trend: Trend,
+    worlds: Worlds,
     block: int,
     span: Span,
-) -> list[Histogram]:
-    """Counts of the values of some variables within their extents over a span."""
-    raw: dict[str, Pointwise] = dict.fromkeys(ranged, Identity())
+) -> list[list[Histogram]]:
+    """Counts of the values of some variables within their extents over a span, by world."""
+    raw = dict.fromkeys(ranged, Identity())
     parts = [
         [
-            Histogram.of(values[:, place], low, extent)
-            for place, (low, extent) in enumerate(ranged.values())
+            Histogram.of(part[:, place], low, extent)
+            for place, (low, of_extents) in enumerate(ranged.values())
+            for part, extent in zip(of_worlds, of_extents, strict=True)
         ]
-        for values, _ in _loaded(source, raw, NO_TREND, block, span)
+        for of_worlds in _by_world(source, raw, trend, worlds, block, span)
     ]
-    return [reduce(add, column) for column in zip(*parts, strict=True)]
+    return _in_worlds(worlds, parts)
 
 
 def scale_sums(source: artifacts.Published, known: Normals, block: int, span: Span) -> ScaleSums:
@@ -204,12 +214,33 @@ def anomalous(
     source: artifacts.Published, normals: Normals, block: int, span: Span
 ) -> Iterator[tuple[FloatArray, FloatArray]]:
     """What the anomalies of a span are made of."""
-    return _loaded(source, normals.pointwise, normals.trend, block, span, normals.harmonics)
+    maps = dict(zip(normals.variables, normals.transforms, strict=True))
+    return _loaded(source, maps, normals.trend, block, span, normals.harmonics)
+
+
+def _by_world(
+    source: artifacts.Published,
+    raw: Mapping[str, Marginal],
+    trend: Trend,
+    worlds: Worlds,
+    block: int,
+    span: Span,
+) -> Iterator[list[FloatArray]]:
+    """Values of each world in a block."""
+    for values, rows in _loaded(source, raw, trend, block, span):
+        place = worlds.places(trend.of_rows(rows))
+        yield [values[place == number] for number in range(len(worlds))]
+
+
+def _in_worlds(worlds: Worlds, parts: Iterable[Sequence[Any]]) -> list[list[Any]]:
+    """Sums over blocks, of each variable a list of the worlds'."""
+    sums = [reduce(add, column) for column in zip(*parts, strict=True)]
+    return [sums[start : start + len(worlds)] for start in range(0, len(sums), len(worlds))]
 
 
 def _loaded(
     source: artifacts.Published,
-    transforms: Mapping[str, Pointwise],
+    transforms: Mapping[str, Marginal],
     trend: Trend,
     block: int,
     span: Span,
@@ -225,7 +256,8 @@ def _loaded(
         if not part.sizes["time"]:
             continue  # members of other splits alone
         rows = climatology_rows(season_phase(part["time"]), trend.standard(part), harmonics)
-        yield stack_variables(part, transforms), rows
+        maps = {name: one.at(trend.of_rows(rows)) for name, one in transforms.items()}
+        yield stack_variables(part, maps), rows
 
 
 @lru_cache(maxsize=1)

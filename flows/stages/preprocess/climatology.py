@@ -19,8 +19,9 @@ from flows.stages.preprocess.marginals import pointwise_maps, with_atoms
 from flows.stages.preprocess.wind_pairs import wind_pairs
 from pipeline.arrays import FloatArray
 from pipeline.errors import UnusableData
-from pipeline.fields.climatology import Climatology
-from pipeline.fields.pointwise.maps import Pointwise
+from pipeline.fields.climatology import Climatology, SeasonalMoments
+from pipeline.fields.pointwise.forced import ForcedScores
+from pipeline.fields.pointwise.maps import Marginal
 from pipeline.fields.scale import STEPS, Tried, chosen_scale, stepped
 from pipeline.fields.standardisation import Normals
 from pipeline.fields.trend import Trend
@@ -37,7 +38,7 @@ class Removed:
         smoothed_to: the degree to which its maps are smoothed, -1 where the scale does not change.
     """
 
-    transforms: Mapping[str, Pointwise]
+    transforms: Mapping[str, Marginal]
     pairs: Pairs
     trend: Trend
     climatology: Climatology
@@ -72,10 +73,12 @@ def fit_removed(fitting: Fitting) -> Removed:
     """
     config, fields = fitting.config, fitting.fields
     pairs = wind_pairs(config, fields)
-    maps, trend = pointwise_maps(fitting), trend_of(fields, config)
-    subject = maps, trend, fitting.harmonics
-    parts = fitting.sums(seasonal_moments, *subject, spans=fitting.train, label="climatology")
-    transforms, moments = with_atoms(maps, reduce(add, parts))
+    trend = trend_of(fields, config)
+    maps = pointwise_maps(fitting, trend)
+    transforms, moments = with_atoms(maps, _moments(fitting, maps, trend))
+    if any(isinstance(one, ForcedScores) for one in transforms.values()):
+        again = _moments(fitting, transforms, trend)
+        moments = SeasonalMoments.beside([again.of_channels([k]) for k in range(len(transforms))])
     climatology = moments.fit().with_winds(pairs)
     _refuse_masks(fitting, transforms, climatology)
     removed = _with_scale(
@@ -96,6 +99,12 @@ def fit_removed(fitting: Fitting) -> Removed:
     squares = fitting.sums(squares_in_holes, anomalies, spans=fitting.train, label="holes")
     scale = in_pairs(reduce(add, squares) / moments.count, pairs)
     return replace(removed, climatology=climatology.with_holes(scale))
+
+
+def _moments(fitting: Fitting, maps: Mapping[str, Marginal], trend: Trend) -> SeasonalMoments:
+    subject = maps, trend, fitting.harmonics
+    parts = fitting.sums(seasonal_moments, *subject, spans=fitting.train, label="climatology")
+    return reduce(add, parts)
 
 
 def _with_scale(fitting: Fitting, removed: Removed) -> Removed:
@@ -122,7 +131,7 @@ def _with_scale(fitting: Fitting, removed: Removed) -> Removed:
 
 
 def _refuse_masks(
-    fitting: Fitting, transforms: Mapping[str, Pointwise], climatology: Climatology
+    fitting: Fitting, transforms: Mapping[str, Marginal], climatology: Climatology
 ) -> None:
     for name, mask in zip(transforms, climatology.mask, strict=True):
         if mask.any() and fitting.config.source.fill_of(name) == "refuse":

@@ -1,9 +1,9 @@
 """The pointwise map of every variable: configured, or fitted to the ranks of the training split."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import reduce
 from operator import add
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -11,56 +11,76 @@ import xarray as xr
 from flows.config.schema import ConfigError, RunConfig
 from flows.stages.preprocess.block_sums import extents, histograms
 from flows.stages.preprocess.fitting import Fitting
+from flows.stages.splits import part_of
 from pipeline.fields.climatology import SeasonalMoments
 from pipeline.fields.pointwise.atom import with_atom
-from pipeline.fields.pointwise.maps import BOUNDS_OF_UNITS, SIMPLE, Logit, Pointwise
+from pipeline.fields.pointwise.forced import ForcedScores, Worlds
+from pipeline.fields.pointwise.maps import BOUNDS_OF_UNITS, SIMPLE, Logit, Marginal
 from pipeline.fields.pointwise.normal_scores import NormalScores
 from pipeline.fields.pointwise.tail import over_surroundings
+from pipeline.fields.trend import Trend
 from pipeline.sphere.named_grids import grid_of
 
-if TYPE_CHECKING:
-    pass
 
-
-def pointwise_maps(fitting: Fitting) -> dict[str, Pointwise]:
+def pointwise_maps(fitting: Fitting, trend: Trend) -> dict[str, Marginal]:
     """The map of each variable; those of ranks have no atom yet (`with_atoms`)."""
     config, fields = fitting.config, fitting.fields
     names = config.source.variables
     wanted = {name: config.source.transform.get(name, "identity") for name in names}
     ranked = [name for name, transform in wanted.items() if transform == "rank"]
-    made: dict[str, Pointwise] = {
+    made: dict[str, Marginal] = {
         name: _logit(config, fields, name) if transform == "logit" else SIMPLE[transform]
         for name, transform in wanted.items()
         if transform != "rank"
     }
     if ranked:
-        made |= _fitted_ranks(fitting, ranked)
+        made |= _fitted_ranks(fitting, trend, ranked)
     return {name: made[name] for name in names}
 
 
-def _fitted_ranks(fitting: Fitting, names: list[str]) -> dict[str, Pointwise]:
+def _fitted_ranks(fitting: Fitting, trend: Trend, names: list[str]) -> dict[str, Marginal]:
     declared, train = fitting.config.source.bounds, fitting.train
-    ranges = fitting.sums(extents, names, spans=train, label="ranges")
+    times = part_of(fitting.fields, fitting.config.split, "train")
+    worlds = Worlds.of(trend.standard(times))
+    seen = trend, worlds
+    ranges = fitting.sums(extents, names, *seen, spans=train, label="ranges")
     limits, ranged = {}, {}
-    for name, parts in zip(names, zip(*ranges, strict=True), strict=True):
-        extent = reduce(add, parts)
-        smallest, largest = float(extent.least.min()), float(extent.largest.max())
+    for name, extent in zip(names, _added(ranges), strict=True):
+        smallest = float(min(one.least.min() for one in extent))
+        largest = float(max(one.largest.max() for one in extent))
         bounds = _bounds(fitting.config, fitting.fields, name)
         within = name in declared or (bounds is not None and largest <= bounds[1])
         limits[name] = bounds[1] if bounds is not None and within else np.inf
         ranged[name] = (declared[name][0] if name in declared else smallest, extent)
-    counts = fitting.sums(histograms, ranged, spans=train, label="ranks")
+    counts = fitting.sums(histograms, ranged, *seen, spans=train, label="ranks")
     smooth = over_surroundings(grid_of(fitting.fields))
-    return {
-        name: reduce(add, parts).fit(limits[name], smooth)
-        for name, parts in zip(names, zip(*counts, strict=True), strict=True)
-    }
+    made: dict[str, Marginal] = {}
+    for name, of_worlds in zip(names, _added(counts), strict=True):
+        each = [one.times for one in of_worlds]
+        maps = tuple(one.fit(limits[name], smooth, min(each)) for one in of_worlds)
+        made[name] = (
+            ForcedScores(maps=maps, predictors=worlds.predictors, times=np.asarray(each, float))
+            if len(worlds) > 1
+            else maps[0]
+        )
+    return made
+
+
+def _added(of_spans: Sequence[Sequence[Sequence[Any]]]) -> list[list[Any]]:
+    """Sums over spans, by variable and world."""
+    return [
+        [reduce(add, parts) for parts in zip(*of_variable, strict=True)]
+        for of_variable in zip(*of_spans, strict=True)
+    ]
 
 
 def with_atoms(
-    maps: Mapping[str, Pointwise], moments: SeasonalMoments
-) -> tuple[dict[str, Pointwise], SeasonalMoments]:
+    maps: Mapping[str, Marginal], moments: SeasonalMoments
+) -> tuple[dict[str, Marginal], SeasonalMoments]:
     """The maps with their atoms placed, and the moments of all variables under them.
+
+    In worlds of their own values at the bound lie as far below the lowest score of each as they do
+    in the middle one, and the second moments are those of the middle one.
 
     Args:
         moments: of `blocks.seasonal_moments`, indicators after the variables.
@@ -70,6 +90,10 @@ def with_atoms(
         part = moments.of_channels([place])
         if isinstance(each, NormalScores):
             made[name], part = with_atom(each, part, moments.of_channels([indicator]))
+            indicator += 1
+        elif isinstance(each, ForcedScores):
+            middle, part = with_atom(each.middle, part, moments.of_channels([indicator]))
+            made[name] = each.with_depth(middle.scores[0] - middle.atom)
             indicator += 1
         channels.append(part)
     return made, SeasonalMoments.beside(channels)

@@ -5,7 +5,13 @@ bounds(channel, limit: lowest, highest) of logit and rank; infinite or missing w
 rank_quantiles(ranked, knot, *grid)     values above the bound at rank_levels(knot)
 rank_share, rank_atom(ranked, *grid)    how often a cell is at its lower bound, and its score
 rank_slope(ranked)                      least slope below the knots
-rank_tail_scale(ranked, *grid), rank_tail_shape(ranked)   of the tail beyond them (rank_tail.py)
+rank_tail_scale(ranked, *grid), rank_tail_shape(ranked)   of the tail beyond them (tail.py)
+
+Where values follow a forcing (forced.py), all these but the levels have a dimension `world` after
+`ranked`, and there are
+
+rank_world(world, predictor)            the predictors of each, in standard units
+rank_times(world)                       how many training times each had
 """
 
 from __future__ import annotations
@@ -16,17 +22,20 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from pipeline.fields.pointwise.maps import SIMPLE, Logit, Pointwise
+from pipeline.fields.pointwise.forced import ForcedScores
+from pipeline.fields.pointwise.maps import SIMPLE, Logit, Marginal
 from pipeline.fields.pointwise.normal_scores import NormalScores
 from pipeline.fields.pointwise.tail import RankTail
 
 __all__ = ["pointwise_of", "pointwise_variables"]
 
 
-def pointwise_variables(maps: Mapping[str, Pointwise], dims: tuple[str, ...]) -> xr.Dataset:
+def pointwise_variables(maps: Mapping[str, Marginal], dims: tuple[str, ...]) -> xr.Dataset:
     """The maps of all channels, on these grid dimensions."""
     limits = [
-        (one.low, one.high) if isinstance(one, Logit | NormalScores) else (np.nan, np.nan)
+        (one.low, one.high)
+        if isinstance(one, Logit | NormalScores | ForcedScores)
+        else (np.nan, np.nan)
         for one in maps.values()
     ]
     transforms = np.asarray([one.name for one in maps.values()])
@@ -34,27 +43,55 @@ def pointwise_variables(maps: Mapping[str, Pointwise], dims: tuple[str, ...]) ->
         {"bounds": (("channel", "limit"), np.asarray(limits, np.float64))},
         coords={"channel": np.asarray(list(maps)), "transform": ("channel", transforms)},
     )
-    ranked = {name: one for name, one in maps.items() if isinstance(one, NormalScores)}
-    if not ranked:
+    plain = {name: one for name, one in maps.items() if isinstance(one, NormalScores)}
+    forced = {name: one for name, one in maps.items() if isinstance(one, ForcedScores)}
+    if plain:
+        return dataset.merge(_ranked(plain, dims))
+    if not forced:
         return dataset
+    worlds = [
+        _ranked(dict(zip(forced, of_world, strict=True)), dims)
+        for of_world in zip(*(one.maps for one in forced.values()), strict=True)
+    ]
+    changing = [name for name in worlds[0] if name != "rank_levels"]
+    together = xr.concat([each[changing] for each in worlds], "world")
+    first = next(iter(forced.values()))
+    return dataset.merge(together.transpose("ranked", "world", ...)).assign(
+        rank_levels=worlds[0]["rank_levels"],
+        rank_world=(("world", "predictor"), first.predictors),
+        rank_times=("world", first.times),
+    )
+
+
+def _ranked(maps: Mapping[str, NormalScores], dims: tuple[str, ...]) -> xr.Dataset:
+    """What was fitted to the ranks of some variables."""
 
     def stacked(part: str) -> np.ndarray:
-        return np.stack([getattr(one, part) for one in ranked.values()])
+        return np.stack([getattr(one, part) for one in maps.values()])
 
-    return dataset.assign(
-        rank_quantiles=(("ranked", "knot", *dims), stacked("quantiles")),
-        rank_levels=(("ranked", "knot"), stacked("levels")),
-        rank_share=(("ranked", *dims), stacked("share")),
-        rank_atom=(("ranked", *dims), stacked("atom")),
-        rank_slope=(("ranked",), stacked("slope")),
-        rank_tail_scale=(("ranked", *dims), np.stack([one.tail.scale for one in ranked.values()])),
-        rank_tail_shape=(("ranked",), np.stack([one.tail.shape for one in ranked.values()])),
-    ).assign_coords(ranked=np.asarray(list(ranked)))
+    return xr.Dataset(
+        {
+            "rank_quantiles": (("ranked", "knot", *dims), stacked("quantiles")),
+            "rank_levels": (("ranked", "knot"), stacked("levels")),
+            "rank_share": (("ranked", *dims), stacked("share")),
+            "rank_atom": (("ranked", *dims), stacked("atom")),
+            "rank_slope": (("ranked",), stacked("slope")),
+            "rank_tail_scale": (
+                ("ranked", *dims),
+                np.stack([one.tail.scale for one in maps.values()]),
+            ),
+            "rank_tail_shape": (
+                ("ranked",),
+                np.stack([one.tail.shape for one in maps.values()]),
+            ),
+        },
+        coords={"ranked": np.asarray(list(maps))},
+    )
 
 
-def pointwise_of(normals: xr.Dataset, dims: tuple[str, ...]) -> tuple[Pointwise, ...]:
+def pointwise_of(normals: xr.Dataset, dims: tuple[str, ...]) -> tuple[Marginal, ...]:
     """The map of each channel."""
-    maps: list[Pointwise] = []
+    maps: list[Marginal] = []
     for channel in map(str, normals["channel"].to_numpy()):
         name = str(normals["transform"].sel(channel=channel).item())
         if name in SIMPLE:
@@ -64,15 +101,31 @@ def pointwise_of(normals: xr.Dataset, dims: tuple[str, ...]) -> tuple[Pointwise,
         if name == "logit":
             maps.append(Logit(low=low, high=high))
             continue
-        fitted: dict[str, Any] = {
-            part: normals[f"rank_{part}"].sel(ranked=channel).transpose(..., *dims).to_numpy()
-            for part in ("quantiles", "share", "atom", "tail_scale")
-        }
-        shape = float(normals["rank_tail_shape"].sel(ranked=channel))
-        tail = RankTail(scale=fitted.pop("tail_scale"), shape=shape)
-        levels = normals["rank_levels"].sel(ranked=channel).to_numpy()
-        slope = float(normals["rank_slope"].sel(ranked=channel))
-        maps.append(
-            NormalScores(low=low, high=high, levels=levels, slope=slope, tail=tail, **fitted)
+        ranked = normals.sel(ranked=channel)
+        if "world" not in normals.dims:
+            maps.append(_scores(ranked, low, high, dims))
+            continue
+        worlds = range(normals.sizes["world"])
+        forced = ForcedScores(
+            maps=tuple(_scores(ranked.isel(world=k), low, high, dims) for k in worlds),
+            predictors=normals["rank_world"].transpose("world", "predictor").to_numpy(),
+            times=normals["rank_times"].to_numpy(),
         )
+        maps.append(forced)
     return tuple(maps)
+
+
+def _scores(ranked: xr.Dataset, low: float, high: float, dims: tuple[str, ...]) -> NormalScores:
+    fitted: dict[str, Any] = {
+        part: ranked[f"rank_{part}"].transpose(..., *dims).to_numpy()
+        for part in ("quantiles", "share", "atom", "tail_scale")
+    }
+    tail = RankTail(scale=fitted.pop("tail_scale"), shape=float(ranked["rank_tail_shape"]))
+    return NormalScores(
+        low=low,
+        high=high,
+        levels=ranked["rank_levels"].to_numpy(),
+        slope=float(ranked["rank_slope"]),
+        tail=tail,
+        **fitted,
+    )

@@ -2,8 +2,8 @@
 
 Each has `forward` and `inverse` on arrays (..., *grid), float64; missing values stay missing. What
 is drawn beyond the range of a variable becomes its bound, so amounts are never negative and
-fractions never above one. `NormalScores`, whose map is fitted to training data, is the one with
-state.
+fractions never above one. `NormalScores` and `ForcedScores`, whose maps are fitted to training
+data, are the ones with state; the latter depends on the time, so a map is asked for `at` it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,16 @@ import numpy as np
 
 from pipeline.arrays import FloatArray
 
-__all__ = ["BOUNDS_OF_UNITS", "SIMPLE", "Amount", "Identity", "Logit", "OutOfBounds", "Pointwise"]
+__all__ = [
+    "BOUNDS_OF_UNITS",
+    "SIMPLE",
+    "Amount",
+    "Identity",
+    "Logit",
+    "Marginal",
+    "OutOfBounds",
+    "Pointwise",
+]
 
 BOUNDS_OF_UNITS: Mapping[str, tuple[float, float]] = {"1": (0.0, 1.0), "%": (0.0, 100.0)}
 SQUEEZE = 0.005  # the bounds themselves lie at logit(0.005), a finite distance away
@@ -27,11 +36,18 @@ class OutOfBounds(ValueError):
     """Values that the transform of their variable does not have."""
 
 
-class Pointwise(Protocol):
-    """Forward and inverse: inverse(forward(v)) is v for values that the variable can have."""
+class Marginal(Protocol):
+    """The map of a variable, which may depend on the predictors of the trend."""
 
     @property
     def name(self) -> str: ...
+    def at(self, predictors: FloatArray) -> Pointwise:
+        """The map at predictors (predictor,), or of fields (..., *grid) at (..., predictor)."""
+
+
+class Pointwise(Marginal, Protocol):
+    """Forward and inverse: inverse(forward(v)) is v for values that the variable can have."""
+
     def forward(self, values: FloatArray) -> FloatArray: ...
     def inverse(self, values: FloatArray) -> FloatArray: ...
 
@@ -41,6 +57,9 @@ class Identity:
     """Variables that are modelled as they are."""
 
     name: str = "identity"
+
+    def at(self, predictors: FloatArray) -> Identity:
+        return self
 
     def forward(self, values: FloatArray) -> FloatArray:
         return values
@@ -54,6 +73,9 @@ class Amount:
     """Amounts that cannot be negative: what is drawn below zero is none."""
 
     name: str
+
+    def at(self, predictors: FloatArray) -> Amount:
+        return self
 
     def forward(self, values: FloatArray) -> FloatArray:
         return _ROOTS[self.name][0](values)
@@ -88,6 +110,9 @@ class Logit:
     def __post_init__(self) -> None:
         if not self.low < self.high:
             raise ValueError(f"bounds need lowest < highest; got {self.low:g} and {self.high:g}")
+
+    def at(self, predictors: FloatArray) -> Logit:
+        return self
 
     def forward(self, values: FloatArray) -> FloatArray:
         """Log-odds of the values.

@@ -43,8 +43,8 @@ class Extent:
         """Measure the extent of physical values (time, *grid); without data it is infinite."""
         missing = np.isnan(values)
         return cls(
-            least=np.where(missing, np.inf, values).min(axis=0),
-            largest=np.where(missing, -np.inf, values).max(axis=0),
+            least=np.where(missing, np.inf, values).min(axis=0, initial=np.inf),
+            largest=np.where(missing, -np.inf, values).max(axis=0, initial=-np.inf),
         )
 
     def __add__(self, other: Extent) -> Extent:
@@ -95,18 +95,19 @@ class Histogram:
             counts=self.counts + other.counts,
         )
 
-    def fit(self, high: float, smooth: Smooth = alone) -> NormalScores:
+    def fit(self, high: float, smooth: Smooth = alone, times: int | None = None) -> NormalScores:
         """The map of these values, its atom provisionally one below the lowest score.
 
         Args:
             high: upper bound of the variable.
             smooth: sums over the surroundings of each cell, which its tail is fitted to.
+            times: of which the last knot is the largest, where that are fewer than there are here.
         """
-        times = self.times
+        times = min(self.times, times or self.times)
         lowest = max(LOWEST_SCORE, float(ndtri(1.0 / times)))
         scores = np.linspace(lowest, float(ndtri(1.0 - 0.5 / times)), KNOTS - 1)
         levels = np.concatenate([[0.0], ndtr(scores)])
-        share = np.clip(self.at_bound / times, 0.0, 1.0 - 0.5 / times)
+        share = np.clip(self.at_bound / self.times, 0.0, 1.0 - 0.5 / times)
         grid = share.shape
         edges = (np.arange(BINS + 1) / BINS) ** 3
         counts = self.counts.reshape(BINS, -1)
@@ -120,12 +121,16 @@ class Histogram:
             reached = np.concatenate([[0], np.cumsum(column)]) / max(column.sum(), 1)
             quantiles[:, cell] = np.interp(observed[:, cell], reached, edges)
             tops[0, cell] = np.interp(THRESHOLD, reached, edges)
+        if times < self.times:
+            tops[1] = quantiles[-1]
         quantiles, tops = (least + (largest - least) * part for part in (quantiles, tops))
         middles = least + (largest - least) * (0.5 * (edges[1:] + edges[:-1]))[:, None]
         tail = RankTail.fit(
             middles.reshape(BINS, *grid), self.counts.astype(float), tops.reshape(2, *grid), smooth
         )
-        quantiles[0], quantiles[-1] = least, largest
+        quantiles[0] = least
+        if times == self.times:
+            quantiles[-1] = largest
         typical = max(float(np.mean(largest - least)), np.finfo(float).tiny)
         ranks = NormalScores(
             low=self.low,
@@ -173,6 +178,9 @@ class NormalScores:
         reached[0] = np.maximum(self.share, 1.0 - self.levels[-1])  # no less than 0.5 / times
         result: FloatArray = ndtri(reached)
         return result
+
+    def at(self, predictors: FloatArray) -> NormalScores:
+        return self
 
     def at_bound(self, scores: FloatArray) -> npt.NDArray[np.bool_]:
         """Whether scores (..., *grid) are those of values at the lower bound."""

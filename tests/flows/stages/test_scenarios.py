@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
+from scipy.special import ndtr
 
 import spherescore
 from flows.cli import commands
@@ -38,22 +39,31 @@ LEVELS = {"control": 0.0, "plus4": 4.0}
 SEQUENCES = {"control": 0.0, "plus4": 4.0, "ramp": "ramp.csv"}
 DAYS = 41
 MEMORY, SPREAD = 0.7, 0.1  # of a day in the next one; of the logarithm of the deviation, per K
+DRIER, HEAVIER = 0.05, 0.15  # per K: days without rain, the exponent of an exponential amount
 
 
 def record(level: float, first: str = "2001-01-01", days: int = 1095, seed: int = 0) -> xr.Dataset:
     """Temperature that is warmer by the level at the equator, half as much at 60 degrees, whose
-    deviation grows with the level, and of which 0.7 is there the day after."""
+    deviation grows with the level, and of which 0.7 is there the day after; rain that is rarer and
+    more often heavy."""
     generator = np.random.default_rng([seed, int(level)])
-    noise = generator.standard_normal((days, *GRID.shape))
-    smooth = noise + np.roll(noise, 1, axis=2)
+    noise = generator.standard_normal((days, 2, *GRID.shape))
+    weather = noise + np.roll(noise, 1, axis=-1)
     for day in range(1, days):
-        smooth[day] = MEMORY * smooth[day - 1] + np.sqrt(1 - MEMORY**2) * smooth[day]
-    smooth *= np.exp(SPREAD * level)
+        weather[day] = MEMORY * weather[day - 1] + np.sqrt(1 - MEMORY**2) * weather[day]
+    smooth = np.exp(SPREAD * level) * weather[:, 0]
     pattern = level * np.cos(np.deg2rad(LATITUDE))[:, None]
     times = np.datetime64(first, "ns") + np.arange(days) * np.timedelta64(1, "D")
     attrs = {"units": "K", "standard_name": "air_temperature", "cell_methods": "time: mean"}
+    dry, rarer = 0.3 + DRIER * level, ndtr(-weather[:, 1] / np.sqrt(2.0))
+    amount = -np.log(np.minimum(rarer / (1.0 - dry), 1.0))  # of an exponential law
+    rain = amount ** (1.0 + HEAVIER * level)
+    of_rain = {"units": "mm day-1", "cell_methods": "time: mean"}
     return xr.Dataset(
-        {"ta": (("time", "lat", "lon"), (280.0 + pattern + smooth).astype("f4"), attrs)},
+        {
+            "ta": (("time", "lat", "lon"), (280.0 + pattern + smooth).astype("f4"), attrs),
+            "pr": (("time", "lat", "lon"), rain.astype("f4"), of_rain),
+        },
         coords={
             "time": times,
             "lat": ("lat", LATITUDE, {"units": "degrees_north"}),
@@ -72,7 +82,8 @@ def table(**source: Any) -> dict[str, Any]:
     return {
         "run": {"root": "runs/forced"},
         "source": {
-            "variables": ["ta"],
+            "variables": ["ta", "pr"],
+            "transform": {"pr": "rank"},
             "scenarios": scenarios,
             "trend": ["warming"],
             **source,
@@ -168,6 +179,21 @@ def test_a_level_has_its_deviation_at_what_was_seen_and_between(finished: RunCon
         ensemble = spherescore.open_ensemble("runs/forced", name)["ta"].load()
         found = np.sqrt(ensemble.var("realization").mean().item() / 2.0)
         assert found == pytest.approx(np.exp(SPREAD * level), rel=0.06), name
+
+
+def test_rain_responds_as_its_quantiles_do_and_not_as_the_mean_of_its_scores(
+    finished: RunConfig,
+) -> None:
+    """Ranked together, the control was dry on 0.335 of its days where 0.3 have no rain."""
+    found, within = {}, {}
+    for name, level in {"": 0.0, "plus4": 4.0}.items():
+        drawn = spherescore.open_ensemble("runs/forced", name)["pr"].load()
+        real = record(level)["pr"].isel(time=slice(730))
+        found[name] = float(drawn.mean()), float(real.mean()), float((drawn == 0).mean())
+        within[name] = float(drawn.std()) / np.sqrt(drawn.size / 4)
+        assert found[name][2] == pytest.approx(0.3 + DRIER * level, abs=0.03)
+    drawn, real = (found["plus4"][k] - found[""][k] for k in (0, 1))
+    assert abs(drawn - real) < 3.0 * np.hypot(*within.values()), found
 
 
 def test_levels_of_one_date_and_realization_are_paired(finished: RunConfig) -> None:
