@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from pipeline.diffusion.score import Condition, Given, Posterior, features_of
 from pipeline.gaussian.fit import Baseline
 from pipeline.network.calibration import Calibration
+from pipeline.network.data_parallel import Threads
 from pipeline.network.network import PICTURES, SphericalNetwork
 from pipeline.sphere.coefficients import degrees
 from pipeline.sphere.grid import RingGrid
@@ -27,7 +28,8 @@ class ScoreNet(nn.Module):
     are would be white noise, on which a local operator finds nothing. A day of a sequence shows
     the expected day and the days before it, too, coloured likewise. The output is analysed
     into F, so the correction lies in the Cameron-Martin space at every band limit. A finished
-    training gives it a `calibration`.
+    training gives it a `calibration`. With `threads` fields are taken apart among them, each of
+    which goes from the pictures to F by itself.
 
     Args:
         baseline: the exact linear part.
@@ -54,6 +56,7 @@ class ScoreNet(nn.Module):
         super().__init__()
         self.precision = precision
         self.calibration: Calibration | None = None
+        self.threads = Threads(1)
         self.baseline, self.harmonics, self.network = baseline, harmonics, network
         self.register_buffer("factor", factor.float(), persistent=False)
         rough = (1.0 + torch.as_tensor(degrees(harmonics.lmax))) ** (-ROUGHNESS / 2)
@@ -74,6 +77,17 @@ class ScoreNet(nn.Module):
         """
         baseline = baseline or self.baseline
         mean_and_noised = torch.stack([posterior.c_skip * y, posterior.c_in * y], dim=1).float()
+
+        def predicted(rows: slice) -> Tensor:
+            return self._predicted(mean_and_noised[rows], t[rows], condition[rows], baseline)
+
+        parts = self.threads.parts(slice(0, len(y)))
+        return torch.cat(self.threads.map(predicted, parts))
+
+    def _predicted(
+        self, mean_and_noised: Tensor, t: Tensor, condition: Given, baseline: Baseline
+    ) -> Tensor:
+        """F of the pictures' coefficients (batch, 2, channel, coefficient)."""
         shown = baseline.unrotate(mean_and_noised)
         rough = self.rough * shown[:, 1:]
         if isinstance(condition, Condition):
@@ -83,7 +97,7 @@ class ScoreNet(nn.Module):
         pictures = self.harmonics.synthesis(coefficients)
         log_noise = torch.log(torch.expm1(2 * t.double())).float() / 2
         low = self.precision != torch.float32
-        with torch.autocast(y.device.type, self.precision, enabled=low, cache_enabled=False):
+        with torch.autocast(t.device.type, self.precision, enabled=low, cache_enabled=False):
             output = self.network(pictures.flatten(1, 2), log_noise, features_of(condition).float())
         return baseline.rotate(self.harmonics.analysis(output))
 

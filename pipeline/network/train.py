@@ -101,8 +101,10 @@ class Training:
         for matrix in matrices:
             del rest[id(matrix)]
         # Masks are drawn from one generator, and a GPU has its own threads.
-        alone = self.model.network.dropout > 0 or next(self.model.parameters()).is_cuda
+        on_gpu = next(self.model.parameters()).is_cuda
+        alone = self.model.network.dropout > 0 or on_gpu
         self.threads = Threads(1 if alone else torch.get_num_threads())
+        self.average.threads = Threads(1 if on_gpu else torch.get_num_threads())
         rate, decay = self.config.learning_rate, self.config.weight_decay
         self.optimizers: tuple[torch.optim.Optimizer, ...] = (
             torch.optim.Muon(matrices, lr=rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw"),

@@ -77,3 +77,32 @@ def test_weights_after_steps_of_threads_do_not_depend_on_chance():
 
     one, other = trained(), trained()
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def judged(training, threads: int) -> tuple[float, list[torch.Tensor]]:
+    """J_G of fields under the averaged weights, and the tables of a calibration."""
+    training = copy.deepcopy(training)
+    training.average.threads = Threads(threads)
+    condition = torch.rand((FIELDS, 3), generator=torch.Generator().manual_seed(1))
+    fields = two_point_fields(FIELDS, 1)
+    nats = training.validate(fields, condition)["nats"]
+    return nats, list(training.calibrate(fields, condition).state_dict().values())
+
+
+def test_threads_judge_as_one_thread_does(monkeypatch: pytest.MonkeyPatch):
+    training = some_training(covariates=2)
+    torch.nn.init.normal_(training.average.network.out.weight, std=0.1)
+    assert training.average.threads.number == torch.get_num_threads()
+    taken: list[int] = []
+    started = Threads.map
+
+    def counted(self, work, parts):
+        taken.append(len(parts))
+        return started(self, work, parts)
+
+    monkeypatch.setattr(Threads, "map", counted)
+    alone, together = judged(training, 1), judged(training, 3)
+    assert set(taken) == {1, 3}
+    assert together[0] == pytest.approx(alone[0], rel=1e-4)
+    for one, other in zip(alone[1], together[1], strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
