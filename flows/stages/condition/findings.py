@@ -90,11 +90,13 @@ def publish_card(
     }
     attrs = {"conditioned_digest": conditioned.digest}
     artifacts.publish_files(layout, KIND, conditioned.key, files, attrs)
-    covered = {
-        f"coverage at {name} places": coverage_words(card[name]["coverage"], card[name]["nominal"])
-        for name in ("observed", "withheld")
-        if name in card
-    }
+    covered = {}
+    if (there := card.get("observed")) is not None:
+        words = f"{there['coverage']:.3f} (draws have seen them)"
+        covered["coverage at observed places"] = words
+    if (there := card.get("withheld")) is not None:
+        words = coverage_words(there["coverage"], there["nominal"])
+        covered["coverage at withheld places"] = words
     return {"realizations": card["realizations"], "times": len(card["times"]), **covered}
 
 
