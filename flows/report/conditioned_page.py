@@ -194,8 +194,8 @@ def _scores(card: Mapping[str, Any]) -> str:
         f"{_table(heads, rows)}<p>In climatological standard deviations of each place, errors of "
         f"the observations included. A band between quantiles of {card['realizations']} draws "
         f"holds {100 * few:.1f} % of what follows their law. Ranks of the truth are flat where the "
-        "draws are calibrated; at observed places they crowd in the middle, and bands hold more, as "
-        "the draws have seen what they are compared with.</p>"
+        "draws are calibrated; at observed places they crowd in the middle, and bands hold more, "
+        "as the draws have seen what they are compared with.</p>"
     )
 
 

@@ -101,7 +101,7 @@ class Normals:
 
     def pointwise(self, rows: FloatArray) -> dict[str, Pointwise]:
         """The map of each variable by name, at rows (..., term) of the climatology."""
-        maps = (one.at(self.trend.of_rows(rows)) for one in self.transforms)
+        maps = (one.at(self.trend.forcing(rows)) for one in self.transforms)
         return dict(zip(self.variables, maps, strict=True))
 
     @property

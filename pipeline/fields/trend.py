@@ -105,9 +105,10 @@ class Trend:
         standard: FloatArray = (values - self.mean) / self.scale
         return standard
 
-    def of_rows(self, rows: FloatArray) -> FloatArray:
-        """Predictors (..., predictor) in standard units of rows (..., term) of a climatology."""
-        return rows[..., rows.shape[-1] - len(self.names) :]
+    def forcing(self, rows: FloatArray) -> FloatArray:
+        """Covariates (..., covariate) in standard units of rows (..., term) of a climatology."""
+        first = rows.shape[-1] - len(self.names)
+        return rows[..., [first + self.names.index(name) for name in self.covariates]]
 
     def coordinates(self, standard: FloatArray) -> dict[str, tuple[str, FloatArray]]:
         """Coordinates `trend_<name>`(time) of predictors (time, predictor) in standard units, but

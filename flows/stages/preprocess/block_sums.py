@@ -73,7 +73,7 @@ def seasonal_moments(
         names, parts = list(transforms), [values]
         for channel, (name, each) in enumerate(transforms.items()):
             if isinstance(each, NormalScores | ForcedScores):
-                scores, there = values[:, channel], each.at(trend.of_rows(rows))
+                scores, there = values[:, channel], each.at(trend.forcing(rows))
                 indicator = np.where(np.isnan(scores), np.nan, there.at_bound(scores))
                 parts.append(indicator[:, None])
                 names.append(name)
@@ -228,7 +228,7 @@ def _by_world(
 ) -> Iterator[list[FloatArray]]:
     """Values of each world in a block."""
     for values, rows in _loaded(source, raw, trend, block, span):
-        place = worlds.places(trend.of_rows(rows))
+        place = worlds.places(trend.forcing(rows))
         yield [values[place == number] for number in range(len(worlds))]
 
 
@@ -256,7 +256,7 @@ def _loaded(
         if not part.sizes["time"]:
             continue  # members of other splits alone
         rows = climatology_rows(season_phase(part["time"]), trend.standard(part), harmonics)
-        maps = {name: one.at(trend.of_rows(rows)) for name, one in transforms.items()}
+        maps = {name: one.at(trend.forcing(rows)) for name, one in transforms.items()}
         yield stack_variables(part, maps), rows
 
 

@@ -12,13 +12,13 @@ from flows.config.schema import ConfigError, RunConfig
 from flows.stages.preprocess.block_sums import extents, histograms
 from flows.stages.preprocess.fitting import Fitting
 from flows.stages.splits import part_of
-from pipeline.fields.climatology import SeasonalMoments
+from pipeline.fields.climatology import SeasonalMoments, season_phase
 from pipeline.fields.pointwise.atom import with_atom
 from pipeline.fields.pointwise.forced import ForcedScores, Worlds
 from pipeline.fields.pointwise.maps import BOUNDS_OF_UNITS, SIMPLE, Logit, Marginal
 from pipeline.fields.pointwise.normal_scores import NormalScores
 from pipeline.fields.pointwise.tail import over_surroundings
-from pipeline.fields.trend import Trend
+from pipeline.fields.trend import Trend, climatology_rows
 from pipeline.sphere.named_grids import grid_of
 
 
@@ -41,7 +41,8 @@ def pointwise_maps(fitting: Fitting, trend: Trend) -> dict[str, Marginal]:
 def _fitted_ranks(fitting: Fitting, trend: Trend, names: list[str]) -> dict[str, Marginal]:
     declared, train = fitting.config.source.bounds, fitting.train
     times = part_of(fitting.fields, fitting.config.split, "train")
-    worlds = Worlds.of(trend.standard(times))
+    rows = climatology_rows(season_phase(times["time"]), trend.standard(times))
+    worlds = Worlds.of(trend.forcing(rows))
     seen = trend, worlds
     ranges = fitting.sums(extents, names, *seen, spans=train, label="ranges")
     limits, ranged = {}, {}
@@ -59,7 +60,7 @@ def _fitted_ranks(fitting: Fitting, trend: Trend, names: list[str]) -> dict[str,
         each = [one.times for one in of_worlds]
         maps = tuple(one.fit(limits[name], smooth, min(each)) for one in of_worlds)
         made[name] = (
-            ForcedScores(maps=maps, predictors=worlds.predictors, times=np.asarray(each, float))
+            ForcedScores(maps=maps, forcing=worlds.forcing, times=np.asarray(each, float))
             if len(worlds) > 1
             else maps[0]
         )

@@ -4,8 +4,8 @@ Rain of a control and of a warmer world, ranked together, differs in more than t
 deviation of its scores, and what a law of two numbers cannot say is lost: a fifth of the response
 of the mean. Here each world has ranks of its own, so the scores are normal in all of them, and what
 the forcing does lies in the values. Of a world between, the values at each level, the share at the
-bound and the tail are those of a straight line along the predictors of the trend, fitted to the
-worlds and weighted by their times: with one world more than there are predictors it goes through
+bound and the tail are those of a straight line along the covariates of the trend, fitted to the
+worlds and weighted by their times: with one world more than there are covariates it goes through
 all of them.
 """
 
@@ -31,29 +31,29 @@ KEPT = 4  # worlds whose map stays in memory
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Worlds:
-    """The values of the predictors among the training times, (world, predictor)."""
+    """The covariates that training times have, (world, covariate)."""
 
-    predictors: FloatArray
+    forcing: FloatArray
 
     @classmethod
     def of(cls, standard: FloatArray) -> Worlds:
-        """Of predictors (time, predictor) in standard units.
+        """Of covariates (time, covariate) in standard units.
 
-        One world where they are no few values, or where these do not determine a straight line.
+        One world where their values are not few, or where these do not determine a straight line.
         """
         found, counts = np.unique(np.round(standard, 9), axis=0, return_counts=True)
         design = np.column_stack([np.ones(len(found)), found])
         few = 1 < len(found) <= MOST_WORLDS and counts.min() >= FEWEST_TIMES
         if few and np.linalg.matrix_rank(design) == design.shape[1]:
-            return cls(predictors=found)
-        return cls(predictors=np.zeros((1, standard.shape[1])))
+            return cls(forcing=found)
+        return cls(forcing=np.zeros((1, standard.shape[1])))
 
     def __len__(self) -> int:
-        return len(self.predictors)
+        return len(self.forcing)
 
-    def places(self, predictors: FloatArray) -> npt.NDArray[np.intp]:
-        """Of the worlds nearest to predictors (time, predictor), (time,)."""
-        away = np.square(predictors[:, None] - self.predictors).sum(axis=-1)
+    def places(self, forcing: FloatArray) -> npt.NDArray[np.intp]:
+        """Of the worlds nearest to covariates (time, covariate), (time,)."""
+        away = np.square(forcing[:, None] - self.forcing).sum(axis=-1)
         nearest: npt.NDArray[np.intp] = away.argmin(axis=1)
         return nearest
 
@@ -64,12 +64,12 @@ class ForcedScores:
 
     Attributes:
         maps: of each world, with the same levels and bounds.
-        predictors: of each world, (world, predictor).
+        forcing: the covariates of each world in standard units, (world, covariate).
         times: of each world, its weight in the straight line.
     """
 
     maps: tuple[NormalScores, ...]
-    predictors: FloatArray
+    forcing: FloatArray
     times: FloatArray
     name: str = "rank"
 
@@ -83,18 +83,18 @@ class ForcedScores:
 
     @property
     def middle(self) -> NormalScores:
-        """The map where all predictors are zero, their mean over the training times."""
-        return self._between(np.zeros(self.predictors.shape[1]))
+        """The map where all covariates are zero, their mean over the training times."""
+        return self._between(np.zeros(self.forcing.shape[1]))
 
-    def at(self, predictors: FloatArray) -> NormalScores | ScoresAtTimes:
-        """The map at predictors (predictor,) of one world, or (..., predictor) of several times."""
-        if predictors.ndim > 1:
-            return ScoresAtTimes(forced=self, predictors=predictors)
-        key = predictors.tobytes()
+    def at(self, forcing: FloatArray) -> NormalScores | ScoresAtTimes:
+        """The map at covariates (covariate,), or at those (..., covariate) of several times."""
+        if forcing.ndim > 1:
+            return ScoresAtTimes(forced=self, forcing=forcing)
+        key = forcing.tobytes()
         if key not in self._made:
             if len(self._made) >= KEPT:
                 self._made.clear()
-            self._made[key] = self._between(predictors)
+            self._made[key] = self._between(forcing)
         return self._made[key]
 
     def with_depth(self, depth: FloatArray) -> ForcedScores:
@@ -106,11 +106,11 @@ class ForcedScores:
     def _made(self) -> dict[bytes, NormalScores]:
         return {}
 
-    def _between(self, predictors: FloatArray) -> NormalScores:
-        design = np.column_stack([np.ones(len(self.maps)), self.predictors])
+    def _between(self, forcing: FloatArray) -> NormalScores:
+        design = np.column_stack([np.ones(len(self.maps)), self.forcing])
         root = np.sqrt(self.times)[:, None]
         share_of_each = np.linalg.pinv(root * design) * root.ravel()
-        weights = np.concatenate([[1.0], predictors]) @ share_of_each
+        weights = np.concatenate([[1.0], forcing]) @ share_of_each
 
         def line(parts: Sequence[FloatArray | float]) -> FloatArray:
             return np.tensordot(weights, np.stack(parts), axes=1)
@@ -136,10 +136,10 @@ class ForcedScores:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ScoresAtTimes:
-    """The maps of some times: predictors (..., predictor) are those of values (..., *grid)."""
+    """The maps of some times, with the covariates (..., covariate) of values (..., *grid)."""
 
     forced: ForcedScores
-    predictors: FloatArray
+    forcing: FloatArray
     name: str = "rank"
 
     def forward(self, values: FloatArray) -> FloatArray:
@@ -152,17 +152,17 @@ class ScoresAtTimes:
         """Whether scores (..., *grid) are those of values at the lower bound."""
         return self._mapped("at_bound", scores).astype(bool)
 
-    def at(self, predictors: FloatArray) -> ScoresAtTimes:
+    def at(self, forcing: FloatArray) -> ScoresAtTimes:
         return self
 
     def _mapped(self, way: str, values: FloatArray) -> FloatArray:
         grid = self.forced.maps[0].share.shape
         leading = values.shape[: values.ndim - len(grid)]
-        count = self.predictors.shape[-1]
-        predictors = np.broadcast_to(self.predictors, (*leading, count)).reshape(-1, count)
+        count = self.forcing.shape[-1]
+        forcing = np.broadcast_to(self.forcing, (*leading, count)).reshape(-1, count)
         flat = values.reshape(-1, *grid)
         mapped = np.empty_like(flat)
-        worlds, place = np.unique(predictors, axis=0, return_inverse=True)
+        worlds, place = np.unique(forcing, axis=0, return_inverse=True)
         for number, world in enumerate(worlds):
             there = place.ravel() == number
             mapped[there] = getattr(self.forced.at(world), way)(flat[there])

@@ -10,7 +10,7 @@ rank_tail_scale(ranked, *grid), rank_tail_shape(ranked)   of the tail beyond the
 Where values follow a forcing (forced.py), all these but the levels have a dimension `world` after
 `ranked`, and there are
 
-rank_world(world, predictor)            the predictors of each, in standard units
+rank_world(world, forcing)              the covariates of each, in standard units
 rank_times(world)                       how many training times each had
 """
 
@@ -58,7 +58,7 @@ def pointwise_variables(maps: Mapping[str, Marginal], dims: tuple[str, ...]) -> 
     first = next(iter(forced.values()))
     return dataset.merge(together.transpose("ranked", "world", ...)).assign(
         rank_levels=worlds[0]["rank_levels"],
-        rank_world=(("world", "predictor"), first.predictors),
+        rank_world=(("world", "forcing"), first.forcing),
         rank_times=("world", first.times),
     )
 
@@ -108,7 +108,7 @@ def pointwise_of(normals: xr.Dataset, dims: tuple[str, ...]) -> tuple[Marginal, 
         worlds = range(normals.sizes["world"])
         forced = ForcedScores(
             maps=tuple(_scores(ranked.isel(world=k), low, high, dims) for k in worlds),
-            predictors=normals["rank_world"].transpose("world", "predictor").to_numpy(),
+            forcing=normals["rank_world"].transpose("world", "forcing").to_numpy(),
             times=normals["rank_times"].to_numpy(),
         )
         maps.append(forced)

@@ -37,12 +37,12 @@ class OutOfBounds(ValueError):
 
 
 class Marginal(Protocol):
-    """The map of a variable, which may depend on the predictors of the trend."""
+    """The map of a variable, which may depend on the covariates of the trend."""
 
     @property
     def name(self) -> str: ...
-    def at(self, predictors: FloatArray) -> Pointwise:
-        """The map at predictors (predictor,), or of fields (..., *grid) at (..., predictor)."""
+    def at(self, forcing: FloatArray) -> Pointwise:
+        """The map at a forcing (covariate,), or of fields (..., *grid) at (..., covariate)."""
 
 
 class Pointwise(Marginal, Protocol):
@@ -58,7 +58,7 @@ class Identity:
 
     name: str = "identity"
 
-    def at(self, predictors: FloatArray) -> Identity:
+    def at(self, forcing: FloatArray) -> Identity:
         return self
 
     def forward(self, values: FloatArray) -> FloatArray:
@@ -74,7 +74,7 @@ class Amount:
 
     name: str
 
-    def at(self, predictors: FloatArray) -> Amount:
+    def at(self, forcing: FloatArray) -> Amount:
         return self
 
     def forward(self, values: FloatArray) -> FloatArray:
@@ -111,7 +111,7 @@ class Logit:
         if not self.low < self.high:
             raise ValueError(f"bounds need lowest < highest; got {self.low:g} and {self.high:g}")
 
-    def at(self, predictors: FloatArray) -> Logit:
+    def at(self, forcing: FloatArray) -> Logit:
         return self
 
     def forward(self, values: FloatArray) -> FloatArray:

@@ -179,7 +179,7 @@ class NormalScores:
         result: FloatArray = ndtri(reached)
         return result
 
-    def at(self, predictors: FloatArray) -> NormalScores:
+    def at(self, forcing: FloatArray) -> NormalScores:
         return self
 
     def at_bound(self, scores: FloatArray) -> npt.NDArray[np.bool_]:

@@ -10,7 +10,7 @@ from pipeline.fields.pointwise.labels import pointwise_of, pointwise_variables
 from pipeline.fields.pointwise.normal_scores import Extent, Histogram
 
 SHAPE = (3, 4)
-TIMES = {-1.0: 4000, 1.0: 3000}  # of the worlds, at these predictors
+TIMES = {-1.0: 4000, 1.0: 3000}  # of the worlds, at these covariates
 DRY = {-1.0: 0.2, 1.0: 0.4}
 SCALE = {-1.0: 1.0, 1.0: 1.5}  # of amounts above zero, more in the east
 
@@ -33,9 +33,9 @@ def forced(seen):
     for values in seen.values():
         counts = Histogram.of(values, 0.0, Extent.of(values))
         maps.append(counts.fit(np.inf, times=min(TIMES.values())))
-    predictors = np.array(list(seen))[:, None]
+    forcing = np.array(list(seen))[:, None]
     times = np.array(list(TIMES.values()), float)
-    return ForcedScores(maps=tuple(maps), predictors=predictors, times=times)
+    return ForcedScores(maps=tuple(maps), forcing=forcing, times=times)
 
 
 def test_scores_are_normal_in_each_world(seen, forced):
@@ -100,9 +100,9 @@ def test_the_map_of_an_artifact_is_the_map_that_was_stored(seen, forced):
 
 def test_worlds_are_few_values_with_many_times_each():
     two = np.repeat([-1.0, 1.0], FEWEST_TIMES)[:, None]
-    np.testing.assert_array_equal(Worlds.of(two).predictors, [[-1.0], [1.0]])
+    np.testing.assert_array_equal(Worlds.of(two).forcing, [[-1.0], [1.0]])
     assert Worlds.of(two).places(np.array([[-0.9], [7.0]])).tolist() == [0, 1]
     assert len(Worlds.of(two[1:])) == 1, "a world of too few times"
     assert len(Worlds.of(np.linspace(-1.0, 1.0, 5000)[:, None])) == 1, "a series"
     assert len(Worlds.of(np.empty((500, 0)))) == 1, "no trend"
-    assert len(Worlds.of(np.column_stack([two, two]))) == 1, "two predictors that are one"
+    assert len(Worlds.of(np.column_stack([two, two]))) == 1, "two covariates that are one"
