@@ -2,7 +2,10 @@
 
 import importlib
 import json
+import os
+import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -135,6 +138,52 @@ def test_calls_take_turns_after_a_warm_one_and_the_smallest_counts() -> None:
     )
     assert best == [2.0, 4.0]
     assert order == ["ours", "theirs"] * 3
+
+
+def test_growth_is_judged_by_what_a_datum_takes_beyond_the_start() -> None:
+    growth = module("growth")
+    sizes = ((100, 3.0, 100), (400, 6.0, 110), (1600, 24.0, 125))  # data, seconds, MB
+    found = [
+        growth.Taken(seconds=seconds, count=count, memory=memory * 10**6, largest=memory * 10**6)
+        for count, seconds, memory in sizes
+    ]
+    stage = growth.STAGES[0]
+    rows = list(growth.rows(stage, found))
+    assert all(row.is_for(declared) for row, declared in zip(rows, stage.rows, strict=True))
+    assert [row.ratio for row in rows] == pytest.approx([2.0, 100 / 150, 100 / 110, 100 / 125])
+    flat = [*found[:2], growth.Taken(seconds=6.0, count=1600, memory=1, largest=1)]
+    assert "the start" in list(growth.rows(stage, flat))[1].note
+
+
+def test_a_longer_series_is_the_same_days_again_and_takes_no_more_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    growth = module("growth")
+    monkeypatch.setattr(growth.inputs, "DATA", tmp_path / "data")
+    sizes = growth.Sizes(growth.RingGrid.latlon(8, 16), 12, 1, 1, 2, 3, block=4)
+    for factor in (1, 4):
+        growth.series(tmp_path / f"{factor}x.zarr", sizes, factor)
+    short, long = (xr.open_zarr(tmp_path / f"{n}x.zarr", consolidated=False) for n in (1, 4))
+    assert short.sizes["time"] == 12 and long.sizes["time"] == 48
+    assert len(np.unique(long["time"])) == 48
+    np.testing.assert_array_equal(long["v"].values, np.tile(short["v"].values, (4, 1, 1)))
+    assert float(short["v"].std()) > 0
+    files = [path for path in (tmp_path / "4x.zarr" / "v" / "c").rglob("*") if path.is_file()]
+    assert len(files) == 12 and {path.stat().st_nlink for path in files} == {5}
+
+
+def test_the_memory_of_a_process_holds_that_of_its_children() -> None:
+    growth = module("growth")
+    program = "import time; kept = bytearray(b'x' * (64 << 20)); print(flush=True); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as child:
+        try:
+            assert child.stdout is not None
+            child.stdout.readline()
+            time.sleep(growth.YOUNG)
+            held = growth.held_by(os.getpid())
+            assert len(held) >= 2 and sum(held[1:]) > 64 << 20
+        finally:
+            child.kill()
 
 
 def test_the_chart_is_a_picture(by_hand: Any, tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ SUBJECTS = (
     "ensemble_io",
     "overhead",
     "workers",
+    "growth",
 )
 PAGE = ROOT / "docs" / "performance.md"
 
