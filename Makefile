@@ -14,6 +14,7 @@
 # make up           Prefect, Dask and the demo's deployments on this machine, until stopped
 # make large        ingest of 20 GB and of 3,650 files: rate, memory (needs 25 GB of disk; half an hour)
 # make bench        each stage against what one would take in its place; docs/performance.md
+# make one-degree  two years of eight variables at one degree, beside what `plan` says (an hour)
 # make gpu          each GPU of this machine against its CPU: equal results, rates, memory (minutes)
 # make unit-costs   what work costs on this machine, for `spherescore plan`; docs/performance.md
 # make paper-plan   what far larger runs would take, from these costs; docs/performance.md
@@ -35,7 +36,7 @@ EXAMPLES := $(VENV)/.examples
 CONFIG ?= deploy/configs/demo.toml
 
 .PHONY: demo test test-long test-fast configuration check mutants faults deployments docs \
-  notebooks up inputs lock large bench gpu unit-costs paper-plan \
+  notebooks up inputs lock large bench one-degree gpu unit-costs paper-plan \
   clusters scale services integrators clean
 .DELETE_ON_ERROR:
 
@@ -90,6 +91,9 @@ large: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/python -m deploy.bench.run $(BENCH_ARGS)
+
+one-degree: $(INSTALLED)
+	$(BIN)/python -m deploy.bench.one_degree $(BENCH_ARGS)
 
 gpu: $(INSTALLED)
 	$(BIN)/python -m deploy.bench.gpu $(GPU_ARGS)

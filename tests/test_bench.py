@@ -314,3 +314,23 @@ def test_the_difference_of_results_is_relative_and_not_a_number_is_none() -> Non
     assert gpu.difference(right, right) == 0
     assert gpu.difference(right + gpu.torch.tensor([0.3, 0.4]), right) == pytest.approx(0.1)
     assert gpu.difference(right * float("nan"), right) == float("inf")
+
+
+def test_days_of_one_degree_have_the_demonstrations_weather_and_small_scales(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flows.config.schema import read_config
+    from pipeline.gaussian.spectra import power_spectrum
+
+    degree = module("one_degree")
+    (tmp_path / "run.toml").write_text(degree.configuration(tmp_path, 10.0, 2))
+    monkeypatch.setattr(degree, "DAYS", 3)
+    monkeypatch.setattr(degree, "BLOCK", 2)
+    degree.files(tmp_path)
+    config = read_config(tmp_path / "run.toml")
+    fields = xr.open_mfdataset(sorted(map(str, tmp_path.glob("days-*.nc")))).load()
+    assert set(config.source.variables) == set(fields) and len(config.source.variables) == 8
+    assert fields.sizes == {"time": 3, "lat": 181, "lon": 360}
+    assert float(fields["pr"].min()) == 0.0 and 5_000 < float(fields["zg500"].mean()) < 6_000
+    spectrum = power_spectrum(degree.plan(degree.GRID, degree.LMAX).analysis(fields["tas"].values))
+    assert np.isfinite(spectrum).all() and (spectrum[:, 40:] > 0).all()

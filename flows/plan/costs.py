@@ -3,10 +3,10 @@
 docs/performance.md compares them with whole runs and carries them to sizes that were not run.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from flows.plan.sizes import sizes
-from flows.plan.work import Prices, seconds, work
+from flows.plan.work import Prices, foretold, seconds, work
 from flows.plan.workload import Machines, Workload
 
 
@@ -31,6 +31,8 @@ class Estimate:
 
 def estimates(load: Workload, machines: Machines, price: Prices | None) -> list[Estimate]:
     """Time, bytes, files, units and memory of every stage."""
+    if price is not None:
+        load = replace(load, foretold=foretold(load, machines, price))
     counts = work(load)
     return [
         Estimate(

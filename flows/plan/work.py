@@ -14,7 +14,7 @@ from typing import Any
 
 from flows.plan.workload import VALIDATIONS, Machines, Workload, judging_of
 from flows.stages.generate.chunks import TIMES_PER_CHUNK
-from flows.stages.train.judging import DRAWS, STEP
+from flows.stages.train.judging import DRAWS, SHARE, STEP
 
 CERTIFIED, PROBED = 2000, 1280  # evaluations of the network for J_G; for likelihood and bounds
 FOLDS = 4  # laws of which each leaves a part of the training fields out
@@ -147,14 +147,23 @@ def _with_sequences(done: Work, load: Workload) -> Work:
     )
 
 
+def foretold(load: Workload, machines: Machines, price: Prices) -> int | None:
+    """Steps that a training makes in its minutes, of which judging may take its share; None where
+    it is told how many."""
+    if load.minutes is None or load.steps is not None:
+        return None
+    training, _ = _training_prices(machines, price)
+    step = STEP * load.batch * load.network_products * training
+    return max(1, round(60.0 * load.minutes * (1.0 - SHARE) / step))
+
+
 def seconds(stage: str, done: Work, load: Workload, machines: Machines, price: Prices) -> float:
     """Time of a stage. Units that the scheduler cannot hand out fast enough wait for it."""
     own = price.stages[stage]
-    network, training, judging = price.network / machines.workers, price.training, price.training
-    if machines.ranks > 1:  # of one thread each
-        training, judging = price.network / machines.ranks, price.network
+    network = price.network / machines.workers
+    training, judging = _training_prices(machines, price)
     if machines.gpus:
-        network = training = judging = 1.0 / (machines.gpus * machines.gpu_speed)
+        network = training
     shared = done.values * own["value"] + done.legendre * price.legendre + done.units * own["unit"]
     shared += done.scored * own["alone"]
     by_workers = shared / machines.workers + done.network * network
@@ -165,3 +174,12 @@ def seconds(stage: str, done: Work, load: Workload, machines: Machines, price: P
         trained = min(limit, trained) if load.steps else limit
     alone = done.judging * judging + done.alone * own["alone"] + done.products * price.legendre
     return own["run"] + waited + trained + alone
+
+
+def _training_prices(machines: Machines, price: Prices) -> tuple[float, float]:
+    """Of a product of the network in a step, and where one process judges."""
+    if machines.gpus:
+        return (1.0 / (machines.gpus * machines.gpu_speed),) * 2
+    if machines.ranks > 1:  # of one thread each
+        return price.network / machines.ranks, price.network
+    return price.training, price.training

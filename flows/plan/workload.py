@@ -23,6 +23,7 @@ class Workload:
         validated, tested: of validation and test alone.
         nlat, points: rings of the grid; cells of one field.
         steps: of training; None if `minutes` end it.
+        foretold: how many steps the minutes are likely to be, where there are prices.
         ensemble, verification: realizations, and the times of each.
         together: realizations that one task draws.
         shard: times in one unit of ingest.
@@ -48,6 +49,7 @@ class Workload:
     tested: int = 0
     steps: int | None = None
     minutes: float | None = None
+    foretold: int | None = None
     batch: int = 32
     accumulate: int = 1
     width: int = 64
@@ -169,7 +171,7 @@ class Machines:
 
 def judging_of(load: Workload) -> Judging:
     return Judging.of(
-        steps=load.steps,
+        steps=load.steps or load.foretold,
         batch=load.batch,
         validations=VALIDATIONS,
         fields=load.validated,

@@ -14,7 +14,7 @@ from flows.plan import sizes, workload
 from flows.plan import work as counts
 from flows.plan.costs import estimates
 from flows.plan.plan import duration
-from flows.plan.work import Prices, Work, seconds, work
+from flows.plan.work import Prices, Work, foretold, seconds, work
 from flows.plan.workload import Machines, Workload
 from flows.stages.base import STAGES
 from flows.stages.train import fields, judging
@@ -90,6 +90,20 @@ def test_training_ends_by_its_minutes_but_for_the_matching() -> None:
     assert time_of("train", twice) == pytest.approx(1203.0 + rest)
     early = replace(LOAD, minutes=1e6)
     assert time_of("train", early) == pytest.approx(time_of("train", LOAD))
+
+
+def test_a_short_training_of_large_fields_is_judged_as_its_steps_allow() -> None:
+    """Minutes are steps at the price of a step, of which judging takes its share."""
+    large = replace(LOAD, steps=None, minutes=10.0, validated=400)
+    steps = foretold(large, Machines(), UNIT)
+    assert steps is not None
+    alone = judging.STEP * LOAD.batch * LOAD.network_products * UNIT.training
+    assert steps * alone == pytest.approx((1.0 - judging.SHARE) * 600.0, abs=alone)
+    (known,) = (e for e in estimates(large, Machines(), UNIT) if e.stage == "train")
+    told = replace(large, foretold=steps)
+    assert known.seconds == pytest.approx(time_of("train", told))
+    assert workload.judging_of(told).calibrated < workload.judging_of(large).calibrated == 400
+    assert foretold(LOAD, Machines(), UNIT) is None
 
 
 def test_a_gaussian_model_trains_and_judges_nothing() -> None:
