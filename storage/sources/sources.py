@@ -154,8 +154,9 @@ def open_source(
     gaps = _gaps(one, apart="" not in named)
     if gaps and not allow_gaps:
         more = f" and {len(gaps) - 5} more" if len(gaps) > 5 else ""
+        counted = f"{len(gaps)} gap{'s' * (len(gaps) > 1)}"
         raise SourceError(
-            f"{Path(files[0]).name}: {len(gaps)} gaps in time: {'; '.join(gaps[:5])}{more}; "
+            f"{Path(files[0]).name}: {counted} in time: {'; '.join(gaps[:5])}{more}; "
             "add the missing files, or set allow_gaps = true in [source]"
         )
     with _naming_the_file(files, names, reading), explained(notes):

@@ -1,10 +1,11 @@
 """[split]: disjoint periods of the record, and the dates of a period."""
 
 import itertools
+import json
 from collections.abc import Sequence
 from typing import Annotated
 
-from pydantic import WithJsonSchema
+from pydantic import BeforeValidator, ValidationInfo, WithJsonSchema
 
 from flows.config.sections.checks import require, require_day
 from flows.config.strict import ConfigError, section
@@ -25,8 +26,23 @@ PAIR = {"type": "array", "minItems": 2, "maxItems": 2}  # as a form says it
 Pair = Annotated[tuple[str, str], WithJsonSchema({**PAIR, "items": {"type": "string"}})]
 Period = Pair  # first and last day, inclusive, ISO dates; the last may be LATEST
 PAIRS = {"type": "array", "minItems": 2}
+
+
+def _in_one_list(value: object, info: ValidationInfo) -> object:
+    """A list of lists is refused with what it should be."""
+    if isinstance(value, list | tuple) and any(isinstance(one, list | tuple) for one in value):
+        days = [day for one in value for day in (one if isinstance(one, list | tuple) else [one])]
+        raise ConfigError(
+            f"split.{info.field_name}: first and last day of each period stand in one list; write "
+            f"{json.dumps(days)}, got {json.dumps(value)}"
+        )
+    return tuple(value) if isinstance(value, list) else value
+
+
 Periods = Annotated[  # first and last day of each, one period after the other
-    tuple[str, ...], WithJsonSchema({**PAIRS, "items": {"type": "string"}})
+    tuple[str, ...],
+    BeforeValidator(_in_one_list),
+    WithJsonSchema({**PAIRS, "items": {"type": "string"}}),
 ]
 LATEST = "latest"  # the last day that there is
 

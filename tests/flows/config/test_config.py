@@ -108,6 +108,11 @@ def test_the_configurations_that_are_shipped_are_accepted(path: Path) -> None:
         ),
         (
             "split.train",
+            [["2001-01-01", "2001-01-09"], ["2001-01-12", "2001-01-20"]],
+            r'split\.train: .* in one list; write \["2001-01-01", "2001-01-09", "2001-01-12"',
+        ),
+        (
+            "split.train",
             ["2001-01-01", "2001-01-09", "2001-01-09", "2001-01-20"],
             r"split\.train: expected periods one after the other",
         ),

@@ -322,7 +322,7 @@ def test_a_gap_in_one_scenario_is_refused_though_another_has_the_days(home: Path
         for number, name in enumerate(("whole", "holed"))
     ]
     source = RunConfig.from_dict(table(scenarios=scenarios)).source
-    with pytest.raises(SourceError, match=r"1 gaps in time: holed: "):
+    with pytest.raises(SourceError, match=r"1 gap in time: holed: "):
         open_fields(source)
 
 

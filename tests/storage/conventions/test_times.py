@@ -38,7 +38,7 @@ def test_gaps_are_listed_and_refused_unless_allowed(tmp_path, calendar):
     if calendar == "noleap":
         source["time"] = xr.date_range("2000-01-01", periods=10, calendar=calendar, use_cftime=True)
     path = write(tmp_path, source.isel(time=[0, 1, 2, 3, 6, 7, 8, 9]))
-    refused("1 gaps in time: 2000-01-04 to 2000-01-07; .*allow_gaps = true", path)
+    refused("1 gap in time: 2000-01-04 to 2000-01-07; .*allow_gaps = true", path)
     _, report = open_source(path, ["ta"], allow_gaps=True)
     assert report.gaps == ("2000-01-04 to 2000-01-07",)
 
