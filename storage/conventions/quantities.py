@@ -45,13 +45,16 @@ _VALID_AS_IT_IS = {"m/s", "g/kg", "kg/kg", "mbar", "millibar", "millibars", "Pas
 _VALID_AS_IT_IS |= {"celsius", "Celsius", "pascal", "mm d-1", "millimeters/day"}
 _STANDARD_NAME = re.compile(r"[a-z][a-z0-9_]*")
 
+_DEGREES = ("deg", "deg_", "degree", "degree_", "degrees", "degrees_")
+_CELSIUS = [degree + name for degree in _DEGREES for name in ("C", "c")]
+_CELSIUS += ["degree_Celsius", "degree_celsius", "degrees_Celsius", "degrees_celsius"]
+_KELVIN = [degree + name for degree in _DEGREES for name in ("K", "k")]
+_KELVIN += ["degree_Kelvin", "degree_kelvin", "degrees_Kelvin", "degrees_kelvin"]
+
 # unit -> (base unit, factor, offset)
 _UNITS = {
-    **dict.fromkeys(("K", "kelvin", "Kelvin", "degK"), ("K", 1.0, 0.0)),
-    **dict.fromkeys(
-        ("degC", "celsius", "Celsius", "degrees_celsius", "degree_Celsius", "deg_C", "degrees_C"),
-        ("K", 1.0, 273.15),
-    ),
+    **dict.fromkeys((*_KELVIN, "K", "kelvin", "kelvins", "Kelvin"), ("K", 1.0, 0.0)),
+    **dict.fromkeys((*_CELSIUS, "celsius", "Celsius"), ("K", 1.0, 273.15)),
     **dict.fromkeys(("Pa", "pascal", "pascals", "Pascals"), ("Pa", 1.0, 0.0)),
     **dict.fromkeys(("hPa", "mbar", "millibar", "millibars"), ("Pa", 100.0, 0.0)),
     "kPa": ("Pa", 1000.0, 0.0),
@@ -66,19 +69,18 @@ _UNITS = {
         ("cm", "centimetre", "centimeter", "centimetres", "centimeters"), ("m", 0.01, 0.0)
     ),
     "mm": ("m", 0.001, 0.0),
-    **dict.fromkeys(("m s-1", "m/s", "m s**-1", "m s^-1", "m.s-1"), ("m s-1", 1.0, 0.0)),
+    **dict.fromkeys(("m s-1", "m/s"), ("m s-1", 1.0, 0.0)),
     **dict.fromkeys(
-        ("kg m-2 s-1", "kg m**-2 s**-1", "kg/m2/s", "kg/m^2/s", "kg/(m^2*s)", "kg/m/m/s", "mm s-1"),
+        ("kg m-2 s-1", "kg/(m^2*s)", "mm s-1"),
         ("kg m-2 s-1", 1.0, 0.0),
     ),
     **dict.fromkeys(("mm/day", "mm day-1", "mm d-1"), ("kg m-2 s-1", 1 / 86400, 0.0)),
-    **dict.fromkeys(("mm/hr", "mm h-1", "mm/h"), ("kg m-2 s-1", 1 / 3600, 0.0)),
-    **dict.fromkeys(("1", "kg kg-1", "kg/kg", "kg kg**-1"), ("1", 1.0, 0.0)),
+    **dict.fromkeys(("mm/hr", "mm hr-1", "mm hour-1", "mm h-1"), ("kg m-2 s-1", 1 / 3600, 0.0)),
+    **dict.fromkeys(("1", "kg kg-1", "kg/kg", "kg kg**-1", "kg kg^-1"), ("1", 1.0, 0.0)),
     **dict.fromkeys(("g kg-1", "g/kg"), ("1", 0.001, 0.0)),
     **dict.fromkeys(("%", "percent"), ("1", 0.01, 0.0)),
-    **dict.fromkeys(("m2 s-2", "m**2 s**-2", "m2/s2", "m^2/s^2"), ("m2 s-2", 1.0, 0.0)),
-    **dict.fromkeys(("W m-2", "W/m2", "W/m^2", "W m**-2"), ("W m-2", 1.0, 0.0)),
 }
+_FACTOR = re.compile(r"\s*([/.*]?)\s*([A-Za-z_%]+)\s*(?:(?:\*\*|\^)?\s*([+-]?\d+))?")
 
 
 def cf_unit(text: str) -> str:
@@ -98,16 +100,41 @@ def cf_standard_name(text: str) -> str:
 _MODIFIERS = ("detection_minimum", "number_of_observations", "standard_error", "status_flag")
 
 
+def _plain(unit: str) -> str:
+    """A product of units as CF writes it, "kg m-2 s-1"; what is no such product, as it is.
+
+    Powers are `m2`, `m^2` or `m**2`; a slash is for the one factor after it, as in UDUNITS.
+    """
+    powers: dict[str, int] = {}
+    place = 0
+    while place < len(unit):
+        found = _FACTOR.match(unit, place)
+        if found is None or (place == 0 and found[1]):
+            return unit
+        sign = -1 if found[1] == "/" else 1
+        powers[found[2]] = powers.get(found[2], 0) + sign * int(found[3] or 1)
+        place = found.end()
+    if 0 in powers.values():  # kg kg-1 is of a mixing ratio, and no mere number
+        return unit
+    return " ".join(name + (str(power) if power != 1 else "") for name, power in powers.items())
+
+
+def _meaning(unit: str) -> tuple[str, float, float]:
+    """The base unit of a unit, factor and offset; itself if it is not known."""
+    plain = _plain(unit)
+    return _UNITS.get(unit) or _UNITS.get(plain) or (plain, 1.0, 0.0)
+
+
 def based(value: float, unit: str) -> tuple[float, str]:
     """A value in the base unit of its kind, and that unit."""
-    base, factor, offset = _UNITS.get(unit, (unit, 1.0, 0.0))
+    base, factor, offset = _meaning(unit)
     return value * factor + offset, base
 
 
 def conversion(old: str, new: str) -> tuple[float, float] | None:
     """Factor and offset from one unit to another; None if they do not convert."""
-    base, factor, offset = _UNITS.get(old, (old, 1.0, 0.0))
-    target, target_factor, target_offset = _UNITS.get(new, (new, 1.0, 0.0))
+    base, factor, offset = _meaning(old)
+    target, target_factor, target_offset = _meaning(new)
     if base != target:
         return None
     return factor / target_factor, (offset - target_offset) / target_factor
