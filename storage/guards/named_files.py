@@ -10,7 +10,7 @@ from pathlib import Path
 
 from storage.conventions.axes import SourceError, UnsafeSource
 
-__all__ = ["begins_with", "is_remote", "matching_files", "resolve"]
+__all__ = ["begins_with", "is_remote", "matching_files", "resolve", "told_apart"]
 
 _REMOTE = re.compile(r"(https?|s3|gs)://[^\s:]")
 
@@ -39,6 +39,20 @@ def resolve(paths: str | Sequence[str]) -> list[str]:
                 )
         found += matches
     return list(dict.fromkeys(found))
+
+
+def told_apart(files: Sequence[str]) -> list[str]:
+    """Names of files for messages: the last part of each path, and as many parts before it as tell
+    it from others that end alike."""
+    parts = [Path(file).parts for file in files]
+    names = []
+    for own in parts:
+        alike = {other for other in parts if other != own and other[-1:] == own[-1:]}
+        deep = 1
+        while deep < len(own) and any(other[-deep:] == own[-deep:] for other in alike):
+            deep += 1
+        names.append("/".join(own[-deep:]))
+    return names
 
 
 def matching_files(path: str) -> list[str]:

@@ -24,7 +24,7 @@ from storage.conventions.labels import label
 from storage.conventions.levels import said, split_name
 from storage.conventions.stated_values import explained
 from storage.conventions.times import find_gaps
-from storage.guards.named_files import resolve
+from storage.guards.named_files import resolve, told_apart
 from storage.sources.empty_maps import require_values_at_all_times
 from storage.sources.formats.opening import UNREADABLE, open_tables
 from storage.sources.formats.reading import Reading
@@ -155,8 +155,9 @@ def open_source(
     if gaps and not allow_gaps:
         more = f" and {len(gaps) - 5} more" if len(gaps) > 5 else ""
         counted = f"{len(gaps)} gap{'s' * (len(gaps) > 1)}"
+        where = Path(files[0]).name if len(files) == 1 else f"{len(files)} files"
         raise SourceError(
-            f"{Path(files[0]).name}: {counted} in time: {'; '.join(gaps[:5])}{more}; "
+            f"{where}: {counted} in time: {'; '.join(gaps[:5])}{more}; "
             "add the missing files, or set allow_gaps = true in [source]"
         )
     with _naming_the_file(files, names, reading), explained(notes):
@@ -248,8 +249,10 @@ def _collect(
     attrs: dict[str, Any] = {}
     seen: dict[str, list[str]] = {}
     known: set[str] = set()
-    for number, (file, scenario) in enumerate(of_file):
-        where, useful = Path(file).name, False
+    for number, ((file, scenario), where) in enumerate(
+        zip(of_file, told_apart(files), strict=True)
+    ):
+        useful = False
         tables = open_tables(file, reading)
         for table in tables:
             notes += table.encoding.get("notes", ())
@@ -279,7 +282,32 @@ def _collect(
     for name, found in pieces.items():
         if not found:
             raise _absent(files, name, seen)
+    for name in variables:
+        _require_of_each(name, pieces[name], of_file)
     return pieces, attrs
+
+
+def _require_of_each(
+    name: str, pieces: Sequence[Piece], of_file: Sequence[tuple[str, str | None]]
+) -> None:
+    """Refuse a variable that a scenario lacks, and fields that are of two scenarios."""
+    owners: dict[str, str] = {}
+    scenarios = {scenario: file for file, scenario in of_file if scenario is not None}
+    for piece in pieces if scenarios else ():
+        file, scenario = of_file[piece.file]
+        other = owners.setdefault(file, str(scenario))
+        if other != scenario:
+            raise SourceError(
+                f"{file} is a file of the scenarios {other} and {scenario}, which would have the "
+                f"same {name} under two forcings; give each files of its own"
+            )
+    for scenario, file in scenarios.items():
+        if scenario not in owners.values():
+            raise SourceError(
+                f"the scenario {scenario} has no {name}, which others have: none of its files, "
+                f"such as {file}, holds it. Add a file that does, or take {name} out of "
+                "source.variables"
+            )
 
 
 def _of_file(piece: Piece, number: int, scenario: str | None) -> Piece:

@@ -329,6 +329,39 @@ def test_a_gap_in_one_scenario_is_refused_though_another_has_the_days(home: Path
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ("lacks", r"the scenario plus4 has no ua, .* such as data/plus4/a.nc, holds it"),
+        ("shares", r"data/control/a.nc is a file of the scenarios control and plus4, .* the same"),
+        ("calendar", r"plus4/a.nc: its calendar noleap differs from .*, that of control/a.nc"),
+    ],
+)
+def test_files_of_a_scenario_are_told_from_those_of_others(
+    home: Path, change: str, message: str
+) -> None:
+    fields = record(0.0, "1990-01-01", 30)
+    fields = fields.assign(ua=fields["ta"])
+    for name in LEVELS:
+        (home / "data" / name).mkdir(exist_ok=True)
+        fields.to_netcdf(home / "data" / name / "a.nc")
+    other = fields.drop_vars("ua") if change == "lacks" else fields
+    if change == "calendar":
+        other = fields.convert_calendar("noleap", use_cftime=True)
+    other.to_netcdf(home / "data" / "plus4" / "a.nc")
+    scenarios = [
+        {
+            "name": name,
+            "paths": [f"data/{'control' if change == 'shares' else name}/a.nc"],
+            "covariates": {"warming": level},
+        }
+        for name, level in LEVELS.items()
+    ]
+    source = RunConfig.from_dict(table(scenarios=scenarios, variables=["ta", "pr", "ua"])).source
+    with pytest.raises(SourceError, match=message):
+        open_fields(source)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
         ({"paths": ["a.nc"]}, r"source\.paths: .*nothing beside source\.scenarios"),
         ({"covariates": {"warming": "w.csv"}}, r"source\.covariates: .*nothing beside"),
         ({"samples": "number"}, r"source\.samples: .*one course of the weather"),

@@ -43,6 +43,13 @@ def test_gaps_are_listed_and_refused_unless_allowed(tmp_path, calendar):
     assert report.gaps == ("2000-01-04 to 2000-01-07",)
 
 
+def test_a_gap_of_several_files_is_laid_on_none_of_them(tmp_path):
+    source = regular(10)
+    for name, times in (("a", slice(0, 4)), ("b", slice(6, 10))):
+        write(tmp_path, source.isel(time=times), f"{name}.nc")
+    refused("^2 files: 1 gap in time: 2000-01-04 to 2000-01-07", str(tmp_path / "*.nc"))
+
+
 @row("time", "calendars noleap, 365_day, 360_day, all_leap, julian", "kept")
 @pytest.mark.parametrize("calendar", ["noleap", "360_day", "all_leap", "julian"])
 def test_other_calendars_are_kept(tmp_path, calendar):
