@@ -40,6 +40,7 @@ def untrained(config: RunConfig, normals: xr.Dataset, precision: torch.dtype) ->
         covariates=len(config.source.covariate_names),
         past=config.sequence.past if config.learns_sequences else 0,
         precision=precision,
+        power=np.einsum("ccl->cl", normals["data_spectrum"].values),
         seed=config.run.seed,
     )
 

@@ -40,10 +40,14 @@ class ScoreNet(nn.Module):
             (batch,) and condition (batch, feature) to (batch, channel, lat, lon).
         precision: of the network's arithmetic; transforms and Gaussian parts never go below
             float32.
+        there: whether the data have power in a coefficient, (channel, coefficient); in all by
+            default. Where they have none (a wind in degree 0) the correction is zero: whatever
+            the network said there would be far from them, as their law is a point.
     """
 
     factor: Tensor
     rough: Tensor
+    there: Tensor
 
     def __init__(
         self,
@@ -52,6 +56,7 @@ class ScoreNet(nn.Module):
         harmonics: TorchHarmonics,
         network: SphericalNetwork,
         precision: torch.dtype = torch.float32,
+        there: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.precision = precision
@@ -59,6 +64,10 @@ class ScoreNet(nn.Module):
         self.threads = Threads(1)
         self.baseline, self.harmonics, self.network = baseline, harmonics, network
         self.register_buffer("factor", factor.float(), persistent=False)
+        everywhere = torch.ones(baseline.variance.shape)
+        self.register_buffer(
+            "there", everywhere if there is None else there.float(), persistent=False
+        )
         rough = (1.0 + torch.as_tensor(degrees(harmonics.lmax))) ** (-ROUGHNESS / 2)
         rough *= math.sqrt(4 * math.pi) / rough.norm()
         self.register_buffer("rough", rough.float(), persistent=False)
@@ -99,7 +108,7 @@ class ScoreNet(nn.Module):
         low = self.precision != torch.float32
         with torch.autocast(t.device.type, self.precision, enabled=low, cache_enabled=False):
             output = self.network(pictures.flatten(1, 2), log_noise, features_of(condition).float())
-        return baseline.rotate(self.harmonics.analysis(output))
+        return baseline.rotate(self.there * self.harmonics.analysis(output))
 
     def residual(self, t: Tensor, y: Tensor, condition: Given) -> Tensor:
         posterior = Posterior(t, self.baseline.variance)
@@ -120,6 +129,7 @@ def score_network(
     covariates: int = 0,
     past: int = 0,
     precision: torch.dtype = torch.float32,
+    power: NDArray[np.float64] | None = None,
     seed: int = 0,
 ) -> ScoreNet:
     """An untrained score: with its zero last layer it is the exact score of the baseline.
@@ -131,6 +141,7 @@ def score_network(
         dropout: part of the hidden features that a training step leaves out.
         covariates: how many scalars a condition holds beside the season.
         past: days that a day is given, which it sees beside what they let expect; 0 if none.
+        power: of the data, (channel, degree); where there is none nothing is corrected.
         seed: of the initial weights.
     """
     channels, lmax = factor.shape[1], len(factor) - 1
@@ -148,7 +159,8 @@ def score_network(
             pictures=PICTURES + (1 + past if past else 0),
         )
     per_coefficient = torch.as_tensor(factor[degrees(lmax)])
-    return ScoreNet(baseline, per_coefficient, harmonics, network, precision)
+    there = None if power is None else torch.as_tensor(power[:, degrees(lmax)] > 0.0)
+    return ScoreNet(baseline, per_coefficient, harmonics, network, precision, there)
 
 
 def network_grid(lmax: int) -> RingGrid:

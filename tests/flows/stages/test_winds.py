@@ -4,12 +4,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 
 from flows.config.schema import ConfigError, RunConfig
 from flows.stages.generate.draws import gaussian_ensemble
 from flows.stages.preprocess import preprocess
 from flows.stages.preprocess.wind_pairs import wind_pairs
+from flows.stages.trained_model import untrained
 from flows.stages.verify.pictures import wind_titles
 from pipeline.errors import UnusableData
 from pipeline.fields.other_grid import placed_normals
@@ -102,6 +104,14 @@ def test_channels_are_the_parts_of_the_wind_and_fields_its_components(made):
     back = to_fields(whitened.x[:8], normals)
     assert list(back.data_vars) == ["ta", "ua850", "va850"]
     assert back.ua850.attrs["standard_name"] == "eastward_wind"
+
+
+def test_a_network_corrects_nothing_in_the_degree_that_winds_do_not_have(made):
+    config, _, normals, _ = made
+    there = untrained(config, normals, torch.float32).there
+    expected = np.ones((3, (LMAX + 1) ** 2))
+    expected[1:, 0] = 0.0
+    np.testing.assert_array_equal(there.numpy(), expected)
 
 
 def test_winds_that_are_band_limited_after_scaling_come_back_exactly(made):

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.diffusion.score import Posterior
 from pipeline.gaussian.fit import Moments, fit_m_block
 from pipeline.network.network import Amplitudes
 from pipeline.network.score_network import network_grid, score_network
@@ -12,7 +13,7 @@ from pipeline.sphere.harmonics import Harmonics
 CHANNELS, LMAX = 2, 7
 
 
-def some_score(lmax: int = LMAX, seed: int = 0, covariates: int = 0):
+def some_score(lmax: int = LMAX, seed: int = 0, covariates: int = 0, power=None):
     generator = np.random.default_rng(seed)
     x = generator.standard_normal((60, CHANNELS, (lmax + 1) ** 2))
     baseline = fit_m_block(Moments.of(x), np.full(lmax + 1, 0.5))
@@ -20,7 +21,12 @@ def some_score(lmax: int = LMAX, seed: int = 0, covariates: int = 0):
     deviation = (1.0 + np.arange(lmax + 1)) ** -1.5
     factor = deviation[:, None, None] * np.eye(CHANNELS)
     return score_network(
-        baseline=baseline, factor=factor, static=static, width=16, covariates=covariates
+        baseline=baseline,
+        factor=factor,
+        static=static,
+        width=16,
+        covariates=covariates,
+        power=power,
     ).eval()
 
 
@@ -50,6 +56,23 @@ def test_the_residual_depends_on_time_season_and_place(fields):
     base = score.residual(t, fields, condition)
     assert not torch.allclose(score.residual(t * 2, fields, condition), base)
     assert not torch.allclose(score.residual(t, fields, condition + 1), base)
+
+
+def test_nothing_is_corrected_where_the_data_have_no_power(fields):
+    """A wind has no degree 0: there its law is a point, and what a network says costs nats."""
+    power = np.ones((CHANNELS, LMAX + 1))
+    power[1, 0] = 0.0
+    t, condition = torch.full((4,), 0.3), torch.zeros(4, 1)
+    without = trained_a_little(some_score(power=power))
+    full = trained_a_little(some_score())
+    posterior = Posterior(t, full.baseline.variance)
+    corrected, everywhere = (
+        score.baseline.unrotate(score.standardised(posterior, t, fields, condition))
+        for score in (without, full)
+    )
+    assert corrected[:, 1, 0].abs().max() < 1e-5 < 1e-2 < everywhere[:, 1, 0].abs().max()
+    everywhere[:, 1, 0] = 0.0
+    torch.testing.assert_close(corrected, everywhere, rtol=0.0, atol=1e-5)
 
 
 def test_a_covariate_that_is_not_given_is_not_one_that_is_zero(fields):
