@@ -13,14 +13,16 @@ CARE = (
 
 
 def worth(card: Mapping[str, Any]) -> dict[str, str]:
-    """Sentences by a word: `J_G`, `scores` and `careful`.
+    """Sentences by a word: `in time`, `J_G`, `scores` and `careful`.
 
     Args:
         card: What scores.json holds (flows.stages.verify.verify).
     """
     said = {}
+    if (followed := _followed(card.get("time"))) is not None:
+        said["in time"] = followed
     if (best := _gained(card["certificate"])) is not None:
-        said["J_G"] = best
+        said["J_G"] = f"single days: {best}" if "in time" in said else best
     if found := list(ratios(card, "model")):
         low, typical, high = (_written(one(found)) for one in (min, median, max))
         said["scores"] = (
@@ -31,19 +33,41 @@ def worth(card: Mapping[str, Any]) -> dict[str, str]:
     return said | {"careful": first}
 
 
+def _followed(time: Mapping[str, Any] | None) -> str | None:
+    """By how much days that follow each other are better than what is simpler."""
+    if time is None:
+        return None
+    past = time["past"]
+    given = "the day before" if past == 1 else f"the {past} days before"
+    if found := time.get("certificate"):
+        return f"{_nats(found)} a day: given {given}, {_compared(found)} VAR({past})"
+    if (found := time["ladder"].get(str(past))) is None:
+        return None
+    return f"{_nats(found)} a day: given {given}, {_compared(found)} days by themselves"
+
+
 def _gained(certificate: Mapping[str, Any]) -> str | None:
     """By how much the model is better than the best Gaussian law, and whether that is sure."""
     name = (certificate.get("best") or {}).get("name", "m-block")
     part = certificate["over"].get(name) or {}
     if part.get("nats") is None:
         return None
-    low, high = part["low"], part["high"]
-    known = low is not None and high is not None
-    words = f"{round(part['nats'])} nats" + (f" [{round(low)}, {round(high)}]" if known else "")
-    sure = "is closer to held-out days than" if known and low > 0 else "is not surely closer than"
-    if known and high < 0:
-        sure = "is farther from held-out days than"
-    return f"{words}: the model {sure} the best Gaussian law, {name}"
+    return f"{_nats(part)}: {_compared(part)} the best Gaussian law, {name}"
+
+
+def _nats(found: Mapping[str, Any]) -> str:
+    low, high = found["low"], found["high"]
+    interval = "" if low is None or high is None else f" [{round(low)}, {round(high)}]"
+    return f"{round(found['nats'])} nats{interval}"
+
+
+def _compared(found: Mapping[str, Any]) -> str:
+    low, high = found["low"], found["high"]
+    if low is not None and low > 0:
+        return "the model is closer to held-out days than"
+    if high is not None and high < 0:
+        return "the model is farther from held-out days than"
+    return "the model is not surely closer than"
 
 
 def ratios(card: Mapping[str, Any], owner: str) -> Iterator[float]:

@@ -185,6 +185,25 @@ def test_what_an_ensemble_is_worth_is_said_with_its_certainty(interval, verdict)
     assert warned["careful"] == "z: beyond training" and "scores" not in warned
 
 
+def test_days_that_follow_each_other_are_said_before_days_by_themselves() -> None:
+    """Single days of a run that learns sequences are of a Gaussian law, which is not its worth."""
+    of_days = card(-405, -486, -323, [])
+    linear = {"nats": 2300.8, "low": 2255.3, "high": 2346.2}
+    time = {"past": 2, "ladder": {"AR(1)": linear, "1": linear, "2": linear}}
+    said = worth({**of_days, "time": time})
+    assert list(said)[:2] == ["in time", "J_G"]
+    assert said["in time"] == (
+        "2301 nats [2255, 2346] a day: given the 2 days before, the model is closer to held-out "
+        "days than days by themselves"
+    )
+    assert said["J_G"].startswith("single days: -405 nats")
+    time["certificate"] = {"past": 2, "nats": 2781.0, "low": 2746.0, "high": 2816.0}
+    learned = worth({**of_days, "time": time})["in time"]
+    assert learned.startswith("2781 nats [2746, 2816] a day: given the 2 days before")
+    assert learned.endswith("closer to held-out days than VAR(2)")
+    assert "in time" not in worth({**of_days, "time": {"past": 2, "ladder": {}}})
+
+
 def test_what_rounds_to_nothing_is_said_without_a_sign() -> None:
     assert worth(card(-0.4, -1.2, -0.3, []))["J_G"].startswith("0 nats [-1, 0]:")
 
