@@ -143,6 +143,12 @@ class RunConfig:
         for key, name in given.items():
             if name not in known:
                 raise ConfigError(f"{key} is not in source.covariates{nearest(name, known)}")
+        for name in self.source.trend:
+            if name in known and name not in asked:
+                raise ConfigError(
+                    f"source.trend takes what depends on {name} away, so its value is needed to "
+                    f"put that back: give generate.covariates.{name}"
+                )
 
     def _require_linear_sequences(self) -> None:
         """Days between days of the record are drawn from the linear law of sequences alone."""

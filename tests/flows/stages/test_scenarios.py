@@ -27,7 +27,6 @@ from flows.stages.generate.sequence_times import given_along
 from flows.stages.ingest.ingest import open_fields
 from flows.stages.splits import course_of, in_courses, part_of
 from flows.stages.verify.candidates import Places, held_out_times
-from pipeline.errors import UnusableData
 from pipeline.gaussian.lags import contiguous
 from pipeline.sphere.grid import RingGrid
 from storage.artifacts import publishing as artifacts
@@ -399,15 +398,15 @@ def test_a_scenario_that_is_unlike_the_others_is_refused(
         RunConfig.from_dict(wrong)
 
 
-def test_levels_are_refused_that_nobody_can_draw(finished: RunConfig, here: Any) -> None:
+def test_levels_are_refused_that_nobody_can_draw() -> None:
     wrong = table()
     wrong["generate"]["scenarios"][0]["covariates"] = {"warmth": 2.0}
     with pytest.raises(ConfigError, match=r"generate\.scenarios\.plus2\.covariates\.warmth is not"):
         RunConfig.from_dict(wrong)
     free = table()
     free["generate"] |= {"covariates": {}, "scenarios": [], "sequences": []}
-    with pytest.raises(UnusableData, match=r"give generate\.covariates\.warming"):
-        generate.run(RunConfig.from_dict(free), finished.layout, here, quiet)
+    with pytest.raises(ConfigError, match=r"give generate\.covariates\.warming"):
+        RunConfig.from_dict(free)
 
 
 def test_training_days_of_a_split_are_those_of_all_scenarios(home: Path) -> None:

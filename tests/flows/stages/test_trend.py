@@ -11,7 +11,6 @@ from flows.stages.generate import generate
 from flows.stages.preprocess import preprocess
 from flows.stages.train import train
 from flows.stages.verify import verify
-from pipeline.errors import UnusableData
 from pipeline.sphere.grid import RingGrid
 from storage.artifacts import publishing as artifacts
 from storage.artifacts.layout import StoreLayout
@@ -150,8 +149,11 @@ def test_what_lies_beyond_the_training_times_is_said(made, here):
     assert "co2 from 560" in json.dumps(ensemble.attrs["figures"])
     anyway = ensemble.ta.mean().item()
     assert anyway > 285.0
-    with pytest.raises(UnusableData, match=r"give generate\.covariates\.co2"):
-        generate.run(configure(config.run.root, given={}), layout, here, quiet)
+
+
+def test_what_a_trend_takes_away_has_to_be_given_before_anything_is_trained() -> None:
+    with pytest.raises(ConfigError, match=r"give generate\.covariates\.co2"):
+        configure("-", given={})
 
 
 def test_calendar_time_is_a_predictor_too_and_the_report_is_made(here, tmp_path):
