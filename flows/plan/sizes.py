@@ -10,6 +10,7 @@ from flows.stages.generate.chunks import TIMES_PER_CHUNK
 INTERPRETER_BYTES = 600 << 20  # a process with torch, xarray and zarr loaded
 ROWS = 256  # training fields among which the nearest is looked for at once
 LAWS_FITTED = 11  # in the process of the run while preprocess fits them: sums, mixed sums, laws
+BLOCK_BYTES, BLOCK_TIMES, BLOCKS = 1 << 26, 256, 8  # of float64 fields that are summed; copies
 LAWS_TRAINED = 14  # in a training: of each fold and of the model with their rotations, stored ones
 LAWS_DRAWN, LAWS_JUDGED = 4, 7  # of a worker that draws, that compares densities
 NUMBERS, ARRAYS = 1 << 25, 8  # of an array of a unit that is scored; how many there are
@@ -69,7 +70,7 @@ def sizes(load: Workload, machines: Machines) -> dict[str, Size]:
         "preprocess": Size(
             bytes=load.times * whitened + maps + 3 * laws,
             files=shards + 60,
-            memory=INTERPRETER_BYTES + 4 * shard * field + 5 * laws + 2 * maps,
+            memory=INTERPRETER_BYTES + max(4 * shard * field, _blocks(load)) + 5 * laws + 2 * maps,
             memory_here=INTERPRETER_BYTES + LAWS_FITTED * laws + maps,
         ),
         "train": Size(
@@ -100,6 +101,12 @@ def sizes(load: Workload, machines: Machines) -> dict[str, Size]:
             memory_here=INTERPRETER_BYTES + LAWS_DRAWN * laws + maps + _reporting(load),
         ),
     }
+
+
+def _blocks(load: Workload) -> int:
+    """Bytes of a worker of preprocess for the times that it sums over at once."""
+    one = 8 * load.channels * load.points
+    return BLOCKS * one * max(1, min(BLOCK_BYTES // one, BLOCK_TIMES, load.times))
 
 
 def _compared_bytes(load: Workload) -> int:

@@ -1,15 +1,19 @@
 """The model of costs: laws of its counts and times."""
 
 import inspect
+import itertools
 import tracemalloc
 from dataclasses import replace
 from math import ceil
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 
+from flows.config.schema import RunConfig
 from flows.plan import sizes, workload
 from flows.plan import work as counts
 from flows.plan.costs import estimates
@@ -17,6 +21,7 @@ from flows.plan.plan import duration
 from flows.plan.work import Prices, Work, foretold, seconds, work
 from flows.plan.workload import Machines, Workload
 from flows.stages.base import STAGES
+from flows.stages.preprocess import fitting, preprocess
 from flows.stages.train import fields, judging
 from flows.stages.verify import candidates, certificate, compared, nearest
 from pipeline.certificate import path_bound
@@ -28,6 +33,9 @@ from pipeline.network import calibration
 from pipeline.network.score_network import score_network
 from pipeline.network.train import Training, TrainingConfig
 from pipeline.scores import analogues, arena, by_degree, proper_scores
+from pipeline.sphere.grid import RingGrid
+from storage.artifacts import publishing as artifacts
+from storage.artifacts.layout import StoreLayout
 
 NAMES = [stage.name for stage in STAGES]
 LOAD = Workload(
@@ -209,6 +217,76 @@ def test_the_whole_law_holds_as_many_copies_of_its_fields_as_are_counted() -> No
     copies = tracemalloc.get_traced_memory()[1] / (8 * 150 * 3 * 256)
     tracemalloc.stop()
     assert sizes.WHOLE / 2 < copies < sizes.WHOLE
+
+
+def traced_preprocess(root: Path, days: int, monkeypatch: pytest.MonkeyPatch) -> float:
+    """The most bytes that a unit of preprocess holds, over those of a block, in this process."""
+    grid, layout, key = RingGrid.gaussian(48), StoreLayout(str(root)), "f" * 64
+    values = np.random.default_rng(0).standard_normal((days, *grid.shape)).astype(np.float32)
+    times = np.datetime64("2001-01-01", "ns") + np.arange(days) * np.timedelta64(1, "D")
+    coords = {
+        "time": times,
+        "lat": ("lat", np.asarray(grid.latitudes), {"units": "degrees_north"}),
+        "lon": ("lon", np.arange(96) * 3.75, {"units": "degrees_east"}),
+    }
+    dataset = xr.Dataset({"v": (("time", "lat", "lon"), values, {"units": "K"})}, coords=coords)
+    path, shard = layout.artifact("fields", key), {"time": 256}
+    artifacts.create(path, dataset, chunks={"time": 64}, shards=shard)
+    units = artifacts.plan_units({"time": days}, shard)
+    for unit in units:
+        artifacts.write_unit(path, unit, dataset.isel(unit.region))
+    artifacts.publish(layout, "fields", key, units, {})
+    edges = (0, days // 2, 3 * days // 4, days)
+    split = {
+        name: [str(times[start])[:10], str(times[stop - 1])[:10]]
+        for name, (start, stop) in zip(
+            ("train", "validation", "test"), itertools.pairwise(edges), strict=True
+        )
+    }
+    config = RunConfig.from_dict(
+        {
+            "run": {"root": str(root)},
+            "source": {"paths": ["unused.nc"], "variables": ["v"]},
+            "split": split,
+            "spectral": {"lmax": 15},
+            "train": {"steps": 1},
+            "generate": {"realizations": 1, "times": split["test"][:1]},
+        }
+    )
+    most = 0
+
+    def here(client: Any, work: Any, units: Any, *_: Any, **__: Any) -> list[Any]:
+        nonlocal most
+        done = []
+        for unit in units:
+            tracemalloc.start()
+            done.append(work(unit))
+            most = max(most, tracemalloc.get_traced_memory()[1])
+            tracemalloc.stop()
+        return done
+
+    for module in (fitting, preprocess):
+        monkeypatch.setattr(module, "map_units", here)
+    preprocess.run(config, layout, None, lambda *_: None)  # type: ignore[arg-type]
+    return most / (8 * grid.size * fitting.block_times(dataset, 1))
+
+
+def test_a_worker_of_preprocess_holds_some_copies_of_a_block_whatever_the_days(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short, long = (
+        traced_preprocess(tmp_path / str(days), days, monkeypatch) for days in (1024, 4096)
+    )
+    assert long == pytest.approx(short, rel=0.05)
+    assert sizes.BLOCKS / 2 < long < sizes.BLOCKS
+    assert (fitting.BLOCK_BYTES, fitting.LARGEST_BLOCK) == (sizes.BLOCK_BYTES, sizes.BLOCK_TIMES)
+
+
+def test_a_worker_of_preprocess_has_room_for_the_block_that_it_holds() -> None:
+    """One was seen to take 1,095 MB of 4,096 days of 257 x 512, for which 790 were planned."""
+    seen = replace(LOAD, times=4096, channels=1, nlat=257, points=257 * 512, shard=64)
+    (known,) = (e for e in estimates(seen, Machines(), None) if e.stage == "preprocess")
+    assert 1_095_000_000 < known.memory < 1.5 * 1_095_000_000
 
 
 def test_the_memory_of_verification_depends_neither_on_dates_nor_on_realizations() -> None:
