@@ -164,6 +164,7 @@ test = {json.dumps(ends[4:6])}
 
 [spectral]
 lmax = {LMAX}
+block_degree = 40                  # beyond it a law knows the channels of each degree alone
 
 [train]
 minutes = {minutes}
