@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -45,14 +46,15 @@ def told_apart(files: Sequence[str]) -> list[str]:
     """Names of files for messages: the last part of each path, and as many parts before it as tell
     it from others that end alike."""
     parts = [Path(file).parts for file in files]
-    names = []
-    for own in parts:
-        alike = {other for other in parts if other != own and other[-1:] == own[-1:]}
-        deep = 1
-        while deep < len(own) and any(other[-deep:] == own[-deep:] for other in alike):
-            deep += 1
-        names.append("/".join(own[-deep:]))
-    return names
+    names: dict[tuple[str, ...], str] = {}
+    waiting, deep = set(parts), 0
+    while waiting:
+        deep += 1
+        alike = Counter(own[-deep:] for own in waiting)
+        apart = {own for own in waiting if alike[own[-deep:]] == 1 or len(own) <= deep}
+        names |= {own: "/".join(own[-deep:]) for own in apart}
+        waiting -= apart
+    return [names[own] for own in parts]
 
 
 def matching_files(path: str) -> list[str]:

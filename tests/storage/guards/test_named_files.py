@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from storage.conventions.axes import SourceError
-from storage.guards.named_files import resolve
+from storage.guards.named_files import resolve, told_apart
 from storage.sources.sources import open_source
 from tests.storage.imitations import regular, row, write
 
@@ -51,3 +51,10 @@ def test_two_stars_are_any_number_of_directories(tmp_path, monkeypatch):
 def test_a_pattern_that_matches_nothing_is_refused(tmp_path):
     with pytest.raises(SourceError, match="no such file"):
         resolve(str(tmp_path / "**" / "*.nc"))
+
+
+def test_files_are_named_by_as_much_of_their_paths_as_tells_them_apart():
+    files = ["a.nc", "x/a.nc", "x/a.nc", "x/b.nc", "p/q/a.nc", "r/q/a.nc"]
+    names = ["a.nc", "x/a.nc", "x/a.nc", "b.nc", "p/q/a.nc", "r/q/a.nc"]
+    assert told_apart(files) == names
+    assert told_apart([]) == []
