@@ -219,11 +219,7 @@ def taken(stage: str, config: RunConfig) -> Taken:
         assert process.stdin is not None and process.stdout is not None
         process.stdin.write(json.dumps(config.to_dict()))
         process.stdin.close()
-        memory = largest = 0
-        while process.poll() is None:
-            held = held_by(process.pid)
-            memory, largest = max(memory, sum(held)), max(largest, *held, 0)
-            time.sleep(BETWEEN)
+        memory, largest = watched(process)
         answer = process.stdout.read()
     if process.returncode:
         raise RuntimeError(f"{stage} ended with {process.returncode}")
@@ -242,6 +238,16 @@ def counted(stage: str, config: RunConfig) -> int:
         "verify": config.verify.dates,
     }
     return counts.get(stage, days)
+
+
+def watched(process: subprocess.Popen[str]) -> tuple[int, int]:
+    """The most that a process and its children held until its end, together and one of them."""
+    memory = largest = 0
+    while process.poll() is None:
+        held = held_by(process.pid)
+        memory, largest = max(memory, sum(held)), max(largest, *held, 0)
+        time.sleep(BETWEEN)
+    return memory, largest
 
 
 def held_by(pid: int) -> list[int]:

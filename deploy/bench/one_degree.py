@@ -23,7 +23,7 @@ import numpy as np
 import xarray as xr
 
 from deploy.bench import inputs, stores
-from deploy.bench.growth import held_by
+from deploy.bench.growth import watched
 from deploy.bench.ours import RingGrid, degrees, plan
 from deploy.bench.rivals import ROOT
 
@@ -33,9 +33,7 @@ LARGE = 31  # the last degree that the demonstration's grid determines
 DAYS, BLOCK = 731, 61
 MEMORY = 0.5  # of the small scales
 MIXED = {"tas": {"ta850": 0.8}, "psl": {"zg500": 0.6}, "hur": {"ta850": -0.5, "va850": 0.3}}
-STAGES = ("ingest", "preprocess", "train", "generate", "verify")
 GIB = 1 << 30
-BETWEEN = 0.05  # seconds between two looks at the memory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,9 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     files(asked.directory)
     said = foretold(config)
     print(f"{'stage':12}{'plan':>9}{'took':>9}{'ratio':>7}   largest process [GiB]: plan, held")
-    for stage in STAGES:
+    for stage, (seconds, memory) in said.items():
         found = taken(stage, config)
-        seconds, memory = said[stage]
         print(
             f"{stage:12}{seconds:8.0f}s{found.seconds:8.0f}s{found.seconds / seconds:7.2f}   "
             f"{memory / GIB:.2f}, {found.largest / GIB:.2f}",
@@ -81,15 +78,14 @@ def foretold(config: Path) -> dict[str, tuple[float, float]]:
 
 def taken(stage: str, config: Path) -> Taken:
     """Run a stage as a command, watched."""
-    began, largest = time.monotonic(), 0
+    began = time.monotonic()
     with subprocess.Popen(
         [sys.executable, "-m", "flows.cli.main", stage, str(config)],
         cwd=ROOT,
         stdout=subprocess.DEVNULL,
+        text=True,
     ) as process:
-        while process.poll() is None:
-            largest = max(largest, *held_by(process.pid), 0)
-            time.sleep(BETWEEN)
+        _, largest = watched(process)
     if process.returncode:
         raise RuntimeError(f"{stage} ended with {process.returncode}")
     return Taken(seconds=time.monotonic() - began, largest=largest)

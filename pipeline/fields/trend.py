@@ -106,7 +106,8 @@ class Trend:
         return standard
 
     def forcing(self, rows: FloatArray) -> FloatArray:
-        """Covariates (..., covariate) in standard units of rows (..., term) of a climatology."""
+        """Covariates (..., covariate) in standard units, of rows (..., term) of a climatology or of
+        predictors (..., predictor), with which these end."""
         first = rows.shape[-1] - len(self.names)
         return rows[..., [first + self.names.index(name) for name in self.covariates]]
 

@@ -5,11 +5,11 @@ published artifacts never change.
 """
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, reduce
 from operator import add
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 import xarray as xr
@@ -28,6 +28,8 @@ from pipeline.fields.whitening import stack_variables, whitened_block
 from pipeline.gaussian.fit import Moments
 from storage.artifacts import publishing as artifacts
 from storage.places.places import Place
+
+Addend = TypeVar("Addend", Extent, Histogram)
 
 ROUNDED_TIMES = 16
 
@@ -94,10 +96,10 @@ def extents(
     """Smallest and largest values of some variables in every cell over a span, by world."""
     raw = dict.fromkeys(names, Identity())
     parts = [
-        [Extent.of(part[:, place]) for place in range(len(names)) for part in of_worlds]
+        [[Extent.of(part[:, place]) for part in of_worlds] for place in range(len(names))]
         for of_worlds in _by_world(source, raw, trend, worlds, block, span)
     ]
-    return _in_worlds(worlds, parts)
+    return added(parts)
 
 
 def histograms(
@@ -112,13 +114,23 @@ def histograms(
     raw = dict.fromkeys(ranged, Identity())
     parts = [
         [
-            Histogram.of(part[:, place], low, extent)
+            [
+                Histogram.of(part[:, place], low, extent)
+                for part, extent in zip(of_worlds, of_extents, strict=True)
+            ]
             for place, (low, of_extents) in enumerate(ranged.values())
-            for part, extent in zip(of_worlds, of_extents, strict=True)
         ]
         for of_worlds in _by_world(source, raw, trend, worlds, block, span)
     ]
-    return _in_worlds(worlds, parts)
+    return added(parts)
+
+
+def added(parts: Sequence[Sequence[Sequence[Addend]]]) -> list[list[Addend]]:
+    """Sums over blocks or spans of what there is of each variable in each world."""
+    return [
+        [reduce(add, of_world) for of_world in zip(*of_variable, strict=True)]
+        for of_variable in zip(*parts, strict=True)
+    ]
 
 
 def scale_sums(source: artifacts.Published, known: Normals, block: int, span: Span) -> ScaleSums:
@@ -230,12 +242,6 @@ def _by_world(
     for values, rows in _loaded(source, raw, trend, block, span):
         place = worlds.places(trend.forcing(rows))
         yield [values[place == number] for number in range(len(worlds))]
-
-
-def _in_worlds(worlds: Worlds, parts: Iterable[Sequence[Any]]) -> list[list[Any]]:
-    """Sums over blocks, of each variable a list of the worlds'."""
-    sums = [reduce(add, column) for column in zip(*parts, strict=True)]
-    return [sums[start : start + len(worlds)] for start in range(0, len(sums), len(worlds))]
 
 
 def _loaded(

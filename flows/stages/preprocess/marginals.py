@@ -1,24 +1,21 @@
 """The pointwise map of every variable: configured, or fitted to the ranks of the training split."""
 
-from collections.abc import Mapping, Sequence
-from functools import reduce
-from operator import add
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 import xarray as xr
 
 from flows.config.schema import ConfigError, RunConfig
-from flows.stages.preprocess.block_sums import extents, histograms
+from flows.stages.preprocess.block_sums import added, extents, histograms
 from flows.stages.preprocess.fitting import Fitting
 from flows.stages.splits import part_of
-from pipeline.fields.climatology import SeasonalMoments, season_phase
+from pipeline.fields.climatology import SeasonalMoments
 from pipeline.fields.pointwise.atom import with_atom
 from pipeline.fields.pointwise.forced import ForcedScores, Worlds
 from pipeline.fields.pointwise.maps import BOUNDS_OF_UNITS, SIMPLE, Logit, Marginal
 from pipeline.fields.pointwise.normal_scores import NormalScores
 from pipeline.fields.pointwise.tail import over_surroundings
-from pipeline.fields.trend import Trend, climatology_rows
+from pipeline.fields.trend import Trend
 from pipeline.sphere.named_grids import grid_of
 
 
@@ -41,12 +38,11 @@ def pointwise_maps(fitting: Fitting, trend: Trend) -> dict[str, Marginal]:
 def _fitted_ranks(fitting: Fitting, trend: Trend, names: list[str]) -> dict[str, Marginal]:
     declared, train = fitting.config.source.bounds, fitting.train
     times = part_of(fitting.fields, fitting.config.split, "train")
-    rows = climatology_rows(season_phase(times["time"]), trend.standard(times))
-    worlds = Worlds.of(trend.forcing(rows))
+    worlds = Worlds.of(trend.forcing(trend.standard(times)))
     seen = trend, worlds
     ranges = fitting.sums(extents, names, *seen, spans=train, label="ranges")
     limits, ranged = {}, {}
-    for name, extent in zip(names, _added(ranges), strict=True):
+    for name, extent in zip(names, added(ranges), strict=True):
         smallest = float(min(one.least.min() for one in extent))
         largest = float(max(one.largest.max() for one in extent))
         bounds = _bounds(fitting.config, fitting.fields, name)
@@ -56,7 +52,7 @@ def _fitted_ranks(fitting: Fitting, trend: Trend, names: list[str]) -> dict[str,
     counts = fitting.sums(histograms, ranged, *seen, spans=train, label="ranks")
     smooth = over_surroundings(grid_of(fitting.fields))
     made: dict[str, Marginal] = {}
-    for name, of_worlds in zip(names, _added(counts), strict=True):
+    for name, of_worlds in zip(names, added(counts), strict=True):
         each = [one.times for one in of_worlds]
         maps = tuple(one.fit(limits[name], smooth, min(each)) for one in of_worlds)
         made[name] = (
@@ -65,14 +61,6 @@ def _fitted_ranks(fitting: Fitting, trend: Trend, names: list[str]) -> dict[str,
             else maps[0]
         )
     return made
-
-
-def _added(of_spans: Sequence[Sequence[Sequence[Any]]]) -> list[list[Any]]:
-    """Sums over spans, by variable and world."""
-    return [
-        [reduce(add, parts) for parts in zip(*of_variable, strict=True)]
-        for of_variable in zip(*of_spans, strict=True)
-    ]
 
 
 def with_atoms(
